@@ -1,0 +1,40 @@
+"""The models: `create` builds the one a config asks for."""
+
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.models.mixer import GELUS, MixerBlock, MlpBlock, MlpMixer
+from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, variant
+
+__all__ = ["PAPER_VARIANTS", "SIZES", "MixerBlock", "MlpBlock", "MlpMixer", "create", "variant"]
+
+
+def create(
+    config: ConfigDict, *, num_classes: int, image_shape: tuple[int, int, int], dtype: jnp.dtype = jnp.float32
+) -> MlpMixer:
+    """Builds the model of `config.model` for images (height, width, channels).
+
+    A size left unset (None) is the variant's.
+
+    Raises:
+      UserError: if the variant or GELU is unknown, a size or rate is out of range, or the patches do not tile the image.
+    """
+    fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
+    fields = variant(config.variant) | fields
+    for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
+        if fields[key] < 1:
+            raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
+    for key in ("dropout_rate", "stochastic_depth_rate"):
+        if not 0.0 <= fields[key] < 1.0:
+            raise UserError(f"config.model.{key}={fields[key]}: must be in [0, 1)")
+    if fields["gelu"] not in GELUS:
+        raise one_of("config.model.gelu", fields["gelu"], GELUS)
+    height, width, _ = image_shape
+    patch = fields["patch_size"]
+    if height % patch or width % patch:
+        raise UserError(
+            f"image size {height}x{width} is not divisible by patch size {patch}: "
+            "set --config.model.patch_size or --config.dataset.image_size"
+        )
+    return MlpMixer(num_classes=num_classes, dtype=dtype, **fields)
