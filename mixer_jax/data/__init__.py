@@ -1,0 +1,106 @@
+"""The data: from a config's `dataset` block to decoded, checked splits (`load`), a plan of batches, and a feed."""
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax.data.dataset import Dataset, Split, decode, pixel_statistics
+from mixer_jax.data.plan import BatchPlan, evaluation_indices
+from mixer_jax.data.resident import ResidentFeed, gather, split_over_devices
+from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
+from mixer_jax.errors import UserError, one_of
+
+__all__ = [
+    "BatchPlan",
+    "Dataset",
+    "ResidentFeed",
+    "Split",
+    "evaluation_indices",
+    "gather",
+    "load",
+    "split_over_devices",
+]
+
+# Fixed, so that runs with different seeds are compared on the same validation images.
+HOLDOUT_SEED = 1
+NORMALIZATIONS = ("standard", "paper", "unit")
+
+
+def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
+    """Reads the dataset of `config.dataset`: decodes it, holds out the validation slice, measures the pixels.
+
+    Args:
+      config: the `dataset` block; see `mixer_jax.config`.
+      say: told in one line what takes long.
+
+    Raises:
+      UserError: if anything about the data is not as the config says.
+    """
+    if config.normalization not in NORMALIZATIONS:
+        raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
+    source = _opener(config, say)
+    train, test = source(config.train_split), source(config.test_split)
+    if config.val_split == config.test_split:
+        val = test
+    elif config.val_split:
+        val = source(config.val_split)
+    else:
+        train, val = _hold_out(train, config.val_fraction)
+    for name, other in (("test", test), ("validation", val)):
+        if other.label_names != train.label_names:
+            odd = sorted(set(other.label_names) ^ set(train.label_names))
+            raise UserError(f"the classes of the {name} and the train split differ: {', '.join(odd[:5])}")
+    train_arrays, test_arrays = decode(train, "train images"), decode(test, "test images")
+    val_arrays = test_arrays if val is test else decode(val, "validation images")
+    for name, split in (("test", test_arrays), ("validation", val_arrays)):
+        if split.images.shape[1:] != train_arrays.images.shape[1:]:
+            raise UserError(
+                f"the {name} images are {split.images.shape[1:]}, the train images {train_arrays.images.shape[1:]}: "
+                "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
+            )
+    mean, std = _normalization(config.normalization, train_arrays.images)
+    return Dataset(config.name, train.label_names, train_arrays, val_arrays, test_arrays, mean, std)
+
+
+def _opener(config: ConfigDict, say: Callable[[str], None]) -> Callable[[str], Source]:
+    """Returns the function that opens a split by name."""
+    size = tuple(config.image_size)
+    if len(size) == 1:
+        size *= 2
+    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
+        raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
+    if config.name == "folder":
+        if not config.data_dir:
+            raise UserError("config.dataset.data_dir is not set: give the folder that holds train/ and test/")
+        return lambda split: image_folder(config.data_dir, split, size)
+    if config.name == "digits":
+        if size:
+            raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
+        return digits
+    # Imported only here: TFDS takes a second to import, and the other sources do without it.
+    from mixer_jax.data.prepare import prepared_builder
+    from mixer_jax.data.tfds_source import TfdsSource
+
+    builder = prepared_builder(config.name, config.data_dir, say)
+    return lambda split: TfdsSource(builder, split, size)
+
+
+def _hold_out(train: Source, fraction: float) -> tuple[Subset, Subset]:
+    """Splits a validation slice off, picked once and for all at random."""
+    size = round(len(train) * fraction)
+    if not 0 < size < len(train):
+        raise UserError(
+            f"config.dataset.val_fraction={fraction} of {len(train)} training examples leaves an empty split: "
+            "give a fraction between 0 and 1, or name a split with config.dataset.val_split"
+        )
+    order = shuffled(len(train), HOLDOUT_SEED)
+    return Subset(train, np.sort(order[size:])), Subset(train, np.sort(order[:size]))
+
+
+def _normalization(name: str, images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = images.shape[-1]
+    if name == "standard":
+        mean, std = pixel_statistics(images)
+        return mean, tuple(s or 1.0 for s in std)  # a constant channel stays finite
+    return ((0.5,) * channels, (0.5,) * channels) if name == "paper" else ((0.0,) * channels, (1.0,) * channels)

@@ -1,0 +1,165 @@
+"""Finds a set of TensorFlow Datasets, and on its first use downloads and prepares it, without TensorFlow."""
+
+import contextlib
+import difflib
+import json
+import os
+import sys
+import threading
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from unittest import mock
+from urllib.parse import urlsplit
+
+import numpy as np
+import requests
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core.download import downloader, extractor
+from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
+
+from mixer_jax.errors import UserError
+
+PROBE_SECONDS = 8.0  # how long a host may take to answer before we say that there is no network
+
+
+def prepared_builder(name: str, data_dir: str, say: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
+    """Returns the builder of a set that is ready to be read, downloading and preparing it where it is not.
+
+    Args:
+      name: as TFDS has it, such as "cifar10".
+      data_dir: the folder of prepared sets; "" is TFDS's own (TFDS_DATA_DIR or ~/tensorflow_datasets).
+      say: told in one line what takes long.
+
+    Raises:
+      UserError: if there is no such set, it is not for image classification, or it cannot be had.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=data_dir or None)
+    except tfds.core.DatasetNotFoundError as error:
+        near = difflib.get_close_matches(name, ["digits", "folder", *tfds.list_builders()], n=1, cutoff=0.5)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UserError(
+            f"unknown dataset {name!r}{hint}; valid: digits, folder, or a name of TensorFlow Datasets such as mnist, "
+            "fashion_mnist, kmnist, cifar10, cifar100 (https://www.tensorflow.org/datasets/catalog)"
+        ) from error
+    supervised_keys(builder)
+    if not builder.is_prepared():
+        say(f"{name} is not in {builder.data_path}: downloading and preparing it, once")
+        _prepare(builder)
+    return builder
+
+
+def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
+    """Returns the names of a set's image and label features.
+
+    Raises:
+      UserError: if the set is not one of 8-bit images with one class label each.
+    """
+    keys, features = builder.info.supervised_keys, builder.info.features
+    if (
+        not keys
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+        or features[keys[0]].np_dtype != np.uint8
+    ):
+        raise UserError(f"dataset {builder.name!r} is not an image-classification set of 8-bit images")
+    return keys[0], keys[1]
+
+
+def _prepare(builder: tfds.core.DatasetBuilder) -> None:
+    downloads = builder.data_dir_root / "downloads"
+    advice = (
+        f"check the network, or give a folder that has {builder.name} prepared with --config.dataset.data_dir, "
+        f"or put into {downloads / 'manual'}: {', '.join(builder.url_infos)}"
+    )
+    _probe(builder, advice)
+    try:
+        with _without_tensorflow(builder):
+            builder.download_and_prepare(
+                file_format="array_record", download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+            )
+    except NonMatchingChecksumError as error:
+        raise UserError(f"the download of {builder.name} is damaged: delete {downloads} and try again") from error
+    except (requests.RequestException, tfds.download.DownloadError) as error:
+        raise UserError(f"downloading {builder.name} failed ({type(error).__name__}): {advice}") from error
+    except extractor.ExtractError as error:
+        raise UserError(f"cannot unpack {builder.name}: delete {downloads} and try again") from error
+    except PermissionError as error:
+        raise UserError(f"cannot write {error.filename}: choose another --config.dataset.data_dir") from error
+    except ModuleNotFoundError as error:
+        if error.name != "tensorflow":
+            raise
+        raise UserError(
+            f"TFDS needs TensorFlow to prepare {builder.name} ({error}): run `tfds build {builder.name} "
+            "--file_format=array_record` where TensorFlow is installed, and give its folder with --config.dataset.data_dir"
+        ) from error
+
+
+def _probe(builder: tfds.core.DatasetBuilder, advice: str) -> None:
+    """Fails within seconds where TFDS would retry for minutes: asks each host of a missing archive for a sign of life."""
+    downloads = Path(builder.data_dir_root) / "downloads"
+    cached = {url for info in downloads.rglob("*.INFO") for url in json.loads(info.read_text()).get("urls", ())}
+    missing = [
+        url
+        for url, info in builder.url_infos.items()
+        if url not in cached and not (info.filename and (downloads / "manual" / info.filename).exists())
+    ]
+    for host, url in {urlsplit(url).netloc: url for url in missing}.items():
+        if not _answers(url):
+            raise UserError(f"{builder.name} has to be downloaded, but {host} does not answer: {advice}")
+
+
+def _answers(url: str) -> bool:
+    alive = threading.Event()
+
+    def ask():
+        with contextlib.suppress(requests.RequestException):
+            requests.head(url, timeout=PROBE_SECONDS, allow_redirects=True)
+            alive.set()
+
+    # A daemon thread, because looking up a name has no timeout of its own and must not hold up the exit.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(PROBE_SECONDS)
+    return alive.is_set()
+
+
+class _StandIn:
+    """As much of the module `tensorflow` as unpacking and reading an archive takes."""
+
+    io = types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open))
+    compat = types.SimpleNamespace(as_text=os.fsdecode)
+
+    def __getattr__(self, name: str):
+        raise ModuleNotFoundError(f"tensorflow.{name}", name="tensorflow")
+
+
+@contextlib.contextmanager
+def _without_tensorflow(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
+    """Lets TFDS's builder run without TensorFlow, which it wants for two things: to open a file and to encode a PNG.
+
+    The modules that open files get `open` for `tf.io.gfile.GFile`, and examples carry PIL images, which TFDS encodes
+    by itself. TFDS's ten retries, over three minutes, become two.
+    """
+    generate = builder._generate_examples
+
+    def generate_pil(*args, **kwargs):
+        for key, example in generate(*args, **kwargs):
+            yield key, {name: _as_pil(value) for name, value in example.items()}
+
+    module = sys.modules[type(builder).__module__]
+    with (
+        mock.patch.object(builder, "_generate_examples", generate_pil),
+        mock.patch.object(module, "tf", _StandIn(), create=True),
+        mock.patch.object(extractor, "tf", _StandIn()),
+        mock.patch.object(downloader, "MAX_RETRIES", 2),
+    ):
+        yield
+
+
+def _as_pil(value):
+    if not (isinstance(value, np.ndarray) and value.ndim == 3 and value.dtype == np.uint8):
+        return value
+    return Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value)

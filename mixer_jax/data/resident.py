@@ -1,0 +1,47 @@
+"""The resident feed: the whole set in device memory, batches gathered inside the compiled step."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixer_jax.data.dataset import Split
+from mixer_jax.data.plan import BatchPlan
+
+
+@dataclasses.dataclass(frozen=True)
+class ResidentFeed:
+    """Brings the plan's batches to the devices as indices into arrays that are there already.
+
+    Attributes:
+      split: the training set.
+      plan: which example goes where.
+      num_devices: over how many devices each batch is split.
+    """
+
+    split: Split
+    plan: BatchPlan
+    num_devices: int
+
+    def resident(self) -> dict[str, np.ndarray]:
+        """What every device holds during the whole run."""
+        return {"images": self.split.images, "labels": self.split.labels}
+
+    def chunk(self, step: int, num_steps: int, length: int) -> np.ndarray:
+        """The batches of `num_steps` steps from `step` on, filled up to `length`: (devices, length, per device) int32."""
+        indices = self.plan.indices(step, num_steps)
+        return split_over_devices(indices, length, self.num_devices)
+
+
+def split_over_devices(indices: np.ndarray, length: int, num_devices: int) -> np.ndarray:
+    """Lays (steps, batch) out as (devices, length, batch / devices): the first device gets the first examples."""
+    steps, batch_size = indices.shape
+    filled = np.full((length, batch_size), -1, indices.dtype)
+    filled[:steps] = indices
+    return np.ascontiguousarray(filled.reshape(length, num_devices, -1).swapaxes(0, 1))
+
+
+def gather(resident: dict[str, jax.Array], indices: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Takes a batch out of the resident arrays, inside the compiled step; -1 gives some example, to be masked."""
+    return tuple(jnp.take(resident[key], jnp.maximum(indices, 0), axis=0) for key in ("images", "labels"))

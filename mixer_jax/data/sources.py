@@ -1,0 +1,157 @@
+"""What a data source is, and the ones that need no download: arrays, scikit-learn's digits, image folders."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from mixer_jax.errors import UserError, one_of
+
+Example = tuple[np.ndarray, int]
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Source(Protocol):
+    """A random-access sequence of labelled images: each a uint8 (height, width, channels) array and an int label."""
+
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        """Returns the examples at these indices, in their order."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Says in words where an example comes from, for error messages."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Images that are in memory: images (n, height, width, channels) uint8, labels (n,) int."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return [(self.images[i], int(self.labels[i])) for i in indices]
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Subset:
+    """The examples of another source at the given indices."""
+
+    source: Source
+    indices: np.ndarray
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        return self.source.label_names
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return self.source.__getitems__([int(self.indices[i]) for i in indices])
+
+    def describe(self, index: int) -> str:
+        return self.source.describe(int(self.indices[index]))
+
+
+def shuffled(n: int, seed: int, stream: int = 0) -> np.ndarray:
+    """A permutation of range(n) that depends on nothing but the seed and the stream, both from 0 on.
+
+    Stream 0 is for splitting a set, stream e for the e-th epoch. NumPy promises a bit generator's raw stream for ever,
+    which it does not for `Generator.permutation`.
+    """
+    return np.argsort(np.random.Philox(key=(seed, stream)).random_raw(n), kind="stable")
+
+
+def digits(split: str) -> ArraySource:
+    """scikit-learn's 1,797 digits, 8x8 grey, shuffled once: "train" is the first 1,437, "test" the other 360."""
+    from sklearn.datasets import load_digits
+
+    if split not in ("train", "test"):
+        raise one_of("split of digits", split, ("train", "test"))
+    data = load_digits()
+    order = shuffled(len(data.target), seed=0)
+    order = order[:1437] if split == "train" else order[1437:]
+    images = np.round(data.images[order] * (255 / 16)).astype(np.uint8)  # grey levels 0 to 16
+    return ArraySource(f"digits {split}", images[..., None], data.target[order], tuple("0123456789"))
+
+
+@dataclasses.dataclass(frozen=True)
+class FolderSource:
+    """Image files in one folder a class, converted to RGB, turned as their EXIF tag says.
+
+    Attributes:
+      paths: the image files.
+      labels: their labels, (n,) int.
+      label_names: the classes.
+      image_size: (height, width) to fit the images to, or () to take them as they are.
+    """
+
+    paths: tuple[Path, ...]
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+    image_size: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return [(self._read(self.paths[i]), int(self.labels[i])) for i in indices]
+
+    def describe(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            with Image.open(path) as image:
+                image = ImageOps.exif_transpose(image).convert("RGB")
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise UserError(f"cannot read image {path}: {str(error).splitlines()[0]}") from error
+        return np.asarray(fit(image, self.image_size))
+
+
+def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) -> FolderSource:
+    """Reads `data_dir/split/<class>/*.png|jpg|jpeg`; the classes are the folder names of `data_dir/split`, sorted.
+
+    Raises:
+      UserError: if the folder is missing or unreadable, or a class has no images.
+    """
+    root = Path(data_dir).expanduser() / split
+    try:
+        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+        files = [sorted(p for p in f.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) for f in folders]
+    except OSError as error:
+        raise UserError(
+            f"cannot read image folder {error.filename}: {error.strerror}; expected DATA_DIR/{split}/<class>/*.png|jpg, "
+            "with --config.dataset.data_dir=DATA_DIR"
+        ) from error
+    if not folders:
+        raise UserError(f"no class folders in {root}: expected {root}/<class>/*.png|jpg")
+    for folder, found in zip(folders, files, strict=True):
+        if not found:
+            raise UserError(f"no images in {folder}: expected *.png, *.jpg or *.jpeg")
+    labels = np.repeat(np.arange(len(folders)), [len(found) for found in files])
+    return FolderSource(tuple(p for found in files for p in found), labels, tuple(f.name for f in folders), image_size)
+
+
+def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
+    """Scales an image to cover (height, width), antialiased, and crops the centre; () leaves it as it is."""
+    if not image_size or image.size == image_size[::-1]:
+        return image
+    return ImageOps.fit(image, image_size[::-1], Image.Resampling.BILINEAR)

@@ -1,0 +1,48 @@
+"""Any image-classification set of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from mixer_jax.data.prepare import supervised_keys
+from mixer_jax.data.sources import Example, fit
+from mixer_jax.errors import UserError, one_of
+
+
+class TfdsSource:
+    """One split of a prepared set, as `tfds.data_source` gives it; see `Source`."""
+
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: tuple[int, ...] = ()):
+        self.name = f"{builder.name} {split}"
+        self.image_size = image_size
+        image_key, label_key = supervised_keys(builder)
+        self.label_names = tuple(builder.info.features[label_key].names)
+        self._keys = image_key, label_key
+        try:
+            self._data = builder.as_data_source(split=split)
+        except NotImplementedError as error:
+            raise UserError(
+                f"{builder.name} in {builder.data_path} is prepared as {builder.info.file_format.value}, which only "
+                "TensorFlow reads: give another folder with --config.dataset.data_dir to prepare it as array_record"
+            ) from error
+        except ValueError as error:
+            raise one_of(f"split of {builder.name}", split, builder.info.splits) from error
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        image_key, label_key = self._keys
+        return [(self._fit(e[image_key]), int(e[label_key])) for e in self._data.__getitems__(list(indices))]
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        if not self.image_size:
+            return image
+        grey = image.shape[-1] == 1
+        fitted = np.asarray(fit(Image.fromarray(image[..., 0] if grey else image), self.image_size))
+        return fitted[..., None] if grey else fitted
