@@ -27,7 +27,7 @@ class BatchPlan:
     def indices(self, step: int, num_steps: int) -> np.ndarray:
         """Returns the example indices of `num_steps` batches from `step` on, (num_steps, batch_size) int32."""
         start, stop = step * self.batch_size, (step + num_steps) * self.batch_size
-        pieces = []
+        pieces = [np.empty(0, np.int64)]
         while start < stop:
             epoch, offset = divmod(start, self.num_examples)
             pieces.append(_permutation(self.num_examples, self.seed, epoch)[offset : offset + stop - start])

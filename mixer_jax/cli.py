@@ -1,0 +1,113 @@
+"""What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from mixer_jax.config import check, flat, unknown_field
+from mixer_jax.errors import UserError, did_you_mean
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C."""
+    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
+    try:
+        code = main(sys.argv)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        code = 130
+    sys.exit(code)
+
+
+def parse(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> tuple[flags.FlagValues, ConfigDict, str]:
+    """Parses a command line whose config is a file with overrides.
+
+    Args:
+      argv: the command line, program name first.
+      define: defines the command's own flags.
+      usage: printed before the list of flags on --help.
+
+    Returns:
+      The command's own flags, the checked config, and the config's name: its file's, and its argument's.
+
+    Raises:
+      UserError: if a flag or a config field is unknown or malformed, or the config file is not one.
+    """
+    values = flags.FlagValues()
+    flags.DEFINE_string("config", None, "config file, such as configs/cifar10.py[:arg]", flag_values=values)
+    flags.DEFINE_boolean("help", False, "show this and exit", short_name="h", flag_values=values)
+    define(values)
+    try:
+        rest = values(list(argv), known_only=True)
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if values.help:
+        print(f"{usage.strip()}\n{values.get_help()}")
+        sys.exit(0)
+    if not values.config:
+        raise UserError("no config: give one with --config, such as --config configs/digits.py")
+    path, _, argument = values.config.partition(":")
+    config = _override(load_config(path, argument or None), rest, list(values))
+    name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
+    return values, config, name
+
+
+def load_config(path: str, argument: str | None = None) -> ConfigDict:
+    """Returns what `get_config(argument)` of a Python file returns."""
+    if not Path(path).is_file():
+        raise UserError(f"no config file {path}")
+    spec = importlib.util.spec_from_file_location(f"config_{Path(path).stem}", path)
+    if spec is None:
+        raise UserError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UserError(f"{path} has no function get_config(arg=None)")
+        config = module.get_config() if argument is None else module.get_config(argument)
+    except UserError:
+        raise
+    except Exception as error:  # the file is the user's, and so is whatever it raises
+        detail = " ".join(str(error).strip("'\"").split())
+        raise UserError(f"{path}: {type(error).__name__}: {detail}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
+    return config
+
+
+def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:
+    """Applies `--config.a.b=v` arguments, and refuses all others."""
+    config = check(config)  # fills in the fields a file leaves out, so that they can be overridden too
+    known = dict(flat(config))
+    for argument in arguments[1:]:
+        match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
+        if match and match[1] not in known:
+            raise unknown_field(match[1], known)
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(arguments))
+    try:
+        extra = values(list(arguments))[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(f"unknown flag --{error.flagname}{did_you_mean(error.flagname, flag_names)}") from error
+    except flags.IllegalFlagValueError as error:
+        match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
+        if not match:
+            raise UserError(str(error)) from error
+        block, _, key = match[1].rpartition(".")
+        kind = (config[block] if block else config).get_type(key).__name__
+        raise UserError(f"config.{match[1]}={match[2]!r}: expects {kind}") from error
+    except flags.Error as error:
+        raise UserError(str(error)) from error
+    if extra:
+        raise UserError(f"unexpected argument {extra[0]!r}: config fields are given as --config.field=value")
+    return check(config)

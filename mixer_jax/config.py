@@ -1,0 +1,137 @@
+"""Every field a config may have, with its default and what it means; and the checks that need nothing but the config."""
+
+from collections.abc import Iterable, Iterator
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from mixer_jax.errors import UserError, did_you_mean
+
+
+def default_config() -> ConfigDict:
+    """Returns the config that every file in `configs/` starts from."""
+    config = ConfigDict()
+    config.seed = 0  # of the initialisation, the order of the examples and all that is random in training
+
+    config.dataset = ConfigDict()
+    config.dataset.name = "digits"  # "digits", "folder", or a name of TensorFlow Datasets
+    config.dataset.data_dir = ""  # the image folder; for TFDS the folder of prepared sets ("": TFDS's default)
+    config.dataset.train_split = "train"
+    config.dataset.test_split = "test"
+    config.dataset.val_split = ""  # "": hold out val_fraction of train; equal to test_split: select on test
+    config.dataset.val_fraction = 0.1
+    config.dataset.image_size = ()  # (height, width) to fit images to; (): as they are, all alike
+    config.dataset.normalization = "standard"  # by training "standard" mean and std; "paper": [-1, 1]; "unit": [0, 1]
+
+    config.model = ConfigDict()
+    config.model.variant = "Nano/4"  # size / patch size; the five sizes below, where given, override it
+    config.model.patch_size = placeholder(int)
+    config.model.num_blocks = placeholder(int)
+    config.model.hidden_dim = placeholder(int)
+    config.model.tokens_mlp_dim = placeholder(int)
+    config.model.channels_mlp_dim = placeholder(int)
+    config.model.dropout_rate = 0.0
+    config.model.stochastic_depth_rate = 0.0  # of the last block, rising linearly from 0 at the first
+    config.model.token_mixing = True
+    config.model.channel_mixing = True
+    config.model.gelu = "tanh"  # or "exact"
+    config.model.layer_norm_epsilon = 1e-6
+    config.model.pre_head_norm = True
+    config.model.zero_init_head = True
+
+    config.batch_size = 128  # over all devices
+    config.accumulation_steps = 1  # parts a batch is computed in, to fit into memory
+    config.epochs = 10.0
+    config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU
+    config.label_smoothing = 0.0
+
+    config.optimizer = ConfigDict()
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3  # the peak
+    config.optimizer.weight_decay = 0.0  # on kernels only
+    config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
+    config.optimizer.b1 = placeholder(float)
+    config.optimizer.b2 = placeholder(float)
+    config.optimizer.eps = placeholder(float)
+    config.optimizer.clip_norm = 0.0  # global norm the gradient is clipped to; 0: not
+
+    config.schedule = ConfigDict()
+    config.schedule.name = "cosine"  # or "linear", "step", "constant"; each after a linear warmup from 0
+    config.schedule.warmup_epochs = 0.0
+    config.schedule.end_learning_rate = 0.0  # where cosine and linear end
+    config.schedule.decay_rate = 0.1  # "step" multiplies the rate by this ...
+    config.schedule.decay_epochs = 1.0  # ... every so many epochs
+
+    config.early_stopping_patience = 0  # epochs without a better validation accuracy; 0: never stop early
+    config.eval_batch_size = 512
+    config.checkpoint_epochs = 1  # epochs between checkpoints; the best and the last epoch are always kept
+    return config
+
+
+def check(config: ConfigDict) -> ConfigDict:
+    """Returns the config with every field in place and of the right type.
+
+    Raises:
+      UserError: if a field is unknown, of the wrong type or out of range.
+    """
+    checked = default_config()
+    known = dict(flat(checked))
+    for path, value in flat(config):
+        if path not in known:
+            raise unknown_field(path, known)
+        block, _, key = path.rpartition(".")
+        try:
+            (checked[block] if block else checked)[key] = value
+        except TypeError as error:
+            kind = (checked[block] if block else checked).get_type(key).__name__
+            raise UserError(f"config.{path}={value!r}: expects {kind}") from error
+    _check_ranges(checked)
+    return checked
+
+
+def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Yields the dotted path and the value of each field."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def unknown_field(path: str, known: Iterable[str]) -> UserError:
+    """The error for a field that does not exist, with the nearest that does."""
+    known = list(known)
+    hint = did_you_mean(path, known)
+    if not hint:  # right name, wrong block
+        same_leaf = [k for k in known if k.rpartition(".")[2] == path.rpartition(".")[2]]
+        hint = f" (did you mean {same_leaf[0]!r}?)" if same_leaf else ""
+    return UserError(f"unknown config field {path!r}{hint}")
+
+
+def _check_ranges(config: ConfigDict) -> None:
+    for path, value in flat(config):
+        key = path.rpartition(".")[2]
+        if key in ("batch_size", "eval_batch_size", "accumulation_steps", "checkpoint_epochs", "epochs", "decay_epochs"):
+            rule, good = "must be positive", value > 0
+        elif key in ("learning_rate", "decay_rate", "layer_norm_epsilon"):
+            rule, good = "must be positive", value > 0
+        elif key in ("seed", "warmup_epochs", "early_stopping_patience", "weight_decay", "clip_norm", "end_learning_rate"):
+            rule, good = "must not be negative", value >= 0
+        elif key == "label_smoothing":
+            rule, good = "must be in [0, 1)", 0 <= value < 1
+        elif key == "dtype":
+            rule, good = "must be auto, float32 or bfloat16", value in ("auto", "float32", "bfloat16")
+        else:
+            continue
+        if not good:
+            raise UserError(f"config.{path}={value}: {rule}")
+    if config.schedule.warmup_epochs >= config.epochs:
+        raise UserError(
+            f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "
+            f"config.epochs={config.epochs}: give fewer"
+        )
+    if config.batch_size % config.accumulation_steps:
+        raise UserError(
+            f"config.batch_size={config.batch_size} is not divisible by config.accumulation_steps="
+            f"{config.accumulation_steps}"
+        )

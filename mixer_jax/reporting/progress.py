@@ -1,0 +1,81 @@
+"""What a run shows on the console while it trains: a progress bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch gives a sign of life
+
+
+class ConsoleProgress:
+    """Follows a run as an observer of `mixer_jax.training`.
+
+    Attributes:
+      num_epochs: in the whole run.
+      total_steps: in the whole run.
+      batch_size: images a step.
+    """
+
+    def __init__(self, num_epochs: int, total_steps: int, batch_size: int, file: TextIO | None = None):
+        self.num_epochs = num_epochs
+        self.total_steps = total_steps
+        self.batch_size = batch_size
+        self._file = file or sys.stdout
+        self._bar: tqdm | None = None
+        self._spoke = time.monotonic()
+        self._epoch = 1
+
+    def started(self, history: list[dict[str, Any]], compile_seconds: float) -> None:
+        self._say(f"Compiled in {compile_seconds:.1f} s")
+        if history:
+            self._epoch = history[-1]["epoch"] + 1
+            self._say(f"Going on after epoch {history[-1]['epoch']} of {self.num_epochs}, from its checkpoint")
+        if self._file.isatty():
+            self._bar = tqdm(
+                total=self.total_steps,
+                initial=history[-1]["step"] if history else 0,
+                file=self._file,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
+            )
+            self._bar.set_description_str(self._title())
+
+    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        numbers = f"loss {loss:.4f}, accuracy {accuracy:.2f}%, {images_per_second:,.0f} images/s"
+        if self._bar is not None:
+            self._bar.set_postfix_str(numbers, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif time.monotonic() - self._spoke > PLAIN_LINE_SECONDS:
+            left = (self.total_steps - step) * self.batch_size / images_per_second
+            self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {_clock(left)} left")
+
+    def epoch(self, record: dict[str, Any], best: dict[str, Any]) -> None:
+        self._epoch = record["epoch"] + 1
+        left = (self.total_steps - record["step"]) * self.batch_size / record["images_per_second"]
+        self._say(
+            f"epoch {record['epoch']:>{len(str(self.num_epochs))}}/{self.num_epochs}"
+            f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:5.2f}%"
+            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:5.2f}%{'*' if best is record else ' '}"
+            f"  {record['images_per_second']:,.0f} images/s  {_clock(left)} left"
+        )
+        if self._bar is not None:
+            self._bar.set_description_str(self._title())
+
+    def closed(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _title(self) -> str:
+        return f"epoch {min(self._epoch, self.num_epochs)}/{self.num_epochs}"
+
+    def _say(self, line: str) -> None:
+        self._spoke = time.monotonic()
+        tqdm.write(line, file=self._file)
+        self._file.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,113 @@
+"""Trains a Mixer: python -m mixer_jax.train --config configs/digits.py [--config.field=value ...] [--workdir DIR]
+
+The same command again goes on where the run stopped, or says that it is finished. Every field of a config, with its
+meaning, is in mixer_jax/config.py.
+"""
+
+import math
+import platform
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from mixer_jax import cli, data
+from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, summarize
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training import Diverged, Trainer, fit
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and trains; returns the exit code."""
+    values, config, name = cli.parse(argv, _define_flags, __doc__)
+    workdir = Path(values.workdir or Path("runs") / name)
+    try:
+        train(config, RunDirectory(workdir), overwrite=values.overwrite)
+    except Diverged as error:
+        print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "run directory; by default runs/<name of the config>", flag_values=values)
+    flags.DEFINE_boolean(
+        "overwrite", False, "start over in a workdir that holds a run, which is moved to DIR.old1", flag_values=values
+    )
+
+
+def train(
+    config: ConfigDict, run: RunDirectory, *, overwrite: bool = False, devices: Sequence[jax.Device] | None = None
+) -> dict[str, Any]:
+    """Runs a checked config in a run directory from start, or checkpoint, to results.
+
+    Args:
+      config: from `mixer_jax.config.check` or `mixer_jax.cli.parse`.
+      run: where the run is kept.
+      overwrite: move a run that is there aside and start over.
+      devices: to train on; all local ones by default.
+
+    Returns:
+      What is in results.json.
+
+    Raises:
+      UserError: before anything is compiled or written, if something does not fit.
+      Diverged: if the loss is no longer finite.
+    """
+    if not overwrite:
+        run.check(config)
+        if results := run.read_results():
+            print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
+            return results
+    dataset = data.load(config.dataset)
+    trainer = Trainer(config, dataset, devices)
+    if overwrite and (aside := run.set_aside()):
+        print(f"Moved the earlier run to {aside}")
+    described = {
+        "label_names": dataset.label_names,
+        "image_shape": dataset.image_shape,
+        "mean": dataset.mean,
+        "std": dataset.std,
+        "fingerprint": dataset.fingerprint(),
+    }
+    run.claim(config, described)
+    height, width, channels = dataset.image_shape
+    num_devices, kind = len(trainer.parallel.devices), trainer.parallel.devices[0].device_kind
+    print(
+        f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
+        f"images, {height}x{width}x{channels}, {dataset.num_classes} classes\n"
+        f"{config.model.variant}: {trainer.num_params:,} parameters; {num_devices} x {kind}, {trainer.dtype}\n"
+        f"{trainer.total_steps:,} steps of {config.batch_size}; run directory {run.path}",
+        flush=True,
+    )
+    console = ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size)
+    measured = fit(trainer, run, [console, TensorBoard(run.tensorboard)])
+    results = {
+        "dataset": dataset.name,
+        "model": config.model.variant,
+        "num_params": trainer.num_params,
+        "seed": config.seed,
+        **measured,
+        "selected_on": "test" if config.dataset.val_split == config.dataset.test_split else "validation",
+        "devices": num_devices,
+        "device_kind": kind,
+        "platform": trainer.platform,
+        "dtype": str(trainer.dtype),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        "data_fingerprint": described["fingerprint"],
+    }
+    plot_curves(run.read_metrics(), run.curves_file, f"{dataset.name}, {config.model.variant}, seed {config.seed}")
+    run.write_results(results)
+    print(summarize(run, results))
+    return results
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,61 @@
+"""Optimisers by their optax name, with weight decay on kernels only and clipping by global norm."""
+
+import inspect
+from typing import Any
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from mixer_jax.errors import UserError, one_of
+
+OPTIMIZERS = {
+    "adabelief": optax.adabelief,
+    "adam": optax.adam,
+    "adamw": optax.adamw,
+    "lamb": optax.lamb,
+    "lars": optax.lars,
+    "lion": optax.lion,
+    "muon": optax.contrib.muon,
+    "nadam": optax.nadam,
+    "nadamw": optax.nadamw,
+    "radam": optax.radam,
+    "rmsprop": optax.rmsprop,
+    "sgd": optax.sgd,
+}
+# What optax calls the mask of its decoupled weight decay, where the optimiser has one.
+DECAY_MASKS = ("mask", "weight_decay_mask")
+
+
+def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Builds the optimiser of `config.optimizer`.
+
+    The gradient is first clipped to `clip_norm`. Weight decay is the optimiser's own, decoupled from the gradient and
+    times the learning rate, where it has one (adamw, lion, lamb, ...), and otherwise the L2 term of torch.optim,
+    added to the gradient (adam, sgd, ...).
+
+    Raises:
+      UserError: if the optimiser is unknown, or a setting is given that it does not have.
+    """
+    if config.name not in OPTIMIZERS:
+        raise one_of("config.optimizer.name", config.name, OPTIMIZERS)
+    optimizer = OPTIMIZERS[config.name]
+    accepted = inspect.signature(optimizer).parameters
+    settings: dict[str, Any] = {}
+    for key in ("momentum", "b1", "b2", "eps"):
+        if config[key] is not None:
+            if key not in accepted:
+                raise UserError(f"config.optimizer.{key}: {config.name} has no {key}")
+            settings[key] = config[key]
+    chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
+    mask_name = next((name for name in DECAY_MASKS if name in accepted), None)
+    if mask_name:
+        settings |= {"weight_decay": config.weight_decay, mask_name: kernel_mask}
+    elif config.weight_decay:
+        chain.append(optax.add_decayed_weights(config.weight_decay, mask=kernel_mask))
+    return optax.chain(*chain, optimizer(schedule, **settings))
+
+
+def kernel_mask(params: Any) -> Any:
+    """True for kernels, False for biases and norm scales; the same tree as `params`."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

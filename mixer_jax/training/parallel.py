@@ -1,0 +1,47 @@
+"""The one module that knows about pmap: data parallelism over the local devices."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+AXIS = "batch"  # the name by which a step's collectives (pmean, psum, axis_index) find the other devices
+
+
+class DataParallel:
+    """The same program on every device, each with its own share of every batch.
+
+    Attributes:
+      devices: the devices; their order says which gets which share.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None = None):
+        self.devices = tuple(devices or jax.local_devices())
+        self._everywhere = NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec())
+
+    def replicate(self, tree: Any) -> Any:
+        """Places host arrays on every device, once; passed to a compiled function they are not copied again."""
+        return jax.device_put(tree, self._everywhere)
+
+    def compile(self, function: Callable, donate_state: bool = False) -> Callable:
+        """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
+
+        `shares` has one entry a device in its leading axis; the rest is the same on every device and goes in un-stacked,
+        as does what comes out, which must be equal on all devices. With `donate_state` the state's memory is reused,
+        without which a dispatch copies it.
+        """
+        return jax.pmap(
+            function,
+            axis_name=AXIS,
+            in_axes=(None, None, 0, None),
+            out_axes=None,
+            devices=self.devices,
+            donate_argnums=(0,) if donate_state else (),
+        )
+
+
+def to_host(tree: Any) -> Any:
+    """Copies replicated device arrays to NumPy arrays that no later donation can touch."""
+    return jax.tree.map(lambda x: np.array(x), tree)
