@@ -1,5 +1,22 @@
+"""scikit-learn's digits (1,797 grey images, 8x8), which come with the package: nothing is downloaded.
+
+python -m mixer_jax.train --config configs/digits.py
+"""
+
 from mixer_jax.config import default_config
+
+
 def get_config():
     config = default_config()
+    config.dataset.name = "digits"
     config.model.variant = "Pico/2"
+    config.model.stochastic_depth_rate = 0.1
+    config.batch_size = 64
+    config.epochs = 40
+    config.label_smoothing = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.1
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 3
     return config

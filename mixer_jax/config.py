@@ -1,11 +1,33 @@
-"""Every field a config may have, with its default and what it means; and the checks that need nothing but the config."""
+"""Every field a config may have, with its default and what it means; and the checks that take nothing else."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
 from mixer_jax.errors import UserError, did_you_mean
+
+# Fields by their last name, the rule, and whether a value keeps it. Names of things are checked where they are looked up.
+RANGES = (
+    (
+        "batch_size eval_batch_size accumulation_steps checkpoint_epochs epochs decay_epochs decay_rate learning_rate "
+        "layer_norm_epsilon eps".split(),
+        "must be positive",
+        lambda value: value > 0,
+    ),
+    (
+        "seed warmup_epochs early_stopping_patience weight_decay clip_norm end_learning_rate".split(),
+        "must not be negative",
+        lambda value: value >= 0,
+    ),
+    (
+        "label_smoothing momentum b1 b2 dropout_rate stochastic_depth_rate".split(),
+        "must be in [0, 1)",
+        lambda value: 0 <= value < 1,
+    ),
+    (["dtype"], "must be auto, float32 or bfloat16", lambda value: value in ("auto", "float32", "bfloat16")),
+)
 
 
 def default_config() -> ConfigDict:
@@ -110,21 +132,14 @@ def unknown_field(path: str, known: Iterable[str]) -> UserError:
 
 def _check_ranges(config: ConfigDict) -> None:
     for path, value in flat(config):
-        key = path.rpartition(".")[2]
-        if key in ("batch_size", "eval_batch_size", "accumulation_steps", "checkpoint_epochs", "epochs", "decay_epochs"):
-            rule, good = "must be positive", value > 0
-        elif key in ("learning_rate", "decay_rate", "layer_norm_epsilon"):
-            rule, good = "must be positive", value > 0
-        elif key in ("seed", "warmup_epochs", "early_stopping_patience", "weight_decay", "clip_norm", "end_learning_rate"):
-            rule, good = "must not be negative", value >= 0
-        elif key == "label_smoothing":
-            rule, good = "must be in [0, 1)", 0 <= value < 1
-        elif key == "dtype":
-            rule, good = "must be auto, float32 or bfloat16", value in ("auto", "float32", "bfloat16")
-        else:
+        name = path.rpartition(".")[2]
+        if value is None:
             continue
-        if not good:
-            raise UserError(f"config.{path}={value}: {rule}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config.{path}={value}: must be finite")
+        for names, rule, holds in RANGES:
+            if name in names and not holds(value):
+                raise UserError(f"config.{path}={value}: {rule}")
     if config.schedule.warmup_epochs >= config.epochs:
         raise UserError(
             f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "

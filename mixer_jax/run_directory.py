@@ -71,7 +71,9 @@ class RunDirectory:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.config_file, {"config": _plain(config), "dataset": dataset})
         except OSError as error:
-            raise UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir") from error
+            raise UserError(
+                f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir"
+            ) from error
 
     def read_config(self) -> dict[str, Any]:
         """What `claim` wrote."""

@@ -93,12 +93,12 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             raise
         raise UserError(
             f"TFDS needs TensorFlow to prepare {builder.name} ({error}): run `tfds build {builder.name} "
-            "--file_format=array_record` where TensorFlow is installed, and give its folder with --config.dataset.data_dir"
+            "--file_format=array_record` where TensorFlow is, and give its folder with --config.dataset.data_dir"
         ) from error
 
 
 def _probe(builder: tfds.core.DatasetBuilder, advice: str) -> None:
-    """Fails within seconds where TFDS would retry for minutes: asks each host of a missing archive for a sign of life."""
+    """Fails within seconds where TFDS would retry for minutes: asks each host of a missing archive for an answer."""
     downloads = Path(builder.data_dir_root) / "downloads"
     cached = {url for info in downloads.rglob("*.INFO") for url in json.loads(info.read_text()).get("urls", ())}
     missing = [

@@ -29,7 +29,7 @@ class ResidentFeed:
         return {"images": self.split.images, "labels": self.split.labels}
 
     def chunk(self, step: int, num_steps: int, length: int) -> np.ndarray:
-        """The batches of `num_steps` steps from `step` on, filled up to `length`: (devices, length, per device) int32."""
+        """`num_steps` batches from `step` on, filled up to `length` ones: (devices, length, batch / devices) int32."""
         indices = self.plan.indices(step, num_steps)
         return split_over_devices(indices, length, self.num_devices)
 

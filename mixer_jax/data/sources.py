@@ -138,8 +138,8 @@ def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) ->
         files = [sorted(p for p in f.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) for f in folders]
     except OSError as error:
         raise UserError(
-            f"cannot read image folder {error.filename}: {error.strerror}; expected DATA_DIR/{split}/<class>/*.png|jpg, "
-            "with --config.dataset.data_dir=DATA_DIR"
+            f"cannot read image folder {error.filename}: {error.strerror}; expected "
+            f"DATA_DIR/{split}/<class>/*.png|jpg, with --config.dataset.data_dir=DATA_DIR"
         ) from error
     if not folders:
         raise UserError(f"no class folders in {root}: expected {root}/<class>/*.png|jpg")

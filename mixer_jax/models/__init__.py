@@ -18,16 +18,13 @@ def create(
     A size left unset (None) is the variant's.
 
     Raises:
-      UserError: if the variant or GELU is unknown, a size or rate is out of range, or the patches do not tile the image.
+      UserError: if the variant or GELU is unknown, a size is out of range, or the patches do not tile the image.
     """
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
     fields = variant(config.variant) | fields
     for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
         if fields[key] < 1:
             raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
-    for key in ("dropout_rate", "stochastic_depth_rate"):
-        if not 0.0 <= fields[key] < 1.0:
-            raise UserError(f"config.model.{key}={fields[key]}: must be in [0, 1)")
     if fields["gelu"] not in GELUS:
         raise one_of("config.model.gelu", fields["gelu"], GELUS)
     height, width, _ = image_shape

@@ -16,7 +16,7 @@ GELUS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class ExampleDropout(nn.Module):
-    """Inverted dropout whose mask depends on an example's position in the global batch, not on the device that holds it.
+    """Inverted dropout whose mask depends on an example's position in the global batch, not on the device it is on.
 
     Attributes:
       rate: probability of dropping.

@@ -54,10 +54,11 @@ class ConsoleProgress:
     def epoch(self, record: dict[str, Any], best: dict[str, Any]) -> None:
         self._epoch = record["epoch"] + 1
         left = (self.total_steps - record["step"]) * self.batch_size / record["images_per_second"]
+        star = "*" if best is record else " "
         self._say(
             f"epoch {record['epoch']:>{len(str(self.num_epochs))}}/{self.num_epochs}"
             f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:5.2f}%"
-            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:5.2f}%{'*' if best is record else ' '}"
+            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:5.2f}%{star}"
             f"  {record['images_per_second']:,.0f} images/s  {_clock(left)} left"
         )
         if self._bar is not None:

@@ -28,9 +28,8 @@ class DataParallel:
     def compile(self, function: Callable, donate_state: bool = False) -> Callable:
         """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
 
-        `shares` has one entry a device in its leading axis; the rest is the same on every device and goes in un-stacked,
-        as does what comes out, which must be equal on all devices. With `donate_state` the state's memory is reused,
-        without which a dispatch copies it.
+        `shares` has one entry a device in its leading axis. The rest is the same on every device and goes in un-stacked,
+        and so comes out what it returns. With `donate_state` the state's memory is used again for the new state.
         """
         return jax.pmap(
             function,

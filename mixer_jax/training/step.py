@@ -102,7 +102,11 @@ class Steps:
             }
             return jax.tree.map(lambda total, value: total + value.astype(total.dtype), sums, batch)
 
-        zeros = {"loss": jnp.zeros((), jnp.float32), "correct": jnp.zeros((), jnp.int32), "count": jnp.zeros((), jnp.int32)}
+        zeros = {
+            "loss": jnp.zeros((), jnp.float32),
+            "correct": jnp.zeros((), jnp.int32),
+            "count": jnp.zeros((), jnp.int32),
+        }
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
 
     def _train_step(self, state, images, labels, positions):

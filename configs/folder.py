@@ -1,0 +1,29 @@
+"""Your own images, in a folder that holds train/<class>/*.png|jpg and test/<class>/*.png|jpg.
+
+python -m mixer_jax.train --config configs/folder.py --config.dataset.data_dir=DATA_DIR
+
+A tenth of train/ is held out to choose the best epoch; where there is a folder of its own for that, such as val/, name
+it with --config.dataset.val_split=val. Larger images want a larger size and patches, such as
+--config.dataset.image_size=128,128 --config.model.variant=Tiny/16.
+"""
+
+from mixer_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.dataset.name = "folder"
+    config.dataset.image_size = (64, 64)
+    config.model.variant = "Nano/8"
+    config.model.stochastic_depth_rate = 0.1
+    config.batch_size = 64
+    config.epochs = 50
+    config.label_smoothing = 0.1
+    config.early_stopping_patience = 15
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 2
+    return config

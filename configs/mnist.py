@@ -1,0 +1,22 @@
+"""MNIST, downloaded and prepared on first use.
+
+python -m mixer_jax.train --config configs/mnist.py
+"""
+
+from mixer_jax.config import default_config
+
+
+def get_config():
+    config = default_config()
+    config.dataset.name = "mnist"
+    config.model.variant = "Pico/4"
+    config.batch_size = 128
+    config.epochs = 5
+    config.label_smoothing = 0.1
+    config.optimizer.name = "adamw"
+    config.optimizer.learning_rate = 3e-3
+    config.optimizer.weight_decay = 0.1
+    config.optimizer.clip_norm = 1.0
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 0.5
+    return config
