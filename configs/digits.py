@@ -18,5 +18,5 @@ def get_config():
     config.optimizer.learning_rate = 3e-3
     config.optimizer.weight_decay = 0.1
     config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 3
+    config.schedule.warmup_epochs = 2
     return config

@@ -8,26 +8,35 @@ from ml_collections.config_dict import placeholder
 
 from mixer_jax.errors import UserError, did_you_mean
 
-# Fields by their last name, the rule, and whether a value keeps it. Names of things are checked where they are looked up.
-RANGES = (
-    (
-        "batch_size eval_batch_size accumulation_steps checkpoint_epochs epochs decay_epochs decay_rate learning_rate "
-        "layer_norm_epsilon eps".split(),
-        "must be positive",
-        lambda value: value > 0,
-    ),
-    (
-        "seed warmup_epochs early_stopping_patience weight_decay clip_norm end_learning_rate".split(),
-        "must not be negative",
-        lambda value: value >= 0,
-    ),
-    (
-        "label_smoothing momentum b1 b2 dropout_rate stochastic_depth_rate".split(),
-        "must be in [0, 1)",
-        lambda value: 0 <= value < 1,
-    ),
-    (["dtype"], "must be auto, float32 or bfloat16", lambda value: value in ("auto", "float32", "bfloat16")),
-)
+# Rules for fields by their last name: what to say, and whether a value is good. Names are checked where they are used.
+POSITIVE = ("must be positive", lambda value: value > 0)
+NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
+FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
+RULES = {
+    "accumulation_steps": POSITIVE,
+    "b1": FRACTION,
+    "b2": FRACTION,
+    "batch_size": POSITIVE,
+    "checkpoint_epochs": POSITIVE,
+    "clip_norm": NOT_NEGATIVE,
+    "decay_epochs": POSITIVE,
+    "decay_rate": POSITIVE,
+    "dropout_rate": FRACTION,
+    "dtype": ("must be auto, float32 or bfloat16", lambda value: value in ("auto", "float32", "bfloat16")),
+    "early_stopping_patience": NOT_NEGATIVE,
+    "end_learning_rate": NOT_NEGATIVE,
+    "epochs": POSITIVE,
+    "eps": POSITIVE,
+    "eval_batch_size": POSITIVE,
+    "label_smoothing": FRACTION,
+    "layer_norm_epsilon": POSITIVE,
+    "learning_rate": POSITIVE,
+    "momentum": FRACTION,
+    "seed": NOT_NEGATIVE,
+    "stochastic_depth_rate": FRACTION,
+    "warmup_epochs": NOT_NEGATIVE,
+    "weight_decay": NOT_NEGATIVE,
+}
 
 
 def default_config() -> ConfigDict:
@@ -132,14 +141,13 @@ def unknown_field(path: str, known: Iterable[str]) -> UserError:
 
 def _check_ranges(config: ConfigDict) -> None:
     for path, value in flat(config):
-        name = path.rpartition(".")[2]
         if value is None:
             continue
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"config.{path}={value}: must be finite")
-        for names, rule, holds in RANGES:
-            if name in names and not holds(value):
-                raise UserError(f"config.{path}={value}: {rule}")
+        rule, holds = RULES.get(path.rpartition(".")[2], ("", lambda value: True))
+        if not holds(value):
+            raise UserError(f"config.{path}={value}: {rule}")
     if config.schedule.warmup_epochs >= config.epochs:
         raise UserError(
             f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "

@@ -28,8 +28,9 @@ class DataParallel:
     def compile(self, function: Callable, donate_state: bool = False) -> Callable:
         """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
 
-        `shares` has one entry a device in its leading axis. The rest is the same on every device and goes in un-stacked,
-        and so comes out what it returns. With `donate_state` the state's memory is used again for the new state.
+        `shares` has one entry a device in its leading axis. The rest is the same on every device and goes in
+        un-stacked, and so does the result come out. `donate_state` lets the
+        new state take the old one's memory.
         """
         return jax.pmap(
             function,
