@@ -1,7 +1,6 @@
 """Finds a set of TensorFlow Datasets, and on its first use downloads and prepares it, without TensorFlow."""
 
 import contextlib
-import difflib
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import downloader, extractor
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, did_you_mean
 
 PROBE_SECONDS = 8.0  # how long a host may take to answer before we say that there is no network
 
@@ -38,12 +37,13 @@ def prepared_builder(name: str, data_dir: str, say: Callable[[str], None] = prin
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
     except tfds.core.DatasetNotFoundError as error:
-        near = difflib.get_close_matches(name, ["digits", "folder", *tfds.list_builders()], n=1, cutoff=0.5)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"unknown dataset {name!r}{hint}; valid: digits, folder, or a name of TensorFlow Datasets such as mnist, "
+            f"unknown dataset {name!r}{did_you_mean(name, known)}; valid: digits, folder, or a name of TensorFlow Datasets such as mnist, "
             "fashion_mnist, kmnist, cifar10, cifar100 (https://www.tensorflow.org/datasets/catalog)"
         ) from error
+    except ImportError as error:
+        raise UserError(f"dataset {name!r} cannot be read without more than TFDS itself: {error.__cause__}") from error
     supervised_keys(builder)
     if not builder.is_prepared():
         say(f"{name} is not in {builder.data_path}: downloading and preparing it, once")

@@ -1,0 +1,32 @@
+"""Four fake CPU devices, strict shapes, and an image folder."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+
+import jax
+import numpy as np
+import pytest
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture
+def write_folder(tmp_path):
+    """Writes an image folder of two classes: bright and dark PNGs and JPEGs; returns its path."""
+    from PIL import Image
+
+    def write(sizes=((12, 12),), per_class=8, splits=("train", "test")):
+        rng = np.random.default_rng(0)
+        for split in splits:
+            for label, name in enumerate(("cat", "dog")):
+                folder = tmp_path / "images" / split / name
+                folder.mkdir(parents=True)
+                for i in range(per_class):
+                    height, width = sizes[i % len(sizes)]
+                    pixels = rng.integers(0, 100, (height, width, 3)) + 120 * label
+                    suffix = ("png", "jpg")[i % 2]
+                    Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{i}.{suffix}")
+        return tmp_path / "images"
+
+    return write

@@ -1,0 +1,156 @@
+"""Digits and image folders, and what `data.load` makes of them."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mixer_jax import data
+from mixer_jax.data.dataset import decode, pixel_statistics
+from mixer_jax.data.sources import ArraySource, digits, fit, image_folder
+from mixer_jax.errors import UserError
+from support import make_config
+
+
+def load(**fields):
+    return data.load(make_config(**{f"dataset__{key}": value for key, value in fields.items()}).dataset)
+
+
+def test_digits_are_scikit_learns_split_once():
+    train, test = digits("train"), digits("test")
+    images = np.concatenate([train.images, test.images]).reshape(1797, 64)
+    original = load_digits()
+    order = np.lexsort(images.T), np.lexsort(original.data.T)
+    labels = np.concatenate([train.labels, test.labels])
+    assert np.array_equal(np.round(images[order[0]] * (16 / 255)), original.data[order[1]])
+    assert np.bincount(labels).tolist() == np.bincount(original.target).tolist()
+    assert (len(train), len(test)) == (1437, 360)
+    with pytest.raises(UserError, match="unknown split of digits 'tset' .did you mean 'test'"):
+        digits("tset")
+
+
+def test_validation_is_held_out_of_train_and_test_stays_whole():
+    whole, split = load(val_split="test"), load(val_fraction=0.25)
+    assert (len(split.train), len(split.val), len(split.test)) == (1437 - 359, 359, 360)
+    parts = np.concatenate([split.train.images, split.val.images]).reshape(1437, -1)
+    train = whole.train.images.reshape(1437, -1)
+    assert np.array_equal(parts[np.lexsort(parts.T)], train[np.lexsort(train.T)])
+    assert np.array_equal(split.test.images, digits("test").images)
+    assert whole.val is whole.test
+
+
+def test_fingerprint_tells_data_apart():
+    dataset, again, other = load(), load(), load(val_fraction=0.2)
+    assert dataset.fingerprint() == again.fingerprint() != other.fingerprint()
+    again.test.labels[0] += 1
+    assert dataset.fingerprint() != again.fingerprint()
+
+
+def test_normalization():
+    images = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 2), np.uint8)
+    mean, std = pixel_statistics(images)
+    np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255, rtol=1e-12)
+    np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255, rtol=1e-12)
+    assert (load(normalization="paper").mean, load(normalization="paper").std) == ((0.5,), (0.5,))
+    assert (load(normalization="unit").mean, load(normalization="unit").std) == ((0.0,), (1.0,))
+
+
+def test_folder_is_read_as_pil_reads_it(write_folder):
+    root = write_folder()
+    dataset = load(name="folder", data_dir=str(root), val_split="test")
+    assert dataset.label_names == ("cat", "dog")
+    assert dataset.train.labels.tolist() == [0] * 8 + [1] * 8
+    for i, path in enumerate(sorted((root / "train" / "dog").iterdir())):
+        assert np.array_equal(dataset.train.images[8 + i], np.asarray(Image.open(path)))
+
+
+def test_folder_turns_modes_into_rgb_and_obeys_exif(tmp_path):
+    folder = tmp_path / "train" / "a"
+    folder.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4), np.uint8)
+    grey = Image.fromarray(pixels)
+    grey.save(folder / "0.png")
+    grey.convert("RGBA").save(folder / "1.png")
+    grey.convert("P").save(folder / "2.PNG")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    grey.transpose(Image.Transpose.ROTATE_90).save(folder / "3.png", exif=exif)
+    source = image_folder(str(tmp_path), "train")
+    for image, label in source.__getitems__(range(4)):
+        assert label == 0
+        assert np.array_equal(image, pixels[..., None].repeat(3, -1))
+
+
+def test_fit_covers_and_crops_the_centre():
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 255
+    assert np.array_equal(np.asarray(fit(Image.fromarray(wide), (10, 10))), np.full((10, 10, 3), 255))
+    assert fit(Image.fromarray(wide), (5, 15)).size == (15, 5)
+    assert fit(Image.fromarray(wide), ()).size == (30, 10)
+
+
+def test_sizes_that_differ_are_fitted_when_asked(write_folder):
+    root = write_folder(sizes=[(12, 16), (20, 10)])
+    with pytest.raises(
+        UserError, match=r"images differ in shape: .*0.png is 12x16x3, .*1.jpg is 20x10x3; give the size"
+    ):
+        load(name="folder", data_dir=str(root), val_split="test")
+    assert load(name="folder", data_dir=str(root), image_size=(8, 6)).image_shape == (8, 6, 3)
+    assert load(name="folder", data_dir=str(root), image_size=(8,)).image_shape == (8, 8, 3)
+
+
+class TestMistakes:
+    def test_names(self):
+        with pytest.raises(
+            UserError, match="unknown dataset 'fashion_mnst' .did you mean 'fashion_mnist'.*digits, folder"
+        ):
+            load(name="fashion_mnst")
+        with pytest.raises(UserError, match="unknown split of digits 'trian'"):
+            load(train_split="trian")
+        with pytest.raises(UserError, match="config.dataset.normalization 'stanard' .did you mean 'standard'"):
+            load(normalization="stanard")
+
+    @pytest.mark.parametrize("fraction", [0.0, 1.0, -0.1, 1e-9])
+    def test_empty_validation_slice(self, fraction):
+        with pytest.raises(UserError, match="leaves an empty split"):
+            load(val_fraction=fraction)
+
+    @pytest.mark.parametrize("size", [("a",), (0,), (1, 2, 3)])
+    def test_image_size(self, size):
+        with pytest.raises(UserError, match="config.dataset.image_size"):
+            load(name="folder", data_dir="x", image_size=size)
+
+    def test_folder_that_is_not_there(self, tmp_path):
+        with pytest.raises(UserError, match="config.dataset.data_dir is not set"):
+            load(name="folder")
+        with pytest.raises(UserError, match=r"cannot read image folder .*train: No such file.*DATA_DIR/train/<class>"):
+            load(name="folder", data_dir=str(tmp_path))
+
+    def test_empty_folders(self, tmp_path):
+        (tmp_path / "train").mkdir()
+        with pytest.raises(UserError, match="no class folders in"):
+            load(name="folder", data_dir=str(tmp_path))
+        (tmp_path / "train" / "cat").mkdir()
+        with pytest.raises(UserError, match="no images in .*cat"):
+            load(name="folder", data_dir=str(tmp_path))
+
+    @pytest.mark.parametrize("damage", ["truncate", "text", "empty"])
+    def test_corrupt_image_is_named(self, write_folder, damage):
+        root = write_folder()
+        victim = root / "train" / "dog" / "3.jpg"
+        whole = victim.read_bytes()
+        victim.write_bytes({"truncate": whole[: len(whole) // 2], "text": b"not an image", "empty": b""}[damage])
+        with pytest.raises(UserError, match=r"cannot read image .*train/dog/3.jpg: ") as caught:
+            load(name="folder", data_dir=str(root))
+        assert "\n" not in str(caught.value)
+
+    def test_classes_that_differ_between_splits(self, write_folder):
+        root = write_folder()
+        (root / "test" / "dog").rename(root / "test" / "fox")
+        with pytest.raises(UserError, match="classes of the test and the train split differ: dog, fox"):
+            load(name="folder", data_dir=str(root))
+
+    def test_label_out_of_range(self):
+        source = ArraySource("made train", np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 1, 2]), ("a", "b"))
+        with pytest.raises(UserError, match=r"image 2 of made train has label 2, outside 0..1"):
+            decode(source, "train")

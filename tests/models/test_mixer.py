@@ -1,0 +1,236 @@
+"""The model against the paper's own code (golden arrays), the published table, and NumPy."""
+
+import json
+
+import flax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from support import make_config, shared
+from mixer_jax import models
+from mixer_jax.errors import UserError
+from mixer_jax.models import MixerBlock, MlpMixer
+
+TINY = {
+    "num_classes": 10,
+    "num_blocks": 3,
+    "patch_size": 4,
+    "hidden_dim": 48,
+    "tokens_mlp_dim": 24,
+    "channels_mlp_dim": 96,
+}
+
+
+@pytest.fixture(scope="module")
+def golden():
+    arrays = np.load(shared("golden/paper_mixer_tiny.npz"))
+    io = np.load(shared("golden/paper_mixer_tiny_io.npz"))
+    return unflatten_dict({tuple(key.split("/")): arrays[key] for key in arrays}), io
+
+
+def test_parameters_are_named_and_shaped_as_in_the_paper_checkpoints(golden):
+    params, io = golden
+    ours = jax.eval_shape(MlpMixer(**TINY).init, jax.random.key(0), io["images"])["params"]
+    assert jax.tree.map(lambda x: x.shape, ours) == jax.tree.map(lambda x: x.shape, params)
+
+
+def test_logits_equal_the_paper_code(golden):
+    params, io = golden
+    logits = MlpMixer(**TINY).apply({"params": params}, io["images"])
+    np.testing.assert_allclose(logits, io["logits"], atol=1e-5)
+
+
+def test_gradients_equal_the_paper_code(golden):
+    params, io = golden
+
+    def loss(params):
+        logits = MlpMixer(**TINY).apply({"params": params}, io["images"])
+        return -jnp.mean(jax.nn.log_softmax(logits)[:, 0])
+
+    for name, gradient in flatten_dict(jax.grad(loss)(params), sep="/").items():
+        np.testing.assert_allclose(gradient, io[f"grad/{name}"], atol=1e-5, err_msg=name)
+
+
+def test_exact_gelu_and_torch_layout_equal_timm(golden):
+    load_file = pytest.importorskip("safetensors.numpy", reason="needs safetensors").load_file
+    theirs = load_file(shared("golden/timm_mixer_tiny.safetensors"))
+    io = np.load(shared("golden/timm_mixer_tiny_io.npz"))
+    flat = {
+        ("stem", "kernel"): theirs["stem.proj.weight"].transpose(2, 3, 1, 0),
+        ("stem", "bias"): theirs["stem.proj.bias"],
+    }
+    for ours, name in (("pre_head_layer_norm", "norm"), ("head", "head")):
+        kernel = "scale" if name == "norm" else "kernel"
+        flat[ours, kernel], flat[ours, "bias"] = theirs[f"{name}.weight"].T, theirs[f"{name}.bias"]
+    for i in range(3):
+        block = f"MixerBlock_{i}"
+        for j in range(2):
+            norm, mlp = f"blocks.{i}.norm{j + 1}", f"blocks.{i}.mlp_{('tokens', 'channels')[j]}"
+            flat[block, f"LayerNorm_{j}", "scale"] = theirs[f"{norm}.weight"]
+            flat[block, f"LayerNorm_{j}", "bias"] = theirs[f"{norm}.bias"]
+            for k in range(2):
+                dense = (block, ("token_mixing", "channel_mixing")[j], f"Dense_{k}")
+                flat[*dense, "kernel"] = theirs[f"{mlp}.fc{k + 1}.weight"].T
+                flat[*dense, "bias"] = theirs[f"{mlp}.fc{k + 1}.bias"]
+    logits = MlpMixer(**TINY, gelu="exact").apply(
+        {"params": unflatten_dict(flat)}, io["images_nchw"].transpose(0, 2, 3, 1)
+    )
+    np.testing.assert_allclose(logits, io["logits"], atol=1e-5)
+
+
+def test_parameter_counts_are_the_published_ones():
+    published = json.loads(shared("reference/published.json").read_text())["paper"]["variants"]
+    assert sorted(published) == sorted(models.PAPER_VARIANTS)
+    for name, row in published.items():
+        model = MlpMixer(num_classes=1000, **models.variant(name))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 224, 224, 3)))
+        count = sum(x.size for x in jax.tree.leaves(shapes))
+        if row["params_1000_classes"] is None:  # H/14: the paper gives millions, for its backbone
+            assert round(count / 1e6) in (431, 432)
+        else:
+            assert count == row["params_1000_classes"], name
+
+
+def test_nano_is_the_published_cifar_model():
+    shapes = jax.eval_shape(
+        MlpMixer(num_classes=10, **models.variant("Nano/4")).init, jax.random.key(0), jnp.zeros((1, 32, 32, 3))
+    )
+    assert sum(x.size for x in jax.tree.leaves(shapes)) == 1_132_170
+
+
+def numpy_block(params, x, token_mixing, channel_mixing, epsilon):
+    def norm(p, x):
+        x = x - x.mean(-1, keepdims=True)
+        return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * p["scale"] + p["bias"]
+
+    def mlp(p, x):
+        x = x @ p["Dense_0"]["kernel"] + p["Dense_0"]["bias"]
+        x = 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+        return x @ p["Dense_1"]["kernel"] + p["Dense_1"]["bias"]
+
+    if token_mixing:
+        x = x + mlp(params["token_mixing"], norm(params["LayerNorm_0"], x).swapaxes(1, 2)).swapaxes(1, 2)
+    if channel_mixing:
+        x = x + mlp(params["channel_mixing"], norm(params["LayerNorm_1"], x))
+    return x
+
+
+@pytest.mark.parametrize(
+    ("token_mixing", "channel_mixing"), [(True, True), (True, False), (False, True), (False, False)]
+)
+def test_block_with_a_half_switched_off_equals_numpy(token_mixing, channel_mixing):
+    block = MixerBlock(6, 7, token_mixing, channel_mixing, layer_norm_epsilon=1e-3)
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    params = block.init(jax.random.key(0), x).get("params", {})
+    noisy = jax.tree.map(lambda p: np.asarray(p) + 0.1, params)
+    expected = numpy_block(noisy, x.astype(np.float64), token_mixing, channel_mixing, 1e-3)
+    np.testing.assert_allclose(block.apply({"params": noisy}, x), expected, atol=1e-5)
+    halves = {"LayerNorm_0": token_mixing, "token_mixing": token_mixing}
+    halves |= {"LayerNorm_1": channel_mixing, "channel_mixing": channel_mixing}
+    assert set(params) == {name for name, on in halves.items() if on}
+
+
+def test_options_change_what_they_should():
+    images = jnp.ones((2, 8, 12, 3))  # not square
+    sizes = TINY | {"num_blocks": 1}
+    with_norm = MlpMixer(**sizes, zero_init_head=False).init(jax.random.key(0), images)["params"]
+    without = MlpMixer(**sizes, pre_head_norm=False).init(jax.random.key(0), images)["params"]
+    assert with_norm.keys() - without.keys() == {"pre_head_layer_norm"}
+    assert with_norm["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"].shape == (6, 24)
+    assert np.any(with_norm["head"]["kernel"])
+    assert not np.any(without["head"]["kernel"])
+
+
+def test_bfloat16_keeps_parameters_and_logits_float32(golden):
+    params, io = golden
+    model = MlpMixer(**TINY, dtype=jnp.bfloat16)
+    assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(model.init(jax.random.key(0), io["images"])))
+    logits = model.apply({"params": params}, io["images"])
+    assert logits.dtype == jnp.float32
+    error = np.abs(logits - io["logits"]).max()
+    assert 1e-5 < error < 0.1 * np.abs(io["logits"]).max()
+
+
+class TestRandomDepth:
+    model = MlpMixer(**TINY | {"num_blocks": 3}, stochastic_depth_rate=0.5, dropout_rate=0.0, zero_init_head=False)
+    images = np.random.default_rng(0).normal(size=(1, 8, 8, 3)).astype(np.float32).repeat(64, 0)
+
+    def apply(self, positions):
+        params = self.model.init(jax.random.key(0), self.images)
+        rngs = {"dropout": jax.random.key(1)}
+        images = self.images[: len(positions)]
+        return np.asarray(
+            jax.jit(lambda: self.model.apply(params, images, train=True, positions=positions, rngs=rngs))()
+        )
+
+    def test_each_example_has_its_own_draw_which_follows_its_position(self):
+        logits = self.apply(np.arange(64))
+        assert len(np.unique(logits[:, 0])) > 4  # equal images, unequal depth
+        np.testing.assert_allclose(self.apply(np.arange(32, 64)), logits[32:], rtol=1e-5, atol=1e-6)
+
+    def test_is_off_in_evaluation_and_needs_no_rng(self):
+        params = self.model.init(jax.random.key(0), self.images)
+        logits = self.model.apply(params, self.images)
+        assert np.ptp(np.asarray(logits), axis=0).max() < 1e-6
+
+    def test_rate_rises_linearly_from_zero_at_the_first_block(self):
+        rates = []
+
+        def record(next_function, args, kwargs, context):
+            if isinstance(context.module, MixerBlock) and context.method_name == "__call__":
+                rates.append(context.module.stochastic_depth_rate)
+            return next_function(*args, **kwargs)
+
+        with flax.linen.intercept_methods(record):
+            jax.eval_shape(self.model.init, jax.random.key(0), self.images)
+        assert rates == [0.0, 0.25, 0.5]
+
+    def test_branches_are_dropped_whole_at_the_given_rate_and_scaled_up(self):
+        block = MixerBlock(6, 7, token_mixing=False, stochastic_depth_rate=0.3)
+        x = np.random.default_rng(0).normal(size=(1, 5, 4)).astype(np.float32).repeat(4000, 0)
+        params = block.init(jax.random.key(0), x)
+        branch = np.asarray(block.apply(params, x) - x)
+        dropped = np.asarray(block.apply(params, x, np.arange(4000), rngs={"dropout": jax.random.key(0)}) - x)
+        gone = np.all(np.abs(dropped) < 1e-6, axis=(1, 2))
+        assert abs(gone.mean() - 0.3) < 0.03
+        np.testing.assert_allclose(dropped[~gone], branch[~gone] / 0.7, rtol=1e-4, atol=1e-5)
+
+
+def test_dropout_drops_single_entries_at_the_given_rate():
+    block = models.MlpBlock(8, dropout_rate=0.25)
+    x = jnp.ones((500, 6, 10))
+    params = block.init(jax.random.key(0), x)
+    y = np.asarray(block.apply(params, x, jnp.arange(500), rngs={"dropout": jax.random.key(0)}))
+    assert abs((y == 0).mean() - 0.25) < 0.01
+    assert 0 < (y[0] == 0).sum() < y[0].size
+
+
+class TestCreate:
+    @staticmethod
+    def create(image_shape=(32, 32, 3), **fields):
+        config = make_config(**{f"model__{key}": value for key, value in fields.items()})
+        return models.create(config.model, num_classes=10, image_shape=image_shape)
+
+    def test_fields_override_the_variant(self):
+        model = self.create(variant="B/16", hidden_dim=24, gelu="exact")
+        assert (model.patch_size, model.hidden_dim, model.num_blocks, model.gelu) == (16, 24, 2, "exact")
+
+    @pytest.mark.parametrize(
+        ("fields", "message"),
+        [
+            ({"variant": "B16"}, "unknown model variant 'B16'.*did you mean 'B/16'.*S/32, S/16"),
+            ({"variant": "Q/4"}, "unknown model variant"),
+            ({"variant": "Nano"}, "needs a patch size"),
+            ({"variant": "Nano/0"}, "needs a patch size"),
+            ({"num_blocks": 0}, "config.model.num_blocks=0: must be at least 1"),
+            ({"gelu": "erf"}, "unknown config.model.gelu 'erf'.*tanh, exact"),
+            ({"patch_size": 5}, "image size 32x32 is not divisible by patch size 5"),
+        ],
+    )
+    def test_mistakes_get_one_line(self, fields, message):
+        with pytest.raises(UserError, match=message) as caught:
+            self.create(**fields)
+        assert "\n" not in str(caught.value)

@@ -1,0 +1,47 @@
+"""What several tests share: reference material, tiny configs and made-up data."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mixer_jax.config import check, default_config
+from mixer_jax.data import Dataset, Split
+
+ROOT = Path(__file__).parent.parent
+SHARED = (
+    ROOT.parent / "shared"
+)  # other implementations' outputs and real data; beside the checkout where it was developed
+
+
+def shared(path: str) -> Path:
+    """A file or folder of reference material; the test is skipped where that is not at hand."""
+    if not (SHARED / path).exists():
+        pytest.skip(f"needs the reference material {path}")
+    return SHARED / path
+
+
+def make_config(**fields) -> ConfigDict:
+    """A checked config of a tiny model on digits; fields with dots as `model__num_blocks`."""
+    config = default_config()
+    tiny = {"variant": "Pico/4", "num_blocks": 2, "hidden_dim": 8, "tokens_mlp_dim": 8, "channels_mlp_dim": 16}
+    settings = {f"model__{key}": value for key, value in tiny.items()} | {"batch_size": 64, "epochs": 2.0} | fields
+    for key, value in settings.items():
+        block, _, name = key.rpartition("__")
+        (config[block] if block else config)[name] = value
+    return check(config)
+
+
+def make_dataset(num_train=50, num_val=20, num_test=30, size=8, channels=1, num_classes=10, seed=0) -> Dataset:
+    """Random images whose mean brightness tells the class, so that something can be learned."""
+    rng = np.random.default_rng(seed)
+
+    def split(n):
+        labels = rng.integers(0, num_classes, n).astype(np.int32)
+        noise = rng.integers(0, 40, (n, size, size, channels))
+        return Split((noise + 20 * labels[:, None, None, None]).astype(np.uint8), labels)
+
+    names = tuple(map(str, range(num_classes)))
+    train, val, test = split(num_train), split(num_val), split(num_test)
+    return Dataset("made", names, train, val, test, (0.4,) * channels, (0.3,) * channels)
