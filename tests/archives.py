@@ -1,4 +1,4 @@
-"""Small archives in the original formats of MNIST and CIFAR, served from the loopback interface to TFDS's own builders."""
+"""Small archives in the original formats of MNIST and CIFAR, served from loopback to TFDS's own builders."""
 
 import contextlib
 import gzip

@@ -39,8 +39,8 @@ def prepared_builder(name: str, data_dir: str, say: Callable[[str], None] = prin
     except tfds.core.DatasetNotFoundError as error:
         known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
-            f"unknown dataset {name!r}{did_you_mean(name, known)}; valid: digits, folder, or a name of TensorFlow Datasets such as mnist, "
-            "fashion_mnist, kmnist, cifar10, cifar100 (https://www.tensorflow.org/datasets/catalog)"
+            f"unknown dataset {name!r}{did_you_mean(name, known)}; valid: digits, folder, or a name of TensorFlow "
+            "Datasets such as mnist, fashion_mnist, kmnist, cifar10, cifar100 (https://www.tensorflow.org/datasets/catalog)"
         ) from error
     except ImportError as error:
         raise UserError(f"dataset {name!r} cannot be read without more than TFDS itself: {error.__cause__}") from error

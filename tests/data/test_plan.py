@@ -1,4 +1,4 @@
-"""The order of the examples: every epoch a permutation, whatever the batch size, and a pure function of (seed, step)."""
+"""The order of the examples: every epoch a permutation, whatever the batch size, a pure function of (seed, step)."""
 
 import numpy as np
 import pytest

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from support import make_config, shared
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerBlock, MlpMixer
+from support import make_config, shared
 
 TINY = {
     "num_classes": 10,

@@ -1,0 +1,122 @@
+"""Optimisers, schedules and the loss against NumPy written from their definitions."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mixer_jax.data import BatchPlan
+from mixer_jax.errors import UserError
+from mixer_jax.training.losses import cross_entropy
+from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer
+from mixer_jax.training.schedule import create_schedule
+from support import make_config
+
+PARAMS = {"Dense_0": {"kernel": np.float32([[1.0, -2.0], [3.0, 0.5]]), "bias": np.float32([1.0, -1.0])}}
+GRADIENTS = [
+    {"Dense_0": {"kernel": np.float32([[0.3, 0.1], [-0.2, 0.4]]) * s, "bias": np.float32([0.5, -0.1]) * s}}
+    for s in (1.0, -0.5, 2.0)
+]
+
+
+def run(learning_rate=0.1, **fields):
+    config = make_config(**{f"optimizer__{key}": value for key, value in fields.items()})
+    optimizer = create_optimizer(config.optimizer, optax.constant_schedule(learning_rate))
+    params = {"Dense_0": {key: jnp.asarray(value) for key, value in PARAMS["Dense_0"].items()}}
+    state = optimizer.init(params)
+    for gradient in GRADIENTS:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    return params["Dense_0"]
+
+
+def adam(lr, b1, b2, eps, decay, l2=0.0):
+    params = {key: value.copy() for key, value in PARAMS["Dense_0"].items()}
+    m, v = ({key: np.zeros_like(value) for key, value in params.items()} for _ in range(2))
+    for t, gradient in enumerate(GRADIENTS, 1):
+        for key, p in params.items():
+            kernel = key == "kernel"
+            g = gradient["Dense_0"][key] + l2 * p * kernel
+            m[key] = b1 * m[key] + (1 - b1) * g
+            v[key] = b2 * v[key] + (1 - b2) * g**2
+            update = m[key] / (1 - b1**t) / (np.sqrt(v[key] / (1 - b2**t)) + eps)
+            params[key] = p - lr * (update + decay * p * kernel)
+    return params
+
+
+def sgd(lr, momentum, l2, clip=np.inf):
+    params = {key: value.copy() for key, value in PARAMS["Dense_0"].items()}
+    buffer = dict.fromkeys(params, 0.0)
+    for gradient in GRADIENTS:
+        norm = np.sqrt(sum((g**2).sum() for g in gradient["Dense_0"].values()))
+        for key, p in params.items():
+            g = gradient["Dense_0"][key] * min(1.0, clip / norm) + l2 * p * (key == "kernel")
+            buffer[key] = momentum * buffer[key] + g
+            params[key] = p - lr * buffer[key]
+    return params
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"name": "adamw", "weight_decay": 0.3}, adam(0.1, 0.9, 0.999, 1e-8, decay=0.3)),
+        ({"name": "adamw", "b1": 0.8, "b2": 0.7, "eps": 1e-3}, adam(0.1, 0.8, 0.7, 1e-3, decay=0.0)),
+        ({"name": "adam", "weight_decay": 0.3, "b2": 0.99}, adam(0.1, 0.9, 0.99, 1e-8, decay=0.0, l2=0.3)),
+        ({"name": "sgd", "momentum": 0.9, "weight_decay": 0.3}, sgd(0.1, 0.9, 0.3)),
+        ({"name": "sgd"}, sgd(0.1, 0.0, 0.0)),
+        ({"name": "sgd", "momentum": 0.5, "clip_norm": 0.4}, sgd(0.1, 0.5, 0.0, clip=0.4)),
+    ],
+)
+def test_steps_equal_numpy(fields, expected):
+    result = run(**fields)
+    for key in expected:
+        np.testing.assert_allclose(result[key], expected[key], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimiser_decays_kernels_only(name):
+    plain, decayed = run(name=name), run(name=name, weight_decay=0.3)
+    assert np.all(np.isfinite(plain["kernel"]))
+    assert np.any(plain["kernel"] != PARAMS["Dense_0"]["kernel"])
+    assert np.any(plain["kernel"] != decayed["kernel"])
+    np.testing.assert_allclose(plain["bias"], decayed["bias"], rtol=1e-5)
+
+
+def test_optimizer_mistakes_get_one_line():
+    with pytest.raises(UserError, match=r"unknown config.optimizer.name 'adamv' .did you mean 'adam.*valid: adabelief"):
+        run(name="adamv")
+    with pytest.raises(UserError, match="config.optimizer.momentum: adam has no momentum"):
+        run(name="adam", momentum=0.9)
+
+
+def schedule(steps_per_epoch=10, **fields):
+    config = make_config(
+        optimizer__learning_rate=0.5, epochs=8.0, **{f"schedule__{key}": value for key, value in fields.items()}
+    )
+    function = create_schedule(config, BatchPlan(steps_per_epoch, 1, 0).steps)
+    return np.array([float(function(step)) for step in range(80)])
+
+
+def test_schedules():
+    warmup = 0.5 * np.arange(20) / 20
+    progress = np.arange(60) / 60
+    cosine = 0.1 + (0.5 - 0.1) * (1 + np.cos(np.pi * progress)) / 2
+    common = {"warmup_epochs": 2.0, "end_learning_rate": 0.1}
+    np.testing.assert_allclose(schedule(name="cosine", **common), np.r_[warmup, cosine], rtol=1e-5)
+    np.testing.assert_allclose(schedule(name="linear", **common), np.r_[warmup, 0.5 - 0.4 * progress], rtol=1e-5)
+    np.testing.assert_allclose(schedule(name="constant", **common), np.r_[warmup, np.full(60, 0.5)], rtol=1e-5)
+    steps = 0.5 * 0.7 ** (np.arange(80) // 10)
+    np.testing.assert_allclose(schedule(name="step", decay_rate=0.7), steps, rtol=1e-5)
+    steps[:20] = warmup
+    np.testing.assert_allclose(schedule(name="step", decay_rate=0.7, warmup_epochs=2.0), steps, rtol=1e-5)
+    with pytest.raises(UserError, match=r"unknown config.schedule.name 'cosin' .did you mean 'cosine'"):
+        schedule(name="cosin")
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_label_smoothing_equals_its_definition(smoothing):
+    logits = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
+    labels = np.array([0, 4, 2, 2])
+    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    target = np.full((4, 5), smoothing / 5) + (1 - smoothing) * np.eye(5)[labels]
+    np.testing.assert_allclose(cross_entropy(logits, labels, smoothing), -(target * log_p).sum(-1), rtol=1e-5)

@@ -1,0 +1,142 @@
+"""The compiled steps: the same numbers on any number of devices, every test image counted once."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax.data import Split
+from mixer_jax.errors import UserError
+from mixer_jax.training import Trainer
+from support import make_config, make_dataset
+
+
+@functools.cache
+def losses(num_devices, num_steps=12, per_dispatch=5, **fields):
+    """The loss of each step, and the parameters after the last."""
+    config = make_config(batch_size=16, **fields)
+    trainer = Trainer(config, make_dataset(), jax.devices()[:num_devices])
+    state, _ = trainer.compile(trainer.init())
+    result = []
+    for step in range(0, num_steps, per_dispatch):
+        n = min(per_dispatch, num_steps - step)
+        state, metrics = trainer.train(state, step, n)
+        result.extend(np.asarray(metrics["loss"])[:n])
+    return np.array(result), jax.device_get(state.params)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"model__dropout_rate": 0.2, "model__stochastic_depth_rate": 0.5}],
+    ids=["plain", "random"],
+)
+def test_one_two_and_four_devices_give_the_same_losses(fields):
+    one, params = losses(1, **fields)
+    assert one[-1] < one[0]
+    for num_devices in (2, 4):
+        many, many_params = losses(num_devices, **fields)
+        np.testing.assert_allclose(many, one, rtol=2e-4)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), many_params, params)
+
+
+def test_a_batch_in_parts_gives_the_same_losses():
+    whole, _ = losses(2)
+    parts, _ = losses(2, accumulation_steps=4)
+    np.testing.assert_allclose(parts, whole, rtol=2e-4)
+
+
+def test_the_length_of_a_dispatch_changes_nothing():
+    together, params = losses(1, per_dispatch=12, model__dropout_rate=0.2)
+    single, single_params = losses(1, per_dispatch=1, model__dropout_rate=0.2)
+    assert np.array_equal(together, single)
+    jax.tree.map(np.testing.assert_array_equal, params, single_params)
+
+
+def test_the_seed_is_all_that_randomness_depends_on():
+    first, again, other = losses(1)[0], losses.__wrapped__(1)[0], losses(1, seed=1)[0]
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
+    trainer = Trainer(
+        make_config(batch_size=16, optimizer__name="sgd", optimizer__learning_rate=0.1, model__zero_init_head=False),
+        make_dataset(),
+        jax.devices()[:2],
+    )
+    state, _ = trainer.compile(trainer.init())
+    before = jax.device_get(state.params)
+    indices = trainer.plan.indices(0, 1)[0]
+    images = (trainer.dataset.train.images[indices] / 255 - 0.4) / 0.3
+    labels = trainer.dataset.train.labels[indices]
+
+    def loss(params):
+        log_p = jax.nn.log_softmax(trainer.model.apply({"params": params}, images.astype(np.float32)))
+        return -log_p[np.arange(16), labels].mean()
+
+    value, gradient = jax.value_and_grad(loss)(before)
+    state, metrics = trainer.train(state, 0, 1)
+    np.testing.assert_allclose(metrics["loss"][0], value, rtol=1e-5)
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g, before, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), jax.device_get(state.params), expected)
+
+
+@pytest.fixture(scope="module")
+def ten_thousand():
+    """10,000 tiny images, and how a model with a random head scores them by plain Flax."""
+    dataset = make_dataset(num_test=10_000, size=4)
+    config = make_config(model__patch_size=2, model__num_blocks=1, model__zero_init_head=False)
+    trainer = Trainer(config, dataset)
+    params = jax.jit(trainer.steps.init, static_argnums=0)(dataset.image_shape).params
+    logits = trainer.model.apply({"params": params}, ((dataset.test.images / 255 - 0.4) / 0.3).astype(np.float32))
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    labels = dataset.test.labels
+    return dataset, params, (log_p.argmax(-1) == labels).sum(), -log_p[np.arange(10_000), labels].mean()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 512])
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+def test_evaluation_counts_all_of_10000_images(ten_thousand, batch_size, num_devices):
+    dataset, params, correct, loss = ten_thousand
+    config = make_config(
+        model__patch_size=2, model__num_blocks=1, model__zero_init_head=False, eval_batch_size=batch_size
+    )
+    trainer = Trainer(config, dataset, jax.devices()[:num_devices])
+    trainer.compile(trainer.init())
+    scores = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
+    assert scores["count"] == 10_000
+    assert scores["correct"] == correct
+    assert scores["accuracy"] == pytest.approx(100 * correct / 10_000)
+    np.testing.assert_allclose(scores["loss"], loss, rtol=1e-4)
+
+
+def test_bfloat16_trains_with_float32_parameters():
+    values, params = losses(1, dtype="bfloat16")
+    assert values[-1] < values[0]
+    assert {x.dtype for x in jax.tree.leaves(params)} == {np.dtype("float32")}
+    assert not np.array_equal(values, losses(1)[0])
+
+
+@pytest.mark.parametrize(
+    ("fields", "num_devices", "message"),
+    [
+        ({"batch_size": 18}, 4, "config.batch_size=18 is not divisible by 4 devices"),
+        ({"batch_size": 24, "accumulation_steps": 4}, 4, "not divisible by 4 devices times 4 accumulation_steps"),
+        ({"model__variant": "Nano/3", "model__patch_size": 3}, 1, "image size 8x8 is not divisible by patch size 3"),
+        ({"optimizer__name": "adm"}, 1, "unknown config.optimizer.name 'adm'"),
+        ({"schedule__name": "cos"}, 1, "unknown config.schedule.name 'cos'"),
+    ],
+)
+def test_mistakes_are_found_before_anything_is_compiled(fields, num_devices, message):
+    with pytest.raises(UserError, match=message):
+        Trainer(make_config(**fields), make_dataset(), jax.devices()[:num_devices])
+
+
+def test_labels_of_padding_do_not_count():
+    dataset = make_dataset(num_test=3)
+    everything = Split(dataset.test.images, np.zeros(3, np.int32))
+    trainer = Trainer(make_config(eval_batch_size=512), dataset, jax.devices()[:4])
+    state, _ = trainer.compile(trainer.init())  # a zero head: every prediction is class 0
+    assert trainer.evaluate(state.params, everything)["accuracy"] == 100.0
+    assert trainer.evaluate(state.params, everything)["loss"] == pytest.approx(np.log(10))
