@@ -1,0 +1,72 @@
+"""The console on a terminal and in a pipe, and the curves."""
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from mixer_jax.reporting import ConsoleProgress, plot_curves
+from mixer_jax.reporting import progress as progress_module
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def record(epoch, val_accuracy=50.0):
+    return {
+        "epoch": epoch, "step": 10 * epoch, "train_loss": 2 / epoch, "train_accuracy": 40.0, "learning_rate": 1e-3,
+        "images_per_second": 160.0, "seconds": 1.0, "val_loss": 1.5 / epoch, "val_accuracy": val_accuracy,
+    }  # fmt: skip
+
+
+def follow(file, history=()):
+    console = ConsoleProgress(num_epochs=3, total_steps=30, batch_size=16, file=file)
+    console.started(list(history), compile_seconds=1.25)
+    best = record(1, 60.0)
+    for epoch in range(len(history) + 1, 4):
+        console.progress(10 * epoch - 5, loss=1.2345, accuracy=41.5, images_per_second=1234.5)
+        console.epoch(best if epoch == 1 else record(epoch), best)
+    console.closed()
+    return file.getvalue()
+
+
+def test_a_pipe_gets_a_plain_line_an_epoch():
+    lines = follow(io.StringIO()).splitlines()
+    assert lines[0] == "Compiled in 1.2 s"
+    assert len(lines) == 4
+    assert lines[1].startswith("epoch 1/3  train loss 2.0000 accuracy 40.00%  val loss 1.5000 accuracy 60.00%*")
+    assert lines[2].endswith("val loss 0.7500 accuracy 50.00%   160 images/s  0:00:01 left")
+
+
+def test_a_pipe_gets_a_sign_of_life_in_a_long_epoch(monkeypatch):
+    monkeypatch.setattr(progress_module, "PLAIN_LINE_SECONDS", 0.0)
+    text = follow(io.StringIO())
+    assert "epoch 1/3, step 5/30: loss 1.2345, accuracy 41.50%, 1,234 images/s, 0:00:00 left" in text
+
+
+def test_a_terminal_gets_a_bar():
+    text = follow(Terminal())
+    assert "epoch 1/3" in text
+    assert "loss 1.2345, accuracy 41.50%, 1,234 images/s" in text
+    assert "\r" in text
+    assert text.count("train loss") == 3
+
+
+def test_a_resumed_run_says_so_and_goes_on_counting():
+    lines = follow(io.StringIO(), history=[record(1)]).splitlines()
+    assert lines[1] == "Going on after epoch 1 of 3, from its checkpoint"
+    assert lines[2].startswith("epoch 2/3")
+
+
+def test_curves_are_drawn_even_for_one_epoch(tmp_path):
+    for n in (1, 5):
+        plot_curves([record(e, val_accuracy=50.0 + e) for e in range(1, n + 1)], tmp_path / f"{n}.png", "title")
+        image = np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB")).astype(int)
+        # The three panels carry ink in the colour of their line.
+        blue, green = np.abs(image - [31, 119, 180]).sum(-1) < 30, np.abs(image - [44, 160, 44]).sum(-1) < 30
+        width = image.shape[1]
+        assert blue[:, : width // 3].any()
+        assert blue[:, width // 3 : 2 * width // 3].any()
+        assert green[:, 2 * width // 3 :].any()

@@ -1,0 +1,116 @@
+"""Command lines and config files that are wrong get one line that says what to do."""
+
+import pytest
+from absl import flags
+
+from mixer_jax import cli
+from mixer_jax.errors import UserError
+from support import ROOT
+
+DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
+
+
+def parse(*arguments):
+    def define(values):
+        flags.DEFINE_string("workdir", None, "directory", flag_values=values)
+
+    return cli.parse(["program", *arguments], define, "usage")
+
+
+def test_fields_are_overridden_with_their_types():
+    values, config, name = parse(
+        DIGITS, "--config.epochs=3", "--config.seed", "7", "--noconfig.model.token_mixing", "--workdir=x",
+        "--config.dataset.image_size=3,4", "--config.model.patch_size=4",
+    )  # fmt: skip
+    assert (values.workdir, name) == ("x", "digits")
+    assert (config.epochs, config.seed, config.model.token_mixing) == (3.0, 7, False)
+    assert (config.dataset.image_size, config.model.patch_size) == ((3, 4), 4)
+
+
+def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from ml_collections import ConfigDict\n"
+        "def get_config(arg='1'):\n"
+        "    return ConfigDict({'epochs': int(arg), 'model': {'variant': 'S/4'}})\n"
+    )
+    _, config, name = parse(f"--config={file}:5", "--config.optimizer.name=sgd")
+    assert (config.epochs, config.model.variant, config.optimizer.name, name) == (5.0, "S/4", "sgd", "mine_5")
+    assert config.batch_size == 128
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no config: give one with --config, such as"),
+        ([DIGITS, "--config.epocs=3"], r"unknown config field 'epocs' \(did you mean 'epochs'\?\)"),
+        ([DIGITS, "--config.learning_rate=3"], "did you mean 'optimizer.learning_rate'"),
+        ([DIGITS, "--config.optimizer.lr=3"], "unknown config field 'optimizer.lr'"),
+        ([DIGITS, "--config.dataset=3"], "unknown config field 'dataset'"),
+        ([DIGITS, "--config.seed=1.5"], "config.seed='1.5': expects int"),
+        ([DIGITS, "--config.epochs=ten"], "config.epochs='ten': expects float"),
+        ([DIGITS, "--config.model.token_mixing=perhaps"], "config.model.token_mixing='perhaps': expects bool"),
+        ([DIGITS, "--config.epochs"], "Missing value for flag --config.epochs"),
+        ([DIGITS, "--config.epochs=-1"], "config.epochs=-1.0: must be positive"),
+        ([DIGITS, "--config.epochs=0"], "config.epochs=0.0: must be positive"),
+        ([DIGITS, "--config.epochs=inf"], "config.epochs=inf: must be finite"),
+        ([DIGITS, "--config.schedule.warmup_epochs=-1"], "config.schedule.warmup_epochs=-1.0: must not be negative"),
+        ([DIGITS, "--config.schedule.warmup_epochs=50"], "leaves nothing of config.epochs=40.0"),
+        ([DIGITS, "--config.schedule.decay_epochs=0"], "config.schedule.decay_epochs=0.0: must be positive"),
+        ([DIGITS, "--config.early_stopping_patience=-1"], "config.early_stopping_patience=-1: must not be negative"),
+        ([DIGITS, "--config.batch_size=0"], "config.batch_size=0: must be positive"),
+        ([DIGITS, "--config.seed=-1"], "config.seed=-1: must not be negative"),
+        ([DIGITS, "--config.label_smoothing=1"], r"config.label_smoothing=1.0: must be in \[0, 1\)"),
+        ([DIGITS, "--config.dtype=float16"], "config.dtype=float16: must be auto, float32 or bfloat16"),
+        (
+            [DIGITS, "--config.accumulation_steps=7"],
+            "batch_size=64 is not divisible by config.accumulation_steps=7",
+        ),
+        ([DIGITS, "--wrkdir=x"], r"unknown flag --wrkdir \(did you mean 'workdir'\?\)"),
+        ([DIGITS, "extra"], "unexpected argument 'extra'"),
+        (["--config=missing.py"], "no config file missing.py"),
+        ([f"--config={ROOT / 'README.md'}"], "README.md is not a Python file"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message):
+    with pytest.raises(UserError, match=message) as caught:
+        parse(*arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1", r"mine.py has no function get_config\(arg=None\)"),
+        ("def get_config(:", "mine.py: SyntaxError: invalid syntax"),
+        ("def get_config():\n    return {}", "get_config returns dict, not a ConfigDict"),
+        (
+            "from mixer_jax.config import default_config\n"
+            "def get_config():\n    config = default_config()\n    config.epocs = 3\n    return config",
+            "unknown config field 'epocs' .did you mean 'epochs'",
+        ),
+        (
+            "from mixer_jax.config import default_config\n"
+            "def get_config():\n    config = default_config()\n    config.seed = 'x'\n    return config",
+            "mine.py: TypeError: .*seed",
+        ),
+        (
+            "from ml_collections import ConfigDict\ndef get_config(): return ConfigDict({'seed': 1.5})",
+            "config.seed=1.5: expects int",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_in_a_config_file(tmp_path, text, message):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        parse(f"--config={tmp_path / 'mine.py'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_help_shows_the_flags(capsys):
+    with pytest.raises(SystemExit) as caught:
+        parse("--help")
+    assert caught.value.code == 0
+    out = capsys.readouterr().out
+    assert "usage" in out
+    assert "--workdir" in out
