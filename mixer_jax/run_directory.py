@@ -32,11 +32,12 @@ class RunDirectory:
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
 
-    def check(self, config: ConfigDict) -> None:
+    def check(self, config: ConfigDict, overwrite: bool = False) -> None:
         """Makes sure that this config may run here; writes nothing.
 
         Raises:
-          UserError: if the directory holds another config or someone else's files, or cannot be written.
+          UserError: if the directory holds someone else's files, or another config and not `overwrite`, or cannot be
+            written.
         """
         try:
             held = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
@@ -44,7 +45,7 @@ class RunDirectory:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
             raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another with --workdir")
-        if held:
+        if held and not overwrite:
             differences = list(_differences(self.read_config()["config"], _plain(config)))
             if differences:
                 raise UserError(
@@ -56,13 +57,16 @@ class RunDirectory:
             raise UserError(f"workdir {self.path} is not writable: choose another with --workdir")
 
     def set_aside(self) -> Path | None:
-        """Moves what is there out of the way, losing nothing; returns where to, or None if nothing was there."""
-        if not self.path.exists() or not any(self.path.iterdir()):
+        """Moves a run that is here out of the way, losing nothing; returns where to, or None if there is none."""
+        if not self.config_file.exists():
             return None
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.old{number}")).exists():
+        path, number = self.path.absolute(), 1
+        while (aside := path.with_name(f"{path.name}.old{number}")).exists():
             number += 1
-        self.path.rename(aside)
+        try:
+            path.rename(aside)
+        except OSError as error:
+            raise UserError(f"cannot move {path} to {aside}: {error.strerror}") from error
         return aside
 
     def claim(self, config: ConfigDict, dataset: dict[str, Any]) -> None:

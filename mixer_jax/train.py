@@ -21,7 +21,7 @@ from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, summa
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Trainer, fit
 
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
 def main(argv: list[str]) -> int:
@@ -61,11 +61,10 @@ def train(
       UserError: before anything is compiled or written, if something does not fit.
       Diverged: if the loss is no longer finite.
     """
-    if not overwrite:
-        run.check(config)
-        if results := run.read_results():
-            print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
-            return results
+    run.check(config, overwrite)
+    if not overwrite and (results := run.read_results()):
+        print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
+        return results
     dataset = data.load(config.dataset)
     trainer = Trainer(config, dataset, devices)
     if overwrite and (aside := run.set_aside()):

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.data.dataset import Dataset, Split, decode, pixel_statistics
 from mixer_jax.data.plan import BatchPlan, evaluation_indices
-from mixer_jax.data.resident import ResidentFeed, gather, split_over_devices
+from mixer_jax.data.resident import ResidentFeed, gather, resident, split_over_devices
 from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
 from mixer_jax.errors import UserError, one_of
 
@@ -19,6 +19,7 @@ __all__ = [
     "evaluation_indices",
     "gather",
     "load",
+    "resident",
     "split_over_devices",
 ]
 

@@ -12,9 +12,9 @@ from mixer_jax.errors import UserError
 DECODE_CHUNK = 1000  # examples a read; array_record is fast only when asked for many
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Decoded examples: images (n, height, width, channels) uint8 and labels (n,) int32."""
+    """Decoded examples: images (n, height, width, channels) uint8 and labels (n,) int32; equal only to itself."""
 
     images: np.ndarray
     labels: np.ndarray

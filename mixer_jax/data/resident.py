@@ -15,23 +15,22 @@ class ResidentFeed:
     """Brings the plan's batches to the devices as indices into arrays that are there already.
 
     Attributes:
-      split: the training set.
       plan: which example goes where.
       num_devices: over how many devices each batch is split.
     """
 
-    split: Split
     plan: BatchPlan
     num_devices: int
-
-    def resident(self) -> dict[str, np.ndarray]:
-        """What every device holds during the whole run."""
-        return {"images": self.split.images, "labels": self.split.labels}
 
     def chunk(self, step: int, num_steps: int, length: int) -> np.ndarray:
         """`num_steps` batches from `step` on, filled up to `length` ones: (devices, length, batch / devices) int32."""
         indices = self.plan.indices(step, num_steps)
         return split_over_devices(indices, length, self.num_devices)
+
+
+def resident(split: Split) -> dict[str, np.ndarray]:
+    """What every device holds of a split during the whole run."""
+    return {"images": split.images, "labels": split.labels}
 
 
 def split_over_devices(indices: np.ndarray, length: int, num_devices: int) -> np.ndarray:

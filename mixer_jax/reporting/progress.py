@@ -57,8 +57,8 @@ class ConsoleProgress:
         star = "*" if best is record else " "
         self._say(
             f"epoch {record['epoch']:>{len(str(self.num_epochs))}}/{self.num_epochs}"
-            f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:5.2f}%"
-            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:5.2f}%{star}"
+            f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:6.2f}%"
+            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:6.2f}%{star}"
             f"  {record['images_per_second']:,.0f} images/s  {_clock(left)} left"
         )
         if self._bar is not None:

@@ -22,6 +22,17 @@ class Diverged(Exception):
     """The loss is no longer a number."""
 
 
+class Pace:
+    """How many steps make a dispatch of about SECONDS_PER_DISPATCH, learned from the last ones."""
+
+    steps = 1
+
+    def learn(self, num_steps: int, seconds: float) -> None:
+        """Is told that a dispatch of `num_steps` took so long."""
+        fitting = int(SECONDS_PER_DISPATCH * num_steps / seconds)
+        self.steps = max(1, min(fitting, 4 * self.steps, MAX_STEPS_PER_DISPATCH))
+
+
 class Observer(Protocol):
     """Is told how training goes."""
 
@@ -64,12 +75,12 @@ def _fit(trainer: Trainer, run: RunDirectory, observers: Sequence[Observer], che
     state, compile_seconds = trainer.compile(state)
     for observer in observers:
         observer.started(history, compile_seconds)
-    num_epochs = math.ceil(config.epochs)
+    num_epochs, pace = math.ceil(config.epochs), Pace()
     while len(history) < num_epochs and not _stale(history, config.early_stopping_patience):
         epoch = len(history) + 1
         end = trainer.plan.steps(min(epoch, config.epochs))
         try:
-            state, record = _train_epoch(trainer, state, step, end, observers)
+            state, record = _train_epoch(trainer, state, step, end, pace, observers)
             val = trainer.evaluate(state.params, dataset.val)
             _require_finite(val["loss"], end, "the validation loss")
         except Diverged as error:
@@ -90,17 +101,17 @@ def _fit(trainer: Trainer, run: RunDirectory, observers: Sequence[Observer], che
 
 
 def _train_epoch(
-    trainer: Trainer, state: TrainState, step: int, end: int, observers: Sequence[Observer]
+    trainer: Trainer, state: TrainState, step: int, end: int, pace: Pace, observers: Sequence[Observer]
 ) -> tuple[TrainState, Record]:
     """Trains from `step` to `end`; one dispatch is always under way while the last one's metrics are looked at."""
     batch_size = trainer.config.batch_size
     first, start = step, time.perf_counter()
-    last_time, steps_per_dispatch = start, 1
+    last_time = start
     losses, correct = [], 0
     under_way: list[tuple[int, int, dict]] = []
     while step < end or under_way:
         if step < end:
-            num_steps = min(steps_per_dispatch, end - step)
+            num_steps = min(pace.steps, end - step)
             state, metrics = trainer.train(state, step, num_steps)
             under_way.append((step, num_steps, metrics))
             step += num_steps
@@ -117,8 +128,7 @@ def _train_epoch(
             images = num_steps * batch_size
             for observer in observers:
                 observer.progress(begun + num_steps, losses[-1], 100.0 * dispatch_correct / images, images / seconds)
-            fitting = int(SECONDS_PER_DISPATCH * num_steps / seconds)
-            steps_per_dispatch = max(1, min(fitting, 4 * num_steps, MAX_STEPS_PER_DISPATCH))
+            pace.learn(num_steps, seconds)
     seconds = time.perf_counter() - start
     images = (end - first) * batch_size
     return state, {

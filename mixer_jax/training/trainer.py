@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.data import BatchPlan, Dataset, ResidentFeed, Split, evaluation_indices, split_over_devices
+from mixer_jax.data import BatchPlan, Dataset, ResidentFeed, Split, evaluation_indices, resident, split_over_devices
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import create_optimizer
 from mixer_jax.training.parallel import DataParallel
@@ -68,7 +68,8 @@ class Trainer:
         # The shapes alone: finds what does not fit together without computing anything.
         self.state_shapes = jax.eval_shape(lambda: self.steps.init(dataset.image_shape))
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
-        self._feed = ResidentFeed(dataset.train, self.plan, num_devices)
+        self._feed = ResidentFeed(self.plan, num_devices)
+        self._placed: dict[Split, dict[str, jax.Array]] = {}
         self._train = self.parallel.compile(self.steps.train, donate_state=True)
         self._evaluate = self.parallel.compile(self.steps.evaluate)
 
@@ -81,19 +82,18 @@ class Trainer:
         return self.parallel.replicate(state)
 
     def compile(self, state: TrainState) -> tuple[TrainState, float]:
-        """Places the data and compiles both programs by taking no steps; returns the state and the seconds it took."""
+        """Compiles all programs by taking no steps; returns the state and the seconds it took."""
         start = time.perf_counter()
-        self._resident = self.parallel.replicate(self._feed.resident())
-        self._splits = {}
         state, _ = self.train(state, 0, 0)
-        self._count(state.params, self.dataset.val, 0)
+        for split in (self.dataset.val, self.dataset.test):  # a program each, where their sizes differ
+            self._count(state.params, split, 0)
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
     def train(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics."""
         chunk = self._feed.chunk(step, num_steps, MAX_STEPS_PER_DISPATCH)
-        return self._train(state, self._resident, chunk, np.int32(num_steps))
+        return self._train(state, self._resident(self.dataset.train), chunk, np.int32(num_steps))
 
     def evaluate(self, params: Any, split: Split) -> dict[str, float]:
         """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`."""
@@ -107,9 +107,6 @@ class Trainer:
         }
 
     def _count(self, params: Any, split: Split, num_examples: int) -> dict[str, np.ndarray]:
-        if id(split) not in self._splits:
-            resident = {"images": split.images, "labels": split.labels}
-            self._splits[id(split)] = self.parallel.replicate(resident)
         num_devices = len(self.parallel.devices)
         batch_size = -(-self.config.eval_batch_size // num_devices) * num_devices
         indices = evaluation_indices(num_examples, batch_size)
@@ -117,6 +114,12 @@ class Trainer:
         for start in range(0, max(len(indices), 1), MAX_STEPS_PER_DISPATCH):
             part = indices[start : start + MAX_STEPS_PER_DISPATCH]
             shares = split_over_devices(part, MAX_STEPS_PER_DISPATCH, num_devices)
-            result = self._evaluate(params, self._splits[id(split)], shares, np.int32(len(part)))
+            result = self._evaluate(params, self._resident(split), shares, np.int32(len(part)))
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
+
+    def _resident(self, split: Split) -> dict[str, jax.Array]:
+        """The arrays of a split on every device, placed there on first use."""
+        if split not in self._placed:
+            self._placed[split] = self.parallel.replicate(resident(split))
+        return self._placed[split]

@@ -36,8 +36,8 @@ def test_a_pipe_gets_a_plain_line_an_epoch():
     lines = follow(io.StringIO()).splitlines()
     assert lines[0] == "Compiled in 1.2 s"
     assert len(lines) == 4
-    assert lines[1].startswith("epoch 1/3  train loss 2.0000 accuracy 40.00%  val loss 1.5000 accuracy 60.00%*")
-    assert lines[2].endswith("val loss 0.7500 accuracy 50.00%   160 images/s  0:00:01 left")
+    assert lines[1].startswith("epoch 1/3  train loss 2.0000 accuracy  40.00%  val loss 1.5000 accuracy  60.00%*")
+    assert lines[2].endswith("val loss 0.7500 accuracy  50.00%   160 images/s  0:00:01 left")
 
 
 def test_a_pipe_gets_a_sign_of_life_in_a_long_epoch(monkeypatch):
