@@ -1,0 +1,78 @@
+"""The run directory refuses what is not its own, and never leaves half a file."""
+
+import json
+
+import pytest
+
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from support import make_config
+
+
+def test_config_is_kept_as_it_was(tmp_path):
+    run, config = RunDirectory(tmp_path / "a" / "run"), make_config(dataset__image_size=(3, 4))
+    run.check(config)
+    assert not run.path.exists()
+    run.claim(config, {"mean": (0.5,)})
+    run.check(config)
+    kept = run.read_config()
+    assert kept["config"]["dataset"]["image_size"] == [3, 4]
+    assert kept["config"]["model"]["variant"] == config.model.variant
+    assert kept["dataset"] == {"mean": [0.5]}
+
+
+def test_another_config_is_refused_field_by_field(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    run.claim(make_config(), {})
+    changed = make_config(seed=3, model__hidden_dim=9)
+    with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed: 0 there, 3 here\)"):
+        run.check(changed)
+    run.check(changed, overwrite=True)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(UserError, match=r"holds other files \(thesis.tex, ...\): choose another with --workdir"):
+        RunDirectory(tmp_path).check(make_config(), overwrite)
+    assert RunDirectory(tmp_path).set_aside() is None
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UserError, match=r"workdir .* is not writable|cannot use workdir .*: Not a directory"):
+            RunDirectory(path).check(make_config())
+        with pytest.raises(UserError, match=r"workdir .* is not writable \((Not a directory|File exists)\)"):
+            RunDirectory(path).claim(make_config(), {})
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"config": ')
+    with pytest.raises(UserError, match=r"cannot read .*config.json: Expecting value"):
+        RunDirectory(tmp_path).check(make_config())
+
+
+def test_metrics_are_rewound_to_a_step(tmp_path):
+    run = RunDirectory(tmp_path)
+    for epoch in (1, 2, 3):
+        run.append_metrics({"epoch": epoch, "step": 10 * epoch, "loss": 0.1 + 0.2})
+    with run.metrics_file.open("a") as file:
+        file.write('{"epoch": 4, "st')
+    assert [r["epoch"] for r in run.read_metrics()] == [1, 2, 3]
+    assert run.rewind_metrics(20) == run.read_metrics()
+    assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [10, 20]
+    assert run.read_metrics()[0]["loss"] == 0.1 + 0.2
+
+
+def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path)
+    run.write_results({"test_accuracy": 1.0})
+
+    def full_disk(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        run.write_results({"test_accuracy": 2.0})
+    assert run.read_results() == {"test_accuracy": 1.0}
