@@ -266,13 +266,19 @@ def guarded(tmp_path):
     )
     environment = os.environ | {"PYTHONPATH": f"{guards}{os.pathsep}{ROOT}", "XLA_FLAGS": ""}
 
-    def command(*arguments):
+    def command(*arguments, program=("-m", "mixer_jax.train")):
         return subprocess.run(
-            [sys.executable, "-m", "mixer_jax.train", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300,
         )  # fmt: skip
 
     return command
+
+
+def test_the_guards_bite(guarded):
+    assert "tensorflow was imported" in guarded(program=("-c", "import tensorflow")).stderr
+    reach = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9')"
+    assert "the network was touched" in guarded(program=("-c", reach)).stderr
 
 
 def test_digits_need_neither_network_nor_tensorflow(guarded, tmp_path):

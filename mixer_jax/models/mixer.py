@@ -159,15 +159,15 @@ class MlpMixer(nn.Module):
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         for i in range(self.num_blocks):
             x = MixerBlock(
-                self.tokens_mlp_dim,
-                self.channels_mlp_dim,
-                self.token_mixing,
-                self.channel_mixing,
-                self.stochastic_depth_rate * i / max(self.num_blocks - 1, 1),
-                self.dropout_rate,
-                self.gelu,
-                self.layer_norm_epsilon,
-                self.dtype,
+                tokens_mlp_dim=self.tokens_mlp_dim,
+                channels_mlp_dim=self.channels_mlp_dim,
+                token_mixing=self.token_mixing,
+                channel_mixing=self.channel_mixing,
+                stochastic_depth_rate=self.stochastic_depth_rate * i / max(self.num_blocks - 1, 1),
+                dropout_rate=self.dropout_rate,
+                gelu=self.gelu,
+                layer_norm_epsilon=self.layer_norm_epsilon,
+                dtype=self.dtype,
                 name=f"MixerBlock_{i}",
             )(x, positions)
         if self.pre_head_norm:
