@@ -93,7 +93,7 @@ def default_config() -> ConfigDict:
     config.schedule.decay_rate = 0.1  # "step" multiplies the rate by this ...
     config.schedule.decay_epochs = 1.0  # ... every so many epochs
 
-    config.early_stopping_patience = 0  # epochs without a better validation accuracy; 0: never stop early
+    config.early_stopping_patience = 0  # epochs without a better one on validation; 0: never stop early
     config.eval_batch_size = 512
     config.checkpoint_epochs = 1  # epochs between checkpoints; the best and the last epoch are always kept
     return config

@@ -119,6 +119,11 @@ class RunDirectory:
             raise UserError(f"cannot read {path}: {error}") from error
 
 
+def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of metrics.jsonl with the highest validation accuracy; of equals the one with the lowest loss."""
+    return max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
+
+
 def _plain(config: ConfigDict) -> dict[str, Any]:
     """The config as JSON gives it back: tuples become lists."""
     return json.loads(config.to_json_best_effort())

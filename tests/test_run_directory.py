@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.run_directory import RunDirectory, best_epoch
 from support import make_config
 
 
@@ -76,3 +76,10 @@ def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         run.write_results({"test_accuracy": 2.0})
     assert run.read_results() == {"test_accuracy": 1.0}
+
+
+def test_the_best_epoch_is_the_most_accurate_and_of_equals_the_one_with_the_lowest_loss():
+    scores = [(90.0, 0.5), (95.0, 0.4), (95.0, 0.3), (95.0, 0.3), (94.0, 0.1)]
+    history = [{"epoch": i, "val_accuracy": a, "val_loss": b} for i, (a, b) in enumerate(scores, 1)]
+    assert best_epoch(history)["epoch"] == 3
+    assert best_epoch(history[:2])["epoch"] == 2

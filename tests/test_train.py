@@ -88,7 +88,7 @@ def test_a_run_leaves_its_results(digits_run):
     metrics = [json.loads(line) for line in (digits_run / "metrics.jsonl").read_text().splitlines()]
     assert [m["epoch"] for m in metrics] == [1, 2, 3]
     assert [m["step"] for m in metrics] == [math.ceil(e * 1150 / 64) for e in (1, 2, 3)]
-    best = max(metrics, key=lambda m: m["val_accuracy"])
+    best = max(metrics, key=lambda m: (m["val_accuracy"], -m["val_loss"]))
     assert (results["best_epoch"], results["val_accuracy"]) == (best["epoch"], best["val_accuracy"])
     assert results["last_val_loss"] == metrics[-1]["val_loss"]
     steps = sorted(int(p.name) for p in (digits_run / "checkpoints").iterdir())

@@ -5,11 +5,13 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from mixer_jax.run_directory import best_epoch
+
 
 def plot_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
     """Draws the lines of metrics.jsonl as a PNG of three panels, the best epoch marked."""
     epochs = [record["epoch"] for record in history]
-    best = max(history, key=lambda record: record["val_accuracy"])
+    best = best_epoch(history)
     # A Figure of its own, not pyplot's: no display, no global state.
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)

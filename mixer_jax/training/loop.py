@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.training.checkpoints import Checkpoints
 from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import MAX_STEPS_PER_DISPATCH, Trainer
@@ -140,13 +140,8 @@ def _train_epoch(
     }
 
 
-def best_epoch(history: list[Record]) -> Record:
-    """The record with the highest validation accuracy, the first of equals."""
-    return max(history, key=lambda record: record["val_accuracy"])
-
-
 def _stale(history: list[Record], patience: int) -> bool:
-    """Whether the last `patience` epochs brought no better validation accuracy; never for a patience of 0."""
+    """Whether the last `patience` epochs brought nothing better on validation; never for a patience of 0."""
     return bool(patience and history) and history[-1]["epoch"] - best_epoch(history)["epoch"] >= patience
 
 
