@@ -1,6 +1,9 @@
 """CIFAR-10 from scratch, with the published "nano" Mixer; downloaded and prepared on first use.
 
 python -m mixer_jax.train --config configs/cifar10.py
+
+The 100 epochs are meant for an accelerator and are not measured yet. With --config.epochs=3, on JPEG re-encoded images,
+seed 0: 43.1, 56.7 and 60.7% on validation after each epoch, 60.6% on test; 2 cores of a cloud CPU.
 """
 
 from mixer_jax.config import default_config

