@@ -70,7 +70,16 @@ class RunDirectory:
         return aside
 
     def claim(self, config: ConfigDict, dataset: dict[str, Any]) -> None:
-        """Creates the directory and writes config.json: the config, and what is known of the dataset."""
+        """Creates the directory and writes config.json: the config, and what is known of the dataset.
+
+        Raises:
+          UserError: if a run is here already that saw other data, or the directory cannot be written.
+        """
+        if self.config_file.exists() and self.read_config()["dataset"] != json.loads(json.dumps(dataset)):
+            raise UserError(
+                f"workdir {self.path} holds a run on other data than {config.dataset.name} is now: "
+                "choose another with --workdir, or start over with --overwrite"
+            )
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             _write(self.config_file, {"config": _plain(config), "dataset": dataset})

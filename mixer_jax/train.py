@@ -94,7 +94,7 @@ def train(
         "num_params": trainer.num_params,
         "seed": config.seed,
         **measured,
-        "selected_on": "test" if config.dataset.val_split == config.dataset.test_split else "validation",
+        "selected_on": config.dataset.val_split or "validation",
         "devices": num_devices,
         "device_kind": kind,
         "platform": trainer.platform,

@@ -30,6 +30,14 @@ def test_another_config_is_refused_field_by_field(tmp_path):
     run.check(changed, overwrite=True)
 
 
+def test_a_run_does_not_go_on_with_other_data(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(make_config(), {"fingerprint": "a", "mean": (0.1,)})
+    run.claim(make_config(), {"fingerprint": "a", "mean": (0.1,)})
+    with pytest.raises(UserError, match="holds a run on other data than digits is now: choose another with --workdir"):
+        run.claim(make_config(), {"fingerprint": "b", "mean": (0.1,)})
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")

@@ -7,10 +7,10 @@ from mixer_jax.run_directory import RunDirectory
 
 def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
     """A few lines: how good, how long, on what, and where things are."""
-    selected = "the test set itself" if results["selected_on"] == "test" else "validation"
     return (
         f"{results['dataset']}, {results['model']}, {results['num_params']:,} parameters, seed {results['seed']}\n"
-        f"  test accuracy   {results['test_accuracy']:.2f}% (epoch {results['best_epoch']}, the best on {selected}), "
+        f"  test accuracy   {results['test_accuracy']:.2f}% "
+        f"(epoch {results['best_epoch']}, the best on {results['selected_on']}), "
         f"{results['last_test_accuracy']:.2f}% (epoch {results['epochs']}, the last); "
         f"{results['test_examples']:,} images\n"
         f"  trained         {results['epochs']} epochs in {results['train_seconds']:.1f} s and "
