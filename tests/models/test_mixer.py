@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors.numpy import load_file
 
 from mixer_jax import models
 from mixer_jax.errors import UserError
@@ -55,7 +56,6 @@ def test_gradients_equal_the_paper_code(golden):
 
 
 def test_exact_gelu_and_torch_layout_equal_timm(golden):
-    load_file = pytest.importorskip("safetensors.numpy", reason="needs safetensors").load_file
     theirs = load_file(shared("golden/timm_mixer_tiny.safetensors"))
     io = np.load(shared("golden/timm_mixer_tiny_io.npz"))
     flat = {
