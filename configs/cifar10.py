@@ -1,9 +1,7 @@
-"""CIFAR-10 from scratch, with the published "nano" Mixer; downloaded and prepared on first use.
+"""CIFAR-10 from scratch, downloaded and prepared on first use: RandAugment, Mixup, Random Erasing, label smoothing,
+stochastic depth, linear warmup and cosine, early stopping.
 
 python -m mixer_jax.train --config configs/cifar10.py
-
-The 100 epochs are meant for an accelerator and are not measured yet. With --config.epochs=3, on JPEG re-encoded images,
-seed 0: 43.1, 56.7 and 60.7% on validation after each epoch, 60.6% on test; 2 cores of a cloud CPU.
 """
 
 from mixer_jax.config import default_config
@@ -12,6 +10,11 @@ from mixer_jax.config import default_config
 def get_config():
     config = default_config()
     config.dataset.name = "cifar10"
+    config.augment.crop = "pad"
+    config.augment.flip = "random"
+    config.augment.automatic = "randaugment"
+    config.augment.erasing.probability = 0.25
+    config.augment.mixing.mixup_alpha = 0.2
     config.model.variant = "Nano/4"
     config.model.stochastic_depth_rate = 0.1
     config.batch_size = 128

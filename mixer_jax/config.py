@@ -12,31 +12,48 @@ from mixer_jax.errors import UserError, did_you_mean
 POSITIVE = ("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
+PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
 RULES = {
     "accumulation_steps": POSITIVE,
+    "area": ("must be LOW,HIGH with 0 < LOW <= HIGH <= 1", lambda value: _ordered(value) and value[1] <= 1),
+    "aspect": ("must be LOW,HIGH with 0 < LOW <= HIGH", lambda value: _ordered(value)),
     "b1": FRACTION,
     "b2": FRACTION,
     "batch_size": POSITIVE,
     "checkpoint_epochs": POSITIVE,
     "clip_norm": NOT_NEGATIVE,
+    "crop_padding": POSITIVE,
+    "cutmix_alpha": NOT_NEGATIVE,
     "decay_epochs": POSITIVE,
     "decay_rate": POSITIVE,
     "dropout_rate": FRACTION,
     "dtype": ("must be auto, float32 or bfloat16", lambda value: value in ("auto", "float32", "bfloat16")),
     "early_stopping_patience": NOT_NEGATIVE,
     "end_learning_rate": NOT_NEGATIVE,
+    "ema_decay": FRACTION,
     "epochs": POSITIVE,
     "eps": POSITIVE,
     "eval_batch_size": POSITIVE,
+    "eval_crop": ("must be in (0, 1]", lambda value: 0 < value <= 1),
     "label_smoothing": FRACTION,
     "layer_norm_epsilon": POSITIVE,
     "learning_rate": POSITIVE,
+    "magnitude": ("must be in 0..30", lambda value: 0 <= value <= 30),
+    "memory_budget_gib": NOT_NEGATIVE,
+    "mixup_alpha": NOT_NEGATIVE,
     "momentum": FRACTION,
+    "num_ops": POSITIVE,
+    "probability": PROBABILITY,
+    "reader_threads": POSITIVE,
     "seed": NOT_NEGATIVE,
     "stochastic_depth_rate": FRACTION,
     "warmup_epochs": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
 }
+
+
+def _ordered(bounds: tuple[float, ...]) -> bool:
+    return len(bounds) == 2 and 0 < bounds[0] <= bounds[1]
 
 
 def default_config() -> ConfigDict:
@@ -52,7 +69,32 @@ def default_config() -> ConfigDict:
     config.dataset.val_split = ""  # "": hold out val_fraction of train; equal to test_split: select on test
     config.dataset.val_fraction = 0.1
     config.dataset.image_size = ()  # (height, width) to fit images to; (): as they are, all alike
+    config.dataset.memory_budget_gib = placeholder(float)  # larger sets are streamed; None: a quarter of the memory
+    config.dataset.reader_threads = 16  # that decode images while a set is streamed
     config.dataset.normalization = "standard"  # by training "standard" mean and std; "paper": [-1, 1]; "unit": [0, 1]
+
+    config.augment = ConfigDict()  # of training images, in this order; nothing by default
+    config.augment.input_size = ()  # (height, width) the model sees; (): as the images are
+    config.augment.eval_crop = 1.0  # evaluation scales the central box of this share of the sides to input_size
+    config.augment.crop = "none"  # "pad": with crop_padding, then crop back; "inception": a random box, to input_size
+    config.augment.crop_padding = 4  # pixels
+    config.augment.inception = ConfigDict()
+    config.augment.inception.area = (0.08, 1.0)  # of the box, as a share of the image's, uniform
+    config.augment.inception.aspect = (3 / 4, 4 / 3)  # its width over its height, log-uniform
+    config.augment.flip = "none"  # left-right: "random", or "alternating" from epoch to epoch
+    config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
+    config.augment.rand_augment = ConfigDict()
+    config.augment.rand_augment.num_ops = 2
+    config.augment.rand_augment.magnitude = 9  # bin, 0 to 30
+    config.augment.erasing = ConfigDict()
+    config.augment.erasing.probability = 0.0
+    config.augment.erasing.area = (0.02, 0.33)  # of the box, as a share of the image's, uniform
+    config.augment.erasing.aspect = (0.3, 3.3)  # its height over its width, log-uniform
+    config.augment.erasing.fill = "zero"  # the mean of the training pixels; "color": a random one; "noise"
+    config.augment.mixing = ConfigDict()
+    config.augment.mixing.mixup_alpha = 0.0  # of the Beta distribution of the weight; 0: no Mixup
+    config.augment.mixing.cutmix_alpha = 0.0  # of the area kept; 0: no CutMix; both: one or the other for each batch
+    config.augment.mixing.probability = 1.0  # that a batch is mixed
 
     config.model = ConfigDict()
     config.model.variant = "Nano/4"  # size / patch size; the five sizes below, where given, override it
@@ -75,6 +117,7 @@ def default_config() -> ConfigDict:
     config.epochs = 10.0
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU
     config.label_smoothing = 0.0
+    config.ema_decay = 0.0  # of an average of the parameters, which is then what is evaluated; 0: none
 
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"

@@ -81,7 +81,7 @@ def train(
     num_devices, kind = len(trainer.parallel.devices), trainer.parallel.devices[0].device_kind
     print(
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
-        f"images, {height}x{width}x{channels}, {dataset.num_classes} classes\n"
+        f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
         f"{config.model.variant}: {trainer.num_params:,} parameters; {num_devices} x {kind}, {trainer.dtype}\n"
         f"{trainer.total_steps:,} steps of {config.batch_size}; run directory {run.path}",
         flush=True,

@@ -5,31 +5,36 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import ConfigDict
 
-from mixer_jax.data.dataset import Dataset, Split, decode, pixel_statistics
-from mixer_jax.data.plan import BatchPlan, evaluation_indices
-from mixer_jax.data.resident import ResidentFeed, gather, resident, split_over_devices
+from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
+from mixer_jax.data.feeds import ResidentFeed, Share, StreamingFeed, take
+from mixer_jax.data.memory import budget, decoded_size
+from mixer_jax.data.plan import BatchPlan, EvaluationPlan, Plan
 from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
 from mixer_jax.errors import UserError, one_of
 
 __all__ = [
     "BatchPlan",
     "Dataset",
+    "EvaluationPlan",
+    "Plan",
     "ResidentFeed",
+    "Share",
     "Split",
-    "evaluation_indices",
-    "gather",
+    "StreamedSplit",
+    "StreamingFeed",
     "load",
-    "resident",
-    "split_over_devices",
+    "take",
 ]
 
 # Fixed, so that runs with different seeds are compared on the same validation images.
 HOLDOUT_SEED = 1
 NORMALIZATIONS = ("standard", "paper", "unit")
+STATISTICS_IMAGES = 10_000  # of a streamed set, that its mean and standard deviation are taken of
 
 
 def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
-    """Reads the dataset of `config.dataset`: decodes it, holds out the validation slice, measures the pixels.
+    """Opens the dataset of `config.dataset`: holds out the validation slice, measures the pixels, and decodes it all,
+    unless it is larger than the memory budget; then its images are read as they are needed.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
@@ -52,16 +57,24 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
         if other.label_names != train.label_names:
             odd = sorted(set(other.label_names) ^ set(train.label_names))
             raise UserError(f"the classes of the {name} and the train split differ: {', '.join(odd[:5])}")
-    train_arrays, test_arrays = decode(train, "train images"), decode(test, "test images")
-    val_arrays = test_arrays if val is test else decode(val, "validation images")
-    for name, split in (("test", test_arrays), ("validation", val_arrays)):
-        if split.images.shape[1:] != train_arrays.images.shape[1:]:
+    size = sum(decoded_size(source) for source in ((train, test) if val is test else (train, val, test)))
+    read = _streamed if size > budget(config.memory_budget_gib) else decode
+    splits = {"train": read(train, "train images"), "test": read(test, "test images")}
+    splits["validation"] = splits["test"] if val is test else read(val, "validation images")
+    shape = splits["train"].image_shape
+    for name, split in splits.items():
+        if split.image_shape != shape:
             raise UserError(
-                f"the {name} images are {split.images.shape[1:]}, the train images {train_arrays.images.shape[1:]}: "
+                f"the {name} images are {split.image_shape}, the train images {shape}: "
                 "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
             )
-    mean, std = _normalization(config.normalization, train_arrays.images)
-    return Dataset(config.name, train.label_names, train_arrays, val_arrays, test_arrays, mean, std)
+    mean, std = _normalization(config.normalization, splits["train"])
+    return Dataset(config.name, train.label_names, splits["train"], splits["validation"], splits["test"], mean, std)
+
+
+def _streamed(source: Source, title: str) -> StreamedSplit:
+    first = decode(Subset(source, np.arange(min(1, len(source)))), title)
+    return StreamedSplit(source, first.image_shape, len(source.label_names))
 
 
 def _opener(config: ConfigDict, say: Callable[[str], None]) -> Callable[[str], Source]:
@@ -99,9 +112,12 @@ def _hold_out(train: Source, fraction: float) -> tuple[Subset, Subset]:
     return Subset(train, np.sort(order[size:])), Subset(train, np.sort(order[:size]))
 
 
-def _normalization(name: str, images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    channels = images.shape[-1]
-    if name == "standard":
-        mean, std = pixel_statistics(images)
-        return mean, tuple(s or 1.0 for s in std)  # a constant channel stays finite
-    return ((0.5,) * channels, (0.5,) * channels) if name == "paper" else ((0.0,) * channels, (1.0,) * channels)
+def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = train.image_shape[-1]
+    if name != "standard":
+        return ((0.5,) * channels, (0.5,) * channels) if name == "paper" else ((0.0,) * channels, (1.0,) * channels)
+    if isinstance(train, StreamedSplit):
+        some = np.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES)).astype(int)
+        train = decode(Subset(train.source, some), "images to normalise by")
+    mean, std = pixel_statistics(train.images)
+    return mean, tuple(s or 1.0 for s in std)  # a constant channel stays finite

@@ -1,7 +1,8 @@
-"""The three splits of a dataset, decoded and checked."""
+"""The three splits of a dataset: decoded into memory, or read as they are needed."""
 
 import dataclasses
 import hashlib
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from tqdm import tqdm
@@ -22,6 +23,55 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self.images.shape[1:]
+
+    def identity(self) -> Iterable[bytes]:
+        """What the fingerprint is taken of: every pixel and label."""
+        for array in (self.images, self.labels):
+            yield f"{array.shape}{array.dtype}".encode()
+            yield np.ascontiguousarray(array)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamedSplit:
+    """Examples that are decoded when they are needed; equal only to itself.
+
+    Attributes:
+      source: where from.
+      image_shape: (height, width, channels), the same for all.
+      num_classes: labels are below it.
+    """
+
+    source: Source
+    image_shape: tuple[int, int, int]
+    num_classes: int
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Decodes examples: images (n, height, width, channels) uint8 and labels (n,) int32; zeros for an index of -1.
+
+        Raises:
+          UserError: if an image differs in shape, or a label is out of range.
+        """
+        images = np.zeros((len(indices), *self.image_shape), np.uint8)
+        labels = np.zeros(len(indices), np.int32)
+        present = [(place, int(index)) for place, index in enumerate(indices) if index >= 0]
+        examples = self.source.__getitems__([index for _, index in present]) if present else []
+        for (place, index), (image, label) in zip(present, examples, strict=True):
+            if image.shape != self.image_shape:
+                raise _shapes_differ(self.source, 0, self.image_shape, index, image.shape)
+            _check_label(self.source, index, label, self.num_classes)
+            images[place], labels[place] = image, label
+        return images, labels
+
+    def identity(self) -> Iterable[bytes]:
+        """What the fingerprint is taken of: what the source knows of itself without decoding."""
+        return self.source.identity()
+
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
@@ -36,9 +86,9 @@ class Dataset:
 
     name: str
     label_names: tuple[str, ...]
-    train: Split
-    val: Split
-    test: Split
+    train: Split | StreamedSplit
+    val: Split | StreamedSplit
+    test: Split | StreamedSplit
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
@@ -49,15 +99,21 @@ class Dataset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(height, width, channels)."""
-        return self.train.images.shape[1:]
+        return self.train.image_shape
+
+    @property
+    def streamed(self) -> bool:
+        return isinstance(self.train, StreamedSplit)
 
     def fingerprint(self) -> str:
-        """A hash of every pixel and label, by which to tell whether two runs saw the same data."""
+        """A hash by which to tell whether two runs saw the same data.
+
+        It is of every pixel and label; of a streamed set, which is never seen whole, of the names and sizes of files.
+        """
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
-            for array in (split.images, split.labels):
-                digest.update(f"{array.shape}{array.dtype}".encode())
-                digest.update(np.ascontiguousarray(array))
+            for piece in split.identity():
+                digest.update(piece)
         return digest.hexdigest()[:16]
 
 
@@ -76,18 +132,23 @@ def decode(source: Source, title: str) -> Split:
             if images is None:
                 images = np.empty((n, *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
-                raise UserError(
-                    f"images differ in shape: {source.describe(0)} is {_size(images[0])}, {source.describe(i)} is "
-                    f"{_size(image)}; give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
-                )
-            if not 0 <= label < num_classes:
-                raise UserError(f"{source.describe(i)} has label {label}, outside 0..{num_classes - 1}")
+                raise _shapes_differ(source, 0, images.shape[1:], i, image.shape)
+            _check_label(source, i, label, num_classes)
             images[i], labels[i] = image, label
     return Split(images, labels)
 
 
-def _size(image: np.ndarray) -> str:
-    return "x".join(map(str, image.shape))
+def _check_label(source: Source, index: int, label: int, num_classes: int) -> None:
+    if not 0 <= label < num_classes:
+        raise UserError(f"{source.describe(index)} has label {label}, outside 0..{num_classes - 1}")
+
+
+def _shapes_differ(source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...]):
+    sizes = ["x".join(map(str, s)) for s in (shape, other_shape)]
+    return UserError(
+        f"images differ in shape: {source.describe(one)} is {sizes[0]}, {source.describe(other)} is {sizes[1]}; "
+        "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
+    )
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -2,10 +2,30 @@
 
 import dataclasses
 import functools
+from typing import Protocol
 
 import numpy as np
 
 from mixer_jax.data.sources import shuffled
+
+
+class Plan(Protocol):
+    """Says what is in each batch.
+
+    Attributes:
+      batch_size: examples in a global batch.
+      num_steps: how many batches there are.
+    """
+
+    batch_size: int
+    num_steps: int
+
+    def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
+        """Returns what describes `num_steps` batches from `step` on, each (num_steps, batch_size) int32.
+
+        Among it is `indices`, the number of each example in its split, or -1 for none.
+        """
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,16 +43,20 @@ class BatchPlan:
     num_examples: int
     batch_size: int
     seed: int
+    num_steps = 2**31 - 1  # without end, as far as an int32 counts
 
-    def indices(self, step: int, num_steps: int) -> np.ndarray:
-        """Returns the example indices of `num_steps` batches from `step` on, (num_steps, batch_size) int32."""
+    def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
+        """`indices`, and in `epochs` the epoch, from 0, that shows the example; see `Plan`."""
         start, stop = step * self.batch_size, (step + num_steps) * self.batch_size
-        pieces = [np.empty(0, np.int64)]
-        while start < stop:
-            epoch, offset = divmod(start, self.num_examples)
-            pieces.append(_permutation(self.num_examples, self.seed, epoch)[offset : offset + stop - start])
-            start += len(pieces[-1])
-        return np.concatenate(pieces).astype(np.int32).reshape(num_steps, self.batch_size)
+        indices = np.empty(stop - start, np.int32)
+        epochs = (np.arange(start, stop) // self.num_examples).astype(np.int32)
+        for epoch in np.unique(epochs):
+            first = max(int(epoch) * self.num_examples, start)
+            order = _permutation(self.num_examples, self.seed, int(epoch))
+            piece = order[first % self.num_examples :][: stop - first]
+            indices[first - start :][: len(piece)] = piece
+        shape = (num_steps, self.batch_size)
+        return {"indices": indices.reshape(shape), "epochs": epochs.reshape(shape)}
 
     def steps(self, epochs: float) -> int:
         """Returns after how many steps every example of that many epochs has been seen."""
@@ -44,9 +68,24 @@ def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     return shuffled(num_examples, seed, epoch + 1)
 
 
-def evaluation_indices(num_examples: int, batch_size: int) -> np.ndarray:
-    """Returns each index once, in order, as (steps, batch_size) int32; the last batch is filled up with -1."""
-    steps = -(-num_examples // batch_size)
-    indices = np.full(steps * batch_size, -1, np.int32)
-    indices[:num_examples] = np.arange(num_examples)
-    return indices.reshape(steps, batch_size)
+@dataclasses.dataclass(frozen=True)
+class EvaluationPlan:
+    """Each example once, in order; the last batch is filled up with -1.
+
+    Attributes:
+      num_examples: size of the split.
+      batch_size: examples in a global batch.
+    """
+
+    num_examples: int
+    batch_size: int
+
+    @property
+    def num_steps(self) -> int:
+        """Batches that it takes."""
+        return -(-self.num_examples // self.batch_size)
+
+    def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
+        """`indices`; see `Plan`."""
+        indices = np.arange(step * self.batch_size, (step + num_steps) * self.batch_size, dtype=np.int32)
+        return {"indices": np.where(indices < self.num_examples, indices, -1).reshape(num_steps, self.batch_size)}

@@ -1,7 +1,7 @@
 """What a data source is, and the ones that need no download: arrays, scikit-learn's digits, image folders."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -29,6 +29,10 @@ class Source(Protocol):
         """Says in words where an example comes from, for error messages."""
         ...
 
+    def identity(self) -> Iterable[bytes]:
+        """What tells these examples from others, as far as it is known without decoding them."""
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class ArraySource:
@@ -47,6 +51,9 @@ class ArraySource:
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"
+
+    def identity(self) -> Iterable[bytes]:
+        return np.ascontiguousarray(self.images), np.ascontiguousarray(self.labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +75,10 @@ class Subset:
 
     def describe(self, index: int) -> str:
         return self.source.describe(int(self.indices[index]))
+
+    def identity(self) -> Iterable[bytes]:
+        yield from self.source.identity()
+        yield np.ascontiguousarray(self.indices)
 
 
 def shuffled(n: int, seed: int, stream: int = 0) -> np.ndarray:
@@ -116,6 +127,11 @@ class FolderSource:
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
+
+    def identity(self) -> Iterable[bytes]:
+        yield repr(self.image_size).encode()
+        for path in self.paths:
+            yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
 
     def _read(self, path: Path) -> np.ndarray:
         try:

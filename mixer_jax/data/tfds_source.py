@@ -1,6 +1,6 @@
 """Any image-classification set of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,6 +15,7 @@ class TfdsSource:
     """One split of a prepared set, as `tfds.data_source` gives it; see `Source`."""
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: tuple[int, ...] = ()):
+        self._builder = builder
         self.name = f"{builder.name} {split}"
         self.image_size = image_size
         image_key, label_key = supervised_keys(builder)
@@ -39,6 +40,10 @@ class TfdsSource:
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"
+
+    def identity(self) -> Iterable[bytes]:
+        yield f"{self._builder.info.full_name} {self.name} {self.image_size} {len(self)}".encode()
+        yield repr({name: split.num_bytes for name, split in self._builder.info.splits.items()}).encode()
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         if not self.image_size:

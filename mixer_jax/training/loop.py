@@ -11,7 +11,7 @@ import numpy as np
 from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.training.checkpoints import Checkpoints
 from mixer_jax.training.step import TrainState
-from mixer_jax.training.trainer import MAX_STEPS_PER_DISPATCH, Trainer
+from mixer_jax.training.trainer import Trainer
 
 SECONDS_PER_DISPATCH = 0.5  # long beside what a dispatch costs, short enough to show progress
 
@@ -25,12 +25,14 @@ class Diverged(Exception):
 class Pace:
     """How many steps make a dispatch of about SECONDS_PER_DISPATCH, learned from the last ones."""
 
-    steps = 1
+    def __init__(self, max_steps: int):
+        self.max_steps = max_steps
+        self.steps = 1
 
     def learn(self, num_steps: int, seconds: float) -> None:
         """Is told that a dispatch of `num_steps` took so long."""
         fitting = int(SECONDS_PER_DISPATCH * num_steps / seconds)
-        self.steps = max(1, min(fitting, 4 * self.steps, MAX_STEPS_PER_DISPATCH))
+        self.steps = max(1, min(fitting, 4 * self.steps, self.max_steps))
 
 
 class Observer(Protocol):
@@ -75,13 +77,13 @@ def _fit(trainer: Trainer, run: RunDirectory, observers: Sequence[Observer], che
     state, compile_seconds = trainer.compile(state)
     for observer in observers:
         observer.started(history, compile_seconds)
-    num_epochs, pace = math.ceil(config.epochs), Pace()
+    num_epochs, pace = math.ceil(config.epochs), Pace(trainer.max_steps)
     while len(history) < num_epochs and not _stale(history, config.early_stopping_patience):
         epoch = len(history) + 1
         end = trainer.plan.steps(min(epoch, config.epochs))
         try:
             state, record = _train_epoch(trainer, state, step, end, pace, observers)
-            val = trainer.evaluate(state.params, dataset.val)
+            val = trainer.evaluate(state.evaluated, dataset.val)
             _require_finite(val["loss"], end, "the validation loss")
         except Diverged as error:
             checkpoints.wait()
@@ -148,10 +150,10 @@ def _stale(history: list[Record], patience: int) -> bool:
 def _results(trainer: Trainer, checkpoints: Checkpoints, state: TrainState, history: list[Record]) -> Record:
     """Scores the test set, for the first and only time: once for the best epoch, once for the last."""
     best, last = best_epoch(history), history[-1]
-    last_test = best_test = trainer.evaluate(state.params, trainer.dataset.test)
+    last_test = best_test = trainer.evaluate(state.evaluated, trainer.dataset.test)
     if best is not last:
         best_state = trainer.place(checkpoints.restore(best["step"], trainer.state_shapes))
-        best_test = trainer.evaluate(best_state.params, trainer.dataset.test)
+        best_test = trainer.evaluate(best_state.evaluated, trainer.dataset.test)
     seconds = sum(record["seconds"] for record in history)
     return {
         "epochs": last["epoch"],

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,11 +16,14 @@ class DataParallel:
 
     Attributes:
       devices: the devices; their order says which gets which share.
+      sharding: of arrays with a leading axis of devices.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
         self.devices = tuple(devices or jax.local_devices())
-        self._everywhere = NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec())
+        mesh = Mesh(np.array(self.devices), (AXIS,))
+        self._everywhere = NamedSharding(mesh, PartitionSpec())
+        self.sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def replicate(self, tree: Any) -> Any:
         """Places host arrays on every device, once; passed to a compiled function they are not copied again."""
@@ -29,8 +33,7 @@ class DataParallel:
         """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
 
         `shares` has one entry a device in its leading axis. The rest is the same on every device and goes in
-        un-stacked, and so does the result come out. `donate_state` lets the
-        new state take the old one's memory.
+        un-stacked, and so does the result come out. `donate_state` lets the new state take the old one's memory.
         """
         return jax.pmap(
             function,
@@ -40,6 +43,16 @@ class DataParallel:
             devices=self.devices,
             donate_argnums=(0,) if donate_state else (),
         )
+
+
+def predecessors(tree: Any) -> Any:
+    """Each example's predecessor in the global batch, that of the first being the last; inside a compiled function.
+
+    Takes and returns arrays (batch / devices, ...). One example travels from each device to the next.
+    """
+    num_devices = jax.lax.psum(1, AXIS)
+    ring = [(device, (device + 1) % num_devices) for device in range(num_devices)]
+    return jax.tree.map(lambda x: jnp.concatenate([jax.lax.ppermute(x[-1:], AXIS, ring), x[:-1]]), tree)
 
 
 def to_host(tree: Any) -> Any:

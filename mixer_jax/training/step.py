@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mixer_jax.data import gather
+from mixer_jax.augment import Augment
+from mixer_jax.data import take
 from mixer_jax.training.losses import cross_entropy
-from mixer_jax.training.parallel import AXIS
+from mixer_jax.training.parallel import AXIS, predecessors
 
-Resident = dict[str, jax.Array]
+Arrays = dict[str, jax.Array]
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -23,11 +24,18 @@ class TrainState(flax.struct.PyTreeNode):
       step: steps done, int32.
       params: float32.
       opt_state: the optimiser's.
+      ema_params: the average of the parameters over the steps, or () where none is asked for.
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    ema_params: Any = ()
+
+    @property
+    def evaluated(self) -> Any:
+        """The parameters that are evaluated: their average, where there is one."""
+        return self.ema_params or self.params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,63 +48,64 @@ class Steps:
     Attributes:
       model: maps (batch, height, width, channels) to logits (batch, num_classes).
       optimizer: what updates the parameters.
+      augment: makes the feed's images and labels ready for the model.
       seed: the run's seed.
-      mean, std: of the pixels, as fractions of 255, one a channel.
       label_smoothing: of the training loss.
       accumulation_steps: parts in which a device computes its share of a batch.
+      ema_decay: of the average of the parameters; 0: none.
     """
 
     model: nn.Module
     optimizer: optax.GradientTransformation
+    augment: Augment
     seed: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     label_smoothing: float = 0.0
     accumulation_steps: int = 1
+    ema_decay: float = 0.0
 
-    def init(self, image_shape: tuple[int, int, int]) -> TrainState:
+    def init(self) -> TrainState:
         """The state before the first step."""
         key = jax.random.fold_in(jax.random.key(self.seed), 0)
-        params = self.model.init(key, jnp.zeros((1, *image_shape)))["params"]
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params))
+        params = self.model.init(key, jnp.zeros((1, *self.augment.input_shape)))["params"]
+        average = params if self.ema_decay else ()
+        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), average)
 
     def train(
-        self, state: TrainState, resident: Resident, indices: jax.Array, num_steps: jax.Array
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        self, state: TrainState, resident: Arrays, chunk: Arrays, num_steps: jax.Array
+    ) -> tuple[TrainState, Arrays]:
         """Takes `num_steps` training steps.
 
         Args:
           state: before; the same on every device.
-          resident: the training set.
-          indices: (length, batch / devices) int32, this device's examples of each step.
+          resident, chunk: from the feed, this device's; arrays (length, batch / devices, ...) in the chunk.
           num_steps: how many of the `length` steps to take.
 
         Returns:
           The state after, and per step the mean `loss` and the number of `correct` predictions over the global
-          batch, each (length,), 0 where no step was taken.
+          batch, each (length,), 0 where no step was taken. Of a mixed example the class with the greatest share counts.
         """
-        length, batch_size = indices.shape
+        length, batch_size = chunk["indices"].shape
         positions = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
 
         def body(i, carry):
             state, metrics = carry
-            state, step_metrics = self._train_step(state, *gather(resident, indices[i]), positions)
+            batch = self.augment.train(state.step, take(resident, chunk, i), positions, predecessors)
+            state, step_metrics = self._train_step(state, *batch, positions)
             return state, jax.tree.map(lambda all_steps, value: all_steps.at[i].set(value), metrics, step_metrics)
 
         metrics = {"loss": jnp.zeros(length, jnp.float32), "correct": jnp.zeros(length, jnp.int32)}
         return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
 
-    def evaluate(
-        self, params: Any, resident: Resident, indices: jax.Array, num_steps: jax.Array
-    ) -> dict[str, jax.Array]:
+    def evaluate(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
         """Sums `loss` and `correct` and counts the examples of `num_steps` batches; an index of -1 is no example."""
 
         def body(i, sums):
-            images, labels = gather(resident, indices[i])
-            present = indices[i] >= 0
-            logits = self.model.apply({"params": params}, self._normalize(images))
+            taken = take(resident, chunk, i)
+            present, labels = taken["indices"] >= 0, taken["labels"]
+            logits = self.model.apply({"params": params}, self.augment.evaluate(taken["images"]))
+            targets = jax.nn.one_hot(labels, logits.shape[-1])
             batch = {
-                "loss": jnp.sum(jnp.where(present, cross_entropy(logits, labels), 0.0)),
+                "loss": jnp.sum(jnp.where(present, cross_entropy(logits, targets), 0.0)),
                 "correct": jnp.sum(present & (jnp.argmax(logits, -1) == labels)),
                 "count": jnp.sum(present),
             }
@@ -109,18 +118,20 @@ class Steps:
         }
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
 
-    def _train_step(self, state, images, labels, positions):
+    def _train_step(
+        self, state: TrainState, images: jax.Array, targets: jax.Array, positions: jax.Array
+    ) -> tuple[TrainState, Arrays]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 1), state.step)
 
-        def loss_fn(params, images, labels, positions):
+        def loss_fn(params, images, targets, positions):
             logits = self.model.apply(
-                {"params": params}, self._normalize(images), train=True, positions=positions, rngs={"dropout": key}
+                {"params": params}, images, train=True, positions=positions, rngs={"dropout": key}
             )
-            correct = jnp.sum(jnp.argmax(logits, -1) == labels)
-            return jnp.mean(cross_entropy(logits, labels, self.label_smoothing)), correct
+            correct = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
+            return jnp.mean(cross_entropy(logits, targets, self.label_smoothing)), correct
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        batch = (images, labels, positions)
+        batch = (images, targets, positions)
         if self.accumulation_steps == 1:
             (loss, correct), gradients = gradient_fn(state.params, *batch)
         else:
@@ -134,10 +145,11 @@ class Steps:
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        return TrainState(state.step + 1, params, opt_state, self._average(state, params)), metrics
 
-    def _normalize(self, images: jax.Array) -> jax.Array:
-        """Maps uint8 pixels to float32, the mean taken off and divided by the standard deviation."""
-        shape = (1, 1, 1, -1)
-        mean, std = jnp.array(self.mean).reshape(shape), jnp.array(self.std).reshape(shape)
-        return (images.astype(jnp.float32) / 255.0 - mean) / std
+    def _average(self, state: TrainState, params: Any) -> Any:
+        """The exponential moving average, over few steps at first (as TensorFlow's, with `num_updates`)."""
+        if not self.ema_decay:
+            return ()
+        decay = jnp.minimum(self.ema_decay, (1 + state.step) / (10 + state.step))
+        return optax.incremental_update(params, state.ema_params, 1 - decay)

@@ -10,14 +10,25 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.data import BatchPlan, Dataset, ResidentFeed, Split, evaluation_indices, resident, split_over_devices
+from mixer_jax.augment import Augment
+from mixer_jax.data import (
+    BatchPlan,
+    Dataset,
+    EvaluationPlan,
+    Plan,
+    ResidentFeed,
+    Share,
+    Split,
+    StreamedSplit,
+    StreamingFeed,
+)
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import create_optimizer
 from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.step import Steps, TrainState
 
-MAX_STEPS_PER_DISPATCH = 256
+AnySplit = Split | StreamedSplit
 
 
 class Trainer:
@@ -32,6 +43,7 @@ class Trainer:
       plan: which example goes into which batch.
       schedule: the learning rate as a function of the step.
       total_steps: when training is over.
+      max_steps: the most that one dispatch takes.
       num_params: of the model.
     """
 
@@ -41,7 +53,8 @@ class Trainer:
         self.dataset = dataset
         self.parallel = DataParallel(devices)
         self.platform = self.parallel.devices[0].platform
-        num_devices = len(self.parallel.devices)
+        share = Share(len(self.parallel.devices), jax.process_index(), jax.process_count())
+        num_devices = share.num_devices * share.num_processes
         if config.batch_size % (num_devices * config.accumulation_steps):
             each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
             raise UserError(f"config.batch_size={config.batch_size} is not divisible by {num_devices} devices{each}")
@@ -49,33 +62,42 @@ class Trainer:
         if dtype == "auto":
             dtype = "float32" if self.platform == "cpu" else "bfloat16"
         self.dtype = jnp.dtype(dtype)
+        augment = Augment(
+            config.augment,
+            image_shape=dataset.image_shape,
+            mean=dataset.mean,
+            std=dataset.std,
+            num_classes=dataset.num_classes,
+            seed=config.seed,
+        )
         self.model = models.create(
-            config.model, num_classes=dataset.num_classes, image_shape=dataset.image_shape, dtype=self.dtype
+            config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=self.dtype
         )
         self.plan = BatchPlan(len(dataset.train), config.batch_size, config.seed)
         self.total_steps = self.plan.steps(config.epochs)
         self.schedule = create_schedule(config, self.plan.steps)
-        optimizer = create_optimizer(config.optimizer, self.schedule)
         self.steps = Steps(
             self.model,
-            optimizer,
+            create_optimizer(config.optimizer, self.schedule),
+            augment,
             config.seed,
-            dataset.mean,
-            dataset.std,
             config.label_smoothing,
             config.accumulation_steps,
+            config.ema_decay,
         )
         # The shapes alone: finds what does not fit together without computing anything.
-        self.state_shapes = jax.eval_shape(lambda: self.steps.init(dataset.image_shape))
+        self.state_shapes = jax.eval_shape(self.steps.init)
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
-        self._feed = ResidentFeed(self.plan, num_devices)
-        self._placed: dict[Split, dict[str, jax.Array]] = {}
+        self._share = share
+        self._feed = self._feed_of(dataset.train, self.plan)
+        self.max_steps = self._feed.max_steps
+        self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
         self._train = self.parallel.compile(self.steps.train, donate_state=True)
         self._evaluate = self.parallel.compile(self.steps.evaluate)
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices."""
-        return self.place(jax.jit(self.steps.init, static_argnums=0)(self.dataset.image_shape))
+        return self.place(jax.jit(self.steps.init)())
 
     def place(self, state: TrainState) -> TrainState:
         """Puts a state of host arrays on the devices."""
@@ -86,18 +108,18 @@ class Trainer:
         start = time.perf_counter()
         state, _ = self.train(state, 0, 0)
         for split in (self.dataset.val, self.dataset.test):  # a program each, where their sizes differ
-            self._count(state.params, split, 0)
+            self._count(state.evaluated, split, num_steps=0)
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
     def train(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics."""
-        chunk = self._feed.chunk(step, num_steps, MAX_STEPS_PER_DISPATCH)
-        return self._train(state, self._resident(self.dataset.train), chunk, np.int32(num_steps))
+        resident = self._resident(self.dataset.train, self._feed)
+        return self._train(state, resident, self._feed.chunk(step, num_steps), np.int32(num_steps))
 
-    def evaluate(self, params: Any, split: Split) -> dict[str, float]:
+    def evaluate(self, params: Any, split: AnySplit) -> dict[str, float]:
         """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`."""
-        sums = self._count(params, split, len(split))
+        sums = self._count(params, split)
         count = int(sums["count"])
         return {
             "loss": float(sums["loss"]) / count,
@@ -106,20 +128,28 @@ class Trainer:
             "count": count,
         }
 
-    def _count(self, params: Any, split: Split, num_examples: int) -> dict[str, np.ndarray]:
-        num_devices = len(self.parallel.devices)
+    def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
+        num_devices = self._share.num_devices * self._share.num_processes
         batch_size = -(-self.config.eval_batch_size // num_devices) * num_devices
-        indices = evaluation_indices(num_examples, batch_size)
+        plan = EvaluationPlan(len(split), batch_size)
+        feed, end = self._feed_of(split, plan), plan.num_steps if num_steps is None else num_steps
         sums = {"loss": 0.0, "correct": 0, "count": 0}
-        for start in range(0, max(len(indices), 1), MAX_STEPS_PER_DISPATCH):
-            part = indices[start : start + MAX_STEPS_PER_DISPATCH]
-            shares = split_over_devices(part, MAX_STEPS_PER_DISPATCH, num_devices)
-            result = self._evaluate(params, self._resident(split), shares, np.int32(len(part)))
+        for step in range(0, max(end, 1), feed.max_steps):
+            num_steps = min(feed.max_steps, end - step)
+            result = self._evaluate(
+                params, self._resident(split, feed), feed.chunk(step, num_steps), np.int32(num_steps)
+            )
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 
-    def _resident(self, split: Split) -> dict[str, jax.Array]:
-        """The arrays of a split on every device, placed there on first use."""
+    def _feed_of(self, split: AnySplit, plan: Plan) -> ResidentFeed | StreamingFeed:
+        if isinstance(split, Split):
+            return ResidentFeed(split, plan, self._share)
+        threads = self.config.dataset.reader_threads
+        return StreamingFeed(split, plan, self._share, self.parallel.sharding, threads)
+
+    def _resident(self, split: AnySplit, feed: ResidentFeed | StreamingFeed) -> dict[str, jax.Array]:
+        """What the feed keeps on every device, placed there on first use."""
         if split not in self._placed:
-            self._placed[split] = self.parallel.replicate(resident(split))
+            self._placed[split] = self.parallel.replicate(feed.resident)
         return self._placed[split]

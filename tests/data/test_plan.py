@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mixer_jax.data import BatchPlan, evaluation_indices, split_over_devices
+from mixer_jax.data import BatchPlan, EvaluationPlan, Share
 from mixer_jax.data.sources import shuffled
 
 
@@ -11,7 +11,9 @@ from mixer_jax.data.sources import shuffled
 def test_every_epoch_shows_every_example_once_in_a_new_order(batch_size):
     plan = BatchPlan(num_examples=10, batch_size=batch_size, seed=3)
     steps = plan.steps(7)
-    stream = plan.indices(0, steps).ravel()[:70].reshape(7, 10)
+    batches = plan.batches(0, steps)
+    stream = batches["indices"].ravel()[:70].reshape(7, 10)
+    assert np.array_equal(batches["epochs"].ravel()[:70], np.repeat(np.arange(7), 10))
     assert np.array_equal(np.sort(stream), np.tile(np.arange(10), (7, 1)))
     assert len(np.unique(stream, axis=0)) == 7
     assert steps == -(-70 // batch_size)
@@ -19,12 +21,14 @@ def test_every_epoch_shows_every_example_once_in_a_new_order(batch_size):
 
 def test_a_batch_depends_on_seed_and_step_alone():
     plan = BatchPlan(100, 8, seed=1)
-    whole = plan.indices(0, 40)
-    assert whole.dtype == np.int32
+    whole = plan.batches(0, 40)
     for step in (0, 5, 12, 13, 39):
-        assert np.array_equal(BatchPlan(100, 8, seed=1).indices(step, 1)[0], whole[step])
-    assert not np.array_equal(BatchPlan(100, 8, seed=2).indices(0, 40), whole)
-    assert plan.indices(5, 0).shape == (0, 8)
+        alone = BatchPlan(100, 8, seed=1).batches(step, 1)
+        for key, x in whole.items():
+            assert x.dtype == np.int32
+            assert np.array_equal(alone[key][0], x[step])
+    assert not np.array_equal(BatchPlan(100, 8, seed=2).batches(0, 40)["indices"], whole["indices"])
+    assert {x.shape for x in plan.batches(5, 0).values()} == {(0, 8)}
 
 
 def test_fractions_of_an_epoch():
@@ -40,15 +44,22 @@ def test_shuffles_are_the_same_for_ever():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
 def test_evaluation_visits_each_example_once(batch_size):
-    indices = evaluation_indices(10, batch_size)
+    plan = EvaluationPlan(10, batch_size)
+    indices = plan.batches(0, plan.num_steps)["indices"]
     assert indices.shape[1] == batch_size
     assert np.array_equal(indices[indices >= 0], np.arange(10))
     assert (indices < 0).sum() < batch_size
 
 
 def test_devices_get_consecutive_shares_in_order():
-    batches = np.arange(24, dtype=np.int32).reshape(3, 8)
-    shares = split_over_devices(batches, length=5, num_devices=4)
+    batches = {"indices": np.arange(24, dtype=np.int32).reshape(3, 8)}
+    shares = Share(num_devices=4).over_devices(batches, length=5)["indices"]
     assert shares.shape == (4, 5, 2)
-    assert np.array_equal(shares[:, :3].swapaxes(0, 1).reshape(3, 8), batches)
-    assert np.all(shares[:, 3:] == -1)
+    assert np.array_equal(shares[:, :3].swapaxes(0, 1).reshape(3, 8), batches["indices"])
+
+
+def test_processes_get_consecutive_parts_that_make_up_the_batch():
+    batches = {"indices": np.arange(24).reshape(3, 8), "epochs": np.zeros((3, 8))}
+    parts = [Share(2, process, 4).of(batches) for process in range(4)]
+    for key, x in batches.items():
+        assert np.array_equal(np.concatenate([part[key] for part in parts], axis=1), x)

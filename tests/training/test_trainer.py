@@ -67,7 +67,7 @@ def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
     )
     state, _ = trainer.compile(trainer.init())
     before = jax.device_get(state.params)
-    indices = trainer.plan.indices(0, 1)[0]
+    indices = trainer.plan.batches(0, 1)["indices"][0]
     images = (trainer.dataset.train.images[indices] / 255 - 0.4) / 0.3
     labels = trainer.dataset.train.labels[indices]
 
@@ -88,7 +88,7 @@ def ten_thousand():
     dataset = make_dataset(num_test=10_000, size=4)
     config = make_config(model__patch_size=2, model__num_blocks=1, model__zero_init_head=False)
     trainer = Trainer(config, dataset)
-    params = jax.jit(trainer.steps.init, static_argnums=0)(dataset.image_shape).params
+    params = jax.jit(trainer.steps.init)().params
     logits = trainer.model.apply({"params": params}, ((dataset.test.images / 255 - 0.4) / 0.3).astype(np.float32))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     labels = dataset.test.labels

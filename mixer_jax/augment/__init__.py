@@ -1,0 +1,13 @@
+"""Augmentation on the device: pure functions of (key, image), compiled into the training step.
+
+The functions take one image (height, width, channels); `jax.vmap` makes them take a batch. `Augment` puts together what
+a config asks for.
+"""
+
+from mixer_jax.augment.automatic import AutoAugment, RandAugment
+from mixer_jax.augment.erasing import RandomErasing
+from mixer_jax.augment.mixing import Mixing
+from mixer_jax.augment.operations import OPERATIONS, Magnitudes, apply
+from mixer_jax.augment.policy import Augment
+
+__all__ = ["OPERATIONS", "Augment", "AutoAugment", "Magnitudes", "Mixing", "RandAugment", "RandomErasing", "apply"]

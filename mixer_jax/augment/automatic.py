@@ -1,0 +1,96 @@
+"""Which operations an image gets: RandAugment and AutoAugment, as in torchvision.
+
+Both draw (operations, bins, negative), each (n,), for `operations.apply`.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixer_jax.augment.operations import INDEX, Magnitudes, apply
+
+Choice = tuple[jax.Array, jax.Array, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandAugment:
+    """RandAugment (arXiv 1909.13719) as `torchvision.transforms.RandAugment`: 14 operations, all equally likely.
+
+    Attributes:
+      num_ops: operations an image gets, one after the other, drawn with replacement.
+      magnitude: bin of the magnitude, 0 to 30, the same for all; signed operations get either sign.
+    """
+
+    num_ops: int = 2
+    magnitude: int = 9
+    num_bins = 31
+
+    def draw(self, key: jax.Array) -> Choice:
+        """Draws what one image gets."""
+        operation_key, sign_key = jax.random.split(key)
+        operations = jax.random.randint(operation_key, (self.num_ops,), 0, INDEX["Invert"])
+        negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
+        return operations, jnp.full(self.num_ops, self.magnitude), negative
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Changes an image (height, width, channels) uint8."""
+        return _apply_all(self.draw(key), image, self.num_bins)
+
+
+# arXiv 1805.09501, table 7, as torchvision has it: 25 pairs of (operation, probability, bin of 10).
+CIFAR10_POLICY = (
+    (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
+    (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
+    (("Sharpness", 0.8, 1), ("Sharpness", 0.9, 3)),
+    (("ShearY", 0.5, 8), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.5, 0), ("Equalize", 0.9, 0)),
+    (("ShearY", 0.2, 7), ("Posterize", 0.3, 7)),
+    (("Color", 0.4, 3), ("Brightness", 0.6, 7)),
+    (("Sharpness", 0.3, 9), ("Brightness", 0.7, 9)),
+    (("Equalize", 0.6, 0), ("Equalize", 0.5, 0)),
+    (("Contrast", 0.6, 7), ("Sharpness", 0.6, 5)),
+    (("Color", 0.7, 7), ("TranslateX", 0.5, 8)),
+    (("Equalize", 0.3, 0), ("AutoContrast", 0.4, 0)),
+    (("TranslateY", 0.4, 3), ("Sharpness", 0.2, 6)),
+    (("Brightness", 0.9, 6), ("Color", 0.2, 8)),
+    (("Solarize", 0.5, 2), ("Invert", 0.0, 0)),
+    (("Equalize", 0.2, 0), ("AutoContrast", 0.6, 0)),
+    (("Equalize", 0.2, 0), ("Equalize", 0.6, 0)),
+    (("Color", 0.9, 9), ("Equalize", 0.6, 0)),
+    (("AutoContrast", 0.8, 0), ("Solarize", 0.2, 8)),
+    (("Brightness", 0.1, 3), ("Color", 0.7, 0)),
+    (("Solarize", 0.4, 5), ("AutoContrast", 0.9, 0)),
+    (("TranslateY", 0.9, 9), ("TranslateY", 0.7, 9)),
+    (("AutoContrast", 0.9, 0), ("Solarize", 0.8, 3)),
+    (("Equalize", 0.8, 0), ("Invert", 0.1, 0)),
+    (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0)),
+)
+
+
+class AutoAugment:
+    """AutoAugment (arXiv 1805.09501) with the policy learned on CIFAR-10, as `torchvision.transforms.AutoAugment`."""
+
+    num_bins = 10
+
+    def draw(self, key: jax.Array) -> Choice:
+        """Draws what one image gets: one of the policy's pairs, each operation of it with its probability."""
+        pair_key, happens_key, sign_key = jax.random.split(key, 3)
+        pair = jax.random.randint(pair_key, (), 0, len(CIFAR10_POLICY))
+        names, probabilities, bins = (np.array(column) for column in np.moveaxis(np.array(CIFAR10_POLICY), -1, 0))
+        operations = jnp.asarray(np.vectorize(INDEX.get)(names))[pair]
+        happens = jax.random.uniform(happens_key, (2,)) <= jnp.asarray(probabilities.astype(np.float32))[pair]
+        negative = jax.random.bernoulli(sign_key, 0.5, (2,))
+        return jnp.where(happens, operations, INDEX["Identity"]), jnp.asarray(bins.astype(np.int32))[pair], negative
+
+    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
+        """Changes an image (height, width, channels) uint8."""
+        return _apply_all(self.draw(key), image, self.num_bins)
+
+
+def _apply_all(choice: Choice, image: jax.Array, num_bins: int) -> jax.Array:
+    magnitudes = Magnitudes(*image.shape[:2], num_bins)
+    for operation, bin_, negative in zip(*choice, strict=True):
+        image = apply(image, operation, bin_, negative, magnitudes)
+    return image

@@ -1,0 +1,124 @@
+"""Moves pixels: warps, crops, flips and resizing. Images are (height, width, channels); batch with `jax.vmap`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
+
+
+def fixed_point(matrix: np.ndarray) -> np.ndarray:
+    """Turns affine matrices (..., 6), as `PIL.Image.transform` takes them, into the int32 coefficients of `warp`."""
+    a, b, c, d, e, f = np.moveaxis(np.asarray(matrix, np.float64), -1, 0)
+    centred = np.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2], -1)  # a pixel is sampled at its centre
+    return np.floor(centred * ONE + 0.5).astype(np.int32)
+
+
+def warp(image: jax.Array, coefficients: jax.Array) -> jax.Array:
+    """Affine transform, nearest neighbour, black where the source lies outside.
+
+    Pixel (x, y) is taken from (a x + b y + c, d x + e y + f), in Pillow's integer arithmetic, so it is bit for bit
+    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather of the image.
+
+    Args:
+      image: (height, width, channels), any type.
+      coefficients: (6,) int32, from `fixed_point`.
+    """
+    height, width, channels = image.shape
+    a, b, c, d, e, f = coefficients
+    x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
+    from_x, from_y = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
+    inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
+    source = jnp.where(inside, from_y * width + from_x, 0).ravel()
+    moved = jnp.take(image.reshape(-1, channels), source, axis=0, mode="clip").reshape(image.shape)
+    return jnp.where(inside[..., None], moved, jnp.zeros_like(moved))
+
+
+def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
+    """Pads with black on all sides and crops the old size at a random place (torchvision `RandomCrop(padding=...)`).
+
+    Args:
+      padding: in pixels; the crop is shifted by -padding to padding along each axis, all equally likely.
+    """
+    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+
+
+def flip(image: jax.Array, flipped: jax.Array) -> jax.Array:
+    """Mirrors left and right where `flipped`, a bool, says so."""
+    return jnp.where(flipped, image[:, ::-1], image)
+
+
+def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]):
+    """Draws the box of an Inception crop (torchvision `RandomResizedCrop.get_params`).
+
+    Its share of the image's area is uniform in `area`, its width over its height log-uniform in `aspect`. Of ten draws
+    the first that fits into the image is taken; if none does, the largest central box within `aspect`.
+
+    Returns:
+      (top, left, height, width), int32, in pixels.
+    """
+    area_key, aspect_key, place_key = jax.random.split(key, 3)
+    target = height * width * jax.random.uniform(area_key, (10,), minval=area[0], maxval=area[1])
+    ratio = log_uniform(aspect_key, (10,), aspect)
+    heights = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
+    widths = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
+    fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
+    first = jnp.argmax(fits)
+    box_height, box_width = heights[first], widths[first]
+    top, left = random_place(place_key, height - box_height + 1, width - box_width + 1)
+    ratio = min(max(width / height, aspect[0]), aspect[1])
+    central = (height, round(height * ratio)) if width / height > ratio else (round(width / ratio), width)
+    fallback = ((height - central[0]) // 2, (width - central[1]) // 2, *central)
+    return tuple(
+        jnp.where(fits.any(), *pair) for pair in zip((top, left, box_height, box_width), fallback, strict=True)
+    )
+
+
+def log_uniform(key: jax.Array, shape: tuple[int, ...], bounds: tuple[float, float]) -> jax.Array:
+    """Draws numbers whose logarithm is uniform between the logarithms of the bounds."""
+    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(bounds[0]), maxval=np.log(bounds[1])))
+
+
+def random_place(key: jax.Array, rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Draws a row below `rows` and a column below `columns`, int32; bounds below 1 count as 1."""
+    bounds = jnp.maximum(jnp.stack([jnp.asarray(rows), jnp.asarray(columns)]), 1)
+    return tuple(jax.random.randint(key, (2,), 0, bounds))
+
+
+def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, int]) -> jax.Array:
+    """Scales a box of an image to a size, bilinear and antialiased (`PIL.Image.resize(size, BILINEAR, box)`).
+
+    Pixels outside the box count for nothing. Costs two products with (new size, old size) matrices.
+
+    Args:
+      box: (top, left, height, width) in pixels, numbers or traced scalars.
+      size: (height, width) of the result.
+
+    Returns:
+      (*size, channels) float32, in the grey levels of the image.
+    """
+    top, left, height, width = box
+    rows = _resampling(image.shape[0], size[0], top, height)
+    columns = _resampling(image.shape[1], size[1], left, width)
+    # The default precision of a TPU would round grey levels to 8 bits of mantissa.
+    product = {"precision": jax.lax.Precision.HIGHEST}
+    return jnp.einsum("yh,hwc,xw->yxc", rows, image.astype(jnp.float32), columns, **product)
+
+
+def _resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.Array:
+    """Rows of triangle weights over the old pixels, (new, old): one row a new pixel, each adding up to 1."""
+    scale = jnp.asarray(length, jnp.float32) / new
+    centres = start + (jnp.arange(new) + 0.5) * scale
+    pixels = jnp.arange(old) + 0.5
+    weights = jnp.maximum(1.0 - jnp.abs(pixels[None, :] - centres[:, None]) / jnp.maximum(scale, 1.0), 0.0)
+    weights = jnp.where(((pixels > start) & (pixels < start + length))[None, :], weights, 0.0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def central_box(height: int, width: int, size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
+    """The largest central box shaped like `size`, shrunk to `fraction` of its sides: (top, left, height, width)."""
+    scale = fraction * min(height / size[0], width / size[1])
+    box = round(size[0] * scale), round(size[1] * scale)
+    return (height - box[0]) // 2, (width - box[1]) // 2, *box

@@ -1,0 +1,78 @@
+"""Mixup and CutMix, as in torchvision: each example is mixed with its predecessor in the global batch.
+
+The weight, and CutMix's box, are drawn once a batch.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mixer_jax.augment.erasing import inside
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+    """Mixup (arXiv 1710.09412), CutMix (arXiv 1905.04899), or for every batch one of the two, equally likely.
+
+    Attributes:
+      mixup_alpha: Mixup's weight is drawn from Beta(alpha, alpha); 0: no Mixup.
+      cutmix_alpha: the area that CutMix keeps is drawn from Beta(alpha, alpha); 0: no CutMix.
+      probability: that a batch is mixed at all.
+    """
+
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    probability: float = 1.0
+
+    def draw(self, key: jax.Array, height: int, width: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+        """Draws what a batch gets.
+
+        Returns:
+          The weight that examples keep where the box is not, float32; and the box (top, left, height, width) in pixels,
+          int32, that is filled from the predecessor. Mixup has an empty box, CutMix a weight of 1.
+        """
+        happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
+        happens = jax.random.bernoulli(happens_key, self.probability)
+        share = 0.5 if self.mixup_alpha and self.cutmix_alpha else float(bool(self.cutmix_alpha))
+        cut = jax.random.bernoulli(which_key, share)
+        weight, box = jnp.ones(()), (jnp.zeros((), jnp.int32),) * 4
+        if self.mixup_alpha:
+            weight = jnp.where(happens & ~cut, jax.random.beta(mixup_key, self.mixup_alpha, self.mixup_alpha), 1.0)
+        if self.cutmix_alpha:
+            drawn = _cutmix_box(cutmix_key, self.cutmix_alpha, height, width)
+            box = tuple(jnp.where(happens & cut, side, 0) for side in drawn)
+        return weight, box
+
+    def __call__(
+        self, key: jax.Array, images: jax.Array, targets: jax.Array, other_images: jax.Array, other_targets: jax.Array
+    ) -> tuple[Any, Any]:
+        """Mixes a batch with another one.
+
+        Args:
+          key: the same on every device.
+          images: (batch, height, width, channels) float.
+          targets: (batch, num_classes), probabilities.
+          other_images, other_targets: alike, the examples to mix with.
+
+        Returns:
+          Images and targets; the targets of an example still add up to what they added up to.
+        """
+        height, width = images.shape[1:3]
+        weight, box = self.draw(key, height, width)
+        mixed = weight * images + (1 - weight) * other_images
+        mixed = jnp.where(inside(box, height, width)[None], other_images, mixed)
+        kept = weight * (1 - box[2] * box[3] / (height * width))
+        return mixed, kept * targets + (1 - kept) * other_targets
+
+
+def _cutmix_box(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, ...]:
+    """A box of the image's shape about a uniform centre, cut off at the edges (torchvision v2 `CutMix.make_params`)."""
+    keep_key, place_key = jax.random.split(key)
+    half = 0.5 * jnp.sqrt(1 - jax.random.beta(keep_key, alpha, alpha))
+    y, x = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]))
+    half_height, half_width = (half * height).astype(jnp.int32), (half * width).astype(jnp.int32)
+    top, left = jnp.maximum(y - half_height, 0), jnp.maximum(x - half_width, 0)
+    bottom, right = jnp.minimum(y + half_height, height), jnp.minimum(x + half_width, width)
+    return top, left, bottom - top, right - left

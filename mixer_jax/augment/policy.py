@@ -1,0 +1,148 @@
+"""The augmentation policy of a config: what becomes of images and labels between the feed and the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from mixer_jax.augment.automatic import AutoAugment, RandAugment
+from mixer_jax.augment.erasing import FILLS, RandomErasing
+from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resized_crop
+from mixer_jax.augment.mixing import Mixing
+from mixer_jax.errors import UserError, one_of
+
+CHOICES = {
+    "crop": ("none", "pad", "inception"),
+    "flip": ("none", "random", "alternating"),
+    "automatic": ("none", "randaugment", "autoaugment_cifar10"),
+}
+# Streams of a run's randomness; initialisation is 0, dropout 1.
+EXAMPLES, BATCHES, FLIPS = 2, 3, 4
+
+Batch = dict[str, jax.Array]
+
+
+class Augment:
+    """Crop, flip, RandAugment, normalisation, erasing and mixing, in this order, inside the compiled step.
+
+    What an example gets depends on (seed, step, position in the global batch) alone; with the alternating flip also on
+    which example it is and on the epoch.
+
+    Attributes:
+      input_shape: (height, width, channels) of what the model sees.
+      num_classes: width of the targets.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        *,
+        image_shape: tuple[int, int, int],
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        num_classes: int,
+        seed: int,
+    ):
+        """Takes the `augment` block, the shape of the feed's images, and the mean and standard deviation of their
+        pixels as fractions of 255.
+
+        Raises:
+          UserError: if the policy does not fit itself or the images.
+        """
+        for key, valid in CHOICES.items():
+            if config[key] not in valid:
+                raise one_of(f"config.augment.{key}", config[key], valid)
+        if config.erasing.fill not in FILLS:
+            raise one_of("config.augment.erasing.fill", config.erasing.fill, FILLS)
+        height, width, channels = image_shape
+        size = tuple(config.input_size) or (height, width)
+        size = size * 2 if len(size) == 1 else size
+        if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
+            raise UserError(
+                f"config.augment.input_size={config.input_size}: give HEIGHT,WIDTH in pixels, or one number"
+            )
+        if config.automatic != "none" and channels not in (1, 3):
+            raise UserError(
+                f"config.augment.automatic={config.automatic} wants 1 or 3 channels, the images have {channels}"
+            )
+        self.input_shape = (*size, channels)
+        self.num_classes = num_classes
+        self._seed = seed
+        self._mean, self._std = (jnp.array(x, jnp.float32).reshape(1, 1, -1) for x in (mean, std))
+        self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
+        self._flip = config.flip
+        self._automatic = {
+            "none": None,
+            "randaugment": RandAugment(**config.rand_augment),
+            "autoaugment_cifar10": AutoAugment(),
+        }[config.automatic]
+        self._box = central_box(height, width, size, config.eval_crop)
+        self._erasing = RandomErasing(**config.erasing) if config.erasing.probability else None
+        mixes = config.mixing.probability and (config.mixing.mixup_alpha or config.mixing.cutmix_alpha)
+        self._mixing = Mixing(**config.mixing) if mixes else None
+
+    def train(
+        self, step: jax.Array, batch: Batch, positions: jax.Array, predecessors: Callable[[Any], Any]
+    ) -> tuple[jax.Array, jax.Array]:
+        """Makes a device's share of a batch ready for the model.
+
+        Args:
+          step: of the training.
+          batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), and of each example its number in
+            the training set, `indices` (batch,), and the epoch that shows it, `epochs` (batch,).
+          positions: (batch,) int, of each example in the global batch.
+          predecessors: from arrays (batch, ...) to those of each example's predecessor in the global batch.
+
+        Returns:
+          Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.
+        """
+        key = jax.random.fold_in(self._key(EXAMPLES), step)
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+        images = jax.vmap(self._example)(keys, batch["images"], batch["indices"], batch["epochs"])
+        targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
+        if self._mixing:
+            key = jax.random.fold_in(self._key(BATCHES), step)
+            images, targets = self._mixing(key, images, targets, *predecessors((images, targets)))
+        return images, targets
+
+    def evaluate(self, images: jax.Array) -> jax.Array:
+        """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
+        return jax.vmap(lambda image: self._normalize(self._fit(image, self._box)))(images)
+
+    def _example(self, key: jax.Array, image: jax.Array, index: jax.Array, epoch: jax.Array) -> jax.Array:
+        crop_key, flip_key, automatic_key, erasing_key = jax.random.split(key, 4)
+        box = self._box
+        if self._crop == "pad":
+            image = pad_and_crop(crop_key, image, self._padding)
+        elif self._crop == "inception":
+            box = crop_box(crop_key, *image.shape[:2], self._inception.area, self._inception.aspect)
+        image = self._fit(image, box)
+        if self._flip == "random":
+            image = flip(image, jax.random.bernoulli(flip_key))
+        elif self._flip == "alternating":  # cifar10-airbench: half of them first, and then at every epoch the others
+            first = jax.random.bernoulli(jax.random.fold_in(self._key(FLIPS), index))
+            image = flip(image, first ^ (epoch % 2 == 1))
+        if self._automatic:
+            image = self._automatic(automatic_key, image)
+        image = self._normalize(image)
+        return self._erasing(erasing_key, image) if self._erasing else image
+
+    def _fit(self, image: jax.Array, box: tuple[Any, ...]) -> jax.Array:
+        if box == (0, 0, *self.input_shape[:2]) and image.shape == self.input_shape:
+            return image
+        return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
+
+    def _normalize(self, image: jax.Array) -> jax.Array:
+        """Maps grey levels to float32, the mean taken off and divided by the standard deviation."""
+        return (image.astype(jnp.float32) / 255.0 - self._mean) / self._std
+
+    def denormalize(self, images: jax.Array) -> jax.Array:
+        """Takes images (..., height, width, channels) of the model back to grey levels, uint8."""
+        shape = (1,) * (images.ndim - 1) + (-1,)
+        levels = 255.0 * (images * self._std.reshape(shape) + self._mean.reshape(shape))
+        return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)
+
+    def _key(self, stream: int) -> jax.Array:
+        return jax.random.fold_in(jax.random.key(self._seed), stream)

@@ -1,0 +1,161 @@
+"""The two feeds: how the plan's batches get to the devices. Both bring the same ones, bit for bit.
+
+A feed gives chunks: arrays (devices, steps, batch / devices, ...) of which each device gets its own in a dispatch of so
+many steps. `take` makes a batch of it inside the compiled step.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from mixer_jax.data.dataset import Split, StreamedSplit
+from mixer_jax.data.plan import Plan
+
+Arrays = dict[str, Any]
+
+PIECE = 32  # examples a reader decodes at a time: few, so that all readers work on the same batch
+
+
+@dataclasses.dataclass(frozen=True)
+class Share:
+    """What part of each global batch is this process's: all processes have equal parts, in their order.
+
+    Attributes:
+      num_devices: this process's.
+      process, num_processes: which it is of how many.
+    """
+
+    num_devices: int
+    process: int = 0
+    num_processes: int = 1
+
+    def of(self, batches: Arrays) -> Arrays:
+        """Takes this process's part of arrays (steps, batch, ...)."""
+        return {key: np.split(x, self.num_processes, axis=1)[self.process] for key, x in batches.items()}
+
+    def over_devices(self, batches: Arrays, length: int) -> Arrays:
+        """Lays arrays (steps, part, ...) out as (devices, length, part / devices, ...), the first device first.
+
+        Missing steps are filled up with zeros, not to be looked at.
+        """
+
+        def lay_out(x: np.ndarray) -> np.ndarray:
+            filled = np.zeros((length, *x.shape[1:]), x.dtype)
+            filled[: len(x)] = x
+            return np.ascontiguousarray(filled.reshape(length, self.num_devices, -1, *x.shape[2:]).swapaxes(0, 1))
+
+        return {key: lay_out(x) for key, x in batches.items()}
+
+
+class ResidentFeed:
+    """The whole split lies in the memory of every device; chunks are no more than indices into it.
+
+    Attributes:
+      max_steps: the most steps a chunk has.
+      resident: what every device has to hold, `images` and `labels`.
+    """
+
+    max_steps = 256
+
+    def __init__(self, split: Split, plan: Plan, share: Share):
+        self.resident: Arrays = {"images": split.images, "labels": split.labels}
+        self._plan, self._share = plan, share
+
+    def chunk(self, step: int, num_steps: int) -> Arrays:
+        """`num_steps` batches from `step` on, filled up to `max_steps`."""
+        return self._share.over_devices(self._share.of(self._plan.batches(step, num_steps)), self.max_steps)
+
+
+class StreamingFeed:
+    """Images are decoded by parallel threads while the devices compute, and sent ahead to them.
+
+    Memory stays flat: about four batches wait on the host and two on the devices.
+
+    Attributes:
+      max_steps: the most steps a chunk has.
+      resident: what every device has to hold: nothing.
+    """
+
+    max_steps = 1
+
+    def __init__(
+        self, split: StreamedSplit, plan: Plan, share: Share, sharding: jax.sharding.Sharding, reader_threads: int
+    ):
+        """Takes the sharding of a chunk, whose leading axis is the devices'."""
+        self.resident: Arrays = {}
+        self._pieces = _Pieces(split, plan, share)
+        self._share, self._sharding, self._threads = share, sharding, reader_threads
+        self._next, self._chunks = -1, iter(())
+
+    def chunk(self, step: int, num_steps: int) -> Arrays:
+        """The batch of `step`, or for no step at all one that is not to be looked at.
+
+        Fastest when steps are asked for one after the other.
+        """
+        if num_steps == 0:
+            return jax.device_put(self._share.over_devices(self._pieces.nothing(), 1), self._sharding)
+        if step != self._next:
+            self._chunks = self._read(step)
+        self._next = step + 1
+        return next(self._chunks)
+
+    def _read(self, step: int) -> Iterator[Arrays]:
+        if not flags.FLAGS.is_parsed():
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which this command line is not for
+        per_step = self._pieces.per_step
+        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=max(2 * per_step, self._threads))
+        chunks = (
+            grain.MapDataset.source(self._pieces)[step * per_step :]
+            .to_iter_dataset(options)
+            .batch(per_step, batch_fn=_concatenate)
+            .map(lambda batch: self._share.over_devices(batch, 1))
+        )
+        return iter(grain.experimental.device_put(chunks, self._sharding, cpu_buffer_size=2, device_buffer_size=2))
+
+
+class _Pieces:
+    """Batches cut into pieces that are read independently, in the way of a Grain data source."""
+
+    def __init__(self, split: StreamedSplit, plan: Plan, share: Share):
+        self._split, self._plan, self._share = split, plan, share
+        self.part = plan.batch_size // share.num_processes
+        self.per_step = -(-self.part // PIECE)
+
+    def __len__(self) -> int:
+        return self._plan.num_steps * self.per_step
+
+    def nothing(self) -> Arrays:
+        """No step of a batch: the right shapes and types, and a length of 0."""
+        batch = self._share.of(self._plan.batches(0, 0))
+        images = np.empty((0, self.part, *self._split.image_shape), np.uint8)
+        return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}
+
+    def __getitem__(self, number: int) -> Arrays:
+        """One piece: `images` and `labels` beside what the plan says, each (1, up to PIECE, ...)."""
+        step, piece = divmod(number, self.per_step)
+        batch = self._share.of(self._plan.batches(step, 1))
+        batch = {key: x[:, piece * PIECE : (piece + 1) * PIECE] for key, x in batch.items()}
+        images, labels = self._split.read(batch["indices"][0])
+        return batch | {"images": images[None], "labels": labels[None]}
+
+
+def _concatenate(pieces: list[Arrays]) -> Arrays:
+    return {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in pieces[0]}
+
+
+def take(resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
+    """Makes the batch of one of a chunk's steps, inside the compiled step.
+
+    Returns:
+      What the plan says of the batch, and `images` (batch, height, width, channels) uint8 and `labels` (batch,), which
+      for an index of -1 are those of some example, to be masked.
+    """
+    batch = {key: x[step] for key, x in chunk.items()}
+    indices = jnp.maximum(batch["indices"], 0)
+    return batch | {key: jnp.take(x, indices, axis=0) for key, x in resident.items()}

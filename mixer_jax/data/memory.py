@@ -1,0 +1,29 @@
+"""How much memory a set may take before it is streamed."""
+
+import os
+
+import jax
+
+from mixer_jax.data.sources import Source
+
+GIB = 2**30
+
+
+def budget(gib: float | None) -> float:
+    """Returns the bytes that a whole set may take on a device: `gib`, or by default what is measured.
+
+    That is a quarter of the memory of the device or of the host, whichever has less: the set is decoded on the host
+    first. CPU devices share the host's memory, and each of them holds the set.
+    """
+    if gib is not None:
+        return gib * GIB
+    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    device, *others = jax.local_devices()
+    if device.platform == "cpu":
+        return host / 4 / (1 + len(others))
+    return min(host, (device.memory_stats() or {}).get("bytes_limit", host)) / 4
+
+
+def decoded_size(source: Source) -> float:
+    """The bytes of a source's decoded images, if all are like its first."""
+    return len(source) * source.__getitems__([0])[0][0].nbytes if len(source) else 0

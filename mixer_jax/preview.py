@@ -1,0 +1,147 @@
+"""Shows what a config's augmentation does: python -m mixer_jax.preview --config configs/cifar10.py [--output FILE.png]
+
+The picture has a row for each operation of RandAugment or AutoAugment over its magnitudes, a row for each of the other
+steps of the policy, and batches as the model gets them, with their labels.
+"""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mixer_jax import cli, data
+from mixer_jax.augment import OPERATIONS, Augment, Magnitudes, apply
+from mixer_jax.augment.operations import SIGNED, WITH_MAGNITUDE
+from mixer_jax.errors import UserError
+from mixer_jax.reporting import Row, plot_rows
+
+COLUMNS = 9
+BATCH_ROWS = 4
+# The steps of a policy but for the operations: what turns each off, and what makes each happen for sure.
+OFF = {"crop": "none", "flip": "none", "erasing": {"probability": 0.0}, "mixing": {"probability": 0.0}}
+SURE = {"erasing": {"probability": 1.0}, "mixing": {"probability": 1.0}}
+SIGNATURE = "mixer_jax.preview"  # in the files it writes, so that it overwrites no others
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and draws; returns the exit code."""
+    values, config, name = cli.parse(argv, _define_flags, __doc__)
+    path = Path(values.output or f"previews/{name}.png")
+    _check_writable(path)
+    config.dataset.memory_budget_gib = 0.0  # streamed: a few images are all it takes
+    dataset = data.load(config.dataset)
+    rows = [*_operations(config, dataset), *_steps(config, dataset), *_batches(config, dataset)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}", SIGNATURE)
+    print(f"wrote {path}")
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("output", None, "PNG to write; by default previews/<config>.png", flag_values=values)
+
+
+def _check_writable(path: Path) -> None:
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--output={path}: a preview is a PNG, name it so")
+    if path.exists():
+        try:
+            with Image.open(path) as image:
+                ours = image.info.get("Software") == SIGNATURE
+        except OSError:
+            ours = False
+        if not ours:
+            raise UserError(f"--output={path} is there already and no preview: choose another name")
+
+
+def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """The config's policy with some of its fields changed, compiled: what training makes of a batch, as grey levels."""
+    block = config.augment.copy_and_resolve_references()
+    block.update(changes)
+    augment = Augment(
+        block,
+        image_shape=dataset.image_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=dataset.num_classes,
+        seed=config.seed,
+    )
+
+    @jax.jit
+    def draw(step, batch, positions):
+        images, targets = augment.train(step, batch, positions, _predecessors)
+        return augment.denormalize(images), targets
+
+    return lambda *arguments: jax.device_get(draw(*arguments))
+
+
+def _predecessors(tree):
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
+
+
+def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+    """A row an operation, the same image at magnitudes from the largest negative to the largest positive."""
+    if config.augment.automatic == "none":
+        return
+    image = dataset.train.read([0])[0][0]
+    num_bins = 31 if config.augment.automatic == "randaugment" else 10
+    magnitudes = Magnitudes(*image.shape[:2], num_bins)
+    signed_bins = np.round(np.linspace(1 - num_bins, num_bins - 1, COLUMNS)).astype(int)
+    compiled = jax.jit(
+        lambda operation, bin_, negative: apply(jnp.asarray(image), operation, bin_, negative, magnitudes)
+    )
+    last = OPERATIONS.index("Invert") if config.augment.automatic == "randaugment" else len(OPERATIONS)
+    for number, name in enumerate(OPERATIONS[:last]):
+        bins = signed_bins if name in SIGNED else signed_bins[signed_bins >= 0] if name in WITH_MAGNITUDE else [0]
+        images = [np.asarray(compiled(number, abs(b), b < 0)) for b in bins]
+        values = [magnitudes.value(name, abs(b), -1 if b < 0 else 1) for b in bins]
+        captions = [f"{b}: {value:.3g}" for b, value in zip(bins, values, strict=True)]
+        yield Row(name, images, captions if name in WITH_MAGNITUDE else [""])
+
+
+def _steps(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+    """A row for each other step of the policy, alone: an image as it is, and what is drawn for it."""
+    images, labels = dataset.train.read([0, 1])
+    batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
+    nothing = OFF | {"automatic": "none"}
+    plain, _ = _policy(config, dataset, **nothing)(0, batch, np.arange(2))
+    for name in OFF:
+        if config.augment[name] == "none" or (name in SURE and not _happens(config.augment[name])):
+            continue
+        draw = _policy(config, dataset, **nothing | {name: SURE.get(name, config.augment[name])})
+        drawn = [draw(step, batch | {"epochs": batch["epochs"] + step}, np.arange(2)) for step in range(COLUMNS - 1)]
+        captions = [_caption(dataset, targets[0]) if name == "mixing" else "" for _, targets in drawn]
+        yield Row(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
+
+
+def _happens(block: ConfigDict) -> bool:
+    return bool(block.probability and (block.get("mixup_alpha", 1) or block.get("cutmix_alpha", 1)))
+
+
+def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+    """The first images of the first batches of training."""
+    draw, plan = _policy(config, dataset), data.BatchPlan(len(dataset.train), config.batch_size, config.seed)
+    # An example is mixed with its predecessor, and the first with the last.
+    shown = np.r_[-1, np.arange(min(COLUMNS, config.batch_size))] % config.batch_size
+    for step in range(BATCH_ROWS):
+        batch = {key: x[0, shown] for key, x in plan.batches(step, 1).items()}
+        images, labels = dataset.train.read(batch["indices"])
+        images, targets = draw(step, batch | {"images": images, "labels": labels}, shown)
+        yield Row(f"batch {step + 1}", list(images)[1:], [_caption(dataset, target) for target in targets[1:]])
+
+
+def _caption(dataset: data.Dataset, target: np.ndarray) -> str:
+    """The classes of an example, the greater share first."""
+    first, second = np.argsort(-target)[:2]
+    if target[second] < 0.005:
+        return dataset.label_names[first]
+    return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in (first, second))
+
+
+if __name__ == "__main__":
+    cli.run(main)
