@@ -1,6 +1,6 @@
 """Which operations an image gets: RandAugment and AutoAugment, as in torchvision.
 
-Both draw (operations, bins, negative), each (n,), for `operations.apply`.
+Both draw (operations, bins, negative), each (n,), for `operations.transform`.
 """
 
 import dataclasses
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixer_jax.augment.operations import INDEX, Magnitudes, apply
+from mixer_jax.augment.color import pack, unpack_image
+from mixer_jax.augment.operations import INDEX, Magnitudes, transform
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -91,6 +92,10 @@ class AutoAugment:
 
 def _apply_all(choice: Choice, image: jax.Array, num_bins: int) -> jax.Array:
     magnitudes = Magnitudes(*image.shape[:2], num_bins)
-    for operation, bin_, negative in zip(*choice, strict=True):
-        image = apply(image, operation, bin_, negative, magnitudes)
-    return image
+
+    def one(pixels, drawn):
+        return transform(pixels, *drawn, magnitudes, image.shape[-1]), None
+
+    # A loop, though a short one: XLA writes down what it carries, and does not compute pixels anew for each use.
+    pixels, _ = jax.lax.scan(one, pack(image), choice)
+    return unpack_image(pixels, image.shape)

@@ -1,6 +1,7 @@
-"""Changes pixels in place: lookup tables of 256 grey levels and blends, in Pillow's arithmetic.
+"""Changes grey levels: histograms, lookup tables and blends, in Pillow's arithmetic.
 
-Images are (height, width, channels) uint8 with 1 or 3 channels; tables are (256, channels) uint8.
+An image is worked on as planes, (channels, pixels) int32 grey levels in rows, with 1 or 3 channels; tables are
+(channels, 256) int32. Integer divisions are done in floating point and corrected, which vectorises and is exact.
 """
 
 import functools
@@ -10,85 +11,127 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LEVELS = np.arange(256, dtype=np.int32)
+LEVELS = np.arange(256, dtype=np.int32)[None, :]
+BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum of what is before each entry
 
 
-def look_up(image: jax.Array, table: jax.Array) -> jax.Array:
+def pack(image: jax.Array) -> jax.Array:
+    """Packs (height, width, channels) uint8 into (pixels,) int32, eight bits a channel: moved about in one piece."""
+    return pack_planes(jnp.moveaxis(image.astype(jnp.int32), -1, 0).reshape(image.shape[-1], -1))
+
+
+def pack_planes(planes: jax.Array) -> jax.Array:
+    """Packs planes (channels, pixels) into (pixels,) int32."""
+    return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
+
+
+def unpack(pixels: jax.Array, channels: int) -> jax.Array:
+    """The planes of packed pixels, (channels, pixels) int32."""
+    shifts = 8 * np.arange(channels, dtype=np.int32)
+    return (pixels[None, :] >> shifts[:, None]) & 255
+
+
+def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Undoes `pack`: (height, width, channels) uint8."""
+    return unpack(pixels, shape[-1]).T.reshape(shape).astype(jnp.uint8)
+
+
+def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:
     """Replaces each grey level by what the table of its channel has for it."""
-    channels = image.shape[-1]
-    entries = image.astype(jnp.int32) * channels + jnp.arange(channels)[None, None, :]
-    return jnp.take(table.ravel(), entries, mode="clip")
+    entries = planes + 256 * jnp.arange(len(planes))[:, None]
+    return table.ravel().at[entries].get(mode="promise_in_bounds")
 
 
-def blend(degenerate: jax.Array, image: jax.Array, factor: jax.Array) -> jax.Array:
-    """Goes from `degenerate` (factor 0) through `image` (1) and beyond, as `PIL.Image.blend`: clipped, rounded down."""
-    degenerate, image = degenerate.astype(jnp.float32), image.astype(jnp.float32)
-    return jnp.clip(degenerate + factor * (image - degenerate), 0.0, 255.0).astype(jnp.uint8)
+def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
+    """Goes from `degenerate` (factor 0) through `levels` (1) and beyond, as `PIL.Image.blend`, rounded down."""
+    degenerate, levels = degenerate.astype(jnp.float32), levels.astype(jnp.float32)
+    return jnp.clip(degenerate + factor * (levels - degenerate), 0.0, 255.0).astype(jnp.int32)
 
 
-def greyscale(image: jax.Array) -> jax.Array:
-    """ITU-R 601-2 luma, (height, width, 1) uint8, as `PIL.Image.convert("L")`."""
-    if image.shape[-1] == 1:
-        return image
-    red, green, blue = jnp.moveaxis(image.astype(jnp.int32), -1, 0)
-    return ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16).astype(jnp.uint8)[..., None]
+def greyscale(planes: jax.Array) -> jax.Array:
+    """ITU-R 601-2 luma, (1, pixels), as `PIL.Image.convert("L")`."""
+    if len(planes) == 1:
+        return planes
+    red, green, blue = planes
+    return ((red * 19595 + green * 38470 + blue * 7471 + 32768) >> 16)[None]
 
 
-def mean_grey(image: jax.Array) -> jax.Array:
+def mean_grey(planes: jax.Array) -> jax.Array:
     """The mean luma, rounded to a grey level: what `PIL.ImageEnhance.Contrast` blends with."""
-    grey = greyscale(image).astype(jnp.int32)
+    grey = greyscale(planes)
     return (2 * grey.sum() + grey.size) // (2 * grey.size)
 
 
-def smooth(image: jax.Array) -> jax.Array:
-    """3x3 mean in which the centre counts five times, the border as it is: `PIL.ImageFilter.SMOOTH`."""
-    pixels = image.astype(jnp.int32)
-    columns = pixels[:, :-2] + pixels[:, 1:-1] + pixels[:, 2:]
-    total = columns[:-2] + columns[1:-1] + columns[2:] + 4 * pixels[1:-1, 1:-1]
-    return image.at[1:-1, 1:-1].set(((2 * total + 13) // 26).astype(jnp.uint8))
+def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
+    """3x3 mean in which the centre counts five times, the border as it is (`PIL.ImageFilter.SMOOTH`); float32."""
+    levels = planes.astype(jnp.float32)
+    # A neighbour is a shift of the rows laid end to end; what that wraps around is border, and not used.
+    padded = jnp.pad(levels, ((0, 0), (width + 1, width + 1)))
+    shifts = [y * width + x for y in range(3) for x in range(3) if (y, x) != (1, 1)]
+    neighbours = sum(padded[:, shift : shift + height * width] for shift in shifts)
+    mean = jnp.floor((neighbours + 5 * levels) * np.float32(1 / 13) + 0.5)
+    inner = np.pad(np.ones((height - 2, width - 2), bool), 1).reshape(1, -1)
+    return jnp.where(inner, mean, levels)
 
 
-def histogram(image: jax.Array) -> jax.Array:
-    """How often each grey level occurs in each channel, (256, channels) int32."""
-    channels = image.shape[-1]
-    entries = image.astype(jnp.int32) * channels + jnp.arange(channels)[None, None, :]
+def histogram(planes: jax.Array) -> jax.Array:
+    """How often each grey level occurs in each channel, (channels, 256) int32."""
+    channels = len(planes)
+    entries = planes + 256 * jnp.arange(channels)[:, None]
     counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
-    return counts.reshape(256, channels)
+    return counts.reshape(channels, 256)
 
 
-def autocontrast_table(image: jax.Array) -> jax.Array:
-    """Stretches each channel from its darkest and brightest level to 0 and 255 (`PIL.ImageOps.autocontrast`)."""
-    low, high = (f(image, axis=(0, 1)).astype(jnp.int32)[None, :] for f in (jnp.min, jnp.max))
-    levels = LEVELS[:, None]
-    span = jnp.maximum(high - low, 1)
-    above = jnp.maximum(levels - low, 0) * 255
-    exact = jnp.minimum(above // span, 255)
-    # Pillow computes in double precision and rounds down: an exact level can come out one too low.
-    rounding, halfway = (jnp.asarray(a) for a in _double_rounding())
-    error = rounding[span[0]].T
-    short = jnp.take_along_axis(error, low, axis=0) - error > halfway[exact]
-    stretched = exact - (short & (above % span == 0))
-    return jnp.where(high > low, stretched, levels).astype(jnp.uint8)
+def autocontrast_table(counts: jax.Array) -> jax.Array:
+    """Stretches each channel from its darkest and brightest level to 0 and 255 (`PIL.ImageOps.autocontrast`).
+
+    Takes the histogram.
+    """
+    low, high = jnp.argmax(counts > 0, axis=1), 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
+    span = jnp.maximum(high - low, 1)[:, None]
+    above = 255 * jnp.maximum(LEVELS - low[:, None], 0)
+    exact = jnp.minimum(_divide(above, span), 255)
+    # Pillow computes in double precision and rounds down: a level that comes out even can end one too low.
+    error = jnp.asarray(_double_rounding())[span[:, 0]]
+    short = jnp.take_along_axis(error, low[:, None], axis=1) - error > _rounded_up(exact)
+    stretched = exact - (short & (exact * span == above))
+    return jnp.where((high > low)[:, None], stretched, LEVELS)
 
 
 @functools.cache
-def _double_rounding() -> tuple[np.ndarray, np.ndarray]:
-    """For spans d and levels i, i times the double 255/d, minus what it should be; and what a level rounds up over.
-
-    With the latter nudged away from its ties, all levels of all pairs of extremes come out as in double precision.
-    """
+def _double_rounding() -> np.ndarray:
+    """(256, 256): for spans d and levels i, i times the double 255/d, minus what it should be."""
     rounding = np.zeros((256, 256), np.float32)
     for d in range(1, 256):
         rounding[d] = [float(Fraction(i * (255.0 / d)) - Fraction(255 * i, d)) for i in range(256)]
-    halfway = 2.0 ** (np.ceil(np.log2(np.maximum(LEVELS, 1))) - 54) * 1.0001
-    return rounding, halfway.astype(np.float32)
+    return rounding
 
 
-def equalize_table(image: jax.Array) -> jax.Array:
-    """Makes the histogram of each channel as even as it gets (`PIL.ImageOps.equalize`)."""
-    counts = histogram(image)
-    brightest = jnp.max(jnp.where(counts > 0, LEVELS[:, None], 0), axis=0, keepdims=True)
-    step = (counts.sum(0, keepdims=True) - jnp.take_along_axis(counts, brightest, axis=0)) // 255
-    below = jnp.cumsum(counts, axis=0) - counts
-    table = jnp.minimum((step // 2 + below) // jnp.maximum(step, 1), 255)
-    return jnp.where(step > 0, table, LEVELS[:, None]).astype(jnp.uint8)
+def _rounded_up(levels: jax.Array) -> jax.Array:
+    """By how much less than a level a double rounds up to it, nudged away from ties; half a unit in the last place."""
+    bits = jax.lax.bitcast_convert_type((2 * levels - 1).astype(jnp.float32), jnp.int32)
+    power = jax.lax.bitcast_convert_type(bits & 0x7F800000, jnp.float32)  # of two, the next from the level on
+    return power * np.float32(1.0001 * 2.0**-54)
+
+
+def equalize_table(counts: jax.Array) -> jax.Array:
+    """Makes the histogram of each channel as even as it gets (`PIL.ImageOps.equalize`). Takes the histogram."""
+    brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1, keepdims=True)
+    step = (counts.sum(1, keepdims=True) - jnp.take_along_axis(counts, brightest, axis=1)) // 255
+    table = jnp.minimum(_divide(step // 2 + _below(counts), jnp.maximum(step, 1)), 255)
+    return jnp.where(step > 0, table, LEVELS)
+
+
+def _below(counts: jax.Array) -> jax.Array:
+    """How many pixels are darker than each level: a cumulative sum in two stages of 16, as products."""
+    exact = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
+    sixteens = counts.reshape(-1, 16, 16).astype(jnp.float32)
+    below = exact(sixteens, BELOW) + exact(sixteens.sum(2), BELOW)[:, :, None]
+    return below.reshape(counts.shape).astype(jnp.int32)
+
+
+def _divide(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
+    """Integer division of what is not negative, rounded down."""
+    quotient = jnp.floor(numerator.astype(jnp.float32) / divisor.astype(jnp.float32)).astype(jnp.int32)
+    remainder = numerator - quotient * divisor
+    return quotient + (remainder >= divisor) - (remainder < 0)

@@ -1,4 +1,4 @@
-"""Moves pixels: warps, crops, flips and resizing. Images are (height, width, channels); batch with `jax.vmap`."""
+"""Moves pixels: warps, crops, flips and resizing."""
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +14,23 @@ def fixed_point(matrix: np.ndarray) -> np.ndarray:
     return np.floor(centred * ONE + 0.5).astype(np.int32)
 
 
-def warp(image: jax.Array, coefficients: jax.Array) -> jax.Array:
-    """Affine transform, nearest neighbour, black where the source lies outside.
+def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
+    """Affine transform, nearest neighbour, 0 where the source lies outside.
 
     Pixel (x, y) is taken from (a x + b y + c, d x + e y + f), in Pillow's integer arithmetic, so it is bit for bit
-    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather of the image.
+    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather.
 
     Args:
-      image: (height, width, channels), any type.
+      pixels: (height * width,), in rows.
       coefficients: (6,) int32, from `fixed_point`.
+      height, width: of the image.
     """
-    height, width, channels = image.shape
     a, b, c, d, e, f = coefficients
     x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
     from_x, from_y = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
-    source = jnp.where(inside, from_y * width + from_x, 0).ravel()
-    moved = jnp.take(image.reshape(-1, channels), source, axis=0, mode="clip").reshape(image.shape)
-    return jnp.where(inside[..., None], moved, jnp.zeros_like(moved))
+    source = jnp.where(inside, from_y * width + from_x, height * width).ravel()
+    return jnp.append(pixels, jnp.zeros(1, pixels.dtype)).at[source].get(mode="promise_in_bounds")
 
 
 def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:

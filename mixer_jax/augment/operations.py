@@ -96,39 +96,55 @@ def apply(
     Equals torchvision's functions on PIL images with nearest-neighbour interpolation and black fill.
 
     Args:
-      image: (height, width, channels) uint8.
+      image: (height, width, channels) uint8, 1 or 3 channels.
       operation: an index into OPERATIONS.
       bin_: of the magnitude.
       negative: bool, the sign of the magnitude; unsigned operations ignore it.
       magnitudes: for images of this size.
+
+    Returns:
+      The changed image, uint8.
     """
+    pixels = transform(color.pack(image), operation, bin_, negative, magnitudes, image.shape[-1])
+    return color.unpack_image(pixels, image.shape)
+
+
+def transform(
+    pixels: jax.Array,
+    operation: jax.Array,
+    bin_: jax.Array,
+    negative: jax.Array,
+    magnitudes: Magnitudes,
+    channels: int,
+) -> jax.Array:
+    """As `apply`, on packed pixels; for one operation after the other."""
     tables = {name: jnp.asarray(table) for name, table in magnitudes.tables.items()}
-    sign = jnp.asarray(negative, jnp.int32)
-    image = warp(image, tables["warp"][operation, bin_, sign])
+    height, width, sign = magnitudes.height, magnitudes.width, jnp.asarray(negative, jnp.int32)
     factor = tables["factor"][operation, bin_, sign]
-    image = color.look_up(image, _table(image, operation, factor, tables["keep"][bin_], tables["threshold"][bin_]))
+    planes = color.unpack(warp(pixels, tables["warp"][operation, bin_, sign], height, width), channels)
+    table = _table(planes, operation, factor, tables["keep"][bin_], tables["threshold"][bin_])
+    planes = color.look_up(planes, table)
     is_color, is_sharpness = operation == INDEX["Color"], operation == INDEX["Sharpness"]
-    grey = jnp.broadcast_to(color.greyscale(image), image.shape)
-    blended = color.blend(jnp.where(is_color, grey, color.smooth(image)), image, factor)
-    return jnp.where(is_color | is_sharpness, blended, image)
+    grey = jnp.broadcast_to(color.greyscale(planes).astype(jnp.float32), planes.shape)
+    degenerate = jnp.where(is_color, grey, color.smooth(planes, height, width))
+    return color.pack_planes(color.blend(degenerate, planes, jnp.where(is_color | is_sharpness, factor, 1.0)))
 
 
 def _table(
-    image: jax.Array, operation: jax.Array, factor: jax.Array, keep: jax.Array, threshold: jax.Array
+    planes: jax.Array, operation: jax.Array, factor: jax.Array, keep: jax.Array, threshold: jax.Array
 ) -> jax.Array:
-    """The lookup table of an operation, (256, channels) uint8; for those that have none, the one that does nothing."""
-    levels = jnp.broadcast_to(color.LEVELS[:, None], (256, image.shape[-1]))
-    ramp = levels.astype(jnp.uint8)
-    grey = color.mean_grey(image)
-    tables = {
-        "Brightness": color.blend(jnp.zeros_like(levels), levels, factor),
-        "Contrast": color.blend(jnp.broadcast_to(grey, levels.shape), levels, factor),
-        "Posterize": (levels & keep).astype(jnp.uint8),
-        "Solarize": jnp.where(levels < threshold, ramp, 255 - ramp),
-        "AutoContrast": color.autocontrast_table(image),
-        "Equalize": color.equalize_table(image),
-        "Invert": 255 - ramp,
-    }
-    return functools.reduce(
-        lambda chosen, name: jnp.where(operation == INDEX[name], tables[name], chosen), tables, ramp
+    """The lookup table of an operation, (channels, 256) int32; for those that have none, one that does nothing."""
+    levels = jnp.broadcast_to(color.LEVELS, (len(planes), 256))
+    brightness, contrast, posterize, solarize, autocontrast, equalize, invert = (
+        operation == INDEX[name]
+        for name in ("Brightness", "Contrast", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
     )
+    # Inversion is a blend too: as far beyond the middle grey as a level was on this side.
+    centre = jnp.where(contrast, color.mean_grey(planes).astype(jnp.float32), jnp.where(invert, 127.5, 0.0))
+    factor = jnp.where(brightness | contrast, factor, jnp.where(invert, -1.0, 1.0))
+    table = color.blend(centre, levels, factor)
+    table = jnp.where(posterize, levels & keep, table)
+    table = jnp.where(solarize & (levels >= threshold), 255 - levels, table)
+    counts = color.histogram(planes)
+    table = jnp.where(autocontrast, color.autocontrast_table(counts), table)
+    return jnp.where(equalize, color.equalize_table(counts), table)
