@@ -53,7 +53,7 @@ RULES = {
 
 
 def _ordered(bounds: tuple[float, ...]) -> bool:
-    return len(bounds) == 2 and 0 < bounds[0] <= bounds[1]
+    return len(bounds) == 2 and all(isinstance(x, int | float) for x in bounds) and 0 < bounds[0] <= bounds[1]
 
 
 def default_config() -> ConfigDict:

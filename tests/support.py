@@ -1,10 +1,14 @@
 """What several tests share: reference material, tiny configs and made-up data."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from scipy import stats
 
 from mixer_jax.config import check, default_config
 from mixer_jax.data import Dataset, Split
@@ -27,9 +31,7 @@ def make_config(**fields) -> ConfigDict:
     config = default_config()
     tiny = {"variant": "Pico/4", "num_blocks": 2, "hidden_dim": 8, "tokens_mlp_dim": 8, "channels_mlp_dim": 16}
     settings = {f"model__{key}": value for key, value in tiny.items()} | {"batch_size": 64, "epochs": 2.0} | fields
-    for key, value in settings.items():
-        block, _, name = key.rpartition("__")
-        (config[block] if block else config)[name] = value
+    config.update_from_flattened_dict({key.replace("__", "."): value for key, value in settings.items()})
     return check(config)
 
 
@@ -45,3 +47,13 @@ def make_dataset(num_train=50, num_val=20, num_test=30, size=8, channels=1, num_
     names = tuple(map(str, range(num_classes)))
     train, val, test = split(num_train), split(num_val), split(num_test)
     return Dataset("made", names, train, val, test, (0.4,) * channels, (0.3,) * channels)
+
+
+def draws(draw: Callable[[jax.Array], Any], n: int) -> Any:
+    """What a function of a key draws for `n` keys, always the same, stacked."""
+    return jax.device_get(jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), n)))
+
+
+def same_distribution(some: np.ndarray, others: np.ndarray) -> bool:
+    """Whether two samples look drawn from one distribution (Kolmogorov-Smirnov, one in a thousand is refused)."""
+    return stats.ks_2samp(some, others, method="asymp").pvalue > 0.001

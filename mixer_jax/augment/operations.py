@@ -42,19 +42,15 @@ class Magnitudes:
 
     def value(self, operation: str, bin_: int, sign: int = 1) -> float:
         """The magnitude in the operation's own unit: degrees, pixels, bits, a threshold, or a factor minus 1."""
-        last = self.num_bins - 1
         if operation == "Posterize":
-            return 8 - round(4 * bin_ / last)
+            return 8 - round(4 * bin_ / (self.num_bins - 1))
         if operation == "Solarize":
-            return 255.0 * (1 - bin_ / last)
+            return _linspace(255.0, 0.0, self.num_bins, bin_)
         if operation not in SIGNED:
             return 0.0
         top = {"ShearX": 0.3, "ShearY": 0.3, "Rotate": 30.0}
         top |= {"TranslateX": 150 / 331 * self.width, "TranslateY": 150 / 331 * self.height}
-        # To the last bit as `torch.linspace`, whose rounding decides what a blend is rounded down to.
-        end = np.float32(top.get(operation, 0.9))
-        step = float(end / np.float32(last))
-        return sign * float(np.float32(step * bin_ if 2 * bin_ < last else float(end) - step * (last - bin_)))
+        return sign * _linspace(0.0, top.get(operation, 0.9), self.num_bins, bin_)
 
     @functools.cached_property
     def tables(self) -> dict[str, np.ndarray]:
@@ -86,6 +82,14 @@ class Magnitudes:
             sin = round(math.sin(math.radians(-value)), 15)
             return cos, sin, x - cos * x - sin * y, -sin, cos, y + sin * x - cos * y
         return 1, 0, 0, 0, 1, 0
+
+
+def _linspace(start: float, end: float, num: int, index: int) -> float:
+    """`torch.linspace(start, end, num)[index]` to the last bit, which decides what a blend is rounded down to."""
+    start, end = np.float32(start), np.float32(end)
+    step = float((end - start) / np.float32(num - 1))
+    from_end = num - 1 - index
+    return float(np.float32(float(start) + step * index if index < from_end else float(end) - step * from_end))
 
 
 def apply(

@@ -130,7 +130,7 @@ class Augment:
         return self._erasing(erasing_key, image) if self._erasing else image
 
     def _fit(self, image: jax.Array, box: tuple[Any, ...]) -> jax.Array:
-        if box == (0, 0, *self.input_shape[:2]) and image.shape == self.input_shape:
+        if box is self._box and box == (0, 0, *image.shape[:2]) and image.shape == self.input_shape:
             return image
         return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
 

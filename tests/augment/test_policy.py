@@ -1,0 +1,152 @@
+"""The policy as a whole: what an example gets depends on (seed, step, position), whatever the devices."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import stats
+
+from mixer_jax.augment import Augment
+from mixer_jax.data import Share
+from mixer_jax.errors import UserError
+from mixer_jax.training.parallel import AXIS, DataParallel, predecessors
+from support import make_config
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (16, 16, 20, 3), dtype=np.uint8)
+LABELS = RNG.integers(0, 10, 16).astype(np.int32)
+FULL = {
+    "crop": "pad", "flip": "random", "automatic": "randaugment", "erasing__probability": 0.5,
+    "mixing__mixup_alpha": 1.0, "mixing__cutmix_alpha": 1.0,
+}  # fmt: skip
+MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
+
+
+def make_policy(seed=0, image_shape=IMAGES.shape[1:], **fields):
+    config = make_config(**{f"augment__{key}": value for key, value in fields.items()})
+    return Augment(config.augment, image_shape=image_shape, mean=MEAN, std=STD, num_classes=10, seed=seed)
+
+
+def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epochs=0):
+    """A global batch, augmented on so many devices."""
+    n = len(images)
+    batch = {"images": images, "labels": labels, "indices": np.arange(n), "epochs": np.full(n, epochs)}
+    chunk = Share(num_devices).over_devices({key: x[None] for key, x in batch.items()}, 1)
+
+    def train(chunk, step):
+        share = {key: x[0] for key, x in chunk.items()}
+        positions = jax.lax.axis_index(AXIS) * len(share["labels"]) + jnp.arange(len(share["labels"]))
+        return policy.train(step, share, positions, predecessors)
+
+    compiled = jax.pmap(train, AXIS, in_axes=(0, None), devices=DataParallel(jax.devices()[:num_devices]).devices)
+    images, targets = jax.device_get(compiled(chunk, step))
+    return images.reshape(-1, *images.shape[2:]), targets.reshape(n, -1)
+
+
+@pytest.mark.parametrize("crop", ["pad", "inception"])
+@pytest.mark.parametrize("step", [0, 1, 2, 3])
+def test_one_two_and_four_devices_give_the_same_batch(step, crop):
+    policy = make_policy(**FULL | {"crop": crop})
+    images, targets = augmented(policy, 1, step)
+    assert not np.array_equal(images, policy.evaluate(IMAGES))
+    for num_devices in (2, 4):
+        others, other_targets = augmented(policy, num_devices, step)
+        np.testing.assert_allclose(others, images, atol=1e-5)
+        np.testing.assert_allclose(other_targets, targets, atol=1e-6)
+
+
+def test_an_example_depends_on_seed_step_and_position_alone():
+    alone = {key: value for key, value in FULL.items() if not key.startswith("mixing")}
+    images, targets = augmented(make_policy(**alone))
+    assert np.array_equal(targets, np.eye(10)[LABELS])
+    others = RNG.integers(0, 256, IMAGES.shape, dtype=np.uint8)
+    others[5] = IMAGES[5]
+    assert np.array_equal(augmented(make_policy(**alone), images=others)[0][5], images[5])
+    moved = np.roll(IMAGES, 1, axis=0)
+    for changed in (
+        augmented(make_policy(1, **alone))[0][5],
+        augmented(make_policy(**alone), step=4)[0][5],
+        augmented(make_policy(**alone), images=moved)[0][6],
+    ):
+        assert not np.array_equal(changed, images[5])
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+def test_the_partner_is_the_predecessor_in_the_global_batch(num_devices):
+    policy = make_policy(mixing__mixup_alpha=1.0)
+    images, targets = augmented(policy, num_devices)
+    plain = np.asarray(policy.evaluate(IMAGES))
+    weight = targets[1, LABELS[1]] if LABELS[1] != LABELS[0] else None
+    assert weight is not None
+    np.testing.assert_allclose(images, weight * plain + (1 - weight) * np.roll(plain, 1, axis=0), atol=1e-5)
+    one_hot = np.eye(10)[LABELS]
+    np.testing.assert_allclose(targets, weight * one_hot + (1 - weight) * np.roll(one_hot, 1, axis=0), atol=1e-6)
+    np.testing.assert_allclose(targets.sum(1), 1, atol=1e-6)
+
+
+def test_the_random_flip_is_of_half_the_images():
+    images, _ = augmented(make_policy(flip="random"), images=np.tile(IMAGES, (50, 1, 1, 1)), labels=np.zeros(800, int))
+    mirrored = flips(images, np.tile(IMAGES, (50, 1, 1, 1)))
+    assert stats.binomtest(int(mirrored.sum()), 800).pvalue > 0.001
+
+
+def flips(images, originals):
+    """Which of the normalised images are mirrored; each has to be, or to be as it was."""
+    plain = (originals / 255 - MEAN) / STD
+    same = np.isclose(images, plain, atol=1e-5).all((1, 2, 3))
+    mirrored = np.isclose(images, plain[:, :, ::-1], atol=1e-5).all((1, 2, 3))
+    assert np.all(same ^ mirrored)
+    return mirrored
+
+
+def test_the_alternating_flip_shows_the_other_side_every_epoch():
+    policy = make_policy(flip="alternating")
+    shown = [flips(augmented(policy, step=7 + epoch, epochs=epoch)[0], IMAGES) for epoch in range(4)]
+    assert 0 < shown[0].sum() < 16
+    for earlier, later in itertools.pairwise(shown):
+        assert np.array_equal(later, ~earlier)
+
+
+def test_nothing_is_done_by_default():
+    images, targets = augmented(make_policy())
+    np.testing.assert_allclose(images, (IMAGES / 255 - MEAN) / STD, atol=1e-5)
+    assert np.array_equal(targets, np.eye(10)[LABELS])
+    assert np.array_equal(make_policy().denormalize(images), IMAGES)
+
+
+def test_evaluation_scales_the_central_box():
+    large = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    policy = make_policy(image_shape=large.shape, input_size=(28, 28), eval_crop=0.875, crop="inception")
+    assert policy.input_shape == (28, 28, 3)
+    ours = np.asarray(policy.denormalize(policy.evaluate(large[None])))[0].astype(int)
+    theirs = np.asarray(Image.fromarray(large[4:60, 4:60]).resize((28, 28), Image.Resampling.BILINEAR))
+    assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"crop": "pda"}, r"unknown config.augment.crop 'pda'.*did you mean 'pad'"),
+        ({"flip": "alternate"}, r"unknown config.augment.flip 'alternate'.*did you mean 'alternating'"),
+        ({"automatic": "rand_augment"}, r"unknown config.augment.automatic .*did you mean 'randaugment'"),
+        ({"erasing__fill": "colour"}, r"unknown config.augment.erasing.fill .*did you mean 'color'"),
+        ({"erasing__area": (0.5, 0.1)}, r"config.augment.erasing.area=\(0.5, 0.1\): must be LOW,HIGH"),
+        ({"erasing__area": ("a", "b")}, "config.augment.erasing.area=.*: must be LOW,HIGH"),
+        ({"inception__aspect": (1.0,)}, "config.augment.inception.aspect=.*: must be LOW,HIGH"),
+        ({"erasing__probability": 1.5}, r"config.augment.erasing.probability=1.5: must be in \[0, 1\]"),
+        ({"rand_augment__magnitude": 31}, "config.augment.rand_augment.magnitude=31: must be in 0..30"),
+        ({"input_size": (1, 2, 3)}, "config.augment.input_size=.*: give HEIGHT,WIDTH"),
+        ({"mixing__mixup_alpha": -1.0}, "config.augment.mixing.mixup_alpha=-1.0: must not be negative"),
+    ],
+)
+def test_mistakes(fields, message):
+    with pytest.raises(UserError, match=message):
+        make_policy(**fields)
+
+
+def test_operations_want_one_or_three_channels():
+    with pytest.raises(UserError, match="wants 1 or 3 channels, the images have 2"):
+        make_policy(image_shape=(8, 8, 2), automatic="randaugment")
