@@ -1,5 +1,6 @@
 """What several tests share: reference material, tiny configs and made-up data."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ from ml_collections import ConfigDict
 from scipy import stats
 
 from mixer_jax.config import check, default_config
-from mixer_jax.data import Dataset, Split
+from mixer_jax.data import Dataset, Split, StreamedSplit
+from mixer_jax.data.sources import ArraySource, Source
 
 ROOT = Path(__file__).parent.parent
 SHARED = (
@@ -57,3 +59,16 @@ def draws(draw: Callable[[jax.Array], Any], n: int) -> Any:
 def same_distribution(some: np.ndarray, others: np.ndarray) -> bool:
     """Whether two samples look drawn from one distribution (Kolmogorov-Smirnov, one in a thousand is refused)."""
     return stats.ks_2samp(some, others, method="asymp").pvalue > 0.001
+
+
+def stream(source: Source) -> StreamedSplit:
+    """The split of a source, to be streamed."""
+    return StreamedSplit(source, source.__getitems__([0])[0][0].shape, len(source.label_names))
+
+
+def streamed(dataset: Dataset) -> Dataset:
+    """The same dataset, to be streamed."""
+    names = ("train", "val", "test")
+    splits = [getattr(dataset, name) for name in names]
+    sources = [ArraySource("made", split.images, split.labels, dataset.label_names) for split in splits]
+    return dataclasses.replace(dataset, **dict(zip(names, map(stream, sources), strict=True)))

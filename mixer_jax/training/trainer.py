@@ -130,7 +130,7 @@ class Trainer:
 
     def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
         num_devices = self._share.num_devices * self._share.num_processes
-        batch_size = -(-self.config.eval_batch_size // num_devices) * num_devices
+        batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
         plan = EvaluationPlan(len(split), batch_size)
         feed, end = self._feed_of(split, plan), plan.num_steps if num_steps is None else num_steps
         sums = {"loss": 0.0, "correct": 0, "count": 0}

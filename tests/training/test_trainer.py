@@ -9,15 +9,23 @@ import pytest
 from mixer_jax.data import Split
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
-from support import make_config, make_dataset
+from support import make_config, make_dataset, streamed
+
+EVERYTHING = {
+    "augment__crop": "pad", "augment__crop_padding": 1, "augment__flip": "random", "augment__automatic": "randaugment",
+    "augment__erasing__probability": 0.5, "augment__mixing__mixup_alpha": 1.0, "augment__mixing__cutmix_alpha": 1.0,
+    "model__dropout_rate": 0.2, "model__stochastic_depth_rate": 0.5, "ema_decay": 0.9,
+}  # fmt: skip
 
 
 @functools.cache
-def losses(num_devices, num_steps=12, per_dispatch=5, **fields):
+def losses(num_devices, num_steps=12, per_dispatch=5, streaming=False, **fields):
     """The loss of each step, and the parameters after the last."""
     config = make_config(batch_size=16, **fields)
-    trainer = Trainer(config, make_dataset(), jax.devices()[:num_devices])
-    state, _ = trainer.compile(trainer.init())
+    dataset = streamed(make_dataset()) if streaming else make_dataset()
+    trainer = Trainer(config, dataset, jax.devices()[:num_devices])
+    per_dispatch = min(per_dispatch, trainer.max_steps)
+    state = trainer.init()
     result = []
     for step in range(0, num_steps, per_dispatch):
         n = min(per_dispatch, num_steps - step)
@@ -28,21 +36,22 @@ def losses(num_devices, num_steps=12, per_dispatch=5, **fields):
 
 @pytest.mark.parametrize(
     "fields",
-    [{}, {"model__dropout_rate": 0.2, "model__stochastic_depth_rate": 0.5}],
-    ids=["plain", "random"],
+    [{}, EVERYTHING],
+    ids=["plain", "random and augmented"],
 )
 def test_one_two_and_four_devices_give_the_same_losses(fields):
     one, params = losses(1, **fields)
-    assert one[-1] < one[0]
+    assert fields or one[-1] < one[0]
     for num_devices in (2, 4):
         many, many_params = losses(num_devices, **fields)
         np.testing.assert_allclose(many, one, rtol=2e-4)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), many_params, params)
 
 
-def test_a_batch_in_parts_gives_the_same_losses():
-    whole, _ = losses(2)
-    parts, _ = losses(2, accumulation_steps=4)
+@pytest.mark.parametrize("fields", [{}, EVERYTHING], ids=["plain", "random and augmented"])
+def test_a_batch_in_parts_gives_the_same_losses(fields):
+    whole, _ = losses(2, **fields)
+    parts, _ = losses(2, accumulation_steps=4, **fields)
     np.testing.assert_allclose(parts, whole, rtol=2e-4)
 
 
@@ -51,6 +60,14 @@ def test_the_length_of_a_dispatch_changes_nothing():
     single, single_params = losses(1, per_dispatch=1, model__dropout_rate=0.2)
     assert np.array_equal(together, single)
     jax.tree.map(np.testing.assert_array_equal, params, single_params)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_streamed_or_resident_changes_nothing(num_devices):
+    resident, params = losses(num_devices, **EVERYTHING)
+    streaming, streaming_params = losses(num_devices, streaming=True, **EVERYTHING)
+    assert np.array_equal(resident, streaming)
+    jax.tree.map(np.testing.assert_array_equal, params, streaming_params)
 
 
 def test_the_seed_is_all_that_randomness_depends_on():
@@ -65,7 +82,7 @@ def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
         make_dataset(),
         jax.devices()[:2],
     )
-    state, _ = trainer.compile(trainer.init())
+    state = trainer.init()
     before = jax.device_get(state.params)
     indices = trainer.plan.batches(0, 1)["indices"][0]
     images = (trainer.dataset.train.images[indices] / 255 - 0.4) / 0.3
@@ -103,7 +120,6 @@ def test_evaluation_counts_all_of_10000_images(ten_thousand, batch_size, num_dev
         model__patch_size=2, model__num_blocks=1, model__zero_init_head=False, eval_batch_size=batch_size
     )
     trainer = Trainer(config, dataset, jax.devices()[:num_devices])
-    trainer.compile(trainer.init())
     scores = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
     assert scores["count"] == 10_000
     assert scores["correct"] == correct
@@ -137,6 +153,6 @@ def test_labels_of_padding_do_not_count():
     dataset = make_dataset(num_test=3)
     everything = Split(dataset.test.images, np.zeros(3, np.int32))
     trainer = Trainer(make_config(eval_batch_size=512), dataset, jax.devices()[:4])
-    state, _ = trainer.compile(trainer.init())  # a zero head: every prediction is class 0
+    state = trainer.init()  # a zero head: every prediction is class 0
     assert trainer.evaluate(state.params, everything)["accuracy"] == 100.0
     assert trainer.evaluate(state.params, everything)["loss"] == pytest.approx(np.log(10))

@@ -1,0 +1,133 @@
+"""Resident and streaming bring the same batches, bit for bit; each process reads its own share and no more."""
+
+import threading
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax.data import BatchPlan, EvaluationPlan, ResidentFeed, Share, StreamedSplit, StreamingFeed, take
+from mixer_jax.data.dataset import decode
+from mixer_jax.data.sources import ArraySource
+from mixer_jax.errors import UserError
+from mixer_jax.training.parallel import DataParallel
+from support import stream
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.integers(0, 256, (70, 6, 5, 3), dtype=np.uint8)
+LABELS = RNG.integers(0, 4, 70).astype(np.int32)
+MADE = ("made", IMAGES, LABELS, ("a", "b", "c", "d"))
+
+
+class Watched(ArraySource):
+    """Remembers what is read of it, and by whom."""
+
+    def __init__(self):
+        super().__init__(*MADE)
+        self.__dict__.update(read=[], threads=set())
+
+    def __getitems__(self, indices):
+        self.read.extend(int(i) for i in indices)
+        self.threads.add(threading.get_ident())
+        return super().__getitems__(indices)
+
+
+def batches_of(feed, num_steps, start=0):
+    """What the devices make of a feed's chunks: per step the global batch."""
+    for step in range(start, start + num_steps):
+        chunk = jax.device_get(feed.chunk(step, 1))
+        devices = range(len(chunk["indices"]))
+        parts = [take(feed.resident, {key: x[d] for key, x in chunk.items()}, 0) for d in devices]
+        yield {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def feeds(plan, source, num_devices=1, process=0, num_processes=1):
+    share = Share(num_devices, process, num_processes)
+    sharding = DataParallel(jax.devices()[:num_devices]).sharding
+    return ResidentFeed(decode(source, "images"), plan, share), StreamingFeed(stream(source), plan, share, sharding, 4)
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [4, 48])  # 48 is more than a piece of the reader, and no multiple
+def test_both_feeds_bring_the_same_batches(batch_size, num_devices):
+    plan = BatchPlan(70, batch_size, seed=5)
+    resident, streaming = feeds(plan, Watched(), num_devices)
+    for one, other in zip(batches_of(resident, 40), batches_of(streaming, 40), strict=True):
+        assert one.keys() == other.keys()
+        for key, x in one.items():
+            assert x.dtype == other[key].dtype
+            assert np.array_equal(x, other[key])
+        assert np.array_equal(one["images"], IMAGES[one["indices"]])
+        assert np.array_equal(one["labels"], LABELS[one["indices"]])
+
+
+def test_a_step_is_the_same_whenever_it_is_asked_for():
+    plan = BatchPlan(70, 8, seed=5)
+    _, streaming = feeds(plan, Watched())
+    straight = list(batches_of(streaming, 12))
+    for start in (7, 0, 11, 3):
+        again = next(batches_of(streaming, 1, start))
+        assert np.array_equal(again["images"], straight[start]["images"])
+
+
+def test_evaluation_shows_every_example_once():
+    plan = EvaluationPlan(70, 32)
+    resident, streaming = feeds(plan, Watched(), 2)
+    shown = list(batches_of(streaming, plan.num_steps))
+    for one, other in zip(batches_of(resident, plan.num_steps), shown, strict=True):
+        present = one["indices"] >= 0
+        assert np.array_equal(one["indices"], other["indices"])
+        for key in ("images", "labels"):
+            assert np.array_equal(one[key][present], other[key][present])
+    assert sorted(i for batch in shown for i in batch["indices"] if i >= 0) == list(range(70))
+
+
+def test_no_step_is_brought_without_reading():
+    source = Watched()
+    _, streaming = feeds(BatchPlan(70, 8, seed=0), source, 2)
+    source.read.clear()
+    assert streaming.chunk(0, 0)["images"].shape == (2, 1, 4, 6, 5, 3)
+    assert source.read == []
+
+
+def test_each_process_reads_its_share_and_all_make_the_batch():
+    plan = BatchPlan(70, 16, seed=1)
+    whole = plan.batches(0, 4)["indices"]
+    for process in range(2):
+        source = Watched()
+        _, streaming = feeds(plan, source, 2, process, 2)
+        source.read.clear()
+        for step, batch in enumerate(batches_of(streaming, 4)):
+            assert np.array_equal(batch["indices"], whole[step][8 * process : 8 * process + 8])
+            assert np.array_equal(batch["images"], IMAGES[batch["indices"]])
+        own = plan.batches(0, 100)["indices"][:, 8 * process : 8 * process + 8].ravel().tolist()
+        ahead = len(source.read)  # some batches more than were asked for, in their order, by several threads
+        assert 32 <= ahead <= 32 + 12 * 8
+        assert set(source.read[:32]) <= set(own[: 32 + 12 * 8])
+        assert sorted(source.read) == sorted(own[:ahead])
+
+
+def test_images_are_read_by_several_threads_ahead_of_use():
+    source = Watched()
+    _, streaming = feeds(BatchPlan(70, 48, seed=1), source)
+    list(batches_of(streaming, 10))
+    assert len(source.threads) > 2
+
+
+class TestMistakes:
+    def test_an_image_of_another_shape(self):
+        class Odd(ArraySource):
+            def __getitems__(self, indices):
+                return [(image[:-1] if i == 9 else image, y) for i, (image, y) in
+                        zip(indices, super().__getitems__(indices), strict=True)]  # fmt: skip
+
+        split = stream(Odd(*MADE))
+        split.read([8, 10])
+        with pytest.raises(UserError, match="images differ in shape: .* is 6x5x3, .* is 5x5x3"):
+            split.read([8, 9])
+
+    def test_a_label_out_of_range_while_streaming(self):
+        split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3), 2)
+        feed = StreamingFeed(split, BatchPlan(70, 32, seed=0), Share(1), DataParallel(jax.devices()[:1]).sharding, 4)
+        with pytest.raises(UserError, match=r"has label [23], outside 0\.\.1"):
+            feed.chunk(0, 1)
