@@ -5,7 +5,7 @@ import ast
 from support import ROOT
 
 # From top to bottom; commands stand above all.
-ROOMS = ["reporting", "training", "augment", "data", "models", "run_directory", "config", "errors"]
+ROOMS = ["reporting", "training", "augment", "data", "interop", "models", "run_directory", "config", "errors"]
 PACKAGE = ROOT / "mixer_jax"
 
 

@@ -1,13 +1,15 @@
 """The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function of all.
 
-Under `vmap` a branch is computed for every image, whichever it takes, so there is one path and no branches: a warp, a
-lookup table and a blend, of which an operation is one and leaves the other two idle. It costs an image two gathers, a
-histogram, a 3x3 mean and a few passes over its pixels, whichever operation it gets, instead of fifteen operations.
+Under `vmap` a branch is computed for every image, whichever it takes, so here is one path: a warp and a blend, of which
+an operation is one and leaves the other idle. Whatever it gets, that costs an image one gather and a few passes over
+its pixels. The three operations that need more, AutoContrast and Equalize a histogram and a lookup, Sharpness a 3x3
+mean, are computed only for about as many images of a batch as get them (see `selection.only_where`).
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ import numpy as np
 
 from mixer_jax.augment import color
 from mixer_jax.augment.geometry import fixed_point, warp
+from mixer_jax.augment.selection import only_where
 
 # In the order of torchvision's RandAugment; Invert is only AutoAugment's.
 OPERATIONS = (
@@ -124,31 +127,38 @@ def transform(
     """As `apply`, on packed pixels; for one operation after the other."""
     tables = {name: jnp.asarray(table) for name, table in magnitudes.tables.items()}
     height, width, sign = magnitudes.height, magnitudes.width, jnp.asarray(negative, jnp.int32)
+    pixels = warp(pixels, tables["warp"][operation, bin_, sign], height, width)
     factor = tables["factor"][operation, bin_, sign]
-    planes = color.unpack(warp(pixels, tables["warp"][operation, bin_, sign], height, width), channels)
-    table = _table(planes, operation, factor, tables["keep"][bin_], tables["threshold"][bin_])
-    planes = color.look_up(planes, table)
-    is_color, is_sharpness = operation == INDEX["Color"], operation == INDEX["Sharpness"]
-    grey = jnp.broadcast_to(color.greyscale(planes).astype(jnp.float32), planes.shape)
-    degenerate = jnp.where(is_color, grey, color.smooth(planes, height, width))
-    return color.pack_planes(color.blend(degenerate, planes, jnp.where(is_color | is_sharpness, factor, 1.0)))
+
+    def when(names: tuple[str, ...], change: Callable[..., jax.Array], x: jax.Array, *arguments: jax.Array):
+        taken = functools.reduce(jnp.logical_or, (operation == INDEX[name] for name in names))
+        return only_where(taken, change, x, *arguments)
+
+    identity = jnp.broadcast_to(color.LEVELS, (channels, 256))
+    table = when(("AutoContrast", "Equalize"), _table, identity, pixels, operation)
+    pixels = when(("AutoContrast", "Equalize"), _look_up, pixels, table)
+    pixels = when(("Sharpness",), functools.partial(_sharpen, magnitudes, channels), pixels, factor)
+    levels = color.unpack(pixels, channels)
+    levels = jnp.where(operation == INDEX["Posterize"], levels & tables["keep"][bin_], levels)
+    inverted = (operation == INDEX["Solarize"]) & (levels >= tables["threshold"][bin_])
+    levels = jnp.where(inverted | (operation == INDEX["Invert"]), 255 - levels, levels)
+    is_color, is_contrast = operation == INDEX["Color"], operation == INDEX["Contrast"]
+    degenerate = jnp.where(is_color, color.greyscale(levels), jnp.where(is_contrast, color.mean_grey(levels), 0))
+    blended = is_color | is_contrast | (operation == INDEX["Brightness"])
+    return color.pack_planes(color.blend(degenerate, levels, jnp.where(blended, factor, 1.0)))
 
 
-def _table(
-    planes: jax.Array, operation: jax.Array, factor: jax.Array, keep: jax.Array, threshold: jax.Array
-) -> jax.Array:
-    """The lookup table of an operation, (channels, 256) int32; for those that have none, one that does nothing."""
-    levels = jnp.broadcast_to(color.LEVELS, (len(planes), 256))
-    brightness, contrast, posterize, solarize, autocontrast, equalize, invert = (
-        operation == INDEX[name]
-        for name in ("Brightness", "Contrast", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert")
-    )
-    # Inversion is a blend too: as far beyond the middle grey as a level was on this side.
-    centre = jnp.where(contrast, color.mean_grey(planes).astype(jnp.float32), jnp.where(invert, 127.5, 0.0))
-    factor = jnp.where(brightness | contrast, factor, jnp.where(invert, -1.0, 1.0))
-    table = color.blend(centre, levels, factor)
-    table = jnp.where(posterize, levels & keep, table)
-    table = jnp.where(solarize & (levels >= threshold), 255 - levels, table)
-    counts = color.histogram(planes)
-    table = jnp.where(autocontrast, color.autocontrast_table(counts), table)
-    return jnp.where(equalize, color.equalize_table(counts), table)
+def _table(identity: jax.Array, pixels: jax.Array, operation: jax.Array) -> jax.Array:
+    """What AutoContrast or Equalize makes of each grey level of packed pixels, (channels, 256)."""
+    counts = color.histogram(color.unpack(pixels, len(identity)))
+    is_equalize = operation == INDEX["Equalize"]
+    return jnp.where(is_equalize, color.equalize_table(counts), color.autocontrast_table(counts))
+
+
+def _look_up(pixels: jax.Array, table: jax.Array) -> jax.Array:
+    return color.pack_planes(color.look_up(color.unpack(pixels, len(table)), table))
+
+
+def _sharpen(magnitudes: Magnitudes, channels: int, pixels: jax.Array, factor: jax.Array) -> jax.Array:
+    planes = color.unpack(pixels, channels)
+    return color.pack_planes(color.blend(color.smooth(planes, magnitudes.height, magnitudes.width), planes, factor))

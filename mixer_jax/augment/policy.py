@@ -33,6 +33,7 @@ class Augment:
     Attributes:
       input_shape: (height, width, channels) of what the model sees.
       num_classes: width of the targets.
+      box: (top, left, height, width) of the part of an image that is scaled where it is not cropped at random.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Augment:
             "randaugment": RandAugment(**config.rand_augment),
             "autoaugment_cifar10": AutoAugment(),
         }[config.automatic]
-        self._box = central_box(height, width, size, config.eval_crop)
+        self.box = central_box(height, width, size, config.eval_crop)
         self._erasing = RandomErasing(**config.erasing) if config.erasing.probability else None
         mixes = config.mixing.probability and (config.mixing.mixup_alpha or config.mixing.cutmix_alpha)
         self._mixing = Mixing(**config.mixing) if mixes else None
@@ -109,11 +110,11 @@ class Augment:
 
     def evaluate(self, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
-        return jax.vmap(lambda image: self._normalize(self._fit(image, self._box)))(images)
+        return jax.vmap(lambda image: self._normalize(self._fit(image, self.box)))(images)
 
     def _example(self, key: jax.Array, image: jax.Array, index: jax.Array, epoch: jax.Array) -> jax.Array:
         crop_key, flip_key, automatic_key, erasing_key = jax.random.split(key, 4)
-        box = self._box
+        box = self.box
         if self._crop == "pad":
             image = pad_and_crop(crop_key, image, self._padding)
         elif self._crop == "inception":
@@ -130,7 +131,7 @@ class Augment:
         return self._erasing(erasing_key, image) if self._erasing else image
 
     def _fit(self, image: jax.Array, box: tuple[Any, ...]) -> jax.Array:
-        if box is self._box and box == (0, 0, *image.shape[:2]) and image.shape == self.input_shape:
+        if box is self.box and box == (0, 0, *image.shape[:2]) and image.shape == self.input_shape:
             return image
         return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
 
