@@ -1,0 +1,33 @@
+"""Runs of the main job, small: a shipped config by its command line, and a made-up one in this process."""
+
+from mixer_jax import data, train
+from mixer_jax.run_directory import RunDirectory
+from support import ROOT, make_config
+
+SHRINK = [
+    "--config.model.num_blocks=1",
+    "--config.model.hidden_dim=8",
+    "--config.model.tokens_mlp_dim=8",
+    "--config.model.channels_mlp_dim=8",
+    "--config.batch_size=8",
+    "--config.epochs=2",
+    "--config.schedule.warmup_epochs=0.5",
+    "--config.dataset.val_fraction=0.2",
+]
+TIMES = ("images_per_second", "seconds", "train_seconds", "compile_seconds")
+
+
+def main(config, workdir, *flags):
+    return train.main(["train", "--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", str(workdir), *flags])
+
+
+def run(path, dataset, monkeypatch, **fields):
+    """Trains in this process on made-up data; returns the results and metrics, times aside."""
+    monkeypatch.setattr(data, "load", lambda config: dataset)
+    directory = RunDirectory(path)
+    train.train(make_config(model__num_blocks=1, batch_size=16, **fields), directory)
+    return without_times(directory.read_results()), [without_times(r) for r in directory.read_metrics()]
+
+
+def without_times(record):
+    return {key: value for key, value in record.items() if key not in TIMES}

@@ -1,0 +1,135 @@
+"""How runs go on and how they end: resuming, early stopping, the best epoch, and a loss that is no number."""
+
+import pytest
+
+from mixer_jax import train
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training import Diverged
+from runs import main, run
+from support import make_config, make_dataset
+
+
+def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):
+    dataset = make_dataset()
+    run(tmp_path / "run", dataset, monkeypatch)
+    (tmp_path / "run" / "notes.txt").write_text("mine")
+    config = make_config(model__num_blocks=1, batch_size=16, epochs=1.0)
+    train.train(config, RunDirectory(tmp_path / "run"), overwrite=True)
+    assert (tmp_path / "run.old1" / "notes.txt").read_text() == "mine"
+    assert len(RunDirectory(tmp_path / "run.old1").read_metrics()) == 2
+    assert len(RunDirectory(tmp_path / "run").read_metrics()) == 1
+    assert "Moved the earlier run to" in capsys.readouterr().out
+
+
+class Crash(Exception):
+    pass
+
+
+@pytest.mark.parametrize("crash_after", ["append_metrics", "save"])
+def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypatch):
+    """Killed in the third epoch, before or after its checkpoint, a run ends as the uninterrupted one, to the bit."""
+    from mixer_jax.training.checkpoints import Checkpoints
+
+    fields = {"epochs": 5.0, "model__dropout_rate": 0.1, "ema_decay": 0.9, "augment__mixing__mixup_alpha": 0.5}
+    dataset = make_dataset()
+    whole = run(tmp_path / "whole", dataset, monkeypatch, **fields)
+    owner = RunDirectory if crash_after == "append_metrics" else Checkpoints
+    original, calls = getattr(owner, crash_after), []
+
+    def crash(self, *args):
+        original(self, *args)
+        calls.append(args)
+        if len(calls) == 3:
+            raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, crash_after, crash)
+        with pytest.raises(Crash):
+            run(tmp_path / "run", dataset, monkeypatch, **fields)
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 4, "st')  # a line the crash cut short
+    assert run(tmp_path / "run", dataset, monkeypatch, **fields) == whole
+
+
+def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch):
+    import jax
+
+    dataset = make_dataset()
+    whole = run(tmp_path / "whole", dataset, monkeypatch, epochs=4.0)
+    config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0)
+    monkeypatch.setattr(RunDirectory, "write_results", lambda self, results: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "fit", lambda trainer, run, observers: stop_after(trainer, run, 2))
+        with pytest.raises(Crash):
+            train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
+    results = train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])
+    assert results["devices"] == 1
+    assert results["test_loss"] == pytest.approx(whole[0]["test_loss"], rel=1e-3)
+
+
+def stop_after(trainer, run, epochs):
+    from mixer_jax.training import fit
+
+    class Stop:
+        def epoch(self, record, best):
+            if record["epoch"] == epochs:
+                raise Crash
+
+        def ignore(self, *args):
+            pass
+
+        started = progress = closed = ignore
+
+    return fit(trainer, run, [Stop()])
+
+
+def test_early_stopping_waits_for_patience_epochs(tmp_path, monkeypatch):
+    # A learning rate of next to nothing: no epoch is better than the first.
+    fields = {"epochs": 9.0, "optimizer__learning_rate": 1e-12, "early_stopping_patience": 3}
+    results, metrics = run(tmp_path / "run", make_dataset(), monkeypatch, **fields)
+    assert (results["best_epoch"], results["epochs"], len(metrics)) == (1, 4, 4)
+    assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == [
+        m["step"] for m in metrics[::3]
+    ]
+
+
+def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch):
+    # Hopelessly large steps late on: the last epoch is worse than the best.
+    fields = {"epochs": 4.0, "optimizer__name": "sgd", "optimizer__learning_rate": 1.9, "seed": 2}
+    fields |= {"schedule__name": "linear", "schedule__warmup_epochs": 3.5}
+    dataset = make_dataset(num_train=200)
+    results, metrics = run(tmp_path / "run", dataset, monkeypatch, **fields)
+    assert results["best_epoch"] < results["epochs"]
+    assert results["val_accuracy"] > results["last_val_accuracy"]
+    from mixer_jax.training import Trainer
+    from mixer_jax.training.checkpoints import Checkpoints
+
+    trainer = Trainer(make_config(model__num_blocks=1, batch_size=16, **fields), dataset)
+    trainer.compile(trainer.init())
+    checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
+    best = checkpoints.restore(metrics[results["best_epoch"] - 1]["step"], trainer.state_shapes)
+    scores = trainer.evaluate(trainer.place(best).params, dataset.val)
+    assert scores["accuracy"] == results["val_accuracy"]
+    assert trainer.evaluate(trainer.place(best).params, dataset.test)["loss"] == results["test_loss"]
+    checkpoints.close()
+
+
+def test_a_published_protocol_that_selects_on_test_is_named_so(tmp_path, monkeypatch):
+    results, _ = run(tmp_path / "run", make_dataset(), monkeypatch, dataset__val_split="test")
+    assert results["selected_on"] == "test"
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    dataset = make_dataset()
+    fields = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e30, "epochs": 4.0}
+    with pytest.raises(Diverged, match=r"the loss became nan at step \d+ \(epoch 1\); no checkpoint had been written"):
+        run(tmp_path / "early", dataset, monkeypatch, **fields)
+    # The first epoch is sane; then the learning rate goes up, not down.
+    fields |= {"optimizer__learning_rate": 1e-3, "schedule__name": "step", "schedule__decay_rate": 1e35}
+    with pytest.raises(
+        Diverged, match=r"at step \d+ \(epoch 2\); the last good checkpoint is of step 4, in .*checkpoints"
+    ):
+        run(tmp_path / "late", dataset, monkeypatch, **fields)
+    assert not (tmp_path / "late" / "results.json").exists()
+    monkeypatch.setattr(train, "train", lambda *args, **kwargs: (_ for _ in ()).throw(Diverged("the loss became nan")))
+    assert main("digits", tmp_path / "x") == 1
