@@ -55,9 +55,9 @@ def test_labels_go_with_the_pixels_and_keep_their_mass(alphas):
     compiled = jax.jit(mixing.__call__)
     shares = []
     for key in jax.random.split(jax.random.key(0), 40):
-        images, targets = compiled(key, black, zero, white, one)
+        images, targets = jax.device_get(compiled(key, black, zero, white, one))
         np.testing.assert_allclose(targets.sum(1), 1.0, atol=1e-6)
-        np.testing.assert_allclose(images.mean((1, 2, 3)), targets[:, 1], atol=1e-6)
+        np.testing.assert_allclose(images.mean((1, 2, 3), np.float64), targets[:, 1], atol=1e-6)
         np.testing.assert_allclose(targets[:, 0], 1 - targets[:, 1], atol=1e-6)
         shares.append(float(targets[0, 1]))
     assert np.std(shares) > 0.1

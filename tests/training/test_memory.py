@@ -25,9 +25,11 @@ def test_the_resident_feed_holds_the_set_once_on_each_device():
     jax.block_until_ready(state)
     for split in (dataset.train, dataset.val, dataset.test):
         held = [x for x in jax.live_arrays() if x.shape == split.images.shape and x.dtype == np.uint8]
-        assert len(held) == 1
-        assert {shard.device for shard in held[0].addressable_shards} == set(jax.devices())
-        assert all(shard.data.nbytes == split.images.nbytes for shard in held[0].addressable_shards)
+        shards = [shard for x in held for shard in x.addressable_shards]
+        assert all(shard.data.nbytes == split.images.nbytes for shard in shards)
+        # Older releases list views of an array beside it: what counts is the memory, one piece for each device.
+        memory = {(shard.device, shard.data.unsafe_buffer_pointer()) for shard in shards}
+        assert sorted(device.id for device, _ in memory) == [device.id for device in jax.devices()]
 
 
 class Made:
