@@ -14,7 +14,7 @@ NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
 PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
 RULES = {
-    "accumulation_steps": POSITIVE,
+    "accumulation_steps": NOT_NEGATIVE,
     "area": ("must be LOW,HIGH with 0 < LOW <= HIGH <= 1", lambda value: _ordered(value) and value[1] <= 1),
     "aspect": ("must be LOW,HIGH with 0 < LOW <= HIGH", lambda value: _ordered(value)),
     "b1": FRACTION,
@@ -113,7 +113,7 @@ def default_config() -> ConfigDict:
     config.model.zero_init_head = True
 
     config.batch_size = 128  # over all devices
-    config.accumulation_steps = 1  # parts a batch is computed in, to fit into memory
+    config.accumulation_steps = 0  # parts a batch is computed in, to fit into memory; 0: 1, but on a CPU into its cache
     config.epochs = 10.0
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU
     config.label_smoothing = 0.0
@@ -196,7 +196,7 @@ def _check_ranges(config: ConfigDict) -> None:
             f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "
             f"config.epochs={config.epochs}: give fewer"
         )
-    if config.batch_size % config.accumulation_steps:
+    if config.accumulation_steps and config.batch_size % config.accumulation_steps:
         raise UserError(
             f"config.batch_size={config.batch_size} is not divisible by config.accumulation_steps="
             f"{config.accumulation_steps}"

@@ -30,6 +30,9 @@ from mixer_jax.training.step import Steps, TrainState
 
 AnySplit = Split | StreamedSplit
 
+CACHE_BYTES = 7 * 2**20  # the largest activation that a CPU's cache serves well, and ...
+FEWEST = 4  # ... images a part has at least, whose matrix products are still large
+
 
 class Trainer:
     """A run, ready to start; building one compiles nothing and writes nothing.
@@ -55,7 +58,7 @@ class Trainer:
         self.platform = self.parallel.devices[0].platform
         share = Share(len(self.parallel.devices), jax.process_index(), jax.process_count())
         num_devices = share.num_devices * share.num_processes
-        if config.batch_size % (num_devices * config.accumulation_steps):
+        if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
             each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
             raise UserError(f"config.batch_size={config.batch_size} is not divisible by {num_devices} devices{each}")
         dtype = config.dtype
@@ -82,7 +85,7 @@ class Trainer:
             augment,
             config.seed,
             config.label_smoothing,
-            config.accumulation_steps,
+            config.accumulation_steps or self._parts(config.batch_size // num_devices, augment.input_shape),
             config.ema_decay,
         )
         # The shapes alone: finds what does not fit together without computing anything.
@@ -141,6 +144,14 @@ class Trainer:
             )
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
+
+    def _parts(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
+        """The parts in which a device computes its images fastest."""
+        if self.platform != "cpu":
+            return 1
+        most = max(CACHE_BYTES // self.model.widest(image_shape), FEWEST)
+        sizes = [n for n in range(FEWEST, min(most, num_images) + 1) if num_images % n == 0]
+        return num_images // max(sizes, default=num_images)
 
     def _feed_of(self, split: AnySplit, plan: Plan) -> ResidentFeed | StreamingFeed:
         if isinstance(split, Split):

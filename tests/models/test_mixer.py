@@ -124,10 +124,11 @@ def numpy_block(params, x, token_mixing, channel_mixing, epsilon):
 def test_block_with_a_half_switched_off_equals_numpy(token_mixing, channel_mixing):
     block = MixerBlock(6, 7, token_mixing, channel_mixing, layer_norm_epsilon=1e-3)
     x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
-    params = block.init(jax.random.key(0), x).get("params", {})
+    tokens_first = x.swapaxes(0, 1)
+    params = block.init(jax.random.key(0), tokens_first).get("params", {})
     noisy = jax.tree.map(lambda p: np.asarray(p) + 0.1, params)
     expected = numpy_block(noisy, x.astype(np.float64), token_mixing, channel_mixing, 1e-3)
-    np.testing.assert_allclose(block.apply({"params": noisy}, x), expected, atol=1e-5)
+    np.testing.assert_allclose(block.apply({"params": noisy}, tokens_first).swapaxes(0, 1), expected, atol=1e-5)
     halves = {"LayerNorm_0": token_mixing, "token_mixing": token_mixing}
     halves |= {"LayerNorm_1": channel_mixing, "channel_mixing": channel_mixing}
     assert set(params) == {name for name, on in halves.items() if on}
@@ -190,22 +191,22 @@ class TestRandomDepth:
 
     def test_branches_are_dropped_whole_at_the_given_rate_and_scaled_up(self):
         block = MixerBlock(6, 7, token_mixing=False, stochastic_depth_rate=0.3)
-        x = np.random.default_rng(0).normal(size=(1, 5, 4)).astype(np.float32).repeat(4000, 0)
+        x = np.random.default_rng(0).normal(size=(5, 1, 4)).astype(np.float32).repeat(4000, 1)
         params = block.init(jax.random.key(0), x)
         branch = np.asarray(block.apply(params, x) - x)
         dropped = np.asarray(block.apply(params, x, np.arange(4000), rngs={"dropout": jax.random.key(0)}) - x)
-        gone = np.all(np.abs(dropped) < 1e-6, axis=(1, 2))
+        gone = np.all(np.abs(dropped) < 1e-6, axis=(0, 2))
         assert abs(gone.mean() - 0.3) < 0.03
-        np.testing.assert_allclose(dropped[~gone], branch[~gone] / 0.7, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(dropped[:, ~gone], branch[:, ~gone] / 0.7, rtol=1e-4, atol=1e-5)
 
 
 def test_dropout_drops_single_entries_at_the_given_rate():
     block = models.MlpBlock(8, dropout_rate=0.25)
-    x = jnp.ones((500, 6, 10))
+    x = jnp.ones((6, 500, 10))
     params = block.init(jax.random.key(0), x)
     y = np.asarray(block.apply(params, x, jnp.arange(500), rngs={"dropout": jax.random.key(0)}))
     assert abs((y == 0).mean() - 0.25) < 0.01
-    assert 0 < (y[0] == 0).sum() < y[0].size
+    assert 0 < (y[:, 0] == 0).sum() < y[:, 0].size
 
 
 class TestCreate:

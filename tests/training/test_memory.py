@@ -76,8 +76,8 @@ def test_memory_of_the_streaming_feed_stays_flat_over_three_epochs():
         np.asarray(metrics["loss"])
         if step % 100 == 99:
             peaks.append(peak_mebibytes())
-    # The heap of many threads breathes by some 20 MiB; to keep an epoch's images would take 188 more each time.
-    assert max(peaks) - min(peaks) < 60
+    # The heap of many threads breathes, most where other tests left it large; to keep the images would take 376 MiB.
+    assert max(peaks) - min(peaks) < 120
 
 
 @pytest.mark.parametrize(("gib", "streams"), [(1.0, False), (0.0, True), (1e-5, True), (None, False)])

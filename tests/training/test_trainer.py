@@ -50,9 +50,25 @@ def test_one_two_and_four_devices_give_the_same_losses(fields):
 
 @pytest.mark.parametrize("fields", [{}, EVERYTHING], ids=["plain", "random and augmented"])
 def test_a_batch_in_parts_gives_the_same_losses(fields):
-    whole, _ = losses(2, **fields)
+    whole, _ = losses(2, accumulation_steps=1, **fields)
     parts, _ = losses(2, accumulation_steps=4, **fields)
     np.testing.assert_allclose(parts, whole, rtol=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "num_devices", "fields", "parts"),
+    [
+        (128, 1, {}, 1),
+        (128, 1, {"channels_mlp_dim": 1 << 15}, 16),  # half a MiB an image, of which 14 fit, and 8 go evenly
+        (128, 2, {"channels_mlp_dim": 1 << 15}, 8),
+        (128, 1, {"channels_mlp_dim": 1 << 20}, 32),
+        (127, 1, {"channels_mlp_dim": 1 << 20}, 1),  # a prime has no parts
+    ],
+)
+def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, parts):
+    fields = {f"model__{key}": value for key, value in fields.items()}
+    config = make_config(batch_size=batch_size, model__num_blocks=1, **fields)
+    assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).steps.accumulation_steps == parts
 
 
 def test_the_length_of_a_dispatch_changes_nothing():

@@ -1,0 +1,121 @@
+"""The Mixer in PyTorch: the same function of the same weights, to be measured and checked against.
+
+Modules are named as the Flax ones, so that the weights of either find their place in the other by name.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from flax.traverse_util import flatten_dict, unflatten_dict
+from torch import nn
+
+from mixer_jax import models
+
+GELUS = {"tanh": "tanh", "exact": "none"}
+
+
+class StochasticDepth(nn.Module):
+    """Drops a branch for single examples of a batch (torchvision `StochasticDepth`, mode "row")."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device) >= self.rate
+        return x * keep / (1.0 - self.rate)
+
+
+class MlpBlock(nn.Module):
+    """Two linear layers with a GELU between them, over the last axis."""
+
+    def __init__(self, features: int, mlp_dim: int, dropout_rate: float, gelu: str):
+        super().__init__()
+        self.Dense_0 = nn.Linear(features, mlp_dim)
+        self.Dense_1 = nn.Linear(mlp_dim, features)
+        self.gelu = nn.GELU(approximate=GELUS[gelu])
+        self.dropout = nn.Dropout(dropout_rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.dropout(self.Dense_1(self.dropout(self.gelu(self.Dense_0(x)))))
+
+
+class MixerBlock(nn.Module):
+    """Token mixing, then channel mixing; either may be left out."""
+
+    def __init__(self, model: models.MlpMixer, num_tokens: int, stochastic_depth_rate: float):
+        super().__init__()
+        channels, rest = model.hidden_dim, (model.dropout_rate, model.gelu)
+        self.LayerNorm_0 = self.LayerNorm_1 = None
+        if model.token_mixing:
+            self.LayerNorm_0 = nn.LayerNorm(channels, model.layer_norm_epsilon)
+            self.token_mixing = MlpBlock(num_tokens, model.tokens_mlp_dim, *rest)
+        if model.channel_mixing:
+            self.LayerNorm_1 = nn.LayerNorm(channels, model.layer_norm_epsilon)
+            self.channel_mixing = MlpBlock(channels, model.channels_mlp_dim, *rest)
+        self.stochastic_depth = StochasticDepth(stochastic_depth_rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.LayerNorm_0 is not None:
+            y = self.token_mixing(self.LayerNorm_0(x).transpose(1, 2)).transpose(1, 2)
+            x = x + self.stochastic_depth(y)
+        if self.LayerNorm_1 is not None:
+            x = x + self.stochastic_depth(self.channel_mixing(self.LayerNorm_1(x)))
+        return x
+
+
+class TorchMixer(nn.Module):
+    """The PyTorch counterpart of a Flax `MlpMixer`, initialised as PyTorch does by default."""
+
+    def __init__(self, model: models.MlpMixer, image_shape: tuple[int, int, int]):
+        """Takes the Flax module and (height, width, channels) of its images."""
+        super().__init__()
+        height, width, channels = image_shape
+        patch, num_blocks = model.patch_size, model.num_blocks
+        self.stem = nn.Conv2d(channels, model.hidden_dim, patch, stride=patch)
+        for i in range(num_blocks):
+            rate = model.stochastic_depth_rate * i / max(num_blocks - 1, 1)
+            block = MixerBlock(model, height * width // patch**2, rate)
+            self.add_module(f"MixerBlock_{i}", block)
+        self.blocks = [getattr(self, f"MixerBlock_{i}") for i in range(num_blocks)]
+        self.pre_head_layer_norm = (
+            nn.LayerNorm(model.hidden_dim, model.layer_norm_epsilon) if model.pre_head_norm else nn.Identity()
+        )
+        self.head = nn.Linear(model.hidden_dim, model.num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
+        x = self.stem(images).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.pre_head_layer_norm(x).mean(1))
+
+
+def to_torch(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Returns the `state_dict` of a `TorchMixer` with the weights (or gradients) of a Flax `MlpMixer`."""
+    state = {}
+    for path, value in flatten_dict(params, sep=".").items():
+        module, _, name = path.rpartition(".")
+        value = np.asarray(value)
+        if name == "kernel":  # (..., in, out) here, (out, in, ...) there
+            value = np.moveaxis(value, (-1, -2), (0, 1))
+        state[f"{module}.{'bias' if name == 'bias' else 'weight'}"] = torch.from_numpy(value.copy())
+    return state
+
+
+def from_torch(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """Returns the parameters of a Flax `MlpMixer` with the weights (or gradients) of a `TorchMixer`."""
+    params = {}
+    for path, value in state.items():
+        module, _, name = path.rpartition(".")
+        value = value.detach().cpu().numpy()
+        if name == "weight":
+            name = "scale" if "norm" in module.lower() else "kernel"
+        if name == "kernel":
+            value = np.moveaxis(value, (0, 1), (-1, -2))
+        params[f"{module}.{name}"] = value.copy()
+    return unflatten_dict(params, sep=".")

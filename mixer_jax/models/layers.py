@@ -1,0 +1,158 @@
+"""The layers of the Mixer, each with the backward pass that XLA does not find by itself.
+
+They compute what `flax.linen.Dense` and `LayerNorm` compute and have their parameters. Differentiable once and more in
+reverse mode, not in forward mode.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+
+def product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
+    """Multiplies two matrices, summing over an axis of each."""
+    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())))
+
+
+@jax.custom_vjp
+def rows_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """x @ kernel: (rows, in) and (in, features) to (rows, features)."""
+    return product(x, kernel, (1, 0))
+
+
+def _rows_product_backward(residuals, gradient):
+    x, kernel = residuals
+    return product(gradient, kernel, (1, 1)), product(_transposed(x), gradient, (1, 0))
+
+
+def _transposed(x: jax.Array) -> jax.Array:
+    """The transpose; on a CPU a copy of its own, as XLA is slow there to sum over the first axis of a first factor."""
+    return jax.lax.platform_dependent(x, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=lambda x: x.T)
+
+
+rows_product.defvjp(lambda x, kernel: (rows_product(x, kernel), (x, kernel)), _rows_product_backward)
+
+
+class Dense(nn.Module):
+    """A dense layer on the columns or on the rows of a matrix.
+
+    Attributes:
+      features: width of the result.
+      axis: 0 for columns, -1 for rows.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    axis: int = -1
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (rows, in) to (rows, features), or (in, columns) to (features, columns)."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[self.axis], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        if self.axis == 0:
+            return product(kernel, x, (0, 0)) + bias[:, None]
+        return rows_product(x, kernel) + bias[None]
+
+
+class Stem(nn.Module):
+    """The per-patch linear embedding; a convolution in the paper's code, whose parameters it has.
+
+    Attributes:
+      features: channels of a token.
+      patch_size: side of the square patches, in pixels, which tile the image.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    patch_size: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Maps (batch, height, width, channels) to (tokens, batch, features), the patches row by row."""
+        batch, height, width, channels = images.shape
+        p = self.patch_size
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
+        patches = images.reshape(batch, height // p, p, width // p, p, channels).transpose(1, 3, 0, 2, 4, 5)
+        y = rows_product(patches.reshape(-1, p * p * channels), kernel.reshape(-1, self.features)) + bias[None]
+        return y.reshape(-1, batch, self.features)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
+    """LayerNorm of (rows, features) with scale and bias (1, features), float32."""
+    return _normalize(x, scale, bias, epsilon)[0]
+
+
+def _normalize(x, scale, bias, epsilon):
+    mean = jnp.mean(x, axis=-1, keepdims=True)
+    variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
+    inverse = jax.lax.rsqrt(variance + epsilon)
+    # Of all that is computed only the input, which is there anyway, and two numbers a row are kept for the way back.
+    return (x - mean) * (inverse * scale) + bias, (x, mean, inverse, scale)
+
+
+def _normalize_backward(epsilon, residuals, gradient):
+    del epsilon
+    x, mean, inverse, scale = residuals
+    normalized = (x - mean) * inverse
+    inner = gradient * scale
+    along = jnp.mean(inner * normalized, axis=-1, keepdims=True)
+    dx = inverse * (inner - jnp.mean(inner, axis=-1, keepdims=True) - normalized * along)
+    return dx, jnp.sum(gradient * normalized, axis=0, keepdims=True), jnp.sum(gradient, axis=0, keepdims=True)
+
+
+normalize.defvjp(_normalize, _normalize_backward)
+
+
+class LayerNorm(nn.Module):
+    """Normalises the last axis, computing in float32.
+
+    Attributes:
+      epsilon: added to the variance; 1e-6 in the paper's code, 1e-5 in PyTorch.
+      dtype: of the result; parameters are float32.
+    """
+
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (..., features) to the same shape."""
+        scale = self.param("scale", nn.initializers.ones, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        y = normalize(x.reshape(-1, x.shape[-1]).astype(jnp.float32), scale[None], bias[None], self.epsilon)
+        return y.reshape(x.shape).astype(self.dtype)
+
+
+class ExampleDropout(nn.Module):
+    """Inverted dropout whose mask depends on an example's position in the global batch, not on the device it is on.
+
+    Attributes:
+      rate: probability of dropping.
+      whole: drop all of an example's entries together: stochastic depth (torchvision `StochasticDepth`, mode "row").
+    """
+
+    rate: float
+    whole: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
+        """Maps x (.., batch, ..), batch the second of three axes, to the same shape.
+
+        `positions` (batch,) are ints, or None for evaluation.
+        """
+        if positions is None or self.rate == 0.0:
+            return x
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), positions)
+        shape = (1, 1) if self.whole else (x.shape[0], x.shape[2])
+        keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape), out_axes=1)(keys)
+        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
