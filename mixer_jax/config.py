@@ -43,9 +43,10 @@ RULES = {
     "mixup_alpha": NOT_NEGATIVE,
     "momentum": FRACTION,
     "num_ops": POSITIVE,
+    "num_seeds": POSITIVE,
     "probability": PROBABILITY,
     "reader_threads": POSITIVE,
-    "seed": NOT_NEGATIVE,
+    "seed": ("must be in 0..2147483647", lambda value: 0 <= value < 2**31),
     "stochastic_depth_rate": FRACTION,
     "warmup_epochs": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
@@ -60,6 +61,7 @@ def default_config() -> ConfigDict:
     """Returns the config that every file in `configs/` starts from."""
     config = ConfigDict()
     config.seed = 0  # of the initialisation, the order of the examples and all that is random in training
+    config.num_seeds = 1  # runs at once in one program, of seeds seed, seed + 1, ..., each as it would be alone
 
     config.dataset = ConfigDict()
     config.dataset.name = "digits"  # "digits", "folder", or a name of TensorFlow Datasets
@@ -196,6 +198,8 @@ def _check_ranges(config: ConfigDict) -> None:
             f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "
             f"config.epochs={config.epochs}: give fewer"
         )
+    if config.seed + config.num_seeds > 2**31:
+        raise UserError(f"config.seed={config.seed} leaves no room below 2147483648 for {config.num_seeds} seeds")
     if config.accumulation_steps and config.batch_size % config.accumulation_steps:
         raise UserError(
             f"config.batch_size={config.batch_size} is not divisible by config.accumulation_steps="

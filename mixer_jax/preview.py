@@ -69,12 +69,11 @@ def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..
         mean=dataset.mean,
         std=dataset.std,
         num_classes=dataset.num_classes,
-        seed=config.seed,
     )
 
     @jax.jit
     def draw(step, batch, positions):
-        images, targets = augment.train(step, batch, positions, _predecessors)
+        images, targets = augment.train(config.seed, step, batch, positions, _predecessors)
         return augment.denormalize(images), targets
 
     return lambda *arguments: jax.device_get(draw(*arguments))

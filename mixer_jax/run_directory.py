@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ class RunDirectory:
     checkpoints/     Orbax: the latest and the best
     tensorboard/     the metrics as TensorBoard scalars
     curves.png       the metrics as a picture
+
+    Of several seeds at once it holds a run directory for each, `seed_0` and so on, as each would be alone; its own
+    results.json and curves.png are then of all, and its checkpoints go when each of them has its own.
     """
 
     def __init__(self, path: str | Path):
@@ -31,6 +35,17 @@ class RunDirectory:
         self.curves_file = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+
+    def runs(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
+        """The directory and the config of each run: of a single one this directory, of several one for each seed."""
+        if config.num_seeds == 1:
+            return [(self, config)]
+        runs = []
+        for seed in range(config.seed, config.seed + config.num_seeds):
+            alone = config.copy_and_resolve_references()
+            alone.seed, alone.num_seeds = seed, 1
+            runs.append((RunDirectory(self.path / f"seed_{seed}"), alone))
+        return runs
 
     def check(self, config: ConfigDict, overwrite: bool = False) -> None:
         """Makes sure that this config may run here; writes nothing.
@@ -98,6 +113,10 @@ class RunDirectory:
 
     def write_results(self, results: dict[str, Any]) -> None:
         _write(self.results_file, results)
+
+    def drop_checkpoints(self) -> None:
+        """Deletes what each of several runs has by now in its own directory."""
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds an epoch's line."""

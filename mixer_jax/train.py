@@ -17,7 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
-from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, summarize
+from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Trainer, fit
 
@@ -77,35 +77,54 @@ def train(
         "fingerprint": dataset.fingerprint(),
     }
     run.claim(config, described)
+    runs = run.runs(config)
+    seeds = f" for each of {len(runs)} seeds" if len(runs) > 1 else ""
+    for one, its_config in runs if len(runs) > 1 else ():
+        one.claim(its_config, described)
     height, width, channels = dataset.image_shape
     num_devices, kind = len(trainer.parallel.devices), trainer.parallel.devices[0].device_kind
     print(
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
         f"{config.model.variant}: {trainer.num_params:,} parameters; {num_devices} x {kind}, {trainer.dtype}\n"
-        f"{trainer.total_steps:,} steps of {config.batch_size}; run directory {run.path}",
+        f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}; run directory {run.path}",
         flush=True,
     )
-    console = ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size)
-    measured = fit(trainer, run, [console, TensorBoard(run.tensorboard)])
-    results = {
+    directories = [one for one, _ in runs]
+    console = ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size * len(runs))
+    measured = fit(trainer, run, directories, [console, TensorBoard([one.tensorboard for one in directories])])
+    title = f"{dataset.name}, {config.model.variant}"
+    every = []
+    for one, seed, of_one in zip(directories, trainer.seeds, measured, strict=True):
+        every.append({"seed": seed, **of_one, **_circumstances(trainer)})
+        plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
+        one.write_results(every[-1])
+    results = every[0]
+    if len(runs) > 1:
+        results = aggregate(every)
+        plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(runs)} seeds")
+        run.write_results(results)
+        run.drop_checkpoints()
+    print(summarize(run, results))
+    return results
+
+
+def _circumstances(trainer: Trainer) -> dict[str, Any]:
+    """The part of results.json that is known before training, and the same for all seeds."""
+    config, dataset, devices = trainer.config, trainer.dataset, trainer.parallel.devices
+    return {
         "dataset": dataset.name,
         "model": config.model.variant,
         "num_params": trainer.num_params,
-        "seed": config.seed,
-        **measured,
+        "num_seeds": config.num_seeds,
         "selected_on": config.dataset.val_split or "validation",
-        "devices": num_devices,
-        "device_kind": kind,
+        "devices": len(devices),
+        "device_kind": devices[0].device_kind,
         "platform": trainer.platform,
         "dtype": str(trainer.dtype),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-        "data_fingerprint": described["fingerprint"],
+        "data_fingerprint": dataset.fingerprint(),
     }
-    plot_curves(run.read_metrics(), run.curves_file, f"{dataset.name}, {config.model.variant}, seed {config.seed}")
-    run.write_results(results)
-    print(summarize(run, results))
-    return results
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch):
     config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0)
     monkeypatch.setattr(RunDirectory, "write_results", lambda self, results: None)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "fit", lambda trainer, run, observers: stop_after(trainer, run, 2))
+        patch.setattr(train, "fit", lambda trainer, run, runs, observers: stop_after(trainer, run, 2))
         with pytest.raises(Crash):
             train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
     results = train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])
@@ -71,8 +71,8 @@ def stop_after(trainer, run, epochs):
     from mixer_jax.training import fit
 
     class Stop:
-        def epoch(self, record, best):
-            if record["epoch"] == epochs:
+        def epoch(self, latest, best):
+            if latest[0]["epoch"] == epochs:
                 raise Crash
 
         def ignore(self, *args):
@@ -80,7 +80,7 @@ def stop_after(trainer, run, epochs):
 
         started = progress = closed = ignore
 
-    return fit(trainer, run, [Stop()])
+    return fit(trainer, run, [run], [Stop()])
 
 
 def test_early_stopping_waits_for_patience_epochs(tmp_path, monkeypatch):
@@ -108,9 +108,9 @@ def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch)
     trainer.compile(trainer.init())
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     best = checkpoints.restore(metrics[results["best_epoch"] - 1]["step"], trainer.state_shapes)
-    scores = trainer.evaluate(trainer.place(best).params, dataset.val)
+    [scores] = trainer.evaluate(trainer.place(best).params, dataset.val)
     assert scores["accuracy"] == results["val_accuracy"]
-    assert trainer.evaluate(trainer.place(best).params, dataset.test)["loss"] == results["test_loss"]
+    assert trainer.evaluate(trainer.place(best).params, dataset.test)[0]["loss"] == results["test_loss"]
     checkpoints.close()
 
 

@@ -44,7 +44,6 @@ class Augment:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         num_classes: int,
-        seed: int,
     ):
         """Takes the `augment` block, the shape of the feed's images, and the mean and standard deviation of their
         pixels as fractions of 255.
@@ -70,7 +69,6 @@ class Augment:
             )
         self.input_shape = (*size, channels)
         self.num_classes = num_classes
-        self._seed = seed
         self._mean, self._std = (jnp.array(x, jnp.float32).reshape(1, 1, -1) for x in (mean, std))
         self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
         self._flip = config.flip
@@ -85,11 +83,17 @@ class Augment:
         self._mixing = Mixing(**config.mixing) if mixes else None
 
     def train(
-        self, step: jax.Array, batch: Batch, positions: jax.Array, predecessors: Callable[[Any], Any]
+        self,
+        seed: jax.Array | int,
+        step: jax.Array | int,
+        batch: Batch,
+        positions: jax.Array,
+        predecessors: Callable[[Any], Any],
     ) -> tuple[jax.Array, jax.Array]:
         """Makes a device's share of a batch ready for the model.
 
         Args:
+          seed: of the run.
           step: of the training.
           batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), and of each example its number in
             the training set, `indices` (batch,), and the epoch that shows it, `epochs` (batch,).
@@ -99,12 +103,13 @@ class Augment:
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.
         """
-        key = jax.random.fold_in(self._key(EXAMPLES), step)
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-        images = jax.vmap(self._example)(keys, batch["images"], batch["indices"], batch["epochs"])
+        examples, batches, flips = (jax.random.fold_in(jax.random.key(seed), i) for i in (EXAMPLES, BATCHES, FLIPS))
+        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(examples, step), positions)
+        flip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(flips, batch["indices"])
+        images = jax.vmap(self._example)(keys, flip_keys, batch["images"], batch["epochs"])
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
         if self._mixing:
-            key = jax.random.fold_in(self._key(BATCHES), step)
+            key = jax.random.fold_in(batches, step)
             images, targets = self._mixing(key, images, targets, *predecessors((images, targets)))
         return images, targets
 
@@ -112,7 +117,7 @@ class Augment:
         """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
         return jax.vmap(lambda image: self._normalize(self._fit(image, self.box)))(images)
 
-    def _example(self, key: jax.Array, image: jax.Array, index: jax.Array, epoch: jax.Array) -> jax.Array:
+    def _example(self, key: jax.Array, first_flip: jax.Array, image: jax.Array, epoch: jax.Array) -> jax.Array:
         crop_key, flip_key, automatic_key, erasing_key = jax.random.split(key, 4)
         box = self.box
         if self._crop == "pad":
@@ -123,8 +128,7 @@ class Augment:
         if self._flip == "random":
             image = flip(image, jax.random.bernoulli(flip_key))
         elif self._flip == "alternating":  # cifar10-airbench: half of them first, and then at every epoch the others
-            first = jax.random.bernoulli(jax.random.fold_in(self._key(FLIPS), index))
-            image = flip(image, first ^ (epoch % 2 == 1))
+            image = flip(image, jax.random.bernoulli(first_flip) ^ (epoch % 2 == 1))
         if self._automatic:
             image = self._automatic(automatic_key, image)
         image = self._normalize(image)
@@ -144,6 +148,3 @@ class Augment:
         shape = (1,) * (images.ndim - 1) + (-1,)
         levels = 255.0 * (images * self._std.reshape(shape) + self._mean.reshape(shape))
         return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)
-
-    def _key(self, stream: int) -> jax.Array:
-        return jax.random.fold_in(jax.random.key(self._seed), stream)

@@ -3,7 +3,7 @@
 from mixer_jax.reporting.curves import plot_curves
 from mixer_jax.reporting.progress import ConsoleProgress
 from mixer_jax.reporting.rows import Row, plot_rows
-from mixer_jax.reporting.summary import summarize
+from mixer_jax.reporting.summary import aggregate, summarize
 from mixer_jax.reporting.tensorboard import TensorBoard
 
-__all__ = ["ConsoleProgress", "Row", "TensorBoard", "plot_curves", "plot_rows", "summarize"]
+__all__ = ["ConsoleProgress", "Row", "TensorBoard", "aggregate", "plot_curves", "plot_rows", "summarize"]

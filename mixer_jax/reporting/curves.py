@@ -1,5 +1,7 @@
 """curves.png: loss, accuracy and learning rate over the epochs of a run."""
 
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,29 +10,39 @@ from matplotlib.figure import Figure
 from mixer_jax.run_directory import best_epoch
 
 
-def plot_curves(history: list[dict[str, Any]], path: Path, title: str = "") -> None:
-    """Draws the lines of metrics.jsonl as a PNG of three panels, the best epoch marked."""
-    epochs = [record["epoch"] for record in history]
-    best = best_epoch(history)
+def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: str = "") -> None:
+    """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels.
+
+    The best epochs are marked.
+    """
+    bests = [best_epoch(history) for history in histories]
     # A Figure of its own, not pyplot's: no display, no global state.
     figure = Figure(figsize=(13, 3.8), layout="constrained")
     loss, accuracy, rate = figure.subplots(1, 3)
-    marker = "o" if len(epochs) < 3 else None
-    for panel, key, name in ((loss, "loss", "loss"), (accuracy, "accuracy", "accuracy (%)")):
-        panel.plot(epochs, [r[f"train_{key}"] for r in history], "--", color="tab:gray", marker=marker, label="train")
-        panel.plot(epochs, [r[f"val_{key}"] for r in history], color="tab:blue", marker=marker, label="validation")
-        panel.plot(
-            best["epoch"], best[f"val_{key}"], "o", color="tab:orange",
-            label=f"best epoch {best['epoch']}: {best[f'val_{key}']:.4g}",
-        )  # fmt: skip
+    for i, (history, best) in enumerate(zip(histories, bests, strict=True)):
+        epochs = [record["epoch"] for record in history]
+        style = {"marker": "o" if len(epochs) < 3 else None, "alpha": 1.0 if len(histories) == 1 else 0.6}
+        for panel, key in ((loss, "loss"), (accuracy, "accuracy")):
+            names = {"train": "train", "val": "validation", "best": _marked(bests, f"val_{key}")} if i == 0 else {}
+            for split, color, line in (("train", "tab:gray", "--"), ("val", "tab:blue", "-")):
+                values = [record[f"{split}_{key}"] for record in history]
+                panel.plot(epochs, values, line, color=color, label=names.get(split), **style)
+            panel.plot(best["epoch"], best[f"val_{key}"], "o", color="tab:orange", label=names.get("best"))
+        rate.plot(epochs, [record["learning_rate"] for record in history], color="tab:green", **style)
+    for panel, name in ((loss, "loss"), (accuracy, "accuracy (%)"), (rate, "learning rate at the end of the epoch")):
         panel.set_title(name)
-        panel.legend(frameon=False)
-    rate.plot(epochs, [r["learning_rate"] for r in history], color="tab:green", marker=marker)
-    rate.set_title("learning rate at the end of the epoch")
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
-    for panel in (loss, accuracy, rate):
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3)
         panel.xaxis.get_major_locator().set_params(integer=True)
+        if panel is not rate:
+            panel.legend(frameon=False)
+    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
+
+
+def _marked(bests: list[dict[str, Any]], key: str) -> str:
+    values = [best[key] for best in bests]
+    if len(values) == 1:
+        return f"best epoch {bests[0]['epoch']}: {values[0]:.4g}"
+    return f"best epochs: {statistics.fmean(values):.4g} \u00b1 {statistics.stdev(values):.2g}"

@@ -1,21 +1,24 @@
 """What a run shows on the console while it trains: a progress bar on a terminal, plain lines elsewhere."""
 
+import statistics
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch gives a sign of life
+SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class ConsoleProgress:
-    """Follows a run as an observer of `mixer_jax.training`.
+    """Follows a run as an observer of `mixer_jax.training`; of several runs at once it shows the mean.
 
     Attributes:
       num_epochs: in the whole run.
       total_steps: in the whole run.
-      batch_size: images a step.
+      batch_size: images a step, of all runs.
     """
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, file: TextIO | None = None):
@@ -27,15 +30,16 @@ class ConsoleProgress:
         self._spoke = time.monotonic()
         self._epoch = 1
 
-    def started(self, history: list[dict[str, Any]], compile_seconds: float) -> None:
+    def started(self, histories: Sequence[list[dict[str, Any]]], compile_seconds: float) -> None:
         self._say(f"Compiled in {compile_seconds:.1f} s")
-        if history:
-            self._epoch = history[-1]["epoch"] + 1
-            self._say(f"Going on after epoch {history[-1]['epoch']} of {self.num_epochs}, from its checkpoint")
+        done = max(histories, key=len)
+        if done:
+            self._epoch = done[-1]["epoch"] + 1
+            self._say(f"Going on after epoch {done[-1]['epoch']} of {self.num_epochs}, from its checkpoint")
         if self._file.isatty():
             self._bar = tqdm(
                 total=self.total_steps,
-                initial=history[-1]["step"] if history else 0,
+                initial=done[-1]["step"] if done else 0,
                 file=self._file,
                 dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
@@ -51,15 +55,22 @@ class ConsoleProgress:
             left = (self.total_steps - step) * self.batch_size / images_per_second
             self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {_clock(left)} left")
 
-    def epoch(self, record: dict[str, Any], best: dict[str, Any]) -> None:
-        self._epoch = record["epoch"] + 1
-        left = (self.total_steps - record["step"]) * self.batch_size / record["images_per_second"]
-        star = "*" if best is record else " "
+    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+        epoch = max(record["epoch"] for record in latest)
+        self._epoch = epoch + 1
+        going = [record for record in latest if record["epoch"] == epoch]
+        images_per_second = len(latest) * going[0]["images_per_second"]
+        left = (self.total_steps - going[0]["step"]) * self.batch_size / images_per_second
+        mean = {key: statistics.fmean(record[key] for record in latest) for key in SHOWN}
+        note = "*" if best[0] is latest[0] else " "
+        if len(latest) > 1:
+            spread = statistics.stdev(record["val_accuracy"] for record in latest)
+            note = f" \u00b1{spread:5.2f}" + f" ({len(going)} of {len(latest)} go on)" * (len(going) < len(latest))
         self._say(
-            f"epoch {record['epoch']:>{len(str(self.num_epochs))}}/{self.num_epochs}"
-            f"  train loss {record['train_loss']:.4f} accuracy {record['train_accuracy']:6.2f}%"
-            f"  val loss {record['val_loss']:.4f} accuracy {record['val_accuracy']:6.2f}%{star}"
-            f"  {record['images_per_second']:,.0f} images/s  {_clock(left)} left"
+            f"epoch {epoch:>{len(str(self.num_epochs))}}/{self.num_epochs}"
+            f"  train loss {mean['train_loss']:.4f} accuracy {mean['train_accuracy']:6.2f}%"
+            f"  val loss {mean['val_loss']:.4f} accuracy {mean['val_accuracy']:6.2f}%{note}"
+            f"  {images_per_second:,.0f} images/s  {_clock(left)} left"
         )
         if self._bar is not None:
             self._bar.set_description_str(self._title())

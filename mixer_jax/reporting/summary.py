@@ -1,23 +1,61 @@
-"""The last words of a run."""
+"""The last words of a run, or of several that differ in their seed."""
 
+import statistics
 from typing import Any
 
 from mixer_jax.run_directory import RunDirectory
 
+MEASURED = (
+    "epochs", "steps", "best_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "last_val_accuracy",
+    "last_val_loss", "last_test_accuracy", "last_test_loss",
+)  # fmt: skip
+
+
+def aggregate(every: list[dict[str, Any]]) -> dict[str, Any]:
+    """Makes one results.json of those of several seeds trained at once.
+
+    Returns:
+      The same fields, but of those in MEASURED the mean, and in `std` the sample standard deviation; `seeds` instead
+      of `seed`; `train_seconds` and `images_per_second` of all together.
+    """
+    columns = {key: [result[key] for result in every] for key in MEASURED}
+    return {
+        "seeds": [result["seed"] for result in every],
+        **{key: value for key, value in every[0].items() if key != "seed"},
+        **{key: statistics.fmean(column) for key, column in columns.items()},
+        "std": {key: statistics.stdev(column) for key, column in columns.items()},
+        "train_seconds": max(result["train_seconds"] for result in every),
+        "images_per_second": round(sum(result["images_per_second"] for result in every), 1),
+    }
+
 
 def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
     """A few lines: how good, how long, on what, and where things are."""
-    return (
-        f"{results['dataset']}, {results['model']}, {results['num_params']:,} parameters, seed {results['seed']}\n"
-        f"  test accuracy   {results['test_accuracy']:.2f}% "
-        f"(epoch {results['best_epoch']}, the best on {results['selected_on']}), "
-        f"{results['last_test_accuracy']:.2f}% (epoch {results['epochs']}, the last); "
-        f"{results['test_examples']:,} images\n"
-        f"  trained         {results['epochs']} epochs in {results['train_seconds']:.1f} s and "
-        f"{results['compile_seconds']:.1f} s to compile, {results['images_per_second']:,.0f} images/s, "
-        f"on {results['devices']} x {results['device_kind']}, {results['dtype']}\n"
-        f"  results         {run.results_file}\n"
-        f"  curves          {run.curves_file}\n"
-        f"  TensorBoard     tensorboard --logdir {run.tensorboard}\n"
-        f"  checkpoints     {run.checkpoints}"
-    )
+    one = "std" not in results
+
+    def accuracy(key: str) -> str:
+        return f"{results[key]:.2f}%" if one else f"{results[key]:.2f} \u00b1 {results['std'][key]:.2f}%"
+
+    r = results
+    seeds, best, last = f"seed {r.get('seed')}", f"epoch {r['best_epoch']}", f"epoch {r['epochs']}, the last"
+    kept = [("TensorBoard", f"tensorboard --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
+    if not one:
+        seeds, best, last = f"{len(r['seeds'])} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
+        kept = [("TensorBoard", f"tensorboard --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
+    lines = [
+        (
+            "test accuracy",
+            f"{accuracy('test_accuracy')} ({best}, the best on {r['selected_on']}), "
+            f"{accuracy('last_test_accuracy')} ({last}); {r['test_examples']:,} images",
+        ),
+        (
+            "trained",
+            f"{r['epochs']:.4g} epochs in {r['train_seconds']:.1f} s and {r['compile_seconds']:.1f} s to compile, "
+            f"{r['images_per_second']:,.0f} images/s, on {r['devices']} x {r['device_kind']}, {r['dtype']}",
+        ),
+        ("results", run.results_file),
+        ("curves", run.curves_file),
+        *kept,
+    ]
+    title = f"{r['dataset']}, {r['model']}, {r['num_params']:,} parameters, {seeds}"
+    return "\n".join([title, *(f"  {name:15} {line}" for name, line in lines)])

@@ -1,5 +1,6 @@
 """The metrics of a run as TensorBoard scalars."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,29 @@ SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning
 class TensorBoard:
     """Writes each epoch's metrics at its step, as an observer of `mixer_jax.training`."""
 
-    def __init__(self, directory: Path):
-        self._directory = directory
-        self._writer: SummaryWriter | None = None
+    def __init__(self, directories: Sequence[Path]):
+        """Takes a directory for each run."""
+        self._directories = directories
+        self._writers: list[SummaryWriter] = []
 
-    def started(self, history: list[dict[str, Any]], compile_seconds: float) -> None:
-        step = history[-1]["step"] if history else 0
-        # What an earlier process wrote after the checkpoint will be written again.
-        self._writer = SummaryWriter(str(self._directory), purge_step=step + 1)
+    def started(self, histories: Sequence[list[dict[str, Any]]], compile_seconds: float) -> None:
+        for directory, history in zip(self._directories, histories, strict=True):
+            step = history[-1]["step"] if history else 0
+            # What an earlier process wrote after the checkpoint will be written again.
+            self._writers.append(SummaryWriter(str(directory), purge_step=step + 1))
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
 
-    def epoch(self, record: dict[str, Any], best: dict[str, Any]) -> None:
-        for key in SCALARS:
-            group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
-            self._writer.add_scalar(f"{group}/{name}", record[key], record["step"])
+    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+        now = max(record["step"] for record in latest)
+        for writer, record in zip(self._writers, latest, strict=True):
+            if record["step"] < now:
+                continue  # stopped early
+            for key in SCALARS:
+                group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
+                writer.add_scalar(f"{group}/{name}", record[key], record["step"])
 
     def closed(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        for writer in self._writers:
+            writer.close()

@@ -1,5 +1,6 @@
-"""Checkpoints with Orbax: the latest, and the best on validation."""
+"""Checkpoints with Orbax: the latest, and those that are still wanted."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import orbax.checkpoint as ocp
 from mixer_jax.training.parallel import to_host
 
 
-class _LatestAndBest(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the newest checkpoint and the one at `best_step`."""
+class _LatestAndWanted(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the newest checkpoint and those of the steps `wanted`."""
 
-    best_step: int | None = None
+    wanted: Collection[int] = ()
 
     def should_preserve(self, checkpoints, *, context):
-        return [c.step == self.best_step or c is checkpoints[-1] for c in checkpoints]
+        return [c.step in self.wanted or c is checkpoints[-1] for c in checkpoints]
 
 
 class Checkpoints:
@@ -26,7 +27,8 @@ class Checkpoints:
     """
 
     def __init__(self, directory: Path):
-        self._policy = _LatestAndBest()
+        self.directory = directory
+        self._policy = _LatestAndWanted()
         self._manager = ocp.CheckpointManager(
             directory.absolute(), options=ocp.CheckpointManagerOptions(preservation_policy=self._policy)
         )
@@ -35,9 +37,13 @@ class Checkpoints:
         """The step of the newest checkpoint, or None."""
         return self._manager.latest_step()
 
-    def save(self, step: int, state: Any, best_step: int) -> None:
-        """Starts writing the state of `step`; drops all others but that of `best_step` when it is written."""
-        self._policy.best_step = best_step
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints."""
+        return list(self._manager.all_steps())
+
+    def save(self, step: int, state: Any, wanted: Collection[int]) -> None:
+        """Starts writing the state of `step`; drops all others but those of the steps `wanted` when it is written."""
+        self._policy.wanted = wanted
         self._manager.save(step, args=ocp.args.StandardSave(to_host(state)))
 
     def restore(self, step: int, like: Any) -> Any:

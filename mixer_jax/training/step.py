@@ -21,12 +21,14 @@ class TrainState(flax.struct.PyTreeNode):
     """All that training carries from one step to the next.
 
     Attributes:
+      seed: the run's seed, int32, which stays as it is.
       step: steps done, int32.
       params: float32.
       opt_state: the optimiser's.
       ema_params: the average of the parameters over the steps, or () where none is asked for.
     """
 
+    seed: jax.Array
     step: jax.Array
     params: Any
     opt_state: Any
@@ -49,7 +51,6 @@ class Steps:
       model: maps (batch, height, width, channels) to logits (batch, num_classes).
       optimizer: what updates the parameters.
       augment: makes the feed's images and labels ready for the model.
-      seed: the run's seed.
       label_smoothing: of the training loss.
       accumulation_steps: parts in which a device computes its share of a batch.
       ema_decay: of the average of the parameters; 0: none.
@@ -58,17 +59,16 @@ class Steps:
     model: nn.Module
     optimizer: optax.GradientTransformation
     augment: Augment
-    seed: int
     label_smoothing: float = 0.0
     accumulation_steps: int = 1
     ema_decay: float = 0.0
 
-    def init(self) -> TrainState:
-        """The state before the first step."""
-        key = jax.random.fold_in(jax.random.key(self.seed), 0)
+    def init(self, seed: jax.Array) -> TrainState:
+        """The state before the first step of a seed, int32."""
+        key = jax.random.fold_in(jax.random.key(seed), 0)
         params = self.model.init(key, jnp.zeros((1, *self.augment.input_shape)))["params"]
         average = params if self.ema_decay else ()
-        return TrainState(jnp.zeros((), jnp.int32), params, self.optimizer.init(params), average)
+        return TrainState(seed, jnp.zeros((), jnp.int32), params, self.optimizer.init(params), average)
 
     def train(
         self, state: TrainState, resident: Arrays, chunk: Arrays, num_steps: jax.Array
@@ -89,7 +89,7 @@ class Steps:
 
         def body(i, carry):
             state, metrics = carry
-            batch = self.augment.train(state.step, take(resident, chunk, i), positions, predecessors)
+            batch = self.augment.train(state.seed, state.step, take(resident, chunk, i), positions, predecessors)
             state, step_metrics = self._train_step(state, *batch, positions)
             return state, jax.tree.map(lambda all_steps, value: all_steps.at[i].set(value), metrics, step_metrics)
 
@@ -121,7 +121,7 @@ class Steps:
     def _train_step(
         self, state: TrainState, images: jax.Array, targets: jax.Array, positions: jax.Array
     ) -> tuple[TrainState, Arrays]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(self.seed), 1), state.step)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
         def loss_fn(params, images, targets, positions):
             logits = self.model.apply(
@@ -145,7 +145,7 @@ class Steps:
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}
-        return TrainState(state.step + 1, params, opt_state, self._average(state, params)), metrics
+        return TrainState(state.seed, state.step + 1, params, opt_state, self._average(state, params)), metrics
 
     def _average(self, state: TrainState, params: Any) -> Any:
         """The exponential moving average, over few steps at first (as TensorFlow's, with `num_updates`)."""

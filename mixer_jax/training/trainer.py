@@ -1,7 +1,7 @@
 """Puts a config and a dataset together: the model, the optimiser, the plan and the compiled programs of a run."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +43,8 @@ class Trainer:
       parallel: the devices.
       dtype: of the computation.
       model: the Flax module.
-      plan: which example goes into which batch.
+      seeds: of the runs, one or several, that this trains at once.
+      plans: which example goes into which batch, of each seed.
       schedule: the learning rate as a function of the step.
       total_steps: when training is over.
       max_steps: the most that one dispatch takes.
@@ -71,36 +72,45 @@ class Trainer:
             mean=dataset.mean,
             std=dataset.std,
             num_classes=dataset.num_classes,
-            seed=config.seed,
         )
         self.model = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=self.dtype
         )
-        self.plan = BatchPlan(len(dataset.train), config.batch_size, config.seed)
-        self.total_steps = self.plan.steps(config.epochs)
-        self.schedule = create_schedule(config, self.plan.steps)
+        self.seeds = tuple(range(config.seed, config.seed + config.num_seeds))
+        if len(self.seeds) > 1 and dataset.streamed:
+            raise UserError(
+                f"config.num_seeds={config.num_seeds}: a streamed set feeds one run at a time; raise "
+                "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
+            )
+        self.plans = [BatchPlan(len(dataset.train), config.batch_size, seed) for seed in self.seeds]
+        self.total_steps = self.plans[0].steps(config.epochs)
+        self.schedule = create_schedule(config, self.plans[0].steps)
         self.steps = Steps(
             self.model,
             create_optimizer(config.optimizer, self.schedule),
             augment,
-            config.seed,
             config.label_smoothing,
             config.accumulation_steps or self._parts(config.batch_size // num_devices, augment.input_shape),
             config.ema_decay,
         )
         # The shapes alone: finds what does not fit together without computing anything.
-        self.state_shapes = jax.eval_shape(self.steps.init)
-        self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
+        self.state_shapes = jax.eval_shape(self._init)
+        self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params)) // len(self.seeds)
         self._share = share
-        self._feed = self._feed_of(dataset.train, self.plan)
-        self.max_steps = self._feed.max_steps
+        self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
+        self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self._train = self.parallel.compile(self.steps.train, donate_state=True)
-        self._evaluate = self.parallel.compile(self.steps.evaluate)
+        self._train = self.parallel.compile(self._each_seed(self.steps.train, own_chunk=True), donate_state=True)
+        self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_chunk=False))
 
     def init(self) -> TrainState:
-        """The state before the first step, on the devices."""
-        return self.place(jax.jit(self.steps.init)())
+        """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
+        return self.place(jax.jit(self._init)())
+
+    def _init(self) -> TrainState:
+        if len(self.seeds) == 1:
+            return self.steps.init(jnp.int32(self.seeds[0]))
+        return jax.vmap(self.steps.init)(jnp.array(self.seeds, jnp.int32))
 
     def place(self, state: TrainState) -> TrainState:
         """Puts a state of host arrays on the devices."""
@@ -117,19 +127,23 @@ class Trainer:
 
     def train(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics."""
-        resident = self._resident(self.dataset.train, self._feed)
-        return self._train(state, resident, self._feed.chunk(step, num_steps), np.int32(num_steps))
+        resident = self._resident(self.dataset.train, self._feeds[0])
+        chunks = [feed.chunk(step, num_steps) for feed in self._feeds]
+        chunk = chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks)
+        return self._train(state, resident, chunk, np.int32(num_steps))
 
-    def evaluate(self, params: Any, split: AnySplit) -> dict[str, float]:
-        """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`."""
-        sums = self._count(params, split)
-        count = int(sums["count"])
-        return {
-            "loss": float(sums["loss"]) / count,
-            "accuracy": 100.0 * int(sums["correct"]) / count,
-            "correct": int(sums["correct"]),
-            "count": count,
-        }
+    def evaluate(self, params: Any, split: AnySplit) -> list[dict[str, float]]:
+        """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`, by seed."""
+        sums = jax.tree.map(np.atleast_1d, self._count(params, split))
+        return [
+            {
+                "loss": float(loss) / int(count),
+                "accuracy": 100.0 * int(correct) / int(count),
+                "correct": int(correct),
+                "count": int(count),
+            }
+            for loss, correct, count in zip(sums["loss"], sums["correct"], sums["count"], strict=True)
+        ]
 
     def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
         num_devices = self._share.num_devices * self._share.num_processes
@@ -144,6 +158,24 @@ class Trainer:
             )
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
+
+    def _each_seed(self, function: Callable, own_chunk: bool) -> Callable:
+        """Makes a program of one seed one of all: side by side on an accelerator, which one alone does not fill.
+
+        On a CPU in turn: its caches hold the work of one. `own_chunk`: whether the chunk has an axis of seeds too.
+        """
+        if len(self.seeds) == 1:
+            return function
+
+        def of_all(state, resident, chunk, num_steps):
+            def of_one(state_and_chunk):
+                one_state, one_chunk = state_and_chunk
+                return function(one_state, resident, one_chunk if own_chunk else chunk, num_steps)
+
+            each = (state, chunk if own_chunk else None)
+            return jax.lax.map(of_one, each) if self.platform == "cpu" else jax.vmap(of_one)(each)
+
+        return of_all
 
     def _parts(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
         """The parts in which a device computes its images fastest."""

@@ -25,12 +25,12 @@ FULL = {
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
-def make_policy(seed=0, image_shape=IMAGES.shape[1:], **fields):
+def make_policy(image_shape=IMAGES.shape[1:], **fields):
     config = make_config(**{f"augment__{key}": value for key, value in fields.items()})
-    return Augment(config.augment, image_shape=image_shape, mean=MEAN, std=STD, num_classes=10, seed=seed)
+    return Augment(config.augment, image_shape=image_shape, mean=MEAN, std=STD, num_classes=10)
 
 
-def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epochs=0):
+def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epochs=0, seed=0):
     """A global batch, augmented on so many devices."""
     n = len(images)
     batch = {"images": images, "labels": labels, "indices": np.arange(n), "epochs": np.full(n, epochs)}
@@ -39,7 +39,7 @@ def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epoch
     def train(chunk, step):
         share = {key: x[0] for key, x in chunk.items()}
         positions = jax.lax.axis_index(AXIS) * len(share["labels"]) + jnp.arange(len(share["labels"]))
-        return policy.train(step, share, positions, predecessors)
+        return policy.train(seed, step, share, positions, predecessors)
 
     compiled = jax.pmap(train, AXIS, in_axes=(0, None), devices=DataParallel(jax.devices()[:num_devices]).devices)
     images, targets = jax.device_get(compiled(chunk, step))
@@ -67,7 +67,7 @@ def test_an_example_depends_on_seed_step_and_position_alone():
     assert np.array_equal(augmented(make_policy(**alone), images=others)[0][5], images[5])
     moved = np.roll(IMAGES, 1, axis=0)
     for changed in (
-        augmented(make_policy(1, **alone))[0][5],
+        augmented(make_policy(**alone), seed=1)[0][5],
         augmented(make_policy(**alone), step=4)[0][5],
         augmented(make_policy(**alone), images=moved)[0][6],
     ):

@@ -23,11 +23,11 @@ def record(epoch, val_accuracy=50.0):
 
 def follow(file, history=()):
     console = ConsoleProgress(num_epochs=3, total_steps=30, batch_size=16, file=file)
-    console.started(list(history), compile_seconds=1.25)
+    console.started([list(history)], compile_seconds=1.25)
     best = record(1, 60.0)
     for epoch in range(len(history) + 1, 4):
         console.progress(10 * epoch - 5, loss=1.2345, accuracy=41.5, images_per_second=1234.5)
-        console.epoch(best if epoch == 1 else record(epoch), best)
+        console.epoch([best if epoch == 1 else record(epoch)], [best])
     console.closed()
     return file.getvalue()
 
@@ -62,7 +62,7 @@ def test_a_resumed_run_says_so_and_goes_on_counting():
 
 def test_curves_are_drawn_even_for_one_epoch(tmp_path):
     for n in (1, 5):
-        plot_curves([record(e, val_accuracy=50.0 + e) for e in range(1, n + 1)], tmp_path / f"{n}.png", "title")
+        plot_curves([[record(e, val_accuracy=50.0 + e) for e in range(1, n + 1)]], tmp_path / f"{n}.png", "title")
         image = np.asarray(Image.open(tmp_path / f"{n}.png").convert("RGB")).astype(int)
         # The three panels carry ink in the colour of their line.
         blue, green = np.abs(image - [31, 119, 180]).sum(-1) < 30, np.abs(image - [44, 160, 44]).sum(-1) < 30

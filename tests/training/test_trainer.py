@@ -100,7 +100,7 @@ def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
     )
     state = trainer.init()
     before = jax.device_get(state.params)
-    indices = trainer.plan.batches(0, 1)["indices"][0]
+    indices = trainer.plans[0].batches(0, 1)["indices"][0]
     images = (trainer.dataset.train.images[indices] / 255 - 0.4) / 0.3
     labels = trainer.dataset.train.labels[indices]
 
@@ -121,7 +121,7 @@ def ten_thousand():
     dataset = make_dataset(num_test=10_000, size=4)
     config = make_config(model__patch_size=2, model__num_blocks=1, model__zero_init_head=False)
     trainer = Trainer(config, dataset)
-    params = jax.jit(trainer.steps.init)().params
+    params = trainer.init().params
     logits = trainer.model.apply({"params": params}, ((dataset.test.images / 255 - 0.4) / 0.3).astype(np.float32))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     labels = dataset.test.labels
@@ -136,7 +136,7 @@ def test_evaluation_counts_all_of_10000_images(ten_thousand, batch_size, num_dev
         model__patch_size=2, model__num_blocks=1, model__zero_init_head=False, eval_batch_size=batch_size
     )
     trainer = Trainer(config, dataset, jax.devices()[:num_devices])
-    scores = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
+    [scores] = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
     assert scores["count"] == 10_000
     assert scores["correct"] == correct
     assert scores["accuracy"] == pytest.approx(100 * correct / 10_000)
@@ -170,5 +170,6 @@ def test_labels_of_padding_do_not_count():
     everything = Split(dataset.test.images, np.zeros(3, np.int32))
     trainer = Trainer(make_config(eval_batch_size=512), dataset, jax.devices()[:4])
     state = trainer.init()  # a zero head: every prediction is class 0
-    assert trainer.evaluate(state.params, everything)["accuracy"] == 100.0
-    assert trainer.evaluate(state.params, everything)["loss"] == pytest.approx(np.log(10))
+    [scores] = trainer.evaluate(state.params, everything)
+    assert scores["accuracy"] == 100.0
+    assert scores["loss"] == pytest.approx(np.log(10))
