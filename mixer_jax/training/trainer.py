@@ -105,7 +105,8 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
-        return self.place(jax.jit(self._init)())
+        # It runs once: to optimise it would take longer than that makes up for.
+        return self.place(jax.jit(self._init, compiler_options={"xla_backend_optimization_level": 0})())
 
     def _init(self) -> TrainState:
         if len(self.seeds) == 1:
