@@ -1,63 +1,87 @@
-"""Measures what augmentation costs: python -m mixer_jax.benchmark --config configs/cifar10.py [--against torchvision]
+"""Measures training: python -m mixer_jax.benchmark --config configs/cifar10.py [--against torch] [--scaling]
 
-Takes turns between the training step without augmentation, the step with the config's policy, and the policy alone;
-with `--against torchvision` also the same policy on PIL images, in one process and in a loader of two workers. Each is
-measured once a round, so that whatever else the machine does meets all of them alike.
+Without a config, or with --image_size, on images of random pixels:
+
+    python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
+
+Everything is measured in turns, once a round, so that whatever else the machine does meets all of it alike: the
+training step alone, with the config's augmentation, and through the whole loop; the augmentation alone; the forward
+pass; a lone matrix product, to say what the device could do. `--against torch` adds the same model with the same
+weights in PyTorch, `--against torchvision` the same augmentation in a PyTorch loader too.
 """
 
-import contextlib
 import dataclasses
-import itertools
 import json
-import math
 import os
 import platform
 import re
-import statistics
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
+from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from mixer_jax import cli, data
-from mixer_jax.augment import Augment
+from mixer_jax.benchmarks import flops, steps
+from mixer_jax.benchmarks.rounds import Work, measure, one_core, ratio, spread
+from mixer_jax.benchmarks.scaling import scaling
+from mixer_jax.benchmarks.tables import table
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.training import Trainer
 
 SECONDS = 1.0  # that a measurement lasts, at least
 IMAGES = 2048  # that are measured with, or all of a smaller set
-NUM_WORKERS = 2
-EPOCH = 100  # batches the loader runs on for; what it has prefetched between rounds is its advantage, and small
-STEP, STEP_WITH_POLICY, POLICY = "step alone", "step with policy", "policy alone, compiled"
-PIL, LOADER = "policy by torchvision, one process", f"policy by torchvision, {NUM_WORKERS} workers"
+AGAINST = ("torch", "torchvision")
+PRODUCT = "product of two matrices of side"
 ONE_CORE = ", on one core"
-
-Work = Callable[[int], Any]  # does something so many times, to the end
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line and measures; returns the exit code."""
-    values, config, name = cli.parse(argv, _define_flags, __doc__)
-    if values.against not in (None, "torchvision"):
-        raise one_of("--against", values.against, ["torchvision"])
+    values, config, name = cli.parse(argv, _define_flags, __doc__, default=default_config())
+    if values.against not in (None, *AGAINST):
+        raise one_of("--against", values.against, AGAINST)
+    if config.num_seeds > 1:
+        raise UserError(f"config.num_seeds={config.num_seeds}: one run is measured at a time")
+    if not all(n.isdecimal() and int(n) for n in values.forward):
+        raise UserError(f"--forward={','.join(values.forward)}: give batch sizes, such as 1,16,128")
     output = Path(values.output) if values.output else None
     if output and output.exists():
         raise UserError(f"--output={output} is there already: choose another name")
-    config.dataset.memory_budget_gib = 0.0  # streamed: some images are all it takes
-    dataset = _some_of(data.load(config.dataset))
-    works = _works(config, dataset) | (_torchvision_works(config, dataset) if values.against else {})
-    seconds = _measure(works, values.rounds, config.batch_size)
-    report = {"config": name, "batch_size": config.batch_size, **_machine(values.against), **_report(seconds)}
-    print(_table(report))
+    if values.against:
+        in_torch = _torch_side(values.against)
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch some of a GPU's memory
+    dataset = _dataset(config, values)
+    trainer = Trainer(steps.without_policy(config), dataset)  # says what does not fit before anything is measured
+    with _compiled_afresh():
+        ours = steps.Ours(trainer)
+        program_bytes = trainer.memory(ours.state)
+        works, num_flops = _works(config, dataset, ours, values.forward)
+        theirs = in_torch.Theirs(ours) if values.against else None
+        if theirs:
+            works |= {kind: theirs.step(kind) for kind in (in_torch.EAGER, in_torch.COMPILED, in_torch.AUTOCAST)}
+        if values.against == "torchvision":
+            works |= in_torch.torchvision_works(config, dataset, trainer.steps.augment, theirs)
+            if hasattr(os, "sched_setaffinity"):
+                alone = [dataclasses.replace(works[kind], around=one_core) for kind in (steps.POLICY, in_torch.PIL)]
+                works |= dict(zip((steps.POLICY + ONE_CORE, in_torch.PIL + ONE_CORE), alone, strict=True))
+        seconds = measure(works, values.rounds, SECONDS)
+        report = {"config": name, **_described(trainer), "compile_seconds": ours.compile_seconds}
+        report |= {"program_bytes": program_bytes, "peak_bytes": _peak_bytes(trainer), "rounds": values.rounds}
+        report |= _numbers(works, seconds, len(trainer.parallel.devices), num_flops)
+        if theirs:
+            report |= {"logit_difference": theirs.difference, "torch_peak_bytes": in_torch.peak_memory()}
+            report["versions"] |= in_torch.versions()
+        if values.scaling:
+            report["scaling"] = scaling(steps.without_policy(config), dataset, values.rounds, SECONDS)
+    print(table(report))
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(json.dumps(report, indent=2) + "\n")
@@ -66,186 +90,136 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("against", None, "torchvision: which has to be installed", flag_values=values)
+    flags.DEFINE_string("against", None, "torch, or torchvision: which has to be installed", flag_values=values)
+    flags.DEFINE_boolean(
+        "scaling", False, "also how time and memory grow with the batch and the depth", flag_values=values
+    )
+    flags.DEFINE_list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone", flag_values=values)
+    flags.DEFINE_integer(
+        "image_size", None, "measure on images of random pixels, this high and wide", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_integer("channels", 3, "of the random images", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_classes", 10, "of the random images", lower_bound=1, flag_values=values)
     flags.DEFINE_string("output", None, "JSON file to write the measurements to", flag_values=values)
 
 
-def _some_of(dataset: data.Dataset) -> data.Dataset:
-    n = min(IMAGES, len(dataset.train))
-    return dataclasses.replace(dataset, train=data.Split(*dataset.train.read(range(n))))
-
-
-def _augment(config: ConfigDict, dataset: data.Dataset) -> Augment:
-    return Augment(
-        config.augment,
-        image_shape=dataset.image_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=dataset.num_classes,
-        seed=config.seed,
-    )
-
-
-def _works(config: ConfigDict, dataset: data.Dataset) -> dict[str, Work]:
-    """The training step with and without the policy, and the policy; warmed up."""
-    plain = config.copy_and_resolve_references()
-    size, eval_crop = config.augment.input_size, config.augment.eval_crop
-    plain.augment = default_config().augment
-    plain.augment.input_size, plain.augment.eval_crop = size, eval_crop
-    augment, n = _augment(config, dataset), config.batch_size
-    batch = {key: x[0] for key, x in data.BatchPlan(len(dataset.train), n, config.seed).batches(0, 1).items()}
-    batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}
-
-    def predecessors(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
-
-    compiled = jax.jit(lambda step, batch: augment.train(step, batch, jnp.arange(n), predecessors))
-    placed = jax.device_put(batch, jax.local_devices()[0])
-    works = {
-        STEP: _training(plain, dataset),
-        STEP_WITH_POLICY: _training(config, dataset),
-        POLICY: lambda times: jax.block_until_ready([compiled(step, placed) for step in range(times)]),
-    }
-    for work in works.values():
-        work(1)
-    return works
-
-
-def _training(config: ConfigDict, dataset: data.Dataset) -> Work:
-    trainer = Trainer(config, dataset)
-    state, step = trainer.init(), 0
-
-    def work(times: int) -> None:
-        nonlocal state, step
-        for start in range(0, times, trainer.max_steps):
-            num_steps = min(trainer.max_steps, times - start)
-            state, _ = trainer.train(state, step, num_steps)
-            step += num_steps
-        jax.block_until_ready(state)
-
-    return work
-
-
-def _torchvision_works(config: ConfigDict, dataset: data.Dataset) -> dict[str, Work]:
-    """The same policy as PyTorch projects have it; warmed up."""
+def _torch_side(against: str) -> Any:
     try:
-        import torch
+        from mixer_jax.benchmarks import in_torch
 
-        from mixer_jax.interop import torchvision_policy as interop
+        if against == "torchvision":
+            from mixer_jax.interop import torchvision_policy  # noqa: F401
     except ImportError as error:
-        raise UserError(f"--against torchvision: {error}; pip install torch torchvision") from error
-    torch.set_num_threads(1)  # as in a worker: the other cores are for the others
-    augment = _augment(config, dataset)
-    transform = interop.example_transform(
-        config.augment, box=augment.box, size=augment.input_shape[:2], mean=dataset.mean, std=dataset.std
-    )
-    collate = interop.Collate(config.augment.mixing, dataset.num_classes)
-    repeated = np.resize(np.arange(len(dataset.train)), EPOCH * config.batch_size)
-    augmented = interop.Augmented(dataset.train.images[repeated], dataset.train.labels[repeated], transform)
-
-    def endless(loader: Any) -> Iterator[Any]:
-        return itertools.chain.from_iterable(itertools.repeat(loader))
-
-    works = {}
-    for name, num_workers in ((PIL, 0), (LOADER, NUM_WORKERS)):
-        batches = endless(interop.loader(augmented, config.batch_size, collate, num_workers))
-        works[name] = lambda times, batches=batches: [None for _ in itertools.islice(batches, times)]
-        works[name](1)
-    return works
+        raise UserError(f"--against {against}: {error}; pip install {' '.join(AGAINST)}") from error
+    return in_torch
 
 
-def _measure(works: dict[str, Work], rounds: int, batch_size: int) -> dict[str, list[float]]:
-    """Returns for each work the seconds an image took, round by round."""
-    modes: dict[str, tuple[Work, Callable[[], Any]]] = {
-        name: (work, contextlib.nullcontext) for name, work in works.items()
-    }
-    if PIL in works and hasattr(os, "sched_setaffinity"):
-        modes |= {name + ONE_CORE: (works[name], _one_core) for name in (POLICY, PIL)}
-    times, seconds = {}, {name: [] for name in modes}
-    for round_ in tqdm(range(rounds + 1), "rounds", leave=False, disable=None):
-        for name, (work, where) in modes.items():
-            with where():
-                work(1)  # meanwhile what the last one left running comes to its end
-                start = time.perf_counter()
-                work(times.get(name, 1))
-                taken = (time.perf_counter() - start) / times.get(name, 1)
-            if round_ == 0:  # only tells how often it fits into SECONDS
-                times[name] = math.ceil(SECONDS / taken)
-            else:
-                seconds[name].append(taken / batch_size)
-    return seconds
+def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
+    """Images in memory, to measure with: the config's, or random ones."""
+    if not values.config and not values.image_size:
+        raise UserError("give a config with --config, or a size of random images with --image_size")
+    if values.image_size:
+        shape = (values.image_size, values.image_size, values.channels)
+        return steps.random_dataset(shape, values.num_classes, max(IMAGES // 4, config.batch_size))
+    config.dataset.memory_budget_gib = 0.0  # streamed: some images are all it takes
+    dataset = data.load(config.dataset)
+    some = range(min(IMAGES, len(dataset.train)))
+    split = data.Split(*dataset.train.read(some))
+    return dataclasses.replace(dataset, train=split, val=split, test=split)
 
 
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-    """Keeps all threads of this process on one core; Linux only."""
-
-    def move(cores: set[int]) -> None:
-        for thread in os.listdir("/proc/self/task"):
-            with contextlib.suppress(ProcessLookupError):
-                os.sched_setaffinity(int(thread), cores)
-
-    before = os.sched_getaffinity(0)
-    move({min(before)})
-    try:
-        yield
-    finally:
-        move(before)
+@contextmanager
+def _compiled_afresh() -> Iterator[None]:
+    """Compiles into an empty cache, so that what is timed is compiled, and what is looked at later is not again."""
+    before = jax.config.jax_compilation_cache_dir
+    with tempfile.TemporaryDirectory() as folder:
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
+        try:
+            yield
+        finally:
+            jax.config.update("jax_compilation_cache_dir", before)
+            compilation_cache.reset_cache()
 
 
-def _ratio(seconds: dict[str, list[float]], over: str, under: str) -> list[float]:
-    """How many times as long the one took as the other, round by round."""
-    return [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
+def _works(
+    config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward: list[str]
+) -> tuple[dict[str, Work], dict[str, int]]:
+    """Everything of ours that is measured, and the floating-point operations of what has a known number."""
+    trainer = ours.trainer
+    device = trainer.parallel.devices[0]
+    product, side, product_flops = flops.matrix_product(device, trainer.dtype)
+    works = {steps.STEP: ours.step(), steps.END_TO_END: ours.end_to_end()}
+    if steps.has_policy(config):
+        with_policy = steps.Ours(Trainer(config, dataset))
+        works |= {
+            steps.STEP_WITH_POLICY: with_policy.step(),
+            steps.END_TO_END: with_policy.end_to_end(),
+            steps.POLICY: steps.policy(config, dataset, with_policy.trainer.steps.augment),
+        }
+    for batch_size in forward:
+        works[f"forward, batch {batch_size}"] = ours.forward(int(batch_size))
+    name = f"{PRODUCT} {side}"
+    forward_flops = flops.forward_flops(trainer.model, trainer.steps.augment.input_shape)
+    step_flops = 3 * forward_flops * config.batch_size // len(trainer.parallel.devices)
+    return works | {name: product}, {steps.STEP: step_flops, name: product_flops}
 
 
-def _report(seconds: dict[str, list[float]]) -> dict[str, Any]:
-    ratios = {
-        "step with policy / step alone": _ratio(seconds, STEP_WITH_POLICY, STEP),
-        "policy alone / step alone": _ratio(seconds, POLICY, STEP),
-    }
-    if PIL in seconds:
-        ratios["throughput of the policy, compiled / torchvision, one process"] = _ratio(seconds, PIL, POLICY)
-        ratios["throughput of the policy, compiled / torchvision, workers"] = _ratio(seconds, LOADER, POLICY)
-    if PIL + ONE_CORE in seconds:
-        ratios["throughput of the policy, compiled / torchvision, on one core"] = _ratio(
-            seconds, PIL + ONE_CORE, POLICY + ONE_CORE
-        )
-    images_per_second = {name: [1 / second for second in rounds] for name, rounds in seconds.items()}
+def _numbers(
+    works: dict[str, Work], seconds: dict[str, list[float]], num_devices: int, num_flops: dict[str, int]
+) -> dict[str, Any]:
+    """Times, throughput a device, and what they come to beside each other."""
+    product = next(name for name in works if name.startswith(PRODUCT))
+    rates = {name: [num_flops[name] / s for s in seconds[name]] for name in num_flops}
+    whole = {steps.STEP, steps.STEP_WITH_POLICY, steps.END_TO_END}  # of all devices, where the rest is of one
+    devices = {name: num_devices if name in whole else 1 for name in works}
+    fastest = steps.STEP_WITH_POLICY if steps.STEP_WITH_POLICY in works else steps.STEP
+    ratios = {f"time, {steps.END_TO_END} / {fastest}": ratio(seconds, steps.END_TO_END, fastest)}
+    if fastest != steps.STEP:
+        ratios[f"time, {fastest} / {steps.STEP}"] = ratio(seconds, fastest, steps.STEP)
+        ratios[f"time, {steps.POLICY} / {steps.STEP}"] = ratio(seconds, steps.POLICY, steps.STEP)
+    for name in works:  # PyTorch's, which all begin with its name, or are of the policy
+        mine = steps.POLICY + ONE_CORE * name.endswith(ONE_CORE) if "policy by" in name else None
+        mine = mine or (steps.END_TO_END if "fed" in name else steps.STEP if name.startswith("torch") else None)
+        if mine:
+            ratios[f"images/s, {mine} / {name}"] = ratio(seconds, name, mine)
     return {
-        "rounds": len(seconds[STEP]),
-        "images_per_second": {name: _spread(values) for name, values in images_per_second.items()},
-        "ratios": {name: _spread(values) for name, values in ratios.items()},
+        "milliseconds": {name: spread([1e3 * s for s in times]) for name, times in seconds.items()},
+        "images_per_second": {
+            name: spread([works[name].images / s / devices[name] for s in times])
+            for name, times in seconds.items()
+            if works[name].images
+        },
+        "flops": {
+            "step": num_flops[steps.STEP],
+            "gflop_per_second": spread([rate / 1e9 for rate in rates[steps.STEP]]),
+            "percent_of_product": spread([100 * a / b for a, b in zip(rates[steps.STEP], rates[product], strict=True)]),
+        },
+        "ratios": {name: spread(values) for name, values in ratios.items()},
     }
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
-
-
-def _machine(against: str | None) -> dict[str, Any]:
-    device = jax.local_devices()[0]
-    packages = ("jax", "jaxlib", "flax", "numpy", "pillow") + (("torch", "torchvision") if against else ())
+def _described(trainer: Trainer) -> dict[str, Any]:
+    config, device = trainer.config, trainer.parallel.devices[0]
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     cpu = re.search(r"model name\s*: (.*)", cpuinfo)
     return {
-        "device": f"{jax.local_device_count()} x {device.device_kind}",
+        "model": config.model.variant,
+        "num_params": trainer.num_params,
+        "image_shape": trainer.steps.augment.input_shape,
+        "batch_size": config.batch_size,
+        "optimizer": config.optimizer.name,
+        "dtype": str(trainer.dtype),
+        "device": f"{len(trainer.parallel.devices)} x {device.device_kind}",
         "cpu": f"{os.cpu_count()} cores, {cpu[1] if cpu else platform.processor() or platform.machine()}",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("jax", "jaxlib", "flax")},
     }
 
 
-def _table(report: dict[str, Any]) -> str:
-    lines = [
-        f"{report['config']}, batch {report['batch_size']}; {report['device']}; {report['cpu']}",
-        f"median of {report['rounds']} rounds (least to most)",
-        "",
-    ]
-    for name, s in report["images_per_second"].items():
-        lines.append(f"{name:48} {s['median']:9,.0f} images/s  ({s['min']:,.0f} to {s['max']:,.0f})")
-    lines.append("")
-    for name, s in report["ratios"].items():
-        lines.append(f"{name:64} {s['median']:7.3g}  ({s['min']:.3g} to {s['max']:.3g})")
-    return "\n".join(lines)
+def _peak_bytes(trainer: Trainer) -> int | None:
+    """What the device says; a CPU says nothing."""
+    statistics = trainer.parallel.devices[0].memory_stats() or {}
+    return statistics.get("peak_bytes_in_use")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,16 @@
-"""What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
+"""What every command shares: reading `--config FILE --config.a.b=v`, turning a user's mistake into one line, and
+keeping what was compiled."""
 
+import hashlib
 import importlib.util
+import os
+import platform
 import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -16,6 +21,7 @@ from mixer_jax.errors import UserError, did_you_mean
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
+    keep_compiled()
     try:
         code = main(sys.argv)
     except UserError as error:
@@ -27,8 +33,36 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     sys.exit(code)
 
 
+def keep_compiled() -> None:
+    """Keeps compiled programs for the next start, in the user's cache folder.
+
+    Whoever sets JAX_COMPILATION_CACHE_DIR has it there, and as JAX's other settings say.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / _processor()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that is not writable is no reason not to train
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _processor() -> str:
+    """Tells processors apart that do not run each other's programs: machines may share a home."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    features = re.search(r"^(flags|Features)\s*:.*", cpuinfo, re.MULTILINE)
+    digest = hashlib.sha256((features[0] if features else platform.processor()).encode()).hexdigest()
+    return f"{platform.machine()}-{digest[:8]}"
+
+
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    default: ConfigDict | None = None,
 ) -> tuple[flags.FlagValues, ConfigDict, str]:
     """Parses a command line whose config is a file with overrides.
 
@@ -36,6 +70,7 @@ def parse(
       argv: the command line, program name first.
       define: defines the command's own flags.
       usage: printed before the list of flags on --help.
+      default: the config without --config; None where one has to be given.
 
     Returns:
       The command's own flags, the checked config, and the config's name: its file's, and its argument's.
@@ -54,12 +89,12 @@ def parse(
     if values.help:
         print(f"{usage.strip()}\n{values.get_help()}")
         sys.exit(0)
-    if not values.config:
+    if not values.config and default is None:
         raise UserError("no config: give one with --config, such as --config configs/digits.py")
-    path, _, argument = values.config.partition(":")
-    config = _override(load_config(path, argument or None), rest, list(values))
+    path, _, argument = (values.config or "").partition(":")
+    config = load_config(path, argument or None) if values.config else default
     name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
-    return values, config, name
+    return values, _override(config, rest, list(values)), name or "default"
 
 
 def load_config(path: str, argument: str | None = None) -> ConfigDict:

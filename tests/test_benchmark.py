@@ -1,40 +1,161 @@
-"""The benchmark command, over in a moment: what it writes, and that it overwrites nothing."""
+"""The benchmark command, over in a moment: what it writes, and that it overwrites nothing; and what it counts."""
 
 import importlib.util
 import json
+import time
 
+import jax
+import numpy as np
 import pytest
 
 from mixer_jax import benchmark
+from mixer_jax.benchmarks import flops, rounds, scaling, steps
 from mixer_jax.errors import UserError
+from mixer_jax.models import MlpMixer, variant
 from runs import SHRINK
-from support import ROOT
+from support import ROOT, make_config
 
-FLAGS = [*SHRINK, "--config.augment.crop=pad", "--config.augment.crop_padding=1", "--rounds=2"]
-
-
-def main(*flags):
-    return benchmark.main(["benchmark", "--config", str(ROOT / "configs/digits.py"), *FLAGS, *flags])
+DIGITS = ["--config", str(ROOT / "configs/digits.py"), *SHRINK, "--rounds=2", "--forward=1,4"]
+POLICY = ["--config.augment.crop=pad", "--config.augment.crop_padding=1"]
 
 
-def test_a_table_and_json(tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def over_in_a_moment(monkeypatch):
     monkeypatch.setattr(benchmark, "SECONDS", 0.01)
+    monkeypatch.setitem(flops.SIDES, "cpu", 64)
+
+
+def main(*arguments):
+    return benchmark.main(["benchmark", *arguments])
+
+
+def test_a_table_and_json(tmp_path, capsys):
     path = tmp_path / "new" / "digits.json"
-    assert main(f"--output={path}") == 0
+    assert main(*DIGITS, *POLICY, f"--output={path}") == 0
     report = json.loads(path.read_text())
     assert (report["config"], report["batch_size"], report["rounds"]) == ("digits", 8, 2)
-    assert set(report["images_per_second"]) == {benchmark.STEP, benchmark.STEP_WITH_POLICY, benchmark.POLICY}
-    for measured in (*report["images_per_second"].values(), *report["ratios"].values()):
-        assert 0 < measured["min"] <= measured["median"] <= measured["max"]
+    images = {
+        steps.STEP,
+        steps.STEP_WITH_POLICY,
+        steps.END_TO_END,
+        steps.POLICY,
+        "forward, batch 1",
+        "forward, batch 4",
+    }
+    assert set(report["images_per_second"]) == images
+    assert set(report["milliseconds"]) == images | {"product of two matrices of side 64"}
+    for block in (report["images_per_second"], report["milliseconds"], report["ratios"]):
+        for measured in block.values():
+            assert 0 < measured["min"] <= measured["median"] <= measured["max"]
+    step, devices = steps.STEP, jax.local_device_count()
+    product = report["milliseconds"][step]["median"] * report["images_per_second"][step]["median"] / 1e3
+    assert product == pytest.approx(8 / devices, rel=0.5)  # median of two rounds, not of the same one
+    assert report["compile_seconds"] > 0
+    assert report["program_bytes"] > 3 * 4 * report["num_params"]
     out = capsys.readouterr().out
-    assert f"{report['images_per_second'][benchmark.POLICY]['median']:,.0f} images/s" in out
+    assert f"{report['images_per_second'][steps.POLICY]['median']:,.1f}" in out
+    assert "digits: Pico/2" in out
     with pytest.raises(UserError, match="is there already"):
-        main(f"--output={path}")
+        main(*DIGITS, f"--output={path}")
 
 
-def test_what_it_cannot_compare_with():
+def test_random_pixels_without_a_config(tmp_path):
+    path = tmp_path / "random.json"
+    small = [flag for flag in SHRINK if "warmup" not in flag]
+    assert main("--image_size=8", "--channels=1", *small, "--rounds=1", "--forward=2", f"--output={path}") == 0
+    report = json.loads(path.read_text())
+    assert (report["image_shape"], report["config"]) == ([8, 8, 1], "default")
+    assert steps.STEP_WITH_POLICY not in report["milliseconds"]
+
+
+def test_scaling_sees_what_is_and_what_is_not_a_line(monkeypatch):
+    class Fake:
+        def __init__(self, trainer):
+            self.size = trainer.config.batch_size * trainer.model.num_blocks
+
+        def step(self):
+            return rounds.Work(lambda times: time.sleep(times * 1e-5 * self.size))
+
+        def memory(self):
+            return 100 + self.size**2
+
+    monkeypatch.setattr(scaling, "Ours", Fake)
+    config = make_config(batch_size=64, model__num_blocks=4)
+    dataset = steps.random_dataset((8, 8, 1), 10, 64)
+    table = scaling.scaling(config, dataset, 2, 0.02)
+    assert [row["value"] for row in table["batch_size"]] == [16, 32, 64, 128, 256]
+    assert [row["value"] for row in table["num_blocks"]] == [1, 2, 4, 8, 16]
+    for rows in table.values():
+        assert all(0.7 < row["time_of_line"] < 1.3 for row in rows)
+        assert max(abs(row["bytes_of_line"] - 1) for row in rows) > 0.3
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"token_mixing": False}, {"channel_mixing": False}], ids=["whole", "channels", "tokens"]
+)
+def test_floating_point_operations_are_xlas(options):
+    model = MlpMixer(num_classes=100, **(variant("S/16") | {"num_blocks": 2}), **options)
+    images = jax.ShapeDtypeStruct((2, 96, 64, 3), np.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)
+    cost = jax.jit(model.apply).lower(params, images).cost_analysis()
+    ours = 2 * flops.forward_flops(model, images.shape[1:])
+    assert ours < cost["flops"] < 1.1 * ours  # XLA counts the rest, too
+
+
+def test_rounds_take_turns_and_last_long_enough():
+    calls = []
+
+    def work(name, seconds):
+        return rounds.Work(lambda times: (calls.append((name, times)), time.sleep(times * seconds)))
+
+    seconds = rounds.measure({"a": work("a", 0.001), "b": work("b", 0.01)}, 3, 0.02)
+    measured = [call for call in calls if call[1] > 1]
+    assert [name for name, _ in measured] == ["a", "b"] * 3
+    assert all(times * {"a": 0.001, "b": 0.01}[name] >= 0.015 for name, times in measured)
+    assert all(0.001 <= s < 0.01 for s in seconds["a"])
+    assert rounds.ratio({"a": [1.0, 6.0], "b": [2.0, 3.0]}, "a", "b") == [0.5, 2.0]
+    assert rounds.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
+
+
+def test_against_torch(tmp_path):
+    pytest.importorskip("torch", reason="needs torch")
+    from mixer_jax.benchmarks import in_torch
+
+    path = tmp_path / "torch.json"
+    one_device = [jax.local_devices()[0]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax, "local_devices", lambda: one_device)
+        assert main(*DIGITS, "--against=torch", f"--output={path}") == 0
+    report = json.loads(path.read_text())
+    assert report["logit_difference"] < 1e-5
+    for kind in (in_torch.EAGER, in_torch.COMPILED, in_torch.AUTOCAST):
+        assert report["ratios"][f"images/s, step / {kind}"]["median"] > 0
+
+
+def test_a_twin_that_computes_something_else_is_found(monkeypatch):
+    pytest.importorskip("torch", reason="needs torch")
+    from mixer_jax.benchmarks import in_torch
+    from mixer_jax.training import Trainer
+
+    trainer = Trainer(make_config(), steps.random_dataset((8, 8, 1), 10, 64), jax.devices()[:1])
+    assert in_torch.Theirs(steps.Ours(trainer)).difference < 1e-5
+    ours = steps.Ours(trainer)
+    logits = ours.logits
+    monkeypatch.setattr(ours, "logits", lambda params, images: 1.01 * logits(params, images))
+    with pytest.raises(RuntimeError, match="the logits of torch differ"):
+        in_torch.Theirs(ours)
+
+
+def test_mistakes():
     with pytest.raises(UserError, match="unknown --against 'keras'"):
-        main("--against=keras")
-    if importlib.util.find_spec("torchvision") is None:
-        with pytest.raises(UserError, match="pip install torch torchvision"):
-            main("--against=torchvision")
+        main(*DIGITS, "--against=keras")
+    with pytest.raises(UserError, match="give a config with --config, or a size of random images"):
+        main()
+    with pytest.raises(UserError, match="config.num_seeds=2: one run is measured at a time"):
+        main(*DIGITS, "--config.num_seeds=2")
+    with pytest.raises(UserError, match="--forward=1,two: give batch sizes"):
+        main(*DIGITS, "--forward=1,two")
+    for name in benchmark.AGAINST:
+        if importlib.util.find_spec(name) is None:
+            with pytest.raises(UserError, match="pip install torch torchvision"):
+                main(*DIGITS, f"--against={name}")

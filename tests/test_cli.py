@@ -59,7 +59,7 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
         ([DIGITS, "--config.schedule.decay_epochs=0"], "config.schedule.decay_epochs=0.0: must be positive"),
         ([DIGITS, "--config.early_stopping_patience=-1"], "config.early_stopping_patience=-1: must not be negative"),
         ([DIGITS, "--config.batch_size=0"], "config.batch_size=0: must be positive"),
-        ([DIGITS, "--config.seed=-1"], "config.seed=-1: must not be negative"),
+        ([DIGITS, "--config.seed=-1"], "config.seed=-1: must be in 0..2147483647"),
         ([DIGITS, "--config.label_smoothing=1"], r"config.label_smoothing=1.0: must be in \[0, 1\)"),
         ([DIGITS, "--config.dtype=float16"], "config.dtype=float16: must be auto, float32 or bfloat16"),
         (

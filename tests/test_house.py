@@ -5,7 +5,18 @@ import ast
 from support import ROOT
 
 # From top to bottom; commands stand above all.
-ROOMS = ["reporting", "training", "augment", "data", "interop", "models", "run_directory", "config", "errors"]
+ROOMS = [
+    "benchmarks",
+    "reporting",
+    "training",
+    "augment",
+    "data",
+    "interop",
+    "models",
+    "run_directory",
+    "config",
+    "errors",
+]
 PACKAGE = ROOT / "mixer_jax"
 
 

@@ -8,11 +8,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from mixer_jax.data.dataset import Split, StreamedSplit
 from mixer_jax.data.plan import Plan
@@ -106,6 +104,9 @@ class StreamingFeed:
         return next(self._chunks)
 
     def _read(self, step: int) -> Iterator[Arrays]:
+        import grain  # only here: it takes a second, and a set in memory does without it
+        from absl import flags
+
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which this command line is not for
         per_step = self._pieces.per_step

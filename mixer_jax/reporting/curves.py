@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
-
 from mixer_jax.run_directory import best_epoch
 
 
@@ -15,6 +13,8 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
 
     The best epochs are marked.
     """
+    from matplotlib.figure import Figure  # takes half a second, which a run that starts should not wait for
+
     bests = [best_epoch(history) for history in histories]
     # A Figure of its own, not pyplot's: no display, no global state.
     figure = Figure(figsize=(13, 3.8), layout="constrained")

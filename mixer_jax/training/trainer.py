@@ -94,6 +94,8 @@ class Trainer:
             config.ema_decay,
         )
         # The shapes alone: finds what does not fit together without computing anything.
+        # It runs once: to optimise it would take longer than that makes up for.
+        self._init = jax.jit(self._init_all, compiler_options={"xla_backend_optimization_level": 0})
         self.state_shapes = jax.eval_shape(self._init)
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params)) // len(self.seeds)
         self._share = share
@@ -105,10 +107,9 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
-        # It runs once: to optimise it would take longer than that makes up for.
-        return self.place(jax.jit(self._init, compiler_options={"xla_backend_optimization_level": 0})())
+        return self.place(self._init())
 
-    def _init(self) -> TrainState:
+    def _init_all(self) -> TrainState:
         if len(self.seeds) == 1:
             return self.steps.init(jnp.int32(self.seeds[0]))
         return jax.vmap(self.steps.init)(jnp.array(self.seeds, jnp.int32))
@@ -118,20 +119,26 @@ class Trainer:
         return self.parallel.replicate(state)
 
     def compile(self, state: TrainState) -> tuple[TrainState, float]:
-        """Compiles all programs by taking no steps; returns the state and the seconds it took."""
+        """Compiles what an epoch takes, by taking no steps; returns the state and the seconds it took."""
         start = time.perf_counter()
         state, _ = self.train(state, 0, 0)
-        for split in (self.dataset.val, self.dataset.test):  # a program each, where their sizes differ
-            self._count(state.evaluated, split, num_steps=0)
+        self._count(state.evaluated, self.dataset.val, num_steps=0)
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
+
+    def memory(self, state: TrainState) -> int | None:
+        """Bytes that the training program needs on a device, data, state and all; None if XLA does not tell."""
+        resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(0, 0)
+        sizes = self._train.lower(state, resident, chunk, np.int32(0)).compile().memory_analysis()
+        if sizes is None:
+            return None
+        needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+        return needed - sizes.alias_size_in_bytes
 
     def train(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics."""
         resident = self._resident(self.dataset.train, self._feeds[0])
-        chunks = [feed.chunk(step, num_steps) for feed in self._feeds]
-        chunk = chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks)
-        return self._train(state, resident, chunk, np.int32(num_steps))
+        return self._train(state, resident, self._chunk(step, num_steps), np.int32(num_steps))
 
     def evaluate(self, params: Any, split: AnySplit) -> list[dict[str, float]]:
         """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`, by seed."""
@@ -145,6 +152,10 @@ class Trainer:
             }
             for loss, correct, count in zip(sums["loss"], sums["correct"], sums["count"], strict=True)
         ]
+
+    def _chunk(self, step: int, num_steps: int) -> dict[str, Any]:
+        chunks = [feed.chunk(step, num_steps) for feed in self._feeds]
+        return chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks)
 
     def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
         num_devices = self._share.num_devices * self._share.num_processes

@@ -1,0 +1,37 @@
+"""How much arithmetic there is to a Mixer, and how fast the device multiplies at best."""
+
+import jax
+import jax.numpy as jnp
+
+from mixer_jax.benchmarks.rounds import Work
+from mixer_jax.models import MlpMixer
+
+SIDES = {"cpu": 2048, "other": 8192}  # of a matrix that keeps the device busy
+
+
+def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
+    """Floating-point operations of all matrix products of a forward pass on one image, two for a multiply-add.
+
+    A training step has three times as many: each product has two in the backward pass.
+    """
+    height, width, channels = image_shape
+    tokens, hidden = height * width // model.patch_size**2, model.hidden_dim
+    stem = tokens * model.patch_size**2 * channels * hidden
+    token_mixing = 2 * tokens * model.tokens_mlp_dim * hidden * model.token_mixing
+    channel_mixing = 2 * tokens * model.channels_mlp_dim * hidden * model.channel_mixing
+    return 2 * (stem + model.num_blocks * (token_mixing + channel_mixing) + hidden * model.num_classes)
+
+
+def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int, int]:
+    """A product of two large square matrices, many in one dispatch; its side, and its floating-point operations."""
+    side = SIDES.get(device.platform, SIDES["other"])
+    # An orthogonal factor would be dearer to make than it is worth: scaled, products neither grow nor vanish.
+    a, b = jax.random.normal(jax.random.key(0), (2, side, side), dtype) / jnp.asarray(side**0.5, dtype)
+    a, b = jax.device_put((a, b), device)
+
+    @jax.jit
+    def products(a: jax.Array, b: jax.Array, times: int) -> jax.Array:
+        return jax.lax.fori_loop(0, times, lambda _, x: x @ b, a)
+
+    jax.block_until_ready(products(a, b, 1))
+    return Work(lambda times: jax.block_until_ready(products(a, b, times))), side, 2 * side**3

@@ -1,0 +1,169 @@
+"""PyTorch's side: the same model with the same weights, and torchvision's augmentation in a loader; needs torch."""
+
+import contextlib
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.augment import Augment
+from mixer_jax.benchmarks.rounds import Work
+from mixer_jax.benchmarks.steps import Ours, examples, normalized_images
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.interop.torch_mixer import TorchMixer, to_torch
+
+EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
+PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
+TOLERANCE = 1e-3  # of logits, as a share of the largest
+EPOCH = 100  # batches the loader runs on for; what it has prefetched between rounds is its advantage, and small
+
+
+class Theirs:
+    """The PyTorch twin of a trainer's model, with its weights.
+
+    Attributes:
+      device: the accelerator that jax uses, as torch calls it.
+      difference: the largest between the logits of both, in float32, as a share of the largest logit.
+    """
+
+    def __init__(self, ours: Ours):
+        """Raises RuntimeError if the two do not compute the same."""
+        trainer = ours.trainer
+        self.device = torch.device("cuda" if trainer.platform == "gpu" else "cpu")
+        if trainer.platform == "gpu" and not torch.cuda.is_available():
+            raise UserError("jax is on a GPU, this torch is not: install the torch for it")
+        if trainer.platform not in ("cpu", "gpu"):
+            raise UserError(f"--against torch: torch does not run on a {trainer.platform}")
+        if len(trainer.parallel.devices) > 1:
+            raise UserError("--against torch: compares one device with one; hide the others")
+        self._trainer = trainer
+        images, rng = normalized_images(trainer, min(trainer.config.batch_size, 8)), np.random.default_rng(0)
+        # A head that starts at zero would hide everything before it.
+        params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), ours.params)
+        expected = ours.logits(params, images)
+        with torch.no_grad():
+            logits = self._model(params).eval()(self._place(images)).cpu().numpy()
+        self._params = ours.params
+        self.difference = float(np.abs(logits - expected).max() / np.abs(expected).max())
+        if not self.difference < TOLERANCE:
+            raise RuntimeError(f"the logits of torch differ by {self.difference:.2g} of the largest")
+
+    def step(self, kind: str) -> Work:
+        """Training steps on one batch that is on the device, EAGER, COMPILED or AUTOCAST."""
+        batch_size = self._trainer.config.batch_size
+        _, labels = examples(self._trainer.dataset, batch_size)
+        images, targets = self._place(normalized_images(self._trainer, batch_size)), torch.from_numpy(labels).long()
+        batch, step = (images, targets.to(self.device)), self._stepper(kind)
+
+        def run(times: int) -> None:
+            for _ in range(times):
+                loss = step(*batch)
+            loss.item()  # waits for the device
+
+        run(2)
+        return Work(run, batch_size)
+
+    def fed(self, batches: Iterator[Any]) -> Work:
+        """Training steps on what a loader brings."""
+        step = self._stepper(AUTOCAST if self._trainer.dtype == "bfloat16" else COMPILED)
+
+        def run(times: int) -> None:
+            for images, targets in itertools.islice(batches, times):
+                loss = step(images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True))
+            loss.item()
+
+        run(2)
+        return Work(run, self._trainer.config.batch_size)
+
+    def _model(self, params: Any) -> TorchMixer:
+        model = TorchMixer(self._trainer.model, self._trainer.steps.augment.input_shape)
+        model.load_state_dict(to_torch(params))
+        return model.to(self.device)
+
+    def _place(self, images: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(self.device)
+
+    def _stepper(self, kind: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+        config, model = self._trainer.config, self._model(self._params).train()
+        optimizer = _optimizer(config.optimizer, model)
+        forward = model if kind == EAGER else torch.compile(model)
+        smoothing, clip_norm, device_type = config.label_smoothing, config.optimizer.clip_norm, self.device.type
+
+        def step(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+            optimizer.zero_grad()
+            with torch.autocast(device_type, torch.bfloat16, enabled=kind == AUTOCAST):
+                loss = torch.nn.functional.cross_entropy(forward(images), targets, label_smoothing=smoothing)
+            loss.backward()
+            if clip_norm:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
+            optimizer.step()
+            return loss.detach()
+
+        return step
+
+
+def _optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:
+    """The optimiser of a config, fused, with weight decay on kernels only."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    rate, betas = config.learning_rate, (config.b1 or 0.9, config.b2 or 0.999)
+    makers = {
+        "adam": lambda: torch.optim.Adam(groups, rate, betas, config.eps or 1e-8, fused=True),
+        "adamw": lambda: torch.optim.AdamW(groups, rate, betas, config.eps or 1e-8, fused=True),
+        "sgd": lambda: torch.optim.SGD(groups, rate, config.momentum or 0.0, fused=True),
+    }
+    if config.name not in makers:
+        raise one_of("--against torch: config.optimizer.name", config.name, makers)
+    return makers[config.name]()
+
+
+def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
+    """The config's augmentation as PyTorch projects have it, alone and before the training step."""
+    from mixer_jax.interop import torchvision_policy as interop
+
+    transform = interop.example_transform(
+        config.augment, box=augment.box, size=augment.input_shape[:2], mean=dataset.mean, std=dataset.std
+    )
+    collate = interop.Collate(config.augment.mixing, dataset.num_classes)
+    augmented = interop.Augmented(*examples(dataset, EPOCH * config.batch_size), transform)
+
+    def endless(num_workers: int) -> Iterator[Any]:
+        loader = interop.loader(augmented, config.batch_size, collate, num_workers)
+        return itertools.chain.from_iterable(itertools.repeat(loader))
+
+    def drawn(batches: Iterator[Any]) -> Work:
+        with _one_thread():
+            next(batches)
+        return Work(lambda times: [None for _ in itertools.islice(batches, times)], config.batch_size, _one_thread)
+
+    batches = endless(os.cpu_count() or 1)
+    return {PIL: drawn(endless(0)), LOADER: drawn(batches), FED: theirs.fed(batches)}
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Leaves this process one thread of torch's, as a loader's worker has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def versions() -> dict[str, str]:
+    """Of what is compared with."""
+    return {"torch": torch.__version__} | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
+
+
+def peak_memory() -> int | None:
+    """Bytes of the device's memory that torch had at its peak; None on a CPU."""
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

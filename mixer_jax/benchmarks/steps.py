@@ -1,0 +1,138 @@
+"""Our side: the training step, with and without augmentation and through the whole loop, and the forward pass."""
+
+import dataclasses
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.augment import Augment
+from mixer_jax.benchmarks.rounds import Work
+from mixer_jax.config import default_config
+from mixer_jax.training import Trainer
+from mixer_jax.training.loop import Pace, train_epoch
+
+STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
+
+
+def random_dataset(image_shape: tuple[int, int, int], num_classes: int, num_images: int) -> data.Dataset:
+    """Images of random pixels, which take as long as any other."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (num_images, *image_shape), dtype=np.uint8)
+    split = data.Split(images, rng.integers(0, num_classes, num_images, dtype=np.int32))
+    names = tuple(map(str, range(num_classes)))
+    mean, std = ((value,) * image_shape[2] for value in (0.5, 0.25))
+    return data.Dataset("random pixels", names, split, split, split, mean, std)
+
+
+def has_policy(config: ConfigDict) -> bool:
+    """Whether the config augments its images."""
+    return without_policy(config).augment.to_dict() != config.augment.to_dict()
+
+
+def without_policy(config: ConfigDict) -> ConfigDict:
+    """The config with the same images, but nothing done to them."""
+    plain = config.copy_and_resolve_references()
+    plain.augment = default_config().augment
+    plain.augment.input_size, plain.augment.eval_crop = config.augment.input_size, config.augment.eval_crop
+    return plain
+
+
+@dataclasses.dataclass
+class Ours:
+    """A trainer under measurement.
+
+    Attributes:
+      trainer: of the config.
+      state: of the training so far.
+      compile_seconds: that its training step took to compile, without a cache.
+    """
+
+    trainer: Trainer
+
+    def __post_init__(self):
+        self.state, self._step = self.trainer.init(), 0
+        jax.block_until_ready(self.state)
+        self._pace = Pace(self.trainer.max_steps)
+        start = time.perf_counter()
+        self.state, _ = self.trainer.train(self.state, 0, 0)
+        jax.block_until_ready(self.state)
+        self.compile_seconds = time.perf_counter() - start
+
+    @property
+    def params(self) -> Any:
+        """The parameters as host arrays."""
+        return jax.device_get(self.state.params)
+
+    def step(self) -> Work:
+        """Training steps, as many a dispatch as there may be, nothing fetched."""
+
+        def run(times: int) -> None:
+            for start in range(0, times, self.trainer.max_steps):
+                num_steps = min(self.trainer.max_steps, times - start)
+                self.state, _ = self.trainer.train(self.state, self._step, num_steps)
+                self._step += num_steps
+            jax.block_until_ready(self.state)
+
+        return Work(run, self.trainer.config.batch_size)
+
+    def end_to_end(self) -> Work:
+        """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
+
+        def run(times: int) -> None:
+            self.state, _ = train_epoch(self.trainer, self.state, self._step, self._step + times, self._pace)
+            self._step += times
+
+        for _ in range(4):
+            run(self._pace.steps)  # learns the pace
+        return Work(run, self.trainer.config.batch_size)
+
+    def forward(self, batch_size: int) -> Work:
+        """The logits of images that are on the device, one batch a call."""
+        trainer = self.trainer
+        device = trainer.parallel.devices[0]
+        params, images = jax.device_put((self.params, normalized_images(trainer, batch_size)), device)
+        apply = jax.jit(lambda params, images: trainer.model.apply({"params": params}, images))
+        jax.block_until_ready(apply(params, images))
+
+        def run(times: int) -> None:
+            jax.block_until_ready([apply(params, images) for _ in range(times)])
+
+        return Work(run, batch_size)
+
+    def logits(self, params: Any, images: np.ndarray) -> np.ndarray:
+        """The logits in float32 by other parameters, of normalised images (batch, height, width, channels)."""
+        model = self.trainer.model.clone(dtype=jnp.float32)
+        with jax.default_matmul_precision("highest"):
+            return np.asarray(jax.jit(model.apply)({"params": params}, images))
+
+
+def normalized_images(trainer: Trainer, batch_size: int) -> np.ndarray:
+    """A batch as the model gets it when nothing is done to it, (batch, height, width, channels) float32."""
+    images, _ = examples(trainer.dataset, batch_size)
+    return np.asarray(trainer.steps.augment.evaluate(images))
+
+
+def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """So many training images and labels, over and over if there are fewer."""
+    indices = np.resize(np.arange(len(dataset.train)), n)
+    return dataset.train.images[indices], dataset.train.labels[indices]
+
+
+def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
+    """The augmentation of a batch on one device, and nothing else."""
+    n = config.batch_size
+    batch = {key: x[0] for key, x in data.BatchPlan(len(dataset.train), n, config.seed).batches(0, 1).items()}
+    batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}
+
+    def predecessors(tree: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
+
+    compiled = jax.jit(lambda step, batch: augment.train(config.seed, step, batch, jnp.arange(n), predecessors))
+    placed = jax.device_put(batch, jax.local_devices()[0])
+    jax.block_until_ready(compiled(0, placed))
+    return Work(lambda times: jax.block_until_ready([compiled(step, placed) for step in range(times)]), n)

@@ -1,0 +1,51 @@
+"""What the benchmark prints."""
+
+from typing import Any
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as lines of text."""
+    r = report
+    lines = [
+        f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
+        f"batch {r['batch_size']}, {r['optimizer']}, {r['dtype']}",
+        f"{r['device']}; {r['cpu']}; {', '.join(f'{name} {number}' for name, number in r['versions'].items())}",
+        f"the step compiled in {r['compile_seconds']:.1f} s; its program needs {_mib(r['program_bytes'])}"
+        + (f", the device had {_mib(r['peak_bytes'])} at the peak" if r["peak_bytes"] else ""),
+        "",
+        f"{'median of ' + str(r['rounds']) + ' rounds (least to most)':52}{'ms':>31}{'images/s, a device':>22}",
+    ]
+    for name, s in r["milliseconds"].items():
+        rate = r["images_per_second"].get(name)
+        lines.append(f"{name:52}{_spread(s):>31}" + (f"{rate['median']:>22,.1f}" if rate else ""))
+    flops = r["flops"]
+    lines += [
+        "",
+        f"{flops['step'] / 1e9:,.3g} GFLOP in the matrix products of a step: {_spread(flops['gflop_per_second'])} "
+        f"GFLOP/s a device, {_spread(flops['percent_of_product'])}% of the lone product's",
+    ]
+    if r["ratios"]:
+        lines += ["", f"{'ratio, round by round':72}median (least to most)"]
+        lines += [f"{name:72}{_spread(s)}" for name, s in r["ratios"].items()]
+    if "logit_difference" in r:
+        lines.append(f"the logits of both, same weights, differ by {r['logit_difference']:.1g} of the largest")
+    return "\n".join(lines + [line for name, rows in r.get("scaling", {}).items() for line in _scaling(name, rows)])
+
+
+def _scaling(name: str, rows: list[dict[str, Any]]) -> list[str]:
+    lines = ["", f"{name:>12}{'ms a step':>31}{'of a line':>12}{'memory':>14}{'of a line':>12}"]
+    for row in rows:
+        of_line = f"{row['bytes_of_line']:>12.2f}" if "bytes_of_line" in row else ""
+        lines.append(
+            f"{row['value']:>12}{_spread(row['milliseconds']):>31}{row['time_of_line']:>12.2f}"
+            f"{_mib(row['bytes']):>14}{of_line}"
+        )
+    return lines
+
+
+def _spread(s: dict[str, float]) -> str:
+    return f"{s['median']:,.4g} ({s['min']:,.4g} to {s['max']:,.4g})"
+
+
+def _mib(size: int | None) -> str:
+    return "unknown memory" if size is None else f"{size / 2**20:,.1f} MiB"
