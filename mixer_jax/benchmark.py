@@ -66,7 +66,8 @@ def main(argv: list[str]) -> int:
         works, num_flops = _works(config, dataset, ours, values.forward)
         theirs = in_torch.Theirs(ours) if values.against else None
         if theirs:
-            works |= {kind: theirs.step(kind) for kind in (in_torch.EAGER, in_torch.COMPILED, in_torch.AUTOCAST)}
+            kinds = [in_torch.EAGER, in_torch.COMPILED, *[in_torch.AUTOCAST] * values.autocast]
+            works |= {kind: theirs.step(kind) for kind in kinds}
         if values.against == "torchvision":
             works |= in_torch.torchvision_works(config, dataset, trainer.steps.augment, theirs)
             if hasattr(os, "sched_setaffinity"):
@@ -93,6 +94,9 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("against", None, "torch, or torchvision: which has to be installed", flag_values=values)
     flags.DEFINE_boolean(
         "scaling", False, "also how time and memory grow with the batch and the depth", flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "autocast", True, "PyTorch with bfloat16 too, which CPUs without it take long over", flag_values=values
     )
     flags.DEFINE_list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone", flag_values=values)
     flags.DEFINE_integer(

@@ -44,7 +44,8 @@ def _scaling(name: str, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def _spread(s: dict[str, float]) -> str:
-    return f"{s['median']:,.4g} ({s['min']:,.4g} to {s['max']:,.4g})"
+    median, least, most = (f"{x:,.0f}" if x >= 1000 else f"{x:.3g}" for x in (s["median"], s["min"], s["max"]))
+    return f"{median} ({least} to {most})"
 
 
 def _mib(size: int | None) -> str:

@@ -17,7 +17,7 @@ from mixer_jax.training.checkpoints import Checkpoints
 from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
-SECONDS_PER_DISPATCH = 0.5  # long beside what a dispatch costs, short enough to show progress
+SECONDS_PER_DISPATCH = 1.0  # long beside what a dispatch costs, short enough to show progress
 
 Record = dict[str, Any]
 
@@ -148,7 +148,8 @@ def train_epoch(
     under_way: list[tuple[int, int, dict]] = []
     while step < end or under_way:
         if step < end:
-            num_steps = min(pace.steps, end - step)
+            # In even parts: a dispatch of one step left over would cost as much as one of many.
+            num_steps = math.ceil((end - step) / math.ceil((end - step) / pace.steps))
             state, metrics = trainer.train(state, step, num_steps)
             under_way.append((step, num_steps, metrics))
             step += num_steps
