@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     trainer = Trainer(steps.without_policy(config), dataset)  # says what does not fit before anything is measured
     with _compiled_afresh():
         ours = steps.Ours(trainer)
-        program_bytes = trainer.memory(ours.state)
+        program_bytes = ours.memory()
         works, num_flops = _works(config, dataset, ours, values.forward)
         theirs = in_torch.Theirs(ours) if values.against else None
         if theirs:

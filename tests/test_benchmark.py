@@ -59,13 +59,21 @@ def test_a_table_and_json(tmp_path, capsys):
         main(*DIGITS, f"--output={path}")
 
 
-def test_random_pixels_without_a_config(tmp_path):
+def test_random_pixels_without_a_config(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "FACTORS", (1, 3))
     path = tmp_path / "random.json"
-    small = [flag for flag in SHRINK if "warmup" not in flag]
-    assert main("--image_size=8", "--channels=1", *small, "--rounds=1", "--forward=2", f"--output={path}") == 0
+    small = [flag for flag in SHRINK if "warmup" not in flag and "batch_size" not in flag] + ["--config.batch_size=16"]
+    assert (
+        main("--image_size=8", "--channels=1", *small, "--scaling", "--rounds=1", "--forward=2", f"--output={path}")
+        == 0
+    )
     report = json.loads(path.read_text())
     assert (report["image_shape"], report["config"]) == ([8, 8, 1], "default")
     assert steps.STEP_WITH_POLICY not in report["milliseconds"]
+    batches, depths = report["scaling"]["batch_size"], report["scaling"]["num_blocks"]
+    assert ([row["value"] for row in batches], [row["value"] for row in depths]) == ([4, 12], [1, 3])
+    assert all(rows[1]["bytes"] > rows[0]["bytes"] > 0 for rows in (batches, depths))
+    assert "num_blocks" in capsys.readouterr().out
 
 
 def test_scaling_sees_what_is_and_what_is_not_a_line(monkeypatch):

@@ -1,5 +1,10 @@
 """Command lines and config files that are wrong get one line that says what to do."""
 
+import fnmatch
+import os
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 
@@ -114,3 +119,22 @@ def test_help_shows_the_flags(capsys):
     out = capsys.readouterr().out
     assert "usage" in out
     assert "--workdir" in out
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "caches"}, "caches/mixer_jax/*-????????"),
+        ({"XDG_CACHE_HOME": "caches", "JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
+        ({"XDG_CACHE_HOME": "file"}, "None"),  # not a folder: does without
+    ],
+)
+def test_where_compiled_programs_are_kept(environment, expected, tmp_path):
+    (tmp_path / "file").write_text("")
+    program = "import jax; from mixer_jax import cli; cli.keep_compiled(); print(jax.config.jax_compilation_cache_dir)"
+    process = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    assert fnmatch.fnmatch(process.stdout.strip(), expected)

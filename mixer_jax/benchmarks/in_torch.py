@@ -142,7 +142,9 @@ def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augmen
     def drawn(batches: Iterator[Any]) -> Work:
         with _one_thread():
             next(batches)
-        return Work(lambda times: [None for _ in itertools.islice(batches, times)], config.batch_size, _one_thread)
+        return Work(
+            lambda times: [None for _ in itertools.islice(batches, times)], config.batch_size, around=_one_thread
+        )
 
     batches = endless(os.cpu_count() or 1)
     return {PIL: drawn(endless(0)), LOADER: drawn(batches), FED: theirs.fed(batches)}

@@ -19,11 +19,13 @@ class Work:
     Attributes:
       run: does it so many times, to the end.
       images: that it takes each time; 0 where it is not about images.
+      fewest: times that it is done in a row.
       around: what holds while it runs.
     """
 
     run: Callable[[int], Any]
     images: int = 0
+    fewest: int = 1
     around: Callable[[], Any] = contextlib.nullcontext
 
 
@@ -48,7 +50,7 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
                 work.run(times.get(name, 1))
                 taken = (time.perf_counter() - start) / times.get(name, 1)
             if round_ == 0:  # only tells how often it fits into `at_least`
-                times[name] = math.ceil(at_least / taken)
+                times[name] = max(math.ceil(at_least / taken), work.fewest)
             else:
                 seconds[name].append(taken)
     return seconds

@@ -14,7 +14,7 @@ from mixer_jax.augment import Augment
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
-from mixer_jax.training.loop import Pace, train_epoch
+from mixer_jax.training.loop import FEWEST_STEPS, Pace, train_epoch
 
 STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
 
@@ -68,6 +68,10 @@ class Ours:
         """The parameters as host arrays."""
         return jax.device_get(self.state.params)
 
+    def memory(self) -> int | None:
+        """Bytes of the training program; see `Trainer.memory`."""
+        return self.trainer.memory(self.state)
+
     def step(self) -> Work:
         """Training steps, as many a dispatch as there may be, nothing fetched."""
 
@@ -78,7 +82,7 @@ class Ours:
                 self._step += num_steps
             jax.block_until_ready(self.state)
 
-        return Work(run, self.trainer.config.batch_size)
+        return Work(run, self.trainer.config.batch_size, fewest=min(FEWEST_STEPS, self.trainer.max_steps))
 
     def end_to_end(self) -> Work:
         """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
@@ -87,9 +91,9 @@ class Ours:
             self.state, _ = train_epoch(self.trainer, self.state, self._step, self._step + times, self._pace)
             self._step += times
 
-        for _ in range(4):
+        for _ in range(2):
             run(self._pace.steps)  # learns the pace
-        return Work(run, self.trainer.config.batch_size)
+        return Work(run, self.trainer.config.batch_size, fewest=min(FEWEST_STEPS, self.trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:
         """The logits of images that are on the device, one batch a call."""

@@ -18,6 +18,7 @@ from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
 SECONDS_PER_DISPATCH = 1.0  # long beside what a dispatch costs, short enough to show progress
+FEWEST_STEPS = 4  # a dispatch: its memory is fresh, and to touch it first costs a CPU a good part of a step
 
 Record = dict[str, Any]
 
@@ -31,12 +32,12 @@ class Pace:
 
     def __init__(self, max_steps: int):
         self.max_steps = max_steps
-        self.steps = 1
+        self.steps = min(FEWEST_STEPS, max_steps)
 
     def learn(self, num_steps: int, seconds: float) -> None:
         """Is told that a dispatch of `num_steps` took so long."""
         fitting = int(SECONDS_PER_DISPATCH * num_steps / seconds)
-        self.steps = max(1, min(fitting, 4 * self.steps, self.max_steps))
+        self.steps = min(max(FEWEST_STEPS, min(fitting, 4 * self.steps)), self.max_steps)
 
 
 class Observer(Protocol):

@@ -1,0 +1,42 @@
+"""How the loop cuts an epoch into dispatches."""
+
+import pytest
+
+from mixer_jax.training import Trainer, loop
+from mixer_jax.training.loop import FEWEST_STEPS, SECONDS_PER_DISPATCH, Pace
+from support import make_config, make_dataset
+
+
+def test_the_pace_comes_near_to_a_dispatchs_seconds_and_keeps_its_bounds():
+    seconds_per_step, pace, lengths = SECONDS_PER_DISPATCH / 100, Pace(256), []
+    for _ in range(6):
+        lengths.append(pace.steps)
+        pace.learn(pace.steps, pace.steps * seconds_per_step)
+    assert lengths == [FEWEST_STEPS, 4 * FEWEST_STEPS, 16 * FEWEST_STEPS, 100, 100, 100]
+    pace.learn(100, 1000.0)
+    assert pace.steps == FEWEST_STEPS
+    for _ in range(9):
+        pace.learn(pace.steps, 1e-9)
+    assert pace.steps == 256
+    streamed = Pace(1)
+    streamed.learn(1, 1e-9)
+    assert streamed.steps == 1
+
+
+@pytest.mark.parametrize(("steps", "pace", "expected"), [(41, 20, [14, 14, 13]), (40, 20, [20, 20]), (3, 20, [3])])
+def test_dispatches_of_an_epoch_are_even(steps, pace, expected, monkeypatch):
+    trainer = Trainer(make_config(batch_size=16), make_dataset())
+    original, asked = trainer.train, []
+
+    def train(state, step, num_steps):
+        asked.append(num_steps)
+        return original(state, step, num_steps)
+
+    monkeypatch.setattr(trainer, "train", train)
+    steady = Pace(256)
+    steady.steps = pace
+    monkeypatch.setattr(steady, "learn", lambda *args: None)
+    state, [record] = loop.train_epoch(trainer, trainer.init(), 0, steps, steady)
+    assert asked == expected
+    assert int(state.step) == steps
+    assert 0 < record["train_loss"] < 3
