@@ -125,6 +125,7 @@ def test_rounds_take_turns_and_last_long_enough():
     assert rounds.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it compiles
 def test_against_torch(tmp_path):
     pytest.importorskip("torch", reason="needs torch")
     from mixer_jax.benchmarks import in_torch

@@ -25,8 +25,8 @@ def table(report: dict[str, Any]) -> str:
         f"GFLOP/s a device, {_spread(flops['percent_of_product'])}% of the lone product's",
     ]
     if r["ratios"]:
-        lines += ["", f"{'ratio, round by round':72}median (least to most)"]
-        lines += [f"{name:72}{_spread(s)}" for name, s in r["ratios"].items()]
+        lines += ["", f"{'ratio, round by round':80}median (least to most)"]
+        lines += [f"{name:80}{_spread(s)}" for name, s in r["ratios"].items()]
     if "logit_difference" in r:
         lines.append(f"the logits of both, same weights, differ by {r['logit_difference']:.1g} of the largest")
     return "\n".join(lines + [line for name, rows in r.get("scaling", {}).items() for line in _scaling(name, rows)])
