@@ -2,7 +2,8 @@
 
 python -m mixer_jax.train --config configs/digits.py
 
-97.5% of the 360 test images, 31 s of training on 2 cores of a cloud CPU; seeds 1, 2 and 3 end at 97.2, 97.2 and 96.7%.
+97.5% of the 360 test images, 21 s of training on 2 cores of a cloud CPU; five seeds (--config.num_seeds=5) end at
+97.17 +- 0.30%, in 90 s.
 """
 
 from mixer_jax.config import default_config
