@@ -1,8 +1,9 @@
 """The benchmark command, over in a moment: what it writes, and that it overwrites nothing; and what it counts."""
 
+import dataclasses
 import importlib.util
 import json
-import time
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -23,6 +24,14 @@ POLICY = ["--config.augment.crop=pad", "--config.augment.crop_padding=1"]
 def over_in_a_moment(monkeypatch):
     monkeypatch.setattr(benchmark, "SECONDS", 0.01)
     monkeypatch.setitem(flops.SIDES, "cpu", 64)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on when it is told to: `clock(seconds)`."""
+    now = [0.0]
+    monkeypatch.setattr(rounds, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    return lambda seconds: now.__setitem__(0, now[0] + seconds)
 
 
 def main(*arguments):
@@ -76,13 +85,13 @@ def test_random_pixels_without_a_config(tmp_path, monkeypatch, capsys):
     assert "num_blocks" in capsys.readouterr().out
 
 
-def test_scaling_sees_what_is_and_what_is_not_a_line(monkeypatch):
+def test_scaling_sees_what_is_and_what_is_not_a_line(clock, monkeypatch):
     class Fake:
         def __init__(self, trainer):
             self.size = trainer.config.batch_size * trainer.model.num_blocks
 
         def step(self):
-            return rounds.Work(lambda times: time.sleep(times * 1e-5 * self.size))
+            return rounds.Work(lambda times: clock(times * (1.0 + self.size)))
 
         def memory(self):
             return 100 + self.size**2
@@ -90,11 +99,11 @@ def test_scaling_sees_what_is_and_what_is_not_a_line(monkeypatch):
     monkeypatch.setattr(scaling, "Ours", Fake)
     config = make_config(batch_size=64, model__num_blocks=4)
     dataset = steps.random_dataset((8, 8, 1), 10, 64)
-    table = scaling.scaling(config, dataset, 2, 0.02)
+    table = scaling.scaling(config, dataset, 2, 1.0)
     assert [row["value"] for row in table["batch_size"]] == [16, 32, 64, 128, 256]
     assert [row["value"] for row in table["num_blocks"]] == [1, 2, 4, 8, 16]
     for rows in table.values():
-        assert all(0.7 < row["time_of_line"] < 1.3 for row in rows)
+        assert [row["time_of_line"] for row in rows] == pytest.approx([1.0] * 5)
         assert max(abs(row["bytes_of_line"] - 1) for row in rows) > 0.3
 
 
@@ -110,17 +119,18 @@ def test_floating_point_operations_are_xlas(options):
     assert ours < cost["flops"] < 1.1 * ours  # XLA counts the rest, too
 
 
-def test_rounds_take_turns_and_last_long_enough():
+def test_rounds_take_turns_and_last_long_enough(clock):
     calls = []
 
     def work(name, seconds):
-        return rounds.Work(lambda times: (calls.append((name, times)), time.sleep(times * seconds)))
+        return rounds.Work(lambda times: (calls.append((name, times)), clock(times * seconds)))
 
-    seconds = rounds.measure({"a": work("a", 0.001), "b": work("b", 0.01)}, 3, 0.02)
-    measured = [call for call in calls if call[1] > 1]
-    assert [name for name, _ in measured] == ["a", "b"] * 3
-    assert all(times * {"a": 0.001, "b": 0.01}[name] >= 0.015 for name, times in measured)
-    assert all(0.001 <= s < 0.01 for s in seconds["a"])
+    seconds = rounds.measure({"a": work("a", 0.25), "b": work("b", 0.5)}, 3, 2.0)
+    assert [call for call in calls if call[1] > 1] == [("a", 8), ("b", 4)] * 3
+    assert seconds == {"a": [0.25] * 3, "b": [0.5] * 3}
+    calls.clear()
+    rounds.measure({"a": dataclasses.replace(work("a", 0.25), fewest=9)}, 1, 2.0)
+    assert calls[-1] == ("a", 9)
     assert rounds.ratio({"a": [1.0, 6.0], "b": [2.0, 3.0]}, "a", "b") == [0.5, 2.0]
     assert rounds.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
