@@ -14,7 +14,6 @@ import dataclasses
 import json
 import os
 import platform
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +29,7 @@ from ml_collections import ConfigDict
 from mixer_jax import cli, data
 from mixer_jax.benchmarks import flops, steps
 from mixer_jax.benchmarks.rounds import Work, measure, one_core, ratio, spread
-from mixer_jax.benchmarks.scaling import scaling
+from mixer_jax.benchmarks.scaling import grid, scaling
 from mixer_jax.benchmarks.tables import table
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
@@ -59,11 +58,18 @@ def main(argv: list[str]) -> int:
         in_torch = _torch_side(values.against)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch some of a GPU's memory
     dataset = _dataset(config, values)
-    trainer = Trainer(steps.without_policy(config), dataset)  # says what does not fit before anything is measured
+    # What does not fit is said before anything is measured.
+    plain = steps.without_policy(config)
+    trainer = Trainer(plain, dataset)
+    trainers = grid(plain, dataset) if values.scaling else {}
+    if values.against:
+        in_torch.check(trainer)
+    if values.against == "torchvision" and not steps.has_policy(config):
+        raise UserError("--against torchvision: this config does not augment its images")
     with _compiled_afresh():
         ours = steps.Ours(trainer)
         program_bytes = ours.memory()
-        works, num_flops = _works(config, dataset, ours, values.forward)
+        works = _works(config, dataset, ours, values.forward)
         theirs = in_torch.Theirs(ours) if values.against else None
         if theirs:
             kinds = [in_torch.EAGER, in_torch.COMPILED, *[in_torch.AUTOCAST] * values.autocast]
@@ -71,17 +77,19 @@ def main(argv: list[str]) -> int:
         if values.against == "torchvision":
             works |= in_torch.torchvision_works(config, dataset, trainer.steps.augment, theirs)
             if hasattr(os, "sched_setaffinity"):
-                alone = [dataclasses.replace(works[kind], around=one_core) for kind in (steps.POLICY, in_torch.PIL)]
-                works |= dict(zip((steps.POLICY + ONE_CORE, in_torch.PIL + ONE_CORE), alone, strict=True))
+                works[steps.POLICY + ONE_CORE] = dataclasses.replace(works[steps.POLICY], around=one_core)
+                works[in_torch.PIL + ONE_CORE] = dataclasses.replace(
+                    works[in_torch.PIL], around=one_core, beside=steps.POLICY + ONE_CORE
+                )
         seconds = measure(works, values.rounds, SECONDS)
         report = {"config": name, **_described(trainer), "compile_seconds": ours.compile_seconds}
         report |= {"program_bytes": program_bytes, "peak_bytes": _peak_bytes(trainer), "rounds": values.rounds}
-        report |= _numbers(works, seconds, len(trainer.parallel.devices), num_flops)
+        report |= _numbers(works, seconds)
         if theirs:
             report |= {"logit_difference": theirs.difference, "torch_peak_bytes": in_torch.peak_memory()}
             report["versions"] |= in_torch.versions()
         if values.scaling:
-            report["scaling"] = scaling(steps.without_policy(config), dataset, values.rounds, SECONDS)
+            report["scaling"] = {name: scaling(row, values.rounds, SECONDS) for name, row in trainers.items()}
     print(table(report))
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -146,14 +154,10 @@ def _compiled_afresh() -> Iterator[None]:
             compilation_cache.reset_cache()
 
 
-def _works(
-    config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward: list[str]
-) -> tuple[dict[str, Work], dict[str, int]]:
-    """Everything of ours that is measured, and the floating-point operations of what has a known number."""
+def _works(config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward: list[str]) -> dict[str, Work]:
+    """Everything of ours that is measured."""
     trainer = ours.trainer
-    device = trainer.parallel.devices[0]
-    product, side, product_flops = flops.matrix_product(device, trainer.dtype)
-    works = {steps.STEP: ours.step(), steps.END_TO_END: ours.end_to_end()}
+    works = {steps.STEP: ours.step()}
     if steps.has_policy(config):
         with_policy = steps.Ours(Trainer(config, dataset))
         works |= {
@@ -161,41 +165,33 @@ def _works(
             steps.END_TO_END: with_policy.end_to_end(),
             steps.POLICY: steps.policy(config, dataset, with_policy.trainer.steps.augment),
         }
+    else:
+        works[steps.END_TO_END] = ours.end_to_end()
     for batch_size in forward:
         works[f"forward, batch {batch_size}"] = ours.forward(int(batch_size))
-    name = f"{PRODUCT} {side}"
-    forward_flops = flops.forward_flops(trainer.model, trainer.steps.augment.input_shape)
-    step_flops = 3 * forward_flops * config.batch_size // len(trainer.parallel.devices)
-    return works | {name: product}, {steps.STEP: step_flops, name: product_flops}
+    product, side = flops.matrix_product(trainer.parallel.devices[0], trainer.dtype)
+    return works | {f"{PRODUCT} {side}": product}
 
 
-def _numbers(
-    works: dict[str, Work], seconds: dict[str, list[float]], num_devices: int, num_flops: dict[str, int]
-) -> dict[str, Any]:
+def _numbers(works: dict[str, Work], seconds: dict[str, list[float]]) -> dict[str, Any]:
     """Times, throughput a device, and what they come to beside each other."""
     product = next(name for name in works if name.startswith(PRODUCT))
-    rates = {name: [num_flops[name] / s for s in seconds[name]] for name in num_flops}
-    whole = {steps.STEP, steps.STEP_WITH_POLICY, steps.END_TO_END}  # of all devices, where the rest is of one
-    devices = {name: num_devices if name in whole else 1 for name in works}
-    fastest = steps.STEP_WITH_POLICY if steps.STEP_WITH_POLICY in works else steps.STEP
-    ratios = {f"time, {steps.END_TO_END} / {fastest}": ratio(seconds, steps.END_TO_END, fastest)}
-    if fastest != steps.STEP:
-        ratios[f"time, {fastest} / {steps.STEP}"] = ratio(seconds, fastest, steps.STEP)
-        ratios[f"time, {steps.POLICY} / {steps.STEP}"] = ratio(seconds, steps.POLICY, steps.STEP)
-    for name in works:  # PyTorch's, which all begin with its name, or are of the policy
-        mine = steps.POLICY + ONE_CORE * name.endswith(ONE_CORE) if "policy by" in name else None
-        mine = mine or (steps.END_TO_END if "fed" in name else steps.STEP if name.startswith("torch") else None)
-        if mine:
-            ratios[f"images/s, {mine} / {name}"] = ratio(seconds, name, mine)
+    rates = {name: [works[name].flops / s for s in seconds[name]] for name in (steps.STEP, product)}
+    step = steps.STEP_WITH_POLICY if steps.STEP_WITH_POLICY in works else steps.STEP  # the one that the loop takes
+    pairs = [(steps.END_TO_END, step)]
+    if step != steps.STEP:
+        pairs += [(step, steps.STEP), (steps.POLICY, steps.STEP)]
+    ratios = {f"time, {over} / {under}": ratio(seconds, over, under) for over, under in pairs}
+    for name, work in works.items():
+        if work.beside:
+            ratios[f"images/s, {work.beside} / {name}"] = ratio(seconds, name, work.beside)
     return {
         "milliseconds": {name: spread([1e3 * s for s in times]) for name, times in seconds.items()},
         "images_per_second": {
-            name: spread([works[name].images / s / devices[name] for s in times])
-            for name, times in seconds.items()
-            if works[name].images
+            name: spread([work.images / s for s in seconds[name]]) for name, work in works.items() if work.images
         },
         "flops": {
-            "step": num_flops[steps.STEP],
+            "step": works[steps.STEP].flops,
             "gflop_per_second": spread([rate / 1e9 for rate in rates[steps.STEP]]),
             "percent_of_product": spread([100 * a / b for a, b in zip(rates[steps.STEP], rates[product], strict=True)]),
         },
@@ -205,8 +201,6 @@ def _numbers(
 
 def _described(trainer: Trainer) -> dict[str, Any]:
     config, device = trainer.config, trainer.parallel.devices[0]
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    cpu = re.search(r"model name\s*: (.*)", cpuinfo)
     return {
         "model": config.model.variant,
         "num_params": trainer.num_params,
@@ -215,7 +209,7 @@ def _described(trainer: Trainer) -> dict[str, Any]:
         "optimizer": config.optimizer.name,
         "dtype": str(trainer.dtype),
         "device": f"{len(trainer.parallel.devices)} x {device.device_kind}",
-        "cpu": f"{os.cpu_count()} cores, {cpu[1] if cpu else platform.processor() or platform.machine()}",
+        "cpu": f"{os.cpu_count()} cores, {cli.processor('model name')}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("jax", "jaxlib", "flax")},
     }
 

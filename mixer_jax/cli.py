@@ -40,7 +40,7 @@ def keep_compiled() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / _processor()
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / _processor_key()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -50,12 +50,17 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-def _processor() -> str:
+def _processor_key() -> str:
     """Tells processors apart that do not run each other's programs: machines may share a home."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    features = re.search(r"^(flags|Features)\s*:.*", cpuinfo, re.MULTILINE)
-    digest = hashlib.sha256((features[0] if features else platform.processor()).encode()).hexdigest()
+    digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
     return f"{platform.machine()}-{digest[:8]}"
+
+
+def processor(field: str) -> str:
+    """What Linux says of the processor in a field, a regular expression; elsewhere what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    match = re.search(rf"^(?:{field})\s*:(.*)", cpuinfo, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def parse(

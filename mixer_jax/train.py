@@ -77,10 +77,11 @@ def train(
         "fingerprint": dataset.fingerprint(),
     }
     run.claim(config, described)
-    runs = run.runs(config)
-    seeds = f" for each of {len(runs)} seeds" if len(runs) > 1 else ""
-    for one, its_config in runs if len(runs) > 1 else ():
-        one.claim(its_config, described)
+    runs, seeds = run.runs(config), ""
+    if len(runs) > 1:
+        seeds = f" for each of {len(runs)} seeds"
+        for one, its_config in runs:
+            one.claim(its_config, described)
     height, width, channels = dataset.image_shape
     num_devices, kind = len(trainer.parallel.devices), trainer.parallel.devices[0].device_kind
     print(
@@ -93,10 +94,10 @@ def train(
     directories = [one for one, _ in runs]
     console = ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size * len(runs))
     measured = fit(trainer, run, directories, [console, TensorBoard([one.tensorboard for one in directories])])
-    title = f"{dataset.name}, {config.model.variant}"
+    title, circumstances = f"{dataset.name}, {config.model.variant}", _circumstances(trainer, described["fingerprint"])
     every = []
     for one, seed, of_one in zip(directories, trainer.seeds, measured, strict=True):
-        every.append({"seed": seed, **of_one, **_circumstances(trainer)})
+        every.append({"seed": seed, **of_one, **circumstances})
         plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
         one.write_results(every[-1])
     results = every[0]
@@ -109,11 +110,11 @@ def train(
     return results
 
 
-def _circumstances(trainer: Trainer) -> dict[str, Any]:
+def _circumstances(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
     """The part of results.json that is known before training, and the same for all seeds."""
-    config, dataset, devices = trainer.config, trainer.dataset, trainer.parallel.devices
+    config, devices = trainer.config, trainer.parallel.devices
     return {
-        "dataset": dataset.name,
+        "dataset": trainer.dataset.name,
         "model": config.model.variant,
         "num_params": trainer.num_params,
         "num_seeds": config.num_seeds,
@@ -123,7 +124,7 @@ def _circumstances(trainer: Trainer) -> dict[str, Any]:
         "platform": trainer.platform,
         "dtype": str(trainer.dtype),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-        "data_fingerprint": dataset.fingerprint(),
+        "data_fingerprint": fingerprint,
     }
 
 

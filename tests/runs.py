@@ -1,5 +1,9 @@
 """Runs of the main job, small: a shipped config by its command line, and a made-up one in this process."""
 
+from contextlib import contextmanager
+
+import pytest
+
 from mixer_jax import data, train
 from mixer_jax.run_directory import RunDirectory
 from support import ROOT, make_config
@@ -31,3 +35,24 @@ def run(path, dataset, monkeypatch, **fields):
 
 def without_times(record):
     return {key: value for key, value in record.items() if key not in TIMES}
+
+
+class Crash(Exception):
+    """The end of a process."""
+
+
+@contextmanager
+def crashing(owner, method, calls):
+    """What runs in here crashes right after so many calls of a method, and has to."""
+    original, seen = getattr(owner, method), []
+
+    def crash(self, *args, **kwargs):
+        original(self, *args, **kwargs)
+        seen.append(args)
+        if len(seen) == calls:
+            raise Crash
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, crash)
+        with pytest.raises(Crash):
+            yield

@@ -99,7 +99,7 @@ def test_scaling_sees_what_is_and_what_is_not_a_line(clock, monkeypatch):
     monkeypatch.setattr(scaling, "Ours", Fake)
     config = make_config(batch_size=64, model__num_blocks=4)
     dataset = steps.random_dataset((8, 8, 1), 10, 64)
-    table = scaling.scaling(config, dataset, 2, 1.0)
+    table = {name: scaling.scaling(trainers, 2, 1.0) for name, trainers in scaling.grid(config, dataset).items()}
     assert [row["value"] for row in table["batch_size"]] == [16, 32, 64, 128, 256]
     assert [row["value"] for row in table["num_blocks"]] == [1, 2, 4, 8, 16]
     for rows in table.values():
@@ -174,6 +174,8 @@ def test_mistakes():
         main(*DIGITS, "--config.num_seeds=2")
     with pytest.raises(UserError, match="--forward=1,two: give batch sizes"):
         main(*DIGITS, "--forward=1,two")
+    with pytest.raises(UserError, match=r"config.batch_size=1 is not divisible by \d devices"):
+        main(*DIGITS, "--scaling", "--config.batch_size=4")
     for name in benchmark.AGAINST:
         if importlib.util.find_spec(name) is None:
             with pytest.raises(UserError, match="pip install torch torchvision"):

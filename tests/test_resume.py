@@ -5,7 +5,7 @@ import pytest
 from mixer_jax import train
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged
-from runs import main, run
+from runs import Crash, crashing, main, run
 from support import make_config, make_dataset
 
 
@@ -21,10 +21,6 @@ def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):
     assert "Moved the earlier run to" in capsys.readouterr().out
 
 
-class Crash(Exception):
-    pass
-
-
 @pytest.mark.parametrize("crash_after", ["append_metrics", "save"])
 def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypatch):
     """Killed in the third epoch, before or after its checkpoint, a run ends as the uninterrupted one, to the bit."""
@@ -34,18 +30,8 @@ def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypa
     dataset = make_dataset()
     whole = run(tmp_path / "whole", dataset, monkeypatch, **fields)
     owner = RunDirectory if crash_after == "append_metrics" else Checkpoints
-    original, calls = getattr(owner, crash_after), []
-
-    def crash(self, *args):
-        original(self, *args)
-        calls.append(args)
-        if len(calls) == 3:
-            raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, crash_after, crash)
-        with pytest.raises(Crash):
-            run(tmp_path / "run", dataset, monkeypatch, **fields)
+    with crashing(owner, crash_after, calls=3):
+        run(tmp_path / "run", dataset, monkeypatch, **fields)
     with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 4, "st')  # a line the crash cut short
     assert run(tmp_path / "run", dataset, monkeypatch, **fields) == whole

@@ -14,14 +14,28 @@ from ml_collections import ConfigDict
 from mixer_jax import data
 from mixer_jax.augment import Augment
 from mixer_jax.benchmarks.rounds import Work
-from mixer_jax.benchmarks.steps import Ours, examples, normalized_images
+from mixer_jax.benchmarks.steps import END_TO_END, POLICY, STEP, Ours, examples, normalized_images
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.interop.torch_mixer import TorchMixer, to_torch
+from mixer_jax.training import Trainer
 
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
 PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 TOLERANCE = 1e-3  # of logits, as a share of the largest
 EPOCH = 100  # batches the loader runs on for; what it has prefetched between rounds is its advantage, and small
+
+
+def check(trainer: Trainer) -> None:
+    """Raises `UserError` if torch cannot do what the trainer does."""
+    if trainer.platform not in ("cpu", "gpu"):
+        raise UserError(f"--against torch: torch does not run on a {trainer.platform}")
+    if trainer.platform == "gpu" and not torch.cuda.is_available():
+        raise UserError("--against torch: jax is on a GPU, this torch is not: install the torch for it")
+    if len(trainer.parallel.devices) > 1:
+        raise UserError("--against torch: compares one device with one; hide the others")
+    if trainer.config.optimizer.name not in OPTIMIZERS:
+        raise one_of("--against torch: config.optimizer.name", trainer.config.optimizer.name, OPTIMIZERS)
 
 
 class Theirs:
@@ -33,15 +47,9 @@ class Theirs:
     """
 
     def __init__(self, ours: Ours):
-        """Raises RuntimeError if the two do not compute the same."""
+        """Takes what `check` found good; raises RuntimeError if the two do not compute the same."""
         trainer = ours.trainer
         self.device = torch.device("cuda" if trainer.platform == "gpu" else "cpu")
-        if trainer.platform == "gpu" and not torch.cuda.is_available():
-            raise UserError("jax is on a GPU, this torch is not: install the torch for it")
-        if trainer.platform not in ("cpu", "gpu"):
-            raise UserError(f"--against torch: torch does not run on a {trainer.platform}")
-        if len(trainer.parallel.devices) > 1:
-            raise UserError("--against torch: compares one device with one; hide the others")
         self._trainer = trainer
         images, rng = normalized_images(trainer, min(trainer.config.batch_size, 8)), np.random.default_rng(0)
         # A head that starts at zero would hide everything before it.
@@ -67,7 +75,7 @@ class Theirs:
             loss.item()  # waits for the device
 
         run(2)
-        return Work(run, batch_size)
+        return Work(run, batch_size, beside=STEP)
 
     def fed(self, batches: Iterator[Any]) -> Work:
         """Training steps on what a loader brings."""
@@ -79,7 +87,7 @@ class Theirs:
             loss.item()
 
         run(2)
-        return Work(run, self._trainer.config.batch_size)
+        return Work(run, self._trainer.config.batch_size, beside=END_TO_END)
 
     def _model(self, params: Any) -> TorchMixer:
         model = TorchMixer(self._trainer.model, self._trainer.steps.augment.input_shape)
@@ -114,15 +122,10 @@ def _optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimi
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    rate, betas = config.learning_rate, (config.b1 or 0.9, config.b2 or 0.999)
-    makers = {
-        "adam": lambda: torch.optim.Adam(groups, rate, betas, config.eps or 1e-8, fused=True),
-        "adamw": lambda: torch.optim.AdamW(groups, rate, betas, config.eps or 1e-8, fused=True),
-        "sgd": lambda: torch.optim.SGD(groups, rate, config.momentum or 0.0, fused=True),
-    }
-    if config.name not in makers:
-        raise one_of("--against torch: config.optimizer.name", config.name, makers)
-    return makers[config.name]()
+    settings = {"betas": (config.b1 or 0.9, config.b2 or 0.999), "eps": config.eps or 1e-8}
+    if config.name == "sgd":
+        settings = {"momentum": config.momentum or 0.0}
+    return OPTIMIZERS[config.name](groups, config.learning_rate, fused=True, **settings)
 
 
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
@@ -143,7 +146,10 @@ def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augmen
         with _one_thread():
             next(batches)
         return Work(
-            lambda times: [None for _ in itertools.islice(batches, times)], config.batch_size, around=_one_thread
+            lambda times: [None for _ in itertools.islice(batches, times)],
+            config.batch_size,
+            beside=POLICY,
+            around=_one_thread,
         )
 
     batches = endless(os.cpu_count() or 1)

@@ -18,13 +18,17 @@ class Work:
 
     Attributes:
       run: does it so many times, to the end.
-      images: that it takes each time; 0 where it is not about images.
+      images: that a device takes each time; 0 where it is not about images.
+      flops: floating-point operations of a device's matrix products each time; 0 where they are not counted.
+      beside: name of the work of ours that it is compared with, if it is not ours.
       fewest: times that it is done in a row.
       around: what holds while it runs.
     """
 
     run: Callable[[int], Any]
-    images: int = 0
+    images: float = 0
+    flops: float = 0
+    beside: str | None = None
     fewest: int = 1
     around: Callable[[], Any] = contextlib.nullcontext
 

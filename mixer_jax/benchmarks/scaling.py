@@ -1,6 +1,6 @@
 """How time and memory grow with the batch and with the depth."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,50 +14,38 @@ from mixer_jax.training import Trainer
 FACTORS = (1, 2, 4, 8, 16)
 
 
-def scaling(config: ConfigDict, dataset: data.Dataset, rounds: int, at_least: float) -> dict[str, list[dict[str, Any]]]:
-    """Measures the step at 1 to 16 times a small batch, and at 1 to 16 times a small depth.
+def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Trainer]]:
+    """The trainers of 1 to 16 times a small `batch_size`, and those of 1 to 16 times a small depth, `num_blocks`.
 
     The config's own batch size and number of blocks are the fourfold.
 
-    Returns:
-      For `batch_size` and `num_blocks` a row each: the `value`, the milliseconds of a step (`median`, `min`, `max`),
-      the bytes of the training program, and both as a share of what a straight line through the first and the last
-      row, fitted to all, says.
+    Raises:
+      UserError: if one of them does not fit itself or the devices.
     """
-    num_blocks = Trainer(config, dataset).model.num_blocks
-    batch_size = config.batch_size
+    own = {"batch_size": config.batch_size, "num_blocks": Trainer(config, dataset).model.num_blocks}
+    fields = {"batch_size": "batch_size", "num_blocks": "model.num_blocks"}
 
-    def batches(factor: int) -> ConfigDict:
-        return _changed(config, batch_size=max(batch_size // 4, 1) * factor)
+    def trainer(name: str, value: int) -> Trainer:
+        changed = config.copy_and_resolve_references()
+        changed.update_from_flattened_dict({fields[name]: value})
+        return Trainer(changed, dataset)
 
-    def depths(factor: int) -> ConfigDict:
-        return _changed(config, **{"model.num_blocks": max(num_blocks // 4, 1) * factor})
-
-    return {
-        "batch_size": _rows(batches, lambda c: c.batch_size, dataset, rounds, at_least),
-        "num_blocks": _rows(depths, lambda c: c.model.num_blocks, dataset, rounds, at_least),
-    }
+    values = {name: [max(n // 4, 1) * factor for factor in FACTORS] for name, n in own.items()}
+    return {name: {value: trainer(name, value) for value in values[name]} for name in own}
 
 
-def _changed(config: ConfigDict, **fields: Any) -> ConfigDict:
-    changed = config.copy_and_resolve_references()
-    changed.update_from_flattened_dict(fields)
-    return changed
+def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> list[dict[str, Any]]:
+    """Measures the steps of some trainers in turns, each known by a number.
 
-
-def _rows(
-    at: Callable[[int], ConfigDict],
-    value: Callable[[ConfigDict], int],
-    dataset: data.Dataset,
-    rounds: int,
-    at_least: float,
-) -> list[dict[str, Any]]:
-    configs = [at(factor) for factor in FACTORS]
-    ours = {value(config): Ours(Trainer(config, dataset)) for config in configs}
-    seconds = measure({x: each.step() for x, each in ours.items()}, rounds, at_least)
+    Returns:
+      A row each: the number as `value`, the `milliseconds` of a step, the `bytes` of the training program, and both as
+      a share of what the straight line says that fits all of them best.
+    """
+    ours = {value: Ours(trainer) for value, trainer in trainers.items()}
+    seconds = measure({value: each.step() for value, each in ours.items()}, rounds, at_least)
     rows = [
-        {"value": x, "milliseconds": spread([1e3 * s for s in seconds[x]]), "bytes": each.memory()}
-        for x, each in ours.items()
+        {"value": value, "milliseconds": spread([1e3 * s for s in seconds[value]]), "bytes": each.memory()}
+        for value, each in ours.items()
     ]
     times, sizes = [row["milliseconds"]["median"] for row in rows], [row["bytes"] for row in rows]
     for name, measured in (("time_of_line", times), ("bytes_of_line", sizes)):

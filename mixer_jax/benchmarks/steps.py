@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,6 +12,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.augment import Augment
+from mixer_jax.benchmarks.flops import forward_flops
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
@@ -82,7 +84,7 @@ class Ours:
                 self._step += num_steps
             jax.block_until_ready(self.state)
 
-        return Work(run, self.trainer.config.batch_size, fewest=min(FEWEST_STEPS, self.trainer.max_steps))
+        return self._work(run)
 
     def end_to_end(self) -> Work:
         """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
@@ -93,7 +95,13 @@ class Ours:
 
         for _ in range(2):
             run(self._pace.steps)  # learns the pace
-        return Work(run, self.trainer.config.batch_size, fewest=min(FEWEST_STEPS, self.trainer.max_steps))
+        return self._work(run)
+
+    def _work(self, run: Callable[[int], None]) -> Work:
+        trainer = self.trainer
+        images = trainer.config.batch_size / len(trainer.parallel.devices)
+        flops = 3 * images * forward_flops(trainer.model, trainer.steps.augment.input_shape)
+        return Work(run, images, flops, fewest=min(FEWEST_STEPS, trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:
         """The logits of images that are on the device, one batch a call."""

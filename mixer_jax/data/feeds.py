@@ -104,7 +104,7 @@ class StreamingFeed:
         return next(self._chunks)
 
     def _read(self, step: int) -> Iterator[Arrays]:
-        import grain  # only here: it takes a second, and a set in memory does without it
+        import grain  # only here: it is slow to import, and a set in memory does without it
         from absl import flags
 
         if not flags.FLAGS.is_parsed():

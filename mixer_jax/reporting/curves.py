@@ -13,7 +13,7 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
 
     The best epochs are marked.
     """
-    from matplotlib.figure import Figure  # takes half a second, which a run that starts should not wait for
+    from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
 
     bests = [best_epoch(history) for history in histories]
     # A Figure of its own, not pyplot's: no display, no global state.

@@ -18,7 +18,7 @@ class Row:
 
 def plot_rows(rows: Sequence[Row], path: Path, title: str, software: str) -> None:
     """Draws rows of images as a PNG, which names the software in its metadata."""
-    from matplotlib.figure import Figure  # takes half a second, which a run that starts should not wait for
+    from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
 
     columns = max(len(row.images) for row in rows)
     figure = Figure(figsize=(1.2 * columns + 1.2, 1.5 * len(rows) + 0.6), layout="constrained")

@@ -10,7 +10,7 @@ from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Trainer
-from runs import run, without_times
+from runs import crashing, run, without_times
 from support import make_config, make_dataset, streamed
 
 RANDOM = {"augment__mixing__mixup_alpha": 1.0, "model__dropout_rate": 0.2, "ema_decay": 0.9}
@@ -110,29 +110,14 @@ def test_the_results_of_all_are_mean_and_standard_deviation(seeds_at_once):
     ]  # fmt: skip
 
 
-class Crash(Exception):
-    pass
-
-
 @pytest.mark.parametrize("crash_in", ["save", "write_results"])
 def test_seeds_that_died_go_on_to_the_same_end(crash_in, seeds_at_once, tmp_path, monkeypatch):
     from mixer_jax.training.checkpoints import Checkpoints
 
     config = make_config(model__num_blocks=1, batch_size=16, num_seeds=3, **STOPPING)
     monkeypatch.setattr(data, "load", lambda config: make_dataset())
-    owner, calls = Checkpoints if crash_in == "save" else RunDirectory, []
-    original = getattr(owner, crash_in)
-
-    def crash(self, *args, **kwargs):
-        original(self, *args, **kwargs)
-        calls.append(args)
-        if len(calls) == 3:
-            raise Crash
-
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, crash_in, crash)
-        with pytest.raises(Crash):
-            train.train(config, RunDirectory(tmp_path / "run"))
+    with crashing(Checkpoints if crash_in == "save" else RunDirectory, crash_in, calls=3):
+        train.train(config, RunDirectory(tmp_path / "run"))
     train.train(config, RunDirectory(tmp_path / "run"))
     for i in range(3):
         whole, died = (RunDirectory(path / f"seed_{i}") for path in (seeds_at_once[0], tmp_path / "run"))
