@@ -20,7 +20,8 @@ RULES = {
     "b1": FRACTION,
     "b2": FRACTION,
     "batch_size": POSITIVE,
-    "checkpoint_epochs": POSITIVE,
+    "checkpoint_minutes": POSITIVE,
+    "checkpoint_steps": NOT_NEGATIVE,
     "clip_norm": NOT_NEGATIVE,
     "crop_padding": POSITIVE,
     "cutmix_alpha": NOT_NEGATIVE,
@@ -140,7 +141,8 @@ def default_config() -> ConfigDict:
 
     config.early_stopping_patience = 0  # epochs without a better one on validation; 0: never stop early
     config.eval_batch_size = 512
-    config.checkpoint_epochs = 1  # epochs between checkpoints; the best and the last epoch are always kept
+    config.checkpoint_minutes = 5.0  # between checkpoints, in the midst of an epoch too
+    config.checkpoint_steps = 0  # a checkpoint each time that so many more steps are done; 0: by the minutes only
     return config
 
 

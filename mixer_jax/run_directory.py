@@ -1,16 +1,23 @@
 """The run directory: all that is known of a run, on disk."""
 
+import contextlib
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterable
+import socket
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ml_collections import ConfigDict
 
-from mixer_jax.config import flat
+from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError
+
+# What a run may go on with another value of. The first two say when it is over; with the others it ends the same.
+ENDING = ("epochs", "early_stopping_patience")
+MAY_CHANGE = (*ENDING, "checkpoint_minutes", "checkpoint_steps", "dataset.data_dir", "dataset.reader_threads")
 
 
 class RunDirectory:
@@ -19,9 +26,10 @@ class RunDirectory:
     config.json      what the run is: the config, and what the dataset turned out to be
     metrics.jsonl    a line an epoch, each epoch once
     results.json     the outcome; written last, so that it is there only when the run is finished
-    checkpoints/     Orbax: the latest and the best
+    checkpoints/     Orbax: the newest two, each with the best epoch's parameters; see `mixer_jax.training.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
     curves.png       the metrics as a picture
+    .lock            held by the process that trains here
 
     Of several seeds at once it holds a run directory for each, `seed_0` and so on, as each would be alone; its own
     results.json and curves.png are then of all, and its checkpoints go when each of them has its own.
@@ -35,6 +43,7 @@ class RunDirectory:
         self.curves_file = self.path / "curves.png"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
+        self.lock_file = self.path / ".lock"
 
     def runs(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
         """The directory and the config of each run: of a single one this directory, of several one for each seed."""
@@ -47,65 +56,119 @@ class RunDirectory:
             runs.append((RunDirectory(self.path / f"seed_{seed}"), alone))
         return runs
 
-    def check(self, config: ConfigDict, overwrite: bool = False) -> None:
+    def check(self, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
         """Makes sure that this config may run here; writes nothing.
 
+        Returns:
+          What has changed since the run was here last, by the field's name; only what may.
+
         Raises:
-          UserError: if the directory holds someone else's files, or another config and not `overwrite`, or cannot be
-            written.
+          UserError: if the directory holds someone else's files, or another config and not `overwrite`, or another
+            process trains in it, or it cannot be written.
         """
         try:
-            held = sorted(p.name for p in self.path.iterdir()) if self.path.exists() else []
+            held = sorted({p.name for p in self.path.iterdir()} - {".lock"}) if self.path.exists() else []
         except OSError as error:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
             raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another with --workdir")
-        if held and not overwrite:
-            differences = list(_differences(self.read_config()["config"], _plain(config)))
-            if differences:
-                raise UserError(
-                    f"workdir {self.path} holds a run with another config ({'; '.join(differences[:4])}): "
-                    "choose another with --workdir, or start over with --overwrite"
-                )
+        if self.lock_file.exists():
+            with contextlib.suppress(OSError), self.lock_file.open() as file:
+                self._lock(file)
+        changes = _differences(self.config(), config) if held and not overwrite else {}
+        if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
+            raise UserError(
+                f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
+                "choose another with --workdir, or start over with --overwrite"
+            )
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise UserError(f"workdir {self.path} is not writable: choose another with --workdir")
+        return changes
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Makes the directory if there is none, and keeps other processes out of it; a dead process holds nothing.
+
+        Raises:
+          UserError: if another process is in it, or it cannot be written.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(self.lock_file.open("a+"))
+            except OSError as error:
+                raise self._not_writable(error) from error
+            self._lock(file)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+    def _lock(self, file: TextIO) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise UserError(
+                f"workdir {self.path} is in use by {file.read() or 'another process'}: "
+                "wait for its end, or choose another with --workdir"
+            ) from error
+        except OSError:
+            pass  # some network file systems have no locks; then nobody is kept out
+
+    def _not_writable(self, error: OSError) -> UserError:
+        return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir")
 
     def set_aside(self) -> Path | None:
         """Moves a run that is here out of the way, losing nothing; returns where to, or None if there is none."""
         if not self.config_file.exists():
             return None
-        path, number = self.path.absolute(), 1
-        while (aside := path.with_name(f"{path.name}.old{number}")).exists():
-            number += 1
-        try:
-            path.rename(aside)
-        except OSError as error:
-            raise UserError(f"cannot move {path} to {aside}: {error.strerror}") from error
+        path = self.path.absolute()
+        aside = _free(path.parent, f"{path.name}.old")
+        with self.held():
+            try:
+                path.rename(aside)
+            except OSError as error:
+                raise UserError(f"cannot move {path} to {aside}: {error.strerror}") from error
         return aside
 
     def claim(self, config: ConfigDict, dataset: dict[str, Any]) -> None:
-        """Creates the directory and writes config.json: the config, and what is known of the dataset.
+        """Writes config.json: the config, and what is known of the dataset; keeps the results of a run that goes on.
 
         Raises:
-          UserError: if a run is here already that saw other data, or the directory cannot be written.
+          UserError: if a run is here already that saw other data.
         """
-        if self.config_file.exists() and self.read_config()["dataset"] != json.loads(json.dumps(dataset)):
-            raise UserError(
-                f"workdir {self.path} holds a run on other data than {config.dataset.name} is now: "
-                "choose another with --workdir, or start over with --overwrite"
-            )
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            _write(self.config_file, {"config": _plain(config), "dataset": dataset})
-        except OSError as error:
-            raise UserError(
-                f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir"
-            ) from error
+        goes_on_for_longer = False
+        if self.config_file.exists():
+            there, here = self.described(), json.loads(json.dumps(dataset))
+            if differing := [key for key in here if there.get(key) != here[key]]:
+                raise UserError(
+                    f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
+                    f"{', '.join(differing)}): choose another with --workdir, or start over with --overwrite"
+                )
+            goes_on_for_longer = not _differences(self.config(), config).keys().isdisjoint(ENDING)
+        _write(self.config_file, {"config": _plain(config), "dataset": dataset})
+        if goes_on_for_longer and self.results_file.exists():
+            self.results_file.rename(_free(self.path, "results.old", ".json"))
 
-    def read_config(self) -> dict[str, Any]:
-        """What `claim` wrote."""
-        return self._read(self.config_file)
+    def config(self) -> ConfigDict:
+        """The checked config of the run; fields that were not known when it was begun have their defaults.
+
+        Raises:
+          UserError: if config.json cannot be read, or is no config.
+        """
+        try:
+            return check(ConfigDict(self._read(self.config_file)["config"]))
+        except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
+            raise self._unreadable(self.config_file, error) from error
+
+    def described(self) -> dict[str, Any]:
+        """What `claim` was told of the dataset."""
+        described = self._read(self.config_file).get("dataset")
+        if not isinstance(described, dict):
+            raise self._unreadable(self.config_file, "it has no dataset")
+        return described
 
     def read_results(self) -> dict[str, Any] | None:
         """The outcome, or None if the run is not finished."""
@@ -120,7 +183,7 @@ class RunDirectory:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Adds an epoch's line."""
-        with self.metrics_file.open("a") as file:
+        with writing(self.metrics_file), self.metrics_file.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -133,18 +196,36 @@ class RunDirectory:
                 break
         return records
 
-    def rewind_metrics(self, step: int) -> list[dict[str, Any]]:
-        """Drops the epochs after `step`, which are about to be run again; returns those that stay."""
-        records = [r for r in self.read_metrics() if r["step"] <= step]
-        if self.path.exists():
-            _replace(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records))
-        return records
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Makes these the epochs so far; those after them are about to be run again."""
+        _replace(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records))
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
-            return json.loads(path.read_text())
-        except (OSError, json.JSONDecodeError) as error:
-            raise UserError(f"cannot read {path}: {error}") from error
+            content = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise self._unreadable(path, error) from error
+        if not isinstance(content, dict):
+            raise self._unreadable(path, "it holds no JSON object")
+        return content
+
+    def _unreadable(self, path: Path, why: Exception | str) -> UserError:
+        return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns a failure to write a file into one line.
+
+    Raises:
+      UserError: instead of OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last checkpoint"
+        ) from error
 
 
 def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -157,12 +238,18 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
     return json.loads(config.to_json_best_effort())
 
 
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterable[str]:
+def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
     """Says field by field how two configs differ."""
-    old, new = dict(flat(ConfigDict(old))), dict(flat(ConfigDict(new)))
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            yield f"{key}: {old.get(key)} there, {new.get(key)} here"
+    old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
+    return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}
+
+
+def _free(folder: Path, stem: str, suffix: str = "") -> Path:
+    """The first of stem1, stem2, ... that is not in the folder yet."""
+    number = 1
+    while (path := folder / f"{stem}{number}{suffix}").exists():
+        number += 1
+    return path
 
 
 def _write(path: Path, value: Any) -> None:
@@ -172,8 +259,9 @@ def _write(path: Path, value: Any) -> None:
 def _replace(path: Path, text: str) -> None:
     """Writes a file so that at any moment it is either the old one or the new one, whole."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with writing(path):
+        with partial.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)

@@ -4,11 +4,10 @@ The same command again goes on where the run stopped, or says that it is finishe
 meaning, is in mixer_jax/config.py.
 """
 
+import contextlib
 import math
-import platform
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,10 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
+from mixer_jax.errors import UserError
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
-from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged, Trainer, fit
-
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+from mixer_jax.run_directory import ENDING, RunDirectory, writing
+from mixer_jax.training import Diverged, Interrupted, Trainer, fit
 
 
 def main(argv: list[str]) -> int:
@@ -33,6 +31,9 @@ def main(argv: list[str]) -> int:
     except Diverged as error:
         print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
         return 1
+    except Interrupted as error:
+        print(error, file=sys.stderr)
+        return 128 + error.signal
     return 0
 
 
@@ -60,34 +61,50 @@ def train(
     Raises:
       UserError: before anything is compiled or written, if something does not fit.
       Diverged: if the loss is no longer finite.
+      Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
     """
-    run.check(config, overwrite)
+    changes = run.check(config, overwrite)
     if not overwrite and (results := run.read_results()):
-        print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
-        return results
+        if changes.keys().isdisjoint(ENDING):
+            print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
+            return results
+        if config.num_seeds > 1:
+            raise UserError(f"workdir {run.path} holds {config.num_seeds} seeds, finished: each goes on by itself only")
+    for change in changes.values():
+        print(f"Changed: {change}")
     dataset = data.load(config.dataset)
     trainer = Trainer(config, dataset, devices)
     if overwrite and (aside := run.set_aside()):
         print(f"Moved the earlier run to {aside}")
+    runs = run.runs(config)
+    with contextlib.ExitStack() as stack:
+        for one in dict.fromkeys([run, *(one for one, _ in runs)]):
+            stack.enter_context(one.held())
+        return _train(trainer, run, runs)
+
+
+def _train(trainer: Trainer, run: RunDirectory, runs: Sequence[tuple[RunDirectory, ConfigDict]]) -> dict[str, Any]:
+    config, dataset = trainer.config, trainer.dataset
     described = {
         "label_names": dataset.label_names,
         "image_shape": dataset.image_shape,
         "mean": dataset.mean,
         "std": dataset.std,
+        "streamed": dataset.streamed,
         "fingerprint": dataset.fingerprint(),
     }
     run.claim(config, described)
-    runs, seeds = run.runs(config), ""
+    seeds = ""
     if len(runs) > 1:
         seeds = f" for each of {len(runs)} seeds"
         for one, its_config in runs:
             one.claim(its_config, described)
     height, width, channels = dataset.image_shape
-    num_devices, kind = len(trainer.parallel.devices), trainer.parallel.devices[0].device_kind
+    devices = f"{trainer.runs_on['devices']} x {trainer.runs_on['device_kind']}"
     print(
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
-        f"{config.model.variant}: {trainer.num_params:,} parameters; {num_devices} x {kind}, {trainer.dtype}\n"
+        f"{config.model.variant}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
         f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}; run directory {run.path}",
         flush=True,
     )
@@ -98,12 +115,14 @@ def train(
     every = []
     for one, seed, of_one in zip(directories, trainer.seeds, measured, strict=True):
         every.append({"seed": seed, **of_one, **circumstances})
-        plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
+        with writing(one.curves_file):
+            plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
         one.write_results(every[-1])
     results = every[0]
     if len(runs) > 1:
         results = aggregate(every)
-        plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(runs)} seeds")
+        with writing(run.curves_file):
+            plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(runs)} seeds")
         run.write_results(results)
         run.drop_checkpoints()
     print(summarize(run, results))
@@ -112,18 +131,14 @@ def train(
 
 def _circumstances(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
     """The part of results.json that is known before training, and the same for all seeds."""
-    config, devices = trainer.config, trainer.parallel.devices
+    config = trainer.config
     return {
         "dataset": trainer.dataset.name,
         "model": config.model.variant,
         "num_params": trainer.num_params,
         "num_seeds": config.num_seeds,
         "selected_on": config.dataset.val_split or "validation",
-        "devices": len(devices),
-        "device_kind": devices[0].device_kind,
-        "platform": trainer.platform,
-        "dtype": str(trainer.dtype),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        **trainer.runs_on,
         "data_fingerprint": fingerprint,
     }
 

@@ -23,10 +23,11 @@ def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("crash_after", ["append_metrics", "save"])
 def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypatch):
-    """Killed in the third epoch, before or after its checkpoint, a run ends as the uninterrupted one, to the bit."""
+    """Killed after an epoch or a checkpoint in the midst of one, a run ends as the uninterrupted one, to the bit."""
     from mixer_jax.training.checkpoints import Checkpoints
 
     fields = {"epochs": 5.0, "model__dropout_rate": 0.1, "ema_decay": 0.9, "augment__mixing__mixup_alpha": 0.5}
+    fields |= {"checkpoint_steps": 5}
     dataset = make_dataset()
     whole = run(tmp_path / "whole", dataset, monkeypatch, **fields)
     owner = RunDirectory if crash_after == "append_metrics" else Checkpoints
@@ -64,7 +65,7 @@ def stop_after(trainer, run, epochs):
         def ignore(self, *args):
             pass
 
-        started = progress = closed = ignore
+        started = progress = warning = closed = ignore
 
     return fit(trainer, run, [run], [Stop()])
 
@@ -74,9 +75,7 @@ def test_early_stopping_waits_for_patience_epochs(tmp_path, monkeypatch):
     fields = {"epochs": 9.0, "optimizer__learning_rate": 1e-12, "early_stopping_patience": 3}
     results, metrics = run(tmp_path / "run", make_dataset(), monkeypatch, **fields)
     assert (results["best_epoch"], results["epochs"], len(metrics)) == (1, 4, 4)
-    assert sorted(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == [
-        m["step"] for m in metrics[::3]
-    ]
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == [str(metrics[-1]["step"])]
 
 
 def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch):
@@ -93,10 +92,10 @@ def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch)
     trainer = Trainer(make_config(model__num_blocks=1, batch_size=16, **fields), dataset)
     trainer.compile(trainer.init())
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
-    best = checkpoints.restore(metrics[results["best_epoch"] - 1]["step"], trainer.state_shapes)
-    [scores] = trainer.evaluate(trainer.place(best).params, dataset.val)
+    best = checkpoints.read(metrics[-1]["step"]).best
+    [scores] = trainer.evaluate(trainer.place(best), dataset.val)
     assert scores["accuracy"] == results["val_accuracy"]
-    assert trainer.evaluate(trainer.place(best).params, dataset.test)[0]["loss"] == results["test_loss"]
+    assert trainer.evaluate(trainer.place(best), dataset.test)[0]["loss"] == results["test_loss"]
     checkpoints.close()
 
 
@@ -112,6 +111,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
         run(tmp_path / "early", dataset, monkeypatch, **fields)
     # The first epoch is sane; then the learning rate goes up, not down.
     fields |= {"optimizer__learning_rate": 1e-3, "schedule__name": "step", "schedule__decay_rate": 1e35}
+    fields |= {"checkpoint_steps": 2}
     with pytest.raises(
         Diverged, match=r"at step \d+ \(epoch 2\); the last good checkpoint is of step 4, in .*checkpoints"
     ):

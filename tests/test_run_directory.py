@@ -13,16 +13,15 @@ def test_config_is_kept_as_it_was(tmp_path):
     run, config = RunDirectory(tmp_path / "a" / "run"), make_config(dataset__image_size=(3, 4))
     run.check(config)
     assert not run.path.exists()
-    run.claim(config, {"mean": (0.5,)})
-    run.check(config)
-    kept = run.read_config()
-    assert kept["config"]["dataset"]["image_size"] == [3, 4]
-    assert kept["config"]["model"]["variant"] == config.model.variant
-    assert kept["dataset"] == {"mean": [0.5]}
+    with run.held():
+        run.claim(config, {"mean": (0.5,)})
+    assert run.check(config) == {}
+    assert run.config().to_dict() == config.to_dict()
+    assert run.described() == {"mean": [0.5]}
 
 
 def test_another_config_is_refused_field_by_field(tmp_path):
-    run = RunDirectory(tmp_path / "run")
+    run = RunDirectory(tmp_path)
     run.claim(make_config(), {})
     changed = make_config(seed=3, model__hidden_dim=9)
     with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed: 0 there, 3 here\)"):
@@ -34,7 +33,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     run = RunDirectory(tmp_path)
     run.claim(make_config(), {"fingerprint": "a", "mean": (0.1,)})
     run.claim(make_config(), {"fingerprint": "a", "mean": (0.1,)})
-    with pytest.raises(UserError, match="holds a run on other data than digits is now: choose another with --workdir"):
+    with pytest.raises(UserError, match=r"a run on other data than digits is now \(its fingerprint\): choose another"):
         run.claim(make_config(), {"fingerprint": "b", "mean": (0.1,)})
 
 
@@ -52,7 +51,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         with pytest.raises(UserError, match=r"workdir .* is not writable|cannot use workdir .*: Not a directory"):
             RunDirectory(path).check(make_config())
         with pytest.raises(UserError, match=r"workdir .* is not writable \((Not a directory|File exists)\)"):
-            RunDirectory(path).claim(make_config(), {})
+            RunDirectory(path).held().__enter__()
 
 
 def test_a_damaged_config_is_named(tmp_path):
@@ -61,14 +60,14 @@ def test_a_damaged_config_is_named(tmp_path):
         RunDirectory(tmp_path).check(make_config())
 
 
-def test_metrics_are_rewound_to_a_step(tmp_path):
+def test_metrics_are_rewound(tmp_path):
     run = RunDirectory(tmp_path)
     for epoch in (1, 2, 3):
         run.append_metrics({"epoch": epoch, "step": 10 * epoch, "loss": 0.1 + 0.2})
     with run.metrics_file.open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [r["epoch"] for r in run.read_metrics()] == [1, 2, 3]
-    assert run.rewind_metrics(20) == run.read_metrics()
+    run.write_metrics(run.read_metrics()[:2])
     assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [10, 20]
     assert run.read_metrics()[0]["loss"] == 0.1 + 0.2
 
@@ -81,7 +80,7 @@ def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; mend that, and"):
         run.write_results({"test_accuracy": 2.0})
     assert run.read_results() == {"test_accuracy": 1.0}
 

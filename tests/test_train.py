@@ -93,8 +93,7 @@ def test_a_run_leaves_its_results(digits_run):
     best = max(metrics, key=lambda m: (m["val_accuracy"], -m["val_loss"]))
     assert (results["best_epoch"], results["val_accuracy"]) == (best["epoch"], best["val_accuracy"])
     assert results["last_val_loss"] == metrics[-1]["val_loss"]
-    steps = sorted(int(p.name) for p in (digits_run / "checkpoints").iterdir())
-    assert steps == sorted({best["step"], metrics[-1]["step"]})
+    assert [p.name for p in (digits_run / "checkpoints").iterdir()] == [str(metrics[-1]["step"])]
 
 
 def test_a_run_leaves_pictures_and_scalars(digits_run):
@@ -120,7 +119,7 @@ def test_the_same_command_again_says_it_is_finished(digits_run, capsys):
 
 
 def test_another_config_in_the_same_workdir_is_refused(digits_run):
-    with pytest.raises(UserError, match=r"holds a run with another config \(batch_size: 64 there, 32 here; epochs: 3"):
+    with pytest.raises(UserError, match=r"holds a run with another config \(batch_size: 64 there, 32 here\)"):
         main("digits", digits_run, *SHRINK, "--config.batch_size=32", "--config.epochs=4")
 
 

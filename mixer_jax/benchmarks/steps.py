@@ -16,7 +16,7 @@ from mixer_jax.benchmarks.flops import forward_flops
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
-from mixer_jax.training.loop import FEWEST_STEPS, Pace, train_epoch
+from mixer_jax.training.epoch import FEWEST_STEPS, Pace, Sums, train_steps
 
 STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
 
@@ -90,8 +90,8 @@ class Ours:
         """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
 
         def run(times: int) -> None:
-            self.state, _ = train_epoch(self.trainer, self.state, self._step, self._step + times, self._pace)
-            self._step += times
+            end, sums, going = self._step + times, Sums.zero(1), np.ones(1, bool)
+            self.state, self._step = train_steps(self.trainer, self.state, self._step, end, self._pace, sums, going)
 
         for _ in range(2):
             run(self._pace.steps)  # learns the pace

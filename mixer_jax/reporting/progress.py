@@ -30,16 +30,15 @@ class ConsoleProgress:
         self._spoke = time.monotonic()
         self._epoch = 1
 
-    def started(self, histories: Sequence[list[dict[str, Any]]], compile_seconds: float) -> None:
+    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
         self._say(f"Compiled in {compile_seconds:.1f} s")
-        done = max(histories, key=len)
-        if done:
-            self._epoch = done[-1]["epoch"] + 1
-            self._say(f"Going on after epoch {done[-1]['epoch']} of {self.num_epochs}, from its checkpoint")
+        self._epoch = 1 + max(map(len, histories))
+        if step:
+            self._say(f"Going on from step {step} of {self.total_steps}, in {self._title()}")
         if self._file.isatty():
             self._bar = tqdm(
                 total=self.total_steps,
-                initial=done[-1]["step"] if done else 0,
+                initial=step,
                 file=self._file,
                 dynamic_ncols=True,
                 bar_format="{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}",
@@ -59,7 +58,7 @@ class ConsoleProgress:
         epoch = max(record["epoch"] for record in latest)
         self._epoch = epoch + 1
         going = [record for record in latest if record["epoch"] == epoch]
-        images_per_second = len(latest) * going[0]["images_per_second"]
+        images_per_second = len(going) * going[0]["images_per_second"]
         left = (self.total_steps - going[0]["step"]) * self.batch_size / images_per_second
         mean = {key: statistics.fmean(record[key] for record in latest) for key in SHOWN}
         note = "*" if best[0] is latest[0] else " "
@@ -74,6 +73,9 @@ class ConsoleProgress:
         )
         if self._bar is not None:
             self._bar.set_description_str(self._title())
+
+    def warning(self, message: str) -> None:
+        tqdm.write(f"warning: {message}", file=sys.stderr)
 
     def closed(self) -> None:
         if self._bar is not None:

@@ -18,11 +18,11 @@ class TensorBoard:
         self._directories = directories
         self._writers: list[SummaryWriter] = []
 
-    def started(self, histories: Sequence[list[dict[str, Any]]], compile_seconds: float) -> None:
+    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
         for directory, history in zip(self._directories, histories, strict=True):
-            step = history[-1]["step"] if history else 0
+            done = history[-1]["step"] if history else 0
             # What an earlier process wrote after the checkpoint will be written again.
-            self._writers.append(SummaryWriter(str(directory), purge_step=step + 1))
+            self._writers.append(SummaryWriter(str(directory), purge_step=done + 1))
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
@@ -35,6 +35,9 @@ class TensorBoard:
             for key in SCALARS:
                 group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
                 writer.add_scalar(f"{group}/{name}", record[key], record["step"])
+
+    def warning(self, message: str) -> None:
+        pass
 
     def closed(self) -> None:
         for writer in self._writers:

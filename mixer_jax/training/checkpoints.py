@@ -1,6 +1,21 @@
-"""Checkpoints with Orbax: the latest, and those that are still wanted."""
+"""Checkpoints: Orbax writes the arrays, and hashes of every file tell a whole checkpoint from a damaged one.
 
-from collections.abc import Collection
+checkpoints/1200/          of step 1200; there only when it is whole
+    state/                 all that training goes on from: parameters, optimiser, step, seed
+    best/                  the parameters of the best epoch so far, as they are evaluated
+    progress.json          metrics.jsonl up to here, what the epoch has added up to, and where this ran
+    manifest.json          size and SHA-256 of each file
+checkpoints/1100/          the one before, should 1200 come to harm
+checkpoints/1200.partial/  being written or deleted; a dead process may leave one, which the next removes
+checkpoints/1000.damaged/  set aside
+"""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,52 +23,221 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mixer_jax.training.parallel import to_host
+KEPT = 2  # the newest, and one to fall back on
+
+Tree = Any
 
 
-class _LatestAndWanted(ocp.checkpoint_managers.PreservationPolicy):
-    """Keeps the newest checkpoint and those of the steps `wanted`."""
+class Damaged(Exception):
+    """A checkpoint that is not what was written."""
 
-    wanted: Collection[int] = ()
 
-    def should_preserve(self, checkpoints, *, context):
-        return [c.step in self.wanted or c is checkpoints[-1] for c in checkpoints]
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """What a run goes on from.
+
+    Attributes:
+      step: steps done.
+      state: the `TrainState`, of host arrays, so that it belongs to no device count and no platform.
+      best: parameters of the best epoch, host arrays, or () before the first epoch is over.
+      progress: the rest, as JSON has it.
+    """
+
+    step: int
+    state: Tree
+    best: Tree
+    progress: dict[str, Any]
 
 
 class Checkpoints:
-    """The checkpoints of a run, written in the background, numbered by step.
-
-    They hold host arrays, so that they belong to no device count and no platform.
-    """
+    """The checkpoints of a run, written in the background."""
 
     def __init__(self, directory: Path):
         self.directory = directory
-        self._policy = _LatestAndWanted()
-        self._manager = ocp.CheckpointManager(
-            directory.absolute(), options=ocp.CheckpointManagerOptions(preservation_policy=self._policy)
-        )
-
-    def latest_step(self) -> int | None:
-        """The step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
+        self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
+        self._writing: concurrent.futures.Future | None = None
 
     def steps(self) -> list[int]:
-        """The steps of all checkpoints."""
-        return list(self._manager.all_steps())
+        """The steps of the checkpoints there are, damaged or not, in order."""
+        found = self.directory.iterdir() if self.directory.is_dir() else ()
+        return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
 
-    def save(self, step: int, state: Any, wanted: Collection[int]) -> None:
-        """Starts writing the state of `step`; drops all others but those of the steps `wanted` when it is written."""
-        self._policy.wanted = wanted
-        self._manager.save(step, args=ocp.args.StandardSave(to_host(state)))
+    def save(self, checkpoint: Checkpoint) -> None:
+        """Starts to write a checkpoint, whose arrays stay as they are; when it is whole, drops all but the newest.
 
-    def restore(self, step: int, like: Any) -> Any:
-        """Reads the state of `step` as host arrays; `like` has its structure, shapes and types."""
-        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(like))
+        Raises:
+          OSError: if the checkpoint before this could not be written; it has left no trace.
+        """
+        self.wait()
+        progress = json.dumps(checkpoint.progress)  # now: the run goes on with it
+        self._writing = self._writer.submit(self._write, checkpoint, progress)
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._manager.wait_until_finished()
+        """Returns when everything is on disk; raises as `save`."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
 
     def close(self) -> None:
-        self._manager.close()
+        """Waits as well, but looks at no error."""
+        self._writer.shutdown()
+
+    def newest(self, like: Checkpoint) -> tuple[Checkpoint | None, list[str]]:
+        """Reads the newest checkpoint that is whole, and sets the damaged ones before it aside.
+
+        Args:
+          like: has the structure, shapes and types of what is to be read.
+
+        Returns:
+          The checkpoint, or None if there is none; and what was wrong with each that was set aside.
+
+        Raises:
+          Damaged: if all are; then they stay where they are.
+        """
+        problems = {}
+        for step in reversed(self.steps()):
+            try:
+                checkpoint = self.read(step, like)
+                break
+            except Damaged as error:
+                problems[step] = str(error)
+        else:
+            if problems:
+                raise Damaged("; ".join(problems.values()))
+            checkpoint = None
+        for step in problems:
+            _set_aside(self.directory / str(step))
+        return checkpoint, list(problems.values())
+
+    def read(self, step: int, like: Checkpoint | None = None) -> Checkpoint:
+        """Reads the checkpoint of a step; without `like`, trees of dicts as they are on disk.
+
+        Raises:
+          Damaged: if it is not whole, or not like `like`.
+        """
+        path = self.directory / str(step)
+        progress = verify(path)
+        try:
+            state = _read(path / "state", like and like.state)
+            best = _read(path / "best", like and like.best) if (path / "best").exists() else ()
+        except Exception as error:  # whatever Orbax and TensorStore raise; nothing of theirs is promised
+            raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+        return Checkpoint(step, state, best, progress)
+
+    def _write(self, checkpoint: Checkpoint, progress: str) -> None:
+        if not all(np.isfinite(x).all() for x in jax.tree.leaves(checkpoint.state)):
+            return  # the next loss will be no number either, and end the run; the last good one stays
+        path = self.directory / str(checkpoint.step)
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            for leftover in self.directory.glob("*.partial"):
+                shutil.rmtree(leftover)
+            partial.mkdir(parents=True)
+            _save(partial / "state", checkpoint.state)
+            if jax.tree.leaves(checkpoint.best):
+                _save(partial / "best", checkpoint.best)
+            (partial / "progress.json").write_text(progress)
+            (partial / "manifest.json").write_text(json.dumps(_hashes(partial), indent=1))
+            _sync(partial / "manifest.json")
+            if path.exists():  # written again after a resume that went back to an earlier one
+                path.rename(self.directory / f"{path.name}.old.partial")
+            partial.rename(path)
+            _sync(self.directory)
+        except Exception as error:  # TensorStore's errors are ValueErrors, on a full disk too
+            shutil.rmtree(partial, ignore_errors=True)
+            raise OSError(f"cannot write checkpoint {path}: {_first_line(error)}") from error
+        for step in self.steps()[:-KEPT]:
+            _delete(self.directory / str(step))
+        for leftover in self.directory.glob("*.partial"):
+            shutil.rmtree(leftover)
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Compares a checkpoint with its manifest; returns its progress.json.
+
+    Raises:
+      Damaged: naming the first file that is missing, cut short or changed.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        entries = [(name, int(size), str(digest)) for name, (size, digest) in manifest.items()]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise Damaged(f"checkpoint {path} has no readable manifest.json") from error
+    names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+    for name, size, digest in entries:
+        if name not in names:
+            raise Damaged(f"checkpoint {path} is damaged: {name} is missing")
+        if (found := names[name].stat().st_size) != size:
+            raise Damaged(f"checkpoint {path} is damaged: {name} has {found:,} bytes of {size:,}")
+        if _hash(names[name]) != digest:
+            raise Damaged(f"checkpoint {path} is damaged: the content of {name} has changed")
+    try:
+        progress = json.loads((path / "progress.json").read_text())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"checkpoint {path} has no readable progress.json") from error
+    if not isinstance(progress, dict) or progress.get("step") != int(path.name):
+        raise Damaged(f"checkpoint {path} is of another step than its name says")
+    return progress
+
+
+def _orbax() -> ocp.Checkpointer:
+    # Only the first process comes here, so no other is to be waited for.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+
+
+def _save(path: Path, tree: Tree) -> None:
+    with _orbax() as checkpointer:
+        checkpointer.save(path.absolute(), args=ocp.args.StandardSave(tree))
+
+
+def _read(path: Path, like: Tree | None) -> Tree:
+    if like is not None:
+        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    with _orbax() as checkpointer:
+        tree = checkpointer.restore(path.absolute(), args=ocp.args.StandardRestore(like))
+    for found, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True) if like is not None else ():
+        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(f"{found.dtype}{found.shape} there, {expected.dtype}{expected.shape} expected")
+    return tree
+
+
+def _hashes(path: Path) -> dict[str, tuple[int, str]]:
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        _sync(file)
+    return {p.relative_to(path).as_posix(): (p.stat().st_size, _hash(p)) for p in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or the names in a folder are on the disk: a machine may go down as suddenly as a process."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _set_aside(path: Path) -> None:
+    number, aside = 1, path.with_name(f"{path.name}.damaged")
+    while aside.exists():
+        number += 1
+        aside = path.with_name(f"{path.name}.damaged{number}")
+    path.rename(aside)
+
+
+def _delete(path: Path) -> None:
+    # Under its own name a half-deleted one would look damaged.
+    shutil.rmtree(path.rename(path.with_name(f"{path.name}.partial")))
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -3,57 +3,22 @@
 It trains one run, or several that differ in their seed only and advance together, each as it would alone.
 """
 
+import dataclasses
 import math
 import time
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.training.checkpoints import Checkpoints
-from mixer_jax.training.step import TrainState
+from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
+from mixer_jax.training.epoch import Diverged, Observer, Pace, Record, Sums, require_finite, train_steps
+from mixer_jax.training.interruption import Interrupted, StopRequest
+from mixer_jax.training.parallel import to_host
 from mixer_jax.training.trainer import Trainer
-
-SECONDS_PER_DISPATCH = 1.0  # long beside what a dispatch costs, short enough to show progress
-FEWEST_STEPS = 4  # a dispatch: its memory is fresh, and to touch it first costs a CPU a good part of a step
-
-Record = dict[str, Any]
-
-
-class Diverged(Exception):
-    """The loss is no longer a number."""
-
-
-class Pace:
-    """How many steps make a dispatch of about SECONDS_PER_DISPATCH, learned from the last ones."""
-
-    def __init__(self, max_steps: int):
-        self.max_steps = max_steps
-        self.steps = min(FEWEST_STEPS, max_steps)
-
-    def learn(self, num_steps: int, seconds: float) -> None:
-        """Is told that a dispatch of `num_steps` took so long."""
-        fitting = int(SECONDS_PER_DISPATCH * num_steps / seconds)
-        self.steps = min(max(FEWEST_STEPS, min(fitting, 4 * self.steps)), self.max_steps)
-
-
-class Observer(Protocol):
-    """Is told how training goes; of each run in lists, which for a single run have one entry."""
-
-    def started(self, histories: Sequence[list[Record]], compile_seconds: float) -> None:
-        """Training goes on after the epochs of `histories`."""
-
-    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """So many steps are done; the rest is of the last dispatch, over all runs, accuracy in percent."""
-
-    def epoch(self, latest: Sequence[Record], best: Sequence[Record]) -> None:
-        """An epoch is over: the latest record, older of a run that has stopped early, and the best, maybe the same."""
-
-    def closed(self) -> None:
-        """Nothing more will come."""
 
 
 def fit(
@@ -72,195 +37,245 @@ def fit(
       last epoch.
 
     Raises:
+      UserError: if no checkpoint is whole, or what has to be kept cannot be written.
       Diverged: if a loss is not finite; the message names the step and the last good checkpoint.
+      Interrupted: by SIGTERM or Ctrl-C, when the state is saved.
     """
     checkpoints = Checkpoints(directory.checkpoints)
     try:
-        return _fit(trainer, runs, observers, checkpoints)
+        with StopRequest() as stop:
+            return _Training(trainer, runs, observers, checkpoints, stop).to_the_end()
     finally:
         checkpoints.close()
         for observer in observers:
             observer.closed()
 
 
-def _fit(
-    trainer: Trainer, runs: Sequence[RunDirectory], observers: Sequence[Observer], checkpoints: Checkpoints
-) -> list[Record]:
-    config = trainer.config
-    step = checkpoints.latest_step() or 0
-    histories = [run.rewind_metrics(step) for run in runs]
-    state = trainer.place(checkpoints.restore(step, trainer.state_shapes)) if step else trainer.init()
-    state, compile_seconds = trainer.compile(state)
-    for observer in observers:
-        observer.started(histories, compile_seconds)
-    num_epochs, pace = math.ceil(config.epochs), Pace(trainer.max_steps)
+class _Training:
+    """A training under way.
 
-    def over(history: list[Record]) -> bool:
-        return len(history) == num_epochs or _stale(history, config.early_stopping_patience)
+    Attributes:
+      step: steps done.
+      state: after them, on the devices; of a run that has stopped early, after those it took.
+      best: the parameters of each run's best epoch, as host arrays; () before the first epoch is over.
+      histories: the lines of each run's metrics.jsonl.
+      sums: of the epoch that is not over.
+    """
 
-    while not all(map(over, histories)):
-        going = np.array([not over(history) for history in histories])
-        epoch = 1 + max(map(len, histories))
-        end = trainer.plans[0].steps(min(epoch, config.epochs))
+    def __init__(
+        self,
+        trainer: Trainer,
+        runs: Sequence[RunDirectory],
+        observers: Sequence[Observer],
+        checkpoints: Checkpoints,
+        stop: StopRequest,
+    ):
+        self.trainer, self.runs, self.observers = trainer, runs, observers
+        self.checkpoints, self._stop = checkpoints, stop
+        self._pace = Pace(trainer.max_steps)
+        self._num_epochs = math.ceil(trainer.config.epochs)
+        self._restore()
+
+    def to_the_end(self) -> list[Record]:
+        """Trains, evaluates and saves until all runs are over; returns what `fit` does."""
+        self.state, compile_seconds = self.trainer.compile(self.state)
+        for observer in self.observers:
+            observer.started(self.histories, self.step, compile_seconds)
+        self._saved_at = time.monotonic()
+        while not all(map(self._over, self.histories)):
+            self._stop_if_asked()
+            try:
+                self._epoch()
+            except Diverged as error:
+                self._wait()
+                epoch = 1 + max(map(len, self.histories))
+                raise Diverged(f"{error} (epoch {epoch}); {self._last_good()}") from None
+        self._save()
+        if not self._wait():
+            raise UserError(f"the end could not be saved; {self._last_good()}; the same command goes on from there")
+        results = self._results()
+        if len(self.runs) > 1:
+            self._hand_out()
+        return [result | {"compile_seconds": round(compile_seconds, 2)} for result in results]
+
+    def _restore(self) -> None:
+        shapes, num_runs = self.trainer.state_shapes, len(self.runs)
         try:
-            state, records = train_epoch(trainer, state, step, end, pace, observers, going)
-            scores = trainer.evaluate(state.evaluated, trainer.dataset.val)
-            losses = np.array([[val["loss"]] for val in scores])
-            _require_finite(losses, going, trainer.seeds, end, "the validation loss")
-        except Diverged as error:
-            checkpoints.wait()
-            raise Diverged(f"{error} (epoch {epoch}); {_last_good(checkpoints)}") from None
-        step = end
+            found, problems = self.checkpoints.newest(Checkpoint(0, shapes, shapes.evaluated, {}))
+        except Damaged as error:
+            raise UserError(f"{error}; no checkpoint is whole; none was deleted; --overwrite starts over") from error
+        for problem in problems:
+            self._warn(f"{problem}; set aside, {f'going on from step {found.step}' if found else 'starting over'}")
+        if found is None:
+            self.step, self.state, self.best = 0, self.trainer.init(), ()
+            self.histories, self.sums = [[] for _ in self.runs], Sums.zero(num_runs)
+        else:
+            self.step, self.best, progress = found.step, found.best, found.progress
+            self.state = self.trainer.place(found.state)
+            self.histories, self.sums = progress["histories"], Sums(**progress["sums"])
+            if moved := list(_differences(progress["ran_on"], self.trainer.runs_on)):
+                self._warn(f"the checkpoint is from elsewhere ({'; '.join(moved)}): it goes on, but not bit for bit")
+        self._saved = (self.step, self._epochs_done()) if found else None
+        if self.trainer.total_steps < self.step:
+            raise UserError(f"config.epochs={self.trainer.config.epochs} are fewer than the run has done: give more")
+        for run, history in zip(self.runs, self.histories, strict=True):
+            run.write_metrics(history)
+
+    def _over(self, history: list[Record]) -> bool:
+        return len(history) >= self._num_epochs or _stale(history, self.trainer.config.early_stopping_patience)
+
+    def _epochs_done(self) -> int:
+        return max(map(len, self.histories))
+
+    def _epoch(self) -> None:
+        """Trains to the end of the epoch and evaluates."""
+        config, trainer = self.trainer.config, self.trainer
+        going = np.array([not self._over(history) for history in self.histories])
+        epoch, every = 1 + self._epochs_done(), config.checkpoint_steps
+        end = trainer.plans[0].steps(min(epoch, config.epochs))
+        while self.step < end:
+            until = min(end, (self.step // every + 1) * every) if every else end
+            self.state, self.step = train_steps(
+                trainer, self.state, self.step, until, self._pace, self.sums, going, self.observers, self._pause
+            )
+            if self.step < end and self._due():
+                self._save()
+            self._stop_if_asked()
+        scores = trainer.evaluate(self.state.evaluated, trainer.dataset.val)
+        losses = np.array([[val["loss"]] for val in scores])
+        require_finite(losses, going, trainer.seeds, end, "the validation loss")
+        records, rate = self.sums.records(config.batch_size), float(trainer.schedule(end - 1))
+        self.sums = Sums.zero(len(self.runs))
         for i in np.flatnonzero(going):
             val = {"val_loss": scores[i]["loss"], "val_accuracy": scores[i]["accuracy"]}
-            histories[i].append({"epoch": epoch, "step": step} | records[i] | val)
-            runs[i].append_metrics(histories[i][-1])
-        best, latest = [best_epoch(history) for history in histories], [history[-1] for history in histories]
-        advanced = [history for history, goes in zip(histories, going, strict=True) if goes]
-        if epoch % config.checkpoint_epochs == 0 or any(over(h) or best_epoch(h) is h[-1] for h in advanced):
-            checkpoints.save(step, state, {record["step"] for record in (*best, *latest)})
-        for observer in observers:
+            self.histories[i].append({"epoch": epoch, "step": end} | records[i] | {"learning_rate": rate} | val)
+            self.runs[i].append_metrics(self.histories[i][-1])
+        best, latest = [best_epoch(history) for history in self.histories], [history[-1] for history in self.histories]
+        self._keep_best(going & [b is last for b, last in zip(best, latest, strict=True)])
+        for observer in self.observers:
             observer.epoch(latest, best)
-    checkpoints.wait()
-    results = _results(trainer, runs, checkpoints, state, step, histories)
-    return [result | {"compile_seconds": round(compile_seconds, 2)} for result in results]
+        if self._due():
+            self._save()
 
+    def _keep_best(self, improved: np.ndarray) -> None:
+        if not improved.any():
+            return
+        evaluated = to_host(self.state.evaluated)
+        if len(self.runs) == 1 or self.best == ():
+            self.best = evaluated
+        else:
+            for old, new in zip(jax.tree.leaves(self.best), jax.tree.leaves(evaluated), strict=True):
+                old[improved] = new[improved]
 
-def train_epoch(
-    trainer: Trainer,
-    state: TrainState,
-    step: int,
-    end: int,
-    pace: Pace,
-    observers: Sequence[Observer] = (),
-    going: np.ndarray | None = None,
-) -> tuple[TrainState, list[Record]]:
-    """Trains from `step` to `end`; one dispatch is always under way while the last one's metrics are looked at.
+    def _pause(self) -> bool:
+        """Whether a checkpoint is due, or the run is asked to stop."""
+        return bool(self._stop.signal) or self._minutes_are_over()
 
-    Returns:
-      The state after, and of each run what the loss and the accuracy were, and how long it took. A run that is not
-      `going` any longer goes along, but nobody looks at it; by default all are.
-    """
-    batch_size = trainer.config.batch_size
-    going = np.ones(len(trainer.seeds), bool) if going is None else going
-    first, start = step, time.perf_counter()
-    last_time = start
-    losses, correct = [], np.zeros(len(going), np.int64)
-    under_way: list[tuple[int, int, dict]] = []
-    while step < end or under_way:
-        if step < end:
-            # In even parts: a dispatch of one step left over would cost as much as one of many.
-            num_steps = math.ceil((end - step) / math.ceil((end - step) / pace.steps))
-            state, metrics = trainer.train(state, step, num_steps)
-            under_way.append((step, num_steps, metrics))
-            step += num_steps
-        if len(under_way) > 1 or step == end:
-            begun, num_steps, metrics = under_way.pop(0)
-            metrics = {key: np.atleast_2d(value)[:, :num_steps] for key, value in jax.device_get(metrics).items()}
-            now = time.perf_counter()
-            seconds, last_time = now - last_time, now
-            losses.append(metrics["loss"].astype(np.float64))
-            _require_finite(losses[-1], going, trainer.seeds, begun + 1, "the loss")
-            dispatch_correct = metrics["correct"].sum(axis=1)
-            correct += dispatch_correct
-            images = num_steps * batch_size
-            loss, accuracy = losses[-1][going, -1].mean(), 100.0 * dispatch_correct[going].mean() / images
-            for observer in observers:
-                observer.progress(begun + num_steps, loss, accuracy, len(going) * images / seconds)
-            pace.learn(num_steps, seconds)
-    seconds = time.perf_counter() - start
-    images = (end - first) * batch_size
-    mean_losses = np.concatenate(losses, axis=1).mean(axis=1)
-    return state, [
-        {
-            "train_loss": float(loss),
-            "train_accuracy": 100.0 * int(count) / images,
-            "learning_rate": float(trainer.schedule(end - 1)),
-            "images_per_second": round(images / seconds, 1),
-            "seconds": round(seconds, 3),
+    def _due(self) -> bool:
+        every = self.trainer.config.checkpoint_steps
+        return self._minutes_are_over() or bool(every and self.step % every == 0)
+
+    def _minutes_are_over(self) -> bool:
+        return time.monotonic() - self._saved_at >= 60 * self.trainer.config.checkpoint_minutes
+
+    def _save(self) -> None:
+        """Starts to write a checkpoint, unless there is one of here."""
+        self._saved_at, here = time.monotonic(), (self.step, self._epochs_done())
+        if here == self._saved:
+            return
+        progress = {
+            "step": self.step,
+            "histories": self.histories,
+            "sums": dataclasses.asdict(self.sums),
+            "ran_on": self.trainer.runs_on,
         }
-        for loss, count in zip(mean_losses, correct, strict=True)
-    ]
+        self._wait()
+        self.checkpoints.save(Checkpoint(self.step, to_host(self.state), to_host(self.best), progress))
+        self._saved = here
+
+    def _wait(self) -> bool:
+        """Returns when the last checkpoint is on disk, whether it is."""
+        try:
+            self.checkpoints.wait()
+        except OSError as error:
+            self._saved = None
+            self._warn(f"{error}; {self._last_good()}")
+            return False
+        return True
+
+    def _stop_if_asked(self) -> None:
+        if not self._stop.signal:
+            return
+        self._save()
+        self._wait()
+        message = f"stopped at step {self.step} of {self.trainer.total_steps}, {self._last_good()}"
+        raise Interrupted(f"{message}: the same command goes on from there", self._stop.signal)
+
+    def _warn(self, message: str) -> None:
+        for observer in self.observers:
+            observer.warning(message)
+
+    def _last_good(self) -> str:
+        steps = self.checkpoints.steps()
+        if not steps:
+            return "no checkpoint had been written yet"
+        return f"the last good checkpoint is of step {steps[-1]}, in {self.checkpoints.directory}"
+
+    def _results(self) -> list[Record]:
+        """Scores the test set, for the first and only time: once for the best epoch, once for the last."""
+        trainer = self.trainer
+        every_best = trainer.evaluate(trainer.place(self.best), trainer.dataset.test)
+        every_last = trainer.evaluate(self.state.evaluated, trainer.dataset.test)
+        results = []
+        for history, best_test, last_test in zip(self.histories, every_best, every_last, strict=True):
+            best, last = best_epoch(history), history[-1]
+            seconds = sum(record["seconds"] for record in history)
+            results.append(
+                {
+                    "epochs": last["epoch"],
+                    "steps": last["step"],
+                    "best_epoch": best["epoch"],
+                    "val_accuracy": best["val_accuracy"],
+                    "val_loss": best["val_loss"],
+                    "test_accuracy": best_test["accuracy"],
+                    "test_loss": best_test["loss"],
+                    "last_val_accuracy": last["val_accuracy"],
+                    "last_val_loss": last["val_loss"],
+                    "last_test_accuracy": last_test["accuracy"],
+                    "last_test_loss": last_test["loss"],
+                    "test_examples": last_test["count"],
+                    "train_seconds": round(seconds, 2),
+                    "images_per_second": round(last["step"] * trainer.config.batch_size / seconds, 1),
+                }
+            )
+        return results
+
+    def _hand_out(self) -> None:
+        """Gives each of several runs the checkpoint that it would have alone."""
+        state, ran_on = to_host(self.state), self.trainer.runs_on
+        for i, (run, history) in enumerate(zip(self.runs, self.histories, strict=True)):
+            mine, best = jax.tree.map(lambda x, i=i: x[i], (state, self.best))
+            step = history[-1]["step"]
+            sums = dataclasses.asdict(Sums.zero(1))
+            progress = {"step": step, "histories": [history], "sums": sums, "ran_on": ran_on}
+            checkpoints = Checkpoints(run.checkpoints)
+            try:
+                checkpoints.save(Checkpoint(step, mine, best, progress))
+                checkpoints.wait()
+            except OSError as error:
+                raise UserError(f"{error}; {self._last_good()}; the same command goes on from there") from error
+            finally:
+                checkpoints.close()
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
+    """What the last bits of a result depend on, beside the config and the data, where it differs."""
+    there, here = there | there["versions"], here | here["versions"]
+    for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
+        if there.get(key) != here[key]:
+            yield f"{key} {there.get(key)} there, {here[key]} here"
 
 
 def _stale(history: list[Record], patience: int) -> bool:
     """Whether the last `patience` epochs brought nothing better on validation; never for a patience of 0."""
     return bool(patience and history) and history[-1]["epoch"] - best_epoch(history)["epoch"] >= patience
-
-
-def _results(
-    trainer: Trainer,
-    runs: Sequence[RunDirectory],
-    checkpoints: Checkpoints,
-    state: TrainState,
-    step: int,
-    histories: list[list[Record]],
-) -> list[Record]:
-    """Scores the test set, for the first and only time: once for the best epoch, once for the last."""
-    scores = {}
-    for name, records in (("best", list(map(best_epoch, histories))), ("last", [h[-1] for h in histories])):
-        states = _states_at(trainer, checkpoints, state, step, [record["step"] for record in records])
-        scores[name] = trainer.evaluate(states.evaluated, trainer.dataset.test)
-        if len(runs) > 1:
-            _hand_out(states, runs)
-    results = []
-    for history, best_test, last_test in zip(histories, scores["best"], scores["last"], strict=True):
-        best, last = best_epoch(history), history[-1]
-        seconds = sum(record["seconds"] for record in history)
-        results.append(
-            {
-                "epochs": last["epoch"],
-                "steps": last["step"],
-                "best_epoch": best["epoch"],
-                "val_accuracy": best["val_accuracy"],
-                "val_loss": best["val_loss"],
-                "test_accuracy": best_test["accuracy"],
-                "test_loss": best_test["loss"],
-                "last_val_accuracy": last["val_accuracy"],
-                "last_val_loss": last["val_loss"],
-                "last_test_accuracy": last_test["accuracy"],
-                "last_test_loss": last_test["loss"],
-                "test_examples": last_test["count"],
-                "train_seconds": round(seconds, 2),
-                "images_per_second": round(last["step"] * trainer.config.batch_size / seconds, 1),
-            }
-        )
-    return results
-
-
-def _states_at(
-    trainer: Trainer, checkpoints: Checkpoints, state: TrainState, step: int, steps: Sequence[int]
-) -> TrainState:
-    """The states of all runs, each at its own of `steps`; `state` is that of all at `step`."""
-    at = {s: state if s == step else trainer.place(checkpoints.restore(s, trainer.state_shapes)) for s in set(steps)}
-    if len(at) == 1:
-        return at[steps[0]]
-    return trainer.place(
-        jax.tree.map(lambda *xs: jnp.stack([xs[list(at).index(s)][i] for i, s in enumerate(steps)]), *at.values())
-    )
-
-
-def _hand_out(states: TrainState, runs: Sequence[RunDirectory]) -> None:
-    """Gives each of several runs the checkpoint that it would have alone."""
-    states = jax.device_get(states)
-    for i, run in enumerate(runs):
-        checkpoints = Checkpoints(run.checkpoints)
-        mine = jax.tree.map(lambda x, i=i: x[i], states)
-        checkpoints.save(int(mine.step), mine, wanted=checkpoints.steps())
-        checkpoints.close()
-
-
-def _require_finite(losses: np.ndarray, going: np.ndarray, seeds: Sequence[int], step: int, what: str) -> None:
-    """Raises `Diverged` unless the losses (runs, steps), those of `step` first, are numbers."""
-    for i in np.flatnonzero(going):
-        bad = np.flatnonzero(~np.isfinite(losses[i]))
-        if len(bad):
-            whose = f" of seed {seeds[i]}" if len(seeds) > 1 else ""
-            raise Diverged(f"{what}{whose} became {losses[i][bad[0]]} at step {step + bad[0]}")
-
-
-def _last_good(checkpoints: Checkpoints) -> str:
-    step = checkpoints.latest_step()
-    if step is None:
-        return "no checkpoint had been written yet"
-    return f"the last good checkpoint is of step {step}, in {checkpoints.directory}"

@@ -1,7 +1,9 @@
 """Puts a config and a dataset together: the model, the optimiser, the plan and the compiled programs of a run."""
 
+import platform
 import time
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -31,6 +33,7 @@ from mixer_jax.training.step import Steps, TrainState
 AnySplit = Split | StreamedSplit
 
 CACHE_BYTES = 7 * 2**20  # the largest activation that a CPU's cache serves well, and ...
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 FEWEST = 4  # ... images a part has at least, whose matrix products are still large
 
 
@@ -49,6 +52,7 @@ class Trainer:
       total_steps: when training is over.
       max_steps: the most that one dispatch takes.
       num_params: of the model.
+      runs_on: devices, type of the computation and versions, as results.json has them.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device] | None = None):
@@ -66,6 +70,13 @@ class Trainer:
         if dtype == "auto":
             dtype = "float32" if self.platform == "cpu" else "bfloat16"
         self.dtype = jnp.dtype(dtype)
+        self.runs_on = {
+            "platform": self.platform,
+            "device_kind": self.parallel.devices[0].device_kind,
+            "devices": num_devices,
+            "dtype": str(self.dtype),
+            "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+        }
         augment = Augment(
             config.augment,
             image_shape=dataset.image_shape,
@@ -102,8 +113,8 @@ class Trainer:
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self._train = self.parallel.compile(self._each_seed(self.steps.train, own_chunk=True), donate_state=True)
-        self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_chunk=False))
+        self._train = self.parallel.compile(self._each_seed(self.steps.train, own_steps=True), donate_state=True)
+        self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_steps=False))
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
@@ -129,16 +140,21 @@ class Trainer:
     def memory(self, state: TrainState) -> int | None:
         """Bytes that the training program needs on a device, data, state and all; None if XLA does not tell."""
         resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(0, 0)
-        sizes = self._train.lower(state, resident, chunk, np.int32(0)).compile().memory_analysis()
+        sizes = self._train.lower(state, resident, chunk, self._each(0)).compile().memory_analysis()
         if sizes is None:
             return None
         needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
         return needed - sizes.alias_size_in_bytes
 
-    def train(self, state: TrainState, step: int, num_steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics."""
+    def train(
+        self, state: TrainState, step: int, num_steps: int, going: np.ndarray | None = None
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics.
+
+        Of several seeds only those `going`, by default all, take them.
+        """
         resident = self._resident(self.dataset.train, self._feeds[0])
-        return self._train(state, resident, self._chunk(step, num_steps), np.int32(num_steps))
+        return self._train(state, resident, self._chunk(step, num_steps), self._each(num_steps, going))
 
     def evaluate(self, params: Any, split: AnySplit) -> list[dict[str, float]]:
         """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`, by seed."""
@@ -152,6 +168,11 @@ class Trainer:
             }
             for loss, correct, count in zip(sums["loss"], sums["correct"], sums["count"], strict=True)
         ]
+
+    def _each(self, num_steps: int, going: np.ndarray | None = None) -> np.ndarray:
+        if len(self.seeds) == 1:
+            return np.int32(num_steps)
+        return np.where(np.ones(len(self.seeds), bool) if going is None else going, np.int32(num_steps), np.int32(0))
 
     def _chunk(self, step: int, num_steps: int) -> dict[str, Any]:
         chunks = [feed.chunk(step, num_steps) for feed in self._feeds]
@@ -171,20 +192,21 @@ class Trainer:
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 
-    def _each_seed(self, function: Callable, own_chunk: bool) -> Callable:
+    def _each_seed(self, function: Callable, own_steps: bool) -> Callable:
         """Makes a program of one seed one of all: side by side on an accelerator, which one alone does not fill.
 
-        On a CPU in turn: its caches hold the work of one. `own_chunk`: whether the chunk has an axis of seeds too.
+        On a CPU in turn: its caches hold the work of one. `own_steps`: whether the chunk and the number of steps have
+        an axis of seeds too.
         """
         if len(self.seeds) == 1:
             return function
 
         def of_all(state, resident, chunk, num_steps):
-            def of_one(state_and_chunk):
-                one_state, one_chunk = state_and_chunk
-                return function(one_state, resident, one_chunk if own_chunk else chunk, num_steps)
+            def of_one(each):
+                one_state, (one_chunk, one_num) = each
+                return function(one_state, resident, *((one_chunk, one_num) if own_steps else (chunk, num_steps)))
 
-            each = (state, chunk if own_chunk else None)
+            each = (state, (chunk, num_steps) if own_steps else (None, None))
             return jax.lax.map(of_one, each) if self.platform == "cpu" else jax.vmap(of_one)(each)
 
         return of_all

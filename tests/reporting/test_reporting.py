@@ -23,7 +23,7 @@ def record(epoch, val_accuracy=50.0):
 
 def follow(file, history=()):
     console = ConsoleProgress(num_epochs=3, total_steps=30, batch_size=16, file=file)
-    console.started([list(history)], compile_seconds=1.25)
+    console.started([list(history)], step=history[-1]["step"] if history else 0, compile_seconds=1.25)
     best = record(1, 60.0)
     for epoch in range(len(history) + 1, 4):
         console.progress(10 * epoch - 5, loss=1.2345, accuracy=41.5, images_per_second=1234.5)
@@ -56,7 +56,7 @@ def test_a_terminal_gets_a_bar():
 
 def test_a_resumed_run_says_so_and_goes_on_counting():
     lines = follow(io.StringIO(), history=[record(1)]).splitlines()
-    assert lines[1] == "Going on after epoch 1 of 3, from its checkpoint"
+    assert lines[1] == "Going on from step 10 of 30, in epoch 2/3"
     assert lines[2].startswith("epoch 2/3")
 
 

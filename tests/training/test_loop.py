@@ -1,9 +1,10 @@
 """How the loop cuts an epoch into dispatches."""
 
+import numpy as np
 import pytest
 
-from mixer_jax.training import Trainer, loop
-from mixer_jax.training.loop import FEWEST_STEPS, SECONDS_PER_DISPATCH, Pace
+from mixer_jax.training import Trainer
+from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, Pace, Sums, train_steps
 from support import make_config, make_dataset
 
 
@@ -28,15 +29,16 @@ def test_dispatches_of_an_epoch_are_even(steps, pace, expected, monkeypatch):
     trainer = Trainer(make_config(batch_size=16), make_dataset())
     original, asked = trainer.train, []
 
-    def train(state, step, num_steps):
+    def train(state, step, num_steps, going):
         asked.append(num_steps)
-        return original(state, step, num_steps)
+        return original(state, step, num_steps, going)
 
     monkeypatch.setattr(trainer, "train", train)
     steady = Pace(256)
     steady.steps = pace
     monkeypatch.setattr(steady, "learn", lambda *args: None)
-    state, [record] = loop.train_epoch(trainer, trainer.init(), 0, steps, steady)
+    sums, going = Sums.zero(1), np.ones(1, bool)
+    state, step = train_steps(trainer, trainer.init(), 0, steps, steady, sums, going)
     assert asked == expected
-    assert int(state.step) == steps
-    assert 0 < record["train_loss"] < 3
+    assert int(state.step) == step == sums.steps == steps
+    assert 0 < sums.records(16)[0]["train_loss"] < 3
