@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     except KeyboardInterrupt:
         print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
         code = 130
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        traceback.print_exc()
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            print("error: this process failed, or another has gone; the same commands go on", file=sys.stderr)
+        code = 1
+    if code in (1, 2) and jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)  # Python's own exit would wait for the other processes, which wait for this one
     sys.exit(code)
 
 

@@ -19,15 +19,18 @@ from mixer_jax import cli, data
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
-from mixer_jax.training import Diverged, Interrupted, Trainer, fit
+from mixer_jax.training import Diverged, Interrupted, Trainer, fit, processes
+from mixer_jax.training.processes import first_goes_first, on_first
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line and trains; returns the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     workdir = Path(values.workdir or Path("runs") / name)
+    processes.join(values)
     try:
-        train(config, RunDirectory(workdir), overwrite=values.overwrite)
+        with processes.speaking_once():
+            train(config, RunDirectory(workdir), overwrite=values.overwrite)
     except Diverged as error:
         print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
         return 1
@@ -42,6 +45,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "overwrite", False, "start over in a workdir that holds a run, which is moved to DIR.old1", flag_values=values
     )
+    processes.define_flags(values)
 
 
 def train(
@@ -53,7 +57,7 @@ def train(
       config: from `mixer_jax.config.check` or `mixer_jax.cli.parse`.
       run: where the run is kept.
       overwrite: move a run that is there aside and start over.
-      devices: to train on; all local ones by default.
+      devices: to train on; all by default.
 
     Returns:
       What is in results.json.
@@ -63,8 +67,8 @@ def train(
       Diverged: if the loss is no longer finite.
       Interrupted: by SIGTERM or Ctrl-C; the same call goes on.
     """
-    changes = run.check(config, overwrite)
-    if not overwrite and (results := run.read_results()):
+    changes = on_first(lambda: run.check(config, overwrite))
+    if not overwrite and (results := on_first(run.read_results)):
         if changes.keys().isdisjoint(ENDING):
             print(f"Finished already; --overwrite starts over\n{summarize(run, results)}")
             return results
@@ -72,18 +76,17 @@ def train(
             raise UserError(f"workdir {run.path} holds {config.num_seeds} seeds, finished: each goes on by itself only")
     for change in changes.values():
         print(f"Changed: {change}")
-    dataset = data.load(config.dataset)
+    dataset = first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
+    with contextlib.ExitStack() as stack:
+        on_first(lambda: _claim(trainer, run, overwrite, stack))
+        return _train(trainer, run)
+
+
+def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextlib.ExitStack) -> None:
+    """Makes the run directory this run's; the stack gives it free."""
     if overwrite and (aside := run.set_aside()):
         print(f"Moved the earlier run to {aside}")
-    runs = run.runs(config)
-    with contextlib.ExitStack() as stack:
-        for one in dict.fromkeys([run, *(one for one, _ in runs)]):
-            stack.enter_context(one.held())
-        return _train(trainer, run, runs)
-
-
-def _train(trainer: Trainer, run: RunDirectory, runs: Sequence[tuple[RunDirectory, ConfigDict]]) -> dict[str, Any]:
     config, dataset = trainer.config, trainer.dataset
     described = {
         "label_names": dataset.label_names,
@@ -93,12 +96,15 @@ def _train(trainer: Trainer, run: RunDirectory, runs: Sequence[tuple[RunDirector
         "streamed": dataset.streamed,
         "fingerprint": dataset.fingerprint(),
     }
-    run.claim(config, described)
-    seeds = ""
-    if len(runs) > 1:
-        seeds = f" for each of {len(runs)} seeds"
-        for one, its_config in runs:
-            one.claim(its_config, described)
+    for one, its_config in {run: config, **dict(run.runs(config))}.items():
+        stack.enter_context(one.held())
+        one.claim(its_config, described)
+
+
+def _train(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
+    config, dataset = trainer.config, trainer.dataset
+    directories = [one for one, _ in run.runs(config)]
+    seeds = f" for each of {len(directories)} seeds" if len(directories) > 1 else ""
     height, width, channels = dataset.image_shape
     devices = f"{trainer.runs_on['devices']} x {trainer.runs_on['device_kind']}"
     print(
@@ -108,10 +114,21 @@ def _train(trainer: Trainer, run: RunDirectory, runs: Sequence[tuple[RunDirector
         f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}; run directory {run.path}",
         flush=True,
     )
-    directories = [one for one, _ in runs]
-    console = ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size * len(runs))
-    measured = fit(trainer, run, directories, [console, TensorBoard([one.tensorboard for one in directories])])
-    title, circumstances = f"{dataset.name}, {config.model.variant}", _circumstances(trainer, described["fingerprint"])
+    observers = []
+    if processes.is_first():
+        batch_size = config.batch_size * len(directories)
+        observers.append(ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, batch_size))
+        observers.append(TensorBoard([one.tensorboard for one in directories]))
+    measured = fit(trainer, run, directories, observers)
+    return on_first(lambda: _finish(trainer, run, directories, measured))
+
+
+def _finish(
+    trainer: Trainer, run: RunDirectory, directories: Sequence[RunDirectory], measured: Sequence[dict[str, Any]]
+) -> dict[str, Any]:
+    """Writes and prints the results."""
+    title = f"{trainer.dataset.name}, {trainer.config.model.variant}"
+    circumstances = _circumstances(trainer, run.described()["fingerprint"])
     every = []
     for one, seed, of_one in zip(directories, trainer.seeds, measured, strict=True):
         every.append({"seed": seed, **of_one, **circumstances})
@@ -119,10 +136,10 @@ def _train(trainer: Trainer, run: RunDirectory, runs: Sequence[tuple[RunDirector
             plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
         one.write_results(every[-1])
     results = every[0]
-    if len(runs) > 1:
+    if len(directories) > 1:
         results = aggregate(every)
         with writing(run.curves_file):
-            plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(runs)} seeds")
+            plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(every)} seeds")
         run.write_results(results)
         run.drop_checkpoints()
     print(summarize(run, results))

@@ -18,6 +18,8 @@ from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
 from mixer_jax.training.epoch import Diverged, Observer, Pace, Record, Sums, require_finite, train_steps
 from mixer_jax.training.interruption import Interrupted, StopRequest
 from mixer_jax.training.parallel import to_host
+from mixer_jax.training.processes import agree, from_first, is_first, on_first
+from mixer_jax.training.results import hand_out, score
 from mixer_jax.training.trainer import Trainer
 
 
@@ -72,7 +74,7 @@ class _Training:
     ):
         self.trainer, self.runs, self.observers = trainer, runs, observers
         self.checkpoints, self._stop = checkpoints, stop
-        self._pace = Pace(trainer.max_steps)
+        self._pace, self._asked, self._time_is_up = Pace(trainer.max_steps), 0, False
         self._num_epochs = math.ceil(trainer.config.epochs)
         self._restore()
 
@@ -83,6 +85,7 @@ class _Training:
             observer.started(self.histories, self.step, compile_seconds)
         self._saved_at = time.monotonic()
         while not all(map(self._over, self.histories)):
+            self._pause()
             self._stop_if_asked()
             try:
                 self._epoch()
@@ -93,22 +96,16 @@ class _Training:
         self._save()
         if not self._wait():
             raise UserError(f"the end could not be saved; {self._last_good()}; the same command goes on from there")
-        results = self._results()
-        if len(self.runs) > 1:
-            self._hand_out()
+        results = score(self.trainer, self.state, self.best, self.histories)
+        if len(self.runs) > 1 and is_first():
+            hand_out(self.trainer, self.state, self.best, self.histories, self.runs)
         return [result | {"compile_seconds": round(compile_seconds, 2)} for result in results]
 
     def _restore(self) -> None:
-        shapes, num_runs = self.trainer.state_shapes, len(self.runs)
-        try:
-            found, problems = self.checkpoints.newest(Checkpoint(0, shapes, shapes.evaluated, {}))
-        except Damaged as error:
-            raise UserError(f"{error}; no checkpoint is whole; none was deleted; --overwrite starts over") from error
-        for problem in problems:
-            self._warn(f"{problem}; set aside, {f'going on from step {found.step}' if found else 'starting over'}")
+        found = self._newest()
         if found is None:
             self.step, self.state, self.best = 0, self.trainer.init(), ()
-            self.histories, self.sums = [[] for _ in self.runs], Sums.zero(num_runs)
+            self.histories, self.sums = [[] for _ in self.runs], Sums.zero(len(self.runs))
         else:
             self.step, self.best, progress = found.step, found.best, found.progress
             self.state = self.trainer.place(found.state)
@@ -119,7 +116,32 @@ class _Training:
         if self.trainer.total_steps < self.step:
             raise UserError(f"config.epochs={self.trainer.config.epochs} are fewer than the run has done: give more")
         for run, history in zip(self.runs, self.histories, strict=True):
-            run.write_metrics(history)
+            if is_first():
+                run.write_metrics(history)
+
+    def _newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole, as the first process reads it."""
+        shapes = self.trainer.state_shapes
+        like = Checkpoint(0, shapes, shapes.evaluated, {})
+        found = None
+
+        def read() -> dict[str, Any] | None:
+            nonlocal found
+            try:
+                found, problems = self.checkpoints.newest(like)
+            except Damaged as error:
+                raise UserError(
+                    f"{error}; no checkpoint is whole; none was deleted; --overwrite starts over"
+                ) from error
+            for problem in problems:
+                self._warn(f"{problem}; set aside, going on from step {found.step}")
+            return found and {"step": found.step, "best": found.best != (), "progress": found.progress}
+
+        if (what := on_first(read)) is None:
+            return None
+        arrays = (shapes, shapes.evaluated if what["best"] else ())
+        arrays = (found.state, found.best) if found else jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), arrays)
+        return Checkpoint(what["step"], *from_first(arrays), what["progress"])
 
     def _over(self, history: list[Record]) -> bool:
         return len(history) >= self._num_epochs or _stale(history, self.trainer.config.early_stopping_patience)
@@ -149,7 +171,8 @@ class _Training:
         for i in np.flatnonzero(going):
             val = {"val_loss": scores[i]["loss"], "val_accuracy": scores[i]["accuracy"]}
             self.histories[i].append({"epoch": epoch, "step": end} | records[i] | {"learning_rate": rate} | val)
-            self.runs[i].append_metrics(self.histories[i][-1])
+            if is_first():
+                self.runs[i].append_metrics(self.histories[i][-1])
         best, latest = [best_epoch(history) for history in self.histories], [history[-1] for history in self.histories]
         self._keep_best(going & [b is last for b, last in zip(best, latest, strict=True)])
         for observer in self.observers:
@@ -168,20 +191,22 @@ class _Training:
                 old[improved] = new[improved]
 
     def _pause(self) -> bool:
-        """Whether a checkpoint is due, or the run is asked to stop."""
-        return bool(self._stop.signal) or self._minutes_are_over()
+        """Whether a checkpoint is due, or a process is asked to stop; all of them hear it, and keep the same pace."""
+        minutes = (time.monotonic() - self._saved_at) / 60
+        heard = agree(self._stop.signal, minutes >= self.trainer.config.checkpoint_minutes, self._pace.steps)
+        self._asked = int(heard[:, 0].max())
+        self._time_is_up, self._pace.steps = bool(heard[0, 1]), int(heard[0, 2])
+        return bool(self._asked) or self._time_is_up
 
     def _due(self) -> bool:
         every = self.trainer.config.checkpoint_steps
-        return self._minutes_are_over() or bool(every and self.step % every == 0)
-
-    def _minutes_are_over(self) -> bool:
-        return time.monotonic() - self._saved_at >= 60 * self.trainer.config.checkpoint_minutes
+        return self._time_is_up or bool(every and self.step % every == 0)
 
     def _save(self) -> None:
         """Starts to write a checkpoint, unless there is one of here."""
-        self._saved_at, here = time.monotonic(), (self.step, self._epochs_done())
-        if here == self._saved:
+        self._saved_at, self._time_is_up = time.monotonic(), False
+        here = (self.step, self._epochs_done())
+        if here == self._saved or not is_first():
             return
         progress = {
             "step": self.step,
@@ -204,12 +229,12 @@ class _Training:
         return True
 
     def _stop_if_asked(self) -> None:
-        if not self._stop.signal:
+        if not self._asked:
             return
         self._save()
         self._wait()
         message = f"stopped at step {self.step} of {self.trainer.total_steps}, {self._last_good()}"
-        raise Interrupted(f"{message}: the same command goes on from there", self._stop.signal)
+        raise Interrupted(f"{message}: the same command goes on from there", self._asked)
 
     def _warn(self, message: str) -> None:
         for observer in self.observers:
@@ -220,52 +245,6 @@ class _Training:
         if not steps:
             return "no checkpoint had been written yet"
         return f"the last good checkpoint is of step {steps[-1]}, in {self.checkpoints.directory}"
-
-    def _results(self) -> list[Record]:
-        """Scores the test set, for the first and only time: once for the best epoch, once for the last."""
-        trainer = self.trainer
-        every_best = trainer.evaluate(trainer.place(self.best), trainer.dataset.test)
-        every_last = trainer.evaluate(self.state.evaluated, trainer.dataset.test)
-        results = []
-        for history, best_test, last_test in zip(self.histories, every_best, every_last, strict=True):
-            best, last = best_epoch(history), history[-1]
-            seconds = sum(record["seconds"] for record in history)
-            results.append(
-                {
-                    "epochs": last["epoch"],
-                    "steps": last["step"],
-                    "best_epoch": best["epoch"],
-                    "val_accuracy": best["val_accuracy"],
-                    "val_loss": best["val_loss"],
-                    "test_accuracy": best_test["accuracy"],
-                    "test_loss": best_test["loss"],
-                    "last_val_accuracy": last["val_accuracy"],
-                    "last_val_loss": last["val_loss"],
-                    "last_test_accuracy": last_test["accuracy"],
-                    "last_test_loss": last_test["loss"],
-                    "test_examples": last_test["count"],
-                    "train_seconds": round(seconds, 2),
-                    "images_per_second": round(last["step"] * trainer.config.batch_size / seconds, 1),
-                }
-            )
-        return results
-
-    def _hand_out(self) -> None:
-        """Gives each of several runs the checkpoint that it would have alone."""
-        state, ran_on = to_host(self.state), self.trainer.runs_on
-        for i, (run, history) in enumerate(zip(self.runs, self.histories, strict=True)):
-            mine, best = jax.tree.map(lambda x, i=i: x[i], (state, self.best))
-            step = history[-1]["step"]
-            sums = dataclasses.asdict(Sums.zero(1))
-            progress = {"step": step, "histories": [history], "sums": sums, "ran_on": ran_on}
-            checkpoints = Checkpoints(run.checkpoints)
-            try:
-                checkpoints.save(Checkpoint(step, mine, best, progress))
-                checkpoints.wait()
-            except OSError as error:
-                raise UserError(f"{error}; {self._last_good()}; the same command goes on from there") from error
-            finally:
-                checkpoints.close()
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:

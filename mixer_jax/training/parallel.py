@@ -1,4 +1,4 @@
-"""The one module that knows about pmap: data parallelism over the local devices."""
+"""The one module that knows about pmap: data parallelism over the devices of all processes."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,23 +16,26 @@ class DataParallel:
 
     Attributes:
       devices: the devices; their order says which gets which share.
-      sharding: of arrays with a leading axis of devices.
+      local: those of this process.
+      sharding: of arrays with a leading axis of local devices.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
-        self.devices = tuple(devices or jax.local_devices())
-        mesh = Mesh(np.array(self.devices), (AXIS,))
+        everyone = [device for process in range(jax.process_count()) for device in jax.local_devices(process)]
+        self.devices = tuple(devices or everyone)
+        self.local = tuple(device for device in self.devices if device.process_index == jax.process_index())
+        mesh = Mesh(np.array(self.local), (AXIS,))  # what goes in and comes out of pmap is this process's part
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self.sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def replicate(self, tree: Any) -> Any:
-        """Places host arrays on every device, once; passed to a compiled function they are not copied again."""
+        """Places host arrays on every local device, once; passed to a compiled function they are not copied again."""
         return jax.device_put(tree, self._everywhere)
 
     def compile(self, function: Callable, donate_state: bool = False) -> Callable:
         """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
 
-        `shares` has one entry a device in its leading axis. The rest is the same on every device and goes in
+        `shares` has one entry a local device in its leading axis. The rest is the same on every device and goes in
         un-stacked, and so does the result come out. `donate_state` lets the new state take the old one's memory.
         """
         return jax.pmap(

@@ -61,7 +61,7 @@ class Trainer:
         self.dataset = dataset
         self.parallel = DataParallel(devices)
         self.platform = self.parallel.devices[0].platform
-        share = Share(len(self.parallel.devices), jax.process_index(), jax.process_count())
+        share = Share(len(self.parallel.local), jax.process_index(), jax.process_count())
         num_devices = share.num_devices * share.num_processes
         if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
             each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
