@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -94,8 +94,31 @@ def parse(
     Raises:
       UserError: if a flag or a config field is unknown or malformed, or the config file is not one.
     """
+
+    def define_all(values: flags.FlagValues) -> None:
+        flags.DEFINE_string("config", None, "config file, such as configs/cifar10.py[:arg]", flag_values=values)
+        define(values)
+
+    values, rest = _parse_known(argv, define_all, usage)
+    if not values.config and default is None:
+        raise UserError("no config: give one with --config, such as --config configs/digits.py")
+    path, _, argument = (values.config or "").partition(":")
+    config = load_config(path, argument or None) if values.config else default
+    name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
+    return values, _override(config, rest, list(values)), name or "default"
+
+
+def parse_flags(argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:
+    """Parses the command line of a command that takes no config; as `parse`."""
+    values, rest = _parse_known(argv, define, usage)
+    _refuse(rest[1:], values)
+    return values
+
+
+def _parse_known(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
+) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
-    flags.DEFINE_string("config", None, "config file, such as configs/cifar10.py[:arg]", flag_values=values)
     flags.DEFINE_boolean("help", False, "show this and exit", short_name="h", flag_values=values)
     define(values)
     try:
@@ -105,12 +128,15 @@ def parse(
     if values.help:
         print(f"{usage.strip()}\n{values.get_help()}")
         sys.exit(0)
-    if not values.config and default is None:
-        raise UserError("no config: give one with --config, such as --config configs/digits.py")
-    path, _, argument = (values.config or "").partition(":")
-    config = load_config(path, argument or None) if values.config else default
-    name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
-    return values, _override(config, rest, list(values)), name or "default"
+    return values, rest
+
+
+def _refuse(arguments: Sequence[str], known: Iterable[str]) -> None:
+    for argument in arguments:
+        if not argument.startswith("-"):
+            raise UserError(f"unexpected argument {argument!r}")
+        name = argument.lstrip("-").partition("=")[0]
+        raise UserError(f"unknown flag --{name}{did_you_mean(name, list(known))}")
 
 
 def load_config(path: str, argument: str | None = None) -> ConfigDict:

@@ -148,7 +148,7 @@ class RunDirectory:
                     f"{', '.join(differing)}): choose another with --workdir, or start over with --overwrite"
                 )
             goes_on_for_longer = not _differences(self.config(), config).keys().isdisjoint(ENDING)
-        _write(self.config_file, {"config": _plain(config), "dataset": dataset})
+        write_json(self.config_file, {"config": _plain(config), "dataset": dataset})
         if goes_on_for_longer and self.results_file.exists():
             self.results_file.rename(_free(self.path, "results.old", ".json"))
 
@@ -175,7 +175,7 @@ class RunDirectory:
         return self._read(self.results_file) if self.results_file.exists() else None
 
     def write_results(self, results: dict[str, Any]) -> None:
-        _write(self.results_file, results)
+        write_json(self.results_file, results)
 
     def drop_checkpoints(self) -> None:
         """Deletes what each of several runs has by now in its own directory."""
@@ -252,7 +252,8 @@ def _free(folder: Path, stem: str, suffix: str = "") -> Path:
     return path
 
 
-def _write(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Writes a file so that at any moment it is either the old one or the new one, whole."""
     _replace(path, json.dumps(value, indent=2) + "\n")
 
 

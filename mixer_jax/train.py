@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
         print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
         return 1
     except Interrupted as error:
-        print(error, file=sys.stderr)
+        if processes.is_first():
+            print(error, file=sys.stderr)
         return 128 + error.signal
     return 0
 

@@ -23,6 +23,7 @@ __all__ = [
     "StreamedSplit",
     "StreamingFeed",
     "load",
+    "load_split",
     "take",
 ]
 
@@ -46,13 +47,8 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
     if config.normalization not in NORMALIZATIONS:
         raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
     source = _opener(config, say)
-    train, test = source(config.train_split), source(config.test_split)
-    if config.val_split == config.test_split:
-        val = test
-    elif config.val_split:
-        val = source(config.val_split)
-    else:
-        train, val = _hold_out(train, config.val_fraction)
+    train, test = _source(config, source, "train"), _source(config, source, "test")
+    val = test if config.val_split == config.test_split else _source(config, source, "validation")
     for name, other in (("test", test), ("validation", val)):
         if other.label_names != train.label_names:
             odd = sorted(set(other.label_names) ^ set(train.label_names))
@@ -70,6 +66,33 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
             )
     mean, std = _normalization(config.normalization, splits["train"])
     return Dataset(config.name, train.label_names, splits["train"], splits["validation"], splits["test"], mean, std)
+
+
+def load_split(config: ConfigDict, name: str, say: Callable[[str], None] = print) -> tuple[Split, tuple[str, ...]]:
+    """Decodes one split of a dataset, for which the others need not be there.
+
+    Args:
+      config: the `dataset` block; see `mixer_jax.config`.
+      name: "train" (without what is held out of it), "validation" or "test".
+      say: told in one line what takes long.
+
+    Returns:
+      The split, and the names of the classes.
+
+    Raises:
+      UserError: as `load`.
+    """
+    source = _source(config, _opener(config, say), name)
+    return decode(source, f"{name} images"), source.label_names
+
+
+def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> Source:
+    if name == "test":
+        return source(config.test_split)
+    if config.val_split:
+        return source(config.train_split if name == "train" else config.val_split)
+    train, val = _hold_out(source(config.train_split), config.val_fraction)
+    return train if name == "train" else val
 
 
 def _streamed(source: Source, title: str) -> StreamedSplit:

@@ -1,0 +1,104 @@
+"""Scores a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
+
+Top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusion; printed, and written as JSON, CSV and
+PNG. Needs the run directory and the images of the split, nothing else.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import flags
+
+from mixer_jax import cli, data
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.reporting import describe, plot_confusion, score, write_confusion
+from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.training.inference import Classifier
+
+SPLITS = ("train", "validation", "test")
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and evaluates; returns the exit code."""
+    values = cli.parse_flags(argv, _define_flags, __doc__)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    if values.split not in SPLITS:
+        raise one_of("split", values.split, SPLITS)
+    if values.batch_size < 1:
+        raise UserError(f"--batch_size={values.batch_size}: must be positive")
+    run = RunDirectory(values.workdir)
+    output = Path(values.output) if values.output else run.path / "evaluation" / f"{values.split}_{values.checkpoint}"
+    evaluate(run, values.split, values.checkpoint, output, values.data_dir, values.batch_size)
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+    flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
+    flags.DEFINE_string("output", None, "folder for the results; by default in the run directory", flag_values=values)
+    flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
+
+
+def evaluate(
+    run: RunDirectory,
+    split: str,
+    checkpoint: str,
+    output: Path,
+    data_dir: str | None = None,
+    batch_size: int = 512,
+) -> dict[str, Any]:
+    """Scores a run's model on a split, writes evaluation.json, confusion.csv and confusion.png, and prints.
+
+    Args:
+      run: the run directory.
+      split: "train", "validation" or "test".
+      checkpoint: "best", "latest" or a step.
+      output: the folder that is written to.
+      data_dir: instead of the config's.
+      batch_size: images at a time.
+
+    Returns:
+      What is in evaluation.json.
+
+    Raises:
+      UserError: before anything is written, if the run or the data is not as it should be.
+    """
+    classifier = Classifier(run, checkpoint, lambda message: print(f"warning: {message}", file=sys.stderr))
+    config = classifier.config.dataset
+    if data_dir is not None:
+        config.data_dir = data_dir
+    images, label_names = data.load_split(config, split)
+    if label_names != classifier.label_names:
+        odd = sorted(set(label_names) ^ set(classifier.label_names))
+        raise UserError(f"the classes of the {split} split are not those of the run: {', '.join(odd[:5])}")
+    if images.image_shape != classifier.image_shape:
+        raise UserError(f"the {split} images are {images.image_shape}, those of the run {classifier.image_shape}")
+    scores = {
+        "dataset": config.name,
+        "split": split,
+        "checkpoint": checkpoint,
+        "step": classifier.step,
+        "platform": jax.devices()[0].platform,
+        **score(classifier.logits(images.images, batch_size), images.labels, label_names),
+    }
+    title = f"{config.name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        write_json(output / "evaluation.json", scores)
+        write_confusion(scores["confusion"], label_names, output / "confusion.csv")
+        plot_confusion(scores["confusion"], label_names, output / "confusion.png", title)
+    print(
+        f"{config.name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}\n"
+        f"{describe(scores)}\n  {'results':15} {output}/evaluation.json, confusion.csv, confusion.png"
+    )
+    return json.loads(json.dumps(scores))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,120 @@
+"""A trained model, as a run directory has it: from images to logits."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixer_jax import models
+from mixer_jax.augment import Augment
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.checkpoints import Checkpoints, Damaged
+
+
+class Classifier:
+    """The model of a run with the parameters of one of its checkpoints.
+
+    Attributes:
+      config: of the run.
+      label_names: of the classes.
+      image_shape: (height, width, channels) of the images that go in, uint8.
+      step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
+    """
+
+    def __init__(self, run: RunDirectory, which: str = "best", warn: Callable[[str], None] = print):
+        """Reads a run directory; needs nothing else.
+
+        Args:
+          run: where.
+          which: "best", for the best epoch's parameters, "latest", or the step of a checkpoint.
+          warn: told of each damaged checkpoint that is passed over.
+
+        Raises:
+          UserError: if it is no run directory, or has no such checkpoint that is whole.
+        """
+        if not run.config_file.exists():
+            raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
+        self.config = run.config()
+        if self.config.num_seeds > 1 and not run.checkpoints.exists():
+            raise UserError(f"{run.path} holds {self.config.num_seeds} runs: give one, such as {run.path}/seed_0")
+        described = run.described()
+        try:
+            self.label_names = tuple(map(str, described["label_names"]))
+            self.image_shape = tuple(int(side) for side in described["image_shape"])
+            mean, std = (tuple(float(x) for x in described[key]) for key in ("mean", "std"))
+            sound = len(self.image_shape) == 3 and min(self.image_shape) > 0 and len(self.label_names) > 0
+            if not sound or not len(mean) == len(std) == self.image_shape[-1] or min(std) <= 0:
+                raise ValueError("the sizes do not fit together")
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"cannot read {run.config_file}: its dataset is not described as it should be") from error
+        augment = Augment(
+            self.config.augment, image_shape=self.image_shape, mean=mean, std=std, num_classes=len(self.label_names)
+        )
+        # float32 wherever it runs: what is scored here should not depend on the machine.
+        model = models.create(
+            self.config.model, num_classes=len(self.label_names), image_shape=augment.input_shape, dtype=jnp.float32
+        )
+        self.step, params = _parameters(run.checkpoints, which, warn)
+        images = jax.ShapeDtypeStruct((1, *augment.input_shape), jnp.float32)
+        expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        _check_fits(params, expected, run.checkpoints / str(self.step))
+        self._params = jax.device_put(params)
+        self._apply = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
+
+    def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """Maps images (n, height, width, channels) uint8 to logits (n, classes) float32."""
+        batch_size = min(batch_size, len(images))
+        batches = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            # Filled up, so that one compiled program serves all.
+            filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+            batches.append(np.asarray(self._apply(self._params, filled))[: len(batch)])
+        return np.concatenate(batches)
+
+
+def _parameters(directory: Path, which: str, warn: Callable[[str], None]) -> tuple[int, Any]:
+    """Returns the step and the parameters of a checkpoint."""
+    checkpoints = Checkpoints(directory)
+    steps = checkpoints.steps()
+    if not steps:
+        raise UserError(f"there is no checkpoint in {directory}")
+    if which not in ("best", "latest"):
+        if not which.isdecimal() or int(which) not in steps:
+            there = ", ".join(map(str, steps))
+            raise UserError(f"no checkpoint {which!r} in {directory}; valid: best, latest, {there}")
+        steps = [int(which)]
+    for step in reversed(steps):
+        try:
+            checkpoint = checkpoints.read(step)
+            break
+        except Damaged as error:
+            problem = str(error)
+            if step != steps[0]:
+                warn(f"{problem}; taking the one before")
+    else:
+        raise UserError(f"{problem}; no other is whole" if len(steps) > 1 else problem)
+    if which == "best":
+        if not jax.tree.leaves(checkpoint.best):
+            raise UserError(f"no epoch was over at {directory / str(step)}: there is no best one; take latest")
+        return step, checkpoint.best
+    try:
+        return step, checkpoint.state["ema_params"] or checkpoint.state["params"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"checkpoint {directory / str(step)} holds no parameters") from error
+
+
+def _check_fits(params: Any, expected: Any, path: Path) -> None:
+    there = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(params)}
+    for key, shape in jax.tree_util.tree_leaves_with_path(expected):
+        name = jax.tree_util.keystr(key)
+        found = there.pop(name, None)
+        if getattr(found, "shape", None) != shape.shape or found.dtype != shape.dtype:
+            what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "nothing"
+            raise UserError(f"checkpoint {path} is of another model: {name} is {what}, not float32{list(shape.shape)}")
+    if there:
+        raise UserError(f"checkpoint {path} is of another model: it has {next(iter(there))} besides")
