@@ -22,9 +22,9 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
 
     Returns:
       `examples`; `accuracy` and `top5_accuracy` in percent; `loss`, the mean cross-entropy in nats;
-      `calibration_error`, the expected one in percent, over 15 bins of equal width; `calibration`, of each bin that is not empty its
-      `confidence` and `accuracy` in percent and its `count`; `per_class`, of each class its `accuracy` (None without
-      examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
+      `calibration_error`, the expected one in percent, over 15 bins of equal width; `calibration`, of each bin that is
+      not empty its `confidence` and `accuracy` in percent and its `count`; `per_class`, of each class its `accuracy`
+      (None without examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
     """
     n, num_classes = logits.shape
     logits = logits.astype(np.float64)

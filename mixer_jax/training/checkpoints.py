@@ -24,6 +24,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 KEPT = 2  # the newest, and one to fall back on
+ROOM = 2**20  # bytes that names and metadata may take beside the arrays
 
 Tree = Any
 
@@ -133,6 +134,7 @@ class Checkpoints:
             for leftover in self.directory.glob("*.partial"):
                 shutil.rmtree(leftover)
             partial.mkdir(parents=True)
+            _require_room(self.directory, jax.tree.leaves((checkpoint.state, checkpoint.best)))
             _save(partial / "state", checkpoint.state)
             if jax.tree.leaves(checkpoint.best):
                 _save(partial / "best", checkpoint.best)
@@ -178,6 +180,13 @@ def verify(path: Path) -> dict[str, Any]:
     if not isinstance(progress, dict) or progress.get("step") != int(path.name):
         raise Damaged(f"checkpoint {path} is of another step than its name says")
     return progress
+
+
+def _require_room(directory: Path, arrays: list[np.ndarray]) -> None:
+    """Finds out that a disk is full before Orbax does, all of whose threads then tell at length."""
+    needed, free = sum(x.nbytes for x in arrays) + ROOM, shutil.disk_usage(directory).free
+    if free < needed:
+        raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
 
 
 def _orbax() -> ocp.Checkpointer:

@@ -95,7 +95,7 @@ class _Training:
                 raise Diverged(f"{error} (epoch {epoch}); {self._last_good()}") from None
         self._save()
         if not self._wait():
-            raise UserError(f"the end could not be saved; {self._last_good()}; the same command goes on from there")
+            raise UserError(f"the end is not saved; {self._last_good()}; make room, and the same command goes on there")
         results = score(self.trainer, self.state, self.best, self.histories)
         if len(self.runs) > 1 and is_first():
             hand_out(self.trainer, self.state, self.best, self.histories, self.runs)
