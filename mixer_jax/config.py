@@ -9,8 +9,10 @@ from ml_collections.config_dict import placeholder
 from mixer_jax.errors import UserError, did_you_mean
 
 # Rules for fields by their last name: what to say, and whether a value is good. Names are checked where they are used.
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # what an int32 and a float32 hold
 POSITIVE = ("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
+FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # loops that are unrolled or done at once
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
 PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
 RULES = {
@@ -23,7 +25,7 @@ RULES = {
     "checkpoint_minutes": POSITIVE,
     "checkpoint_steps": NOT_NEGATIVE,
     "clip_norm": NOT_NEGATIVE,
-    "crop_padding": POSITIVE,
+    "crop_padding": FEW,
     "cutmix_alpha": NOT_NEGATIVE,
     "decay_epochs": POSITIVE,
     "decay_rate": POSITIVE,
@@ -43,10 +45,11 @@ RULES = {
     "memory_budget_gib": NOT_NEGATIVE,
     "mixup_alpha": NOT_NEGATIVE,
     "momentum": FRACTION,
-    "num_ops": POSITIVE,
-    "num_seeds": POSITIVE,
+    "num_blocks": FEW,
+    "num_ops": FEW,
+    "num_seeds": FEW,
     "probability": PROBABILITY,
-    "reader_threads": POSITIVE,
+    "reader_threads": FEW,
     "seed": ("must be in 0..2147483647", lambda value: 0 <= value < 2**31),
     "stochastic_depth_rate": FRACTION,
     "warmup_epochs": NOT_NEGATIVE,
@@ -190,8 +193,11 @@ def _check_ranges(config: ConfigDict) -> None:
     for path, value in flat(config):
         if value is None:
             continue
-        if isinstance(value, float) and not math.isfinite(value):
+        numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
+        if any(not math.isfinite(x) for x in numbers):
             raise UserError(f"config.{path}={value}: must be finite")
+        if any(abs(x) > (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT) for x in numbers):
+            raise UserError(f"config.{path}={str(value)[:40]}: too large a number")
         rule, holds = RULES.get(path.rpartition(".")[2], ("", lambda value: True))
         if not holds(value):
             raise UserError(f"config.{path}={value}: {rule}")

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.feeds import ResidentFeed, Share, StreamingFeed, take
-from mixer_jax.data.memory import budget, decoded_size
+from mixer_jax.data.memory import budget, decoded_size, device_memory
 from mixer_jax.data.plan import BatchPlan, EvaluationPlan, Plan
 from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
 from mixer_jax.errors import UserError, one_of
@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "StreamedSplit",
     "StreamingFeed",
+    "device_memory",
     "load",
     "load_split",
     "take",

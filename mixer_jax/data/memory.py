@@ -1,4 +1,4 @@
-"""How much memory a set may take before it is streamed."""
+"""How much memory there is, and how much of it a set may take before it is streamed."""
 
 import os
 
@@ -17,11 +17,19 @@ def budget(gib: float | None) -> float:
     """
     if gib is not None:
         return gib * GIB
-    host = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     device, *others = jax.local_devices()
     if device.platform == "cpu":
-        return host / 4 / (1 + len(others))
-    return min(host, (device.memory_stats() or {}).get("bytes_limit", host)) / 4
+        return device_memory(device) / 4 / (1 + len(others))
+    return min(_host_memory(), device_memory(device)) / 4
+
+
+def device_memory(device: jax.Device) -> int:
+    """Returns the bytes that a device has; a CPU's are the host's, as are those of one that does not tell."""
+    return (device.memory_stats() or {}).get("bytes_limit", _host_memory())
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def decoded_size(source: Source) -> float:

@@ -23,6 +23,7 @@ from mixer_jax.data import (
     Split,
     StreamedSplit,
     StreamingFeed,
+    device_memory,
 )
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import create_optimizer
@@ -94,6 +95,8 @@ class Trainer:
                 "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
             )
         self.plans = [BatchPlan(len(dataset.train), config.batch_size, seed) for seed in self.seeds]
+        if config.epochs * len(dataset.train) / config.batch_size >= BatchPlan.num_steps:
+            raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
         self.total_steps = self.plans[0].steps(config.epochs)
         self.schedule = create_schedule(config, self.plans[0].steps)
         self.steps = Steps(
@@ -109,6 +112,12 @@ class Trainer:
         self._init = jax.jit(self._init_all, compiler_options={"xla_backend_optimization_level": 0})
         self.state_shapes = jax.eval_shape(self._init)
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params)) // len(self.seeds)
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.state_shapes))
+        if size > (memory := device_memory(self.parallel.local[0])):
+            raise UserError(
+                f"config.model: {self.num_params:,} parameters, with the optimiser's state {size / 2**30:,.0f} GiB, do "
+                f"not fit into the {memory / 2**30:,.0f} GiB of the device: choose a smaller variant"
+            )
         self._share = share
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps

@@ -1,0 +1,92 @@
+"""Kills a real run again and again, at random moments; it has to end as the one that nobody disturbed, bit for bit.
+
+MIXER_JAX_KILLS=50 python -m pytest -m slow -n 0 tests/test_torture.py    (without it, a few kills)
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from mixer_jax.training.checkpoints import Checkpoints
+from runs import without_times
+from support import ROOT
+
+pytestmark = pytest.mark.slow
+
+KILLS = int(os.environ.get("MIXER_JAX_KILLS", "6"))
+EPOCHS = max(8, 2 * KILLS)
+COMMAND = [
+    sys.executable, "-m", "mixer_jax.train", "--config", str(ROOT / "configs" / "digits.py"),
+    f"--config.epochs={EPOCHS}", "--config.ema_decay=0.99", "--config.checkpoint_minutes=0.004",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def start(tmp_path_factory):
+    """Starts the run in a directory; all starts share a compilation cache, as a user's do."""
+    environment = os.environ | {"XLA_FLAGS": "", "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+
+    def start(path):
+        with (path.parent / f"{path.name}.log").open("a") as log:
+            return subprocess.Popen([*COMMAND, f"--workdir={path}"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def undisturbed(start, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "undisturbed"
+    assert start(path).wait(600) == 0
+    return path
+
+
+def everything(path):
+    """All that a run leaves, times aside."""
+    results = without_times(json.loads((path / "results.json").read_text()))
+    metrics = [without_times(json.loads(line)) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    checkpoints = Checkpoints(path / "checkpoints")
+    last = checkpoints.read(checkpoints.steps()[-1])
+    arrays = {jax.tree_util.keystr(k): x for k, x in jax.tree_util.tree_leaves_with_path((last.state, last.best))}
+    return results, metrics, {key: (x.dtype, x.shape, x.tobytes()) for key, x in arrays.items()}
+
+
+def test_a_run_survives_being_killed_at_any_moment(start, undisturbed, tmp_path):
+    path, rng, in_training = tmp_path / "run", random.Random(0), 0
+    for kill in range(KILLS):
+        process = start(path)
+        time.sleep(rng.uniform(0.0, 9.0))
+        assert process.poll() is None, f"ended before kill {kill}: {(tmp_path / 'run.log').read_text()[-500:]}"
+        in_training += bool(Checkpoints(path / "checkpoints").steps())
+        process.kill()
+        process.wait()
+    assert in_training, "never came as far as a checkpoint"
+    assert start(path).wait(600) == 0
+    results, metrics, arrays = everything(path)
+    expected = everything(undisturbed)
+    assert [m["epoch"] for m in metrics] == list(range(1, EPOCHS + 1))
+    assert (results, metrics) == expected[:2]
+    assert arrays == expected[2]
+    assert "warning" not in (tmp_path / "run.log").read_text()
+
+
+@pytest.mark.parametrize(("signals", "code"), [("TERM", 143), ("INT", 130), ("INT INT", 130)])
+def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signals, code, start, undisturbed, tmp_path):
+    path, log = tmp_path / "run", tmp_path / "run.log"
+    process = start(path)
+    while process.poll() is None and "epoch 2/" not in log.read_text().replace("  ", " "):
+        time.sleep(0.05)
+    for name in signals.split():
+        process.send_signal(getattr(signal, f"SIG{name}"))
+    assert process.wait(60) == code
+    if signals != "INT INT":
+        assert log.read_text().splitlines()[-1].startswith("stopped at step ")
+        assert ": the same command goes on from there" in log.read_text()
+    assert start(path).wait(600) == 0
+    assert everything(path) == everything(undisturbed)
