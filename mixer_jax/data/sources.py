@@ -12,6 +12,8 @@ from mixer_jax.errors import UserError, one_of
 
 Example = tuple[np.ndarray, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# What such a file may really hold, as many do; not what Pillow would start another program for, such as PostScript.
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 class Source(Protocol):
@@ -135,7 +137,7 @@ class FolderSource:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=IMAGE_FORMATS) as image:
                 image = ImageOps.exif_transpose(image).convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise UserError(f"cannot read image {path}: {str(error).splitlines()[0]}") from error

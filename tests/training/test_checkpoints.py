@@ -1,0 +1,274 @@
+"""Whatever befalls a checkpoint is noticed, and the one before it serves; nothing is deleted."""
+
+import json
+import os
+import shutil
+import subprocess
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax import data, train
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training import checkpoints as module
+from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
+from runs import run
+from support import make_config, make_dataset
+
+RNG = np.random.default_rng(0)
+
+
+def made(step):
+    state = {"params": {"kernel": RNG.normal(size=(64, 32)).astype(np.float32)}, "step": np.int32(step)}
+    return Checkpoint(step, jax.tree.map(np.asarray, state), {"kernel": state["params"]["kernel"]}, {"step": step})
+
+
+def write(directory, *steps):
+    checkpoints = Checkpoints(directory)
+    written = [made(step) for step in steps]
+    for checkpoint in written:
+        checkpoints.save(checkpoint)
+    checkpoints.wait()
+    checkpoints.close()
+    return written
+
+
+def same(one, other):
+    return jax.tree.all(jax.tree.map(np.array_equal, (one.state, one.best), (other.state, other.best)))
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pair") / "checkpoints"
+    return directory, write(directory, 100, 200)
+
+
+def test_the_newest_two_are_kept_and_read_back(tmp_path):
+    written = write(tmp_path / "c", 1, 2, 10)
+    checkpoints = Checkpoints(tmp_path / "c")
+    assert checkpoints.steps() == [2, 10]
+    newest, problems = checkpoints.newest(written[-1])
+    assert (newest.step, newest.progress, problems) == (10, {"step": 10}, [])
+    assert same(newest, written[-1])
+    assert same(checkpoints.read(2), written[1])
+
+
+def files(path, part=""):
+    """The files of a checkpoint, the largest first."""
+    found = [p for p in (path / part).rglob("*") if p.is_file()]
+    return sorted(found, key=lambda p: (-p.stat().st_size, p))
+
+
+def flip(file, position):
+    content = bytearray(file.read_bytes())
+    content[position % len(content)] ^= 1 << position % 8
+    file.write_bytes(content)
+
+
+def swap(one, other):
+    one_content, other_content = one.read_bytes(), other.read_bytes()
+    one.write_bytes(other_content)
+    other.write_bytes(one_content)
+
+
+def rewrite_manifest(path):
+    """Makes the damage look wanted, as somebody who means harm would."""
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").write_text(json.dumps(module._hashes(path)))
+
+
+def garbage(path, name):
+    (path / name).write_bytes(RNG.bytes(200))
+    rewrite_manifest(path)
+
+
+def other_shapes(path):
+    shutil.rmtree(path / "state")
+    module._save(path / "state", {"params": {"kernel": np.zeros((3, 3), np.float32)}, "step": np.int32(200)})
+    rewrite_manifest(path)
+
+
+def replace(path, new):
+    shutil.rmtree(path)
+    new(path)
+
+
+DAMAGES = {
+    "largest file cut in half": lambda p: os.truncate(files(p)[0], files(p)[0].stat().st_size // 2),
+    "largest file cut by a byte": lambda p: os.truncate(files(p)[0], files(p)[0].stat().st_size - 1),
+    "largest file emptied": lambda p: os.truncate(files(p)[0], 0),
+    "largest file longer": lambda p: files(p)[0].write_bytes(files(p)[0].read_bytes() + b"\0"),
+    "largest file zeroed": lambda p: files(p)[0].write_bytes(bytes(files(p)[0].stat().st_size)),
+    "largest file missing": lambda p: files(p)[0].unlink(),
+    "smallest file missing": lambda p: files(p)[-1].unlink(),
+    "largest file a folder": lambda p: [file := files(p)[0], file.unlink(), file.mkdir()],
+    "two files swapped": lambda p: swap(files(p, "state")[0], files(p, "best")[0]),
+    "a bit flipped in the parameters": lambda p: flip(files(p, "state")[0], 777),
+    "a bit flipped in the best parameters": lambda p: flip(files(p, "best")[0], 1),
+    "a bit flipped in Orbax's metadata": lambda p: flip(p / "state" / "_METADATA", 20),
+    "a bit flipped in the progress": lambda p: flip(p / "progress.json", 9),
+    "a hash of another file": lambda p: (p / "manifest.json").write_text(
+        (p / "manifest.json").read_text().replace("a", "b")
+    ),
+    "manifest missing": lambda p: (p / "manifest.json").unlink(),
+    "manifest emptied": lambda p: (p / "manifest.json").write_text(""),
+    "manifest half written": lambda p: os.truncate(p / "manifest.json", 100),
+    "manifest no object": lambda p: (p / "manifest.json").write_text("[1, 2]"),
+    "manifest binary": lambda p: (p / "manifest.json").write_bytes(RNG.bytes(500)),
+    "progress missing": lambda p: (p / "progress.json").unlink(),
+    "state missing": lambda p: shutil.rmtree(p / "state"),
+    "best missing": lambda p: shutil.rmtree(p / "best"),
+    "everything missing": lambda p: replace(p, lambda p: p.mkdir()),
+    "never finished": lambda p: p.rename(p.with_name("200.partial")),
+    "a file in its place": lambda p: replace(p, lambda p: p.write_text("x")),
+    "renamed from another step": lambda p: replace(p, lambda p: shutil.copytree(p.with_name("100"), p)),
+    "garbage with good hashes": lambda p: garbage(p, "state/_METADATA"),
+    "a database of garbage with good hashes": lambda p: garbage(p, "state/manifest.ocdbt"),
+    "progress of garbage with good hashes": lambda p: garbage(p, "progress.json"),
+    "arrays of other shapes with good hashes": other_shapes,
+}  # fmt: skip
+SILENT = ("never finished", "a file in its place")  # such a one is none
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # TensorStore's threads, on garbage
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(damage, pair, tmp_path):
+    original, (first, last) = pair
+    directory = shutil.copytree(original, tmp_path / "c")
+    DAMAGES[damage](directory / "200")
+    left = {p.relative_to(directory / "200"): p.read_bytes() for p in files(directory / "200")}
+    newest, problems = Checkpoints(directory).newest(last)
+    assert newest.step == 100
+    assert same(newest, first)
+    if damage in SILENT:
+        assert problems == []
+        return
+    assert len(problems) == 1
+    assert problems[0].startswith(f"checkpoint {directory / '200'} ")
+    assert "\n" not in problems[0]
+    aside = directory / "200.damaged"
+    assert {p.relative_to(aside): p.read_bytes() for p in files(aside)} == left
+    assert not (directory / "200").exists()
+
+
+def test_any_flipped_bit_is_noticed(pair, tmp_path):
+    original, (_, last) = pair
+    rng, noticed = np.random.default_rng(1), 0
+    for i in range(60):
+        directory = tmp_path / str(i)
+        shutil.copytree(original / "200", directory / "200")
+        file = rng.choice(files(directory / "200"))
+        flip(file, int(rng.integers(file.stat().st_size)))
+        try:
+            found = Checkpoints(directory).read(200, last)
+        except Damaged:
+            noticed += 1
+        else:  # in the white space or the order of the manifest
+            assert file.name == "manifest.json"
+            assert same(found, last)
+    assert noticed > 50
+
+
+def test_when_all_are_damaged_nothing_is_touched(pair, tmp_path):
+    original, (_, last) = pair
+    directory = shutil.copytree(original, tmp_path / "c")
+    for step in ("100", "200"):
+        files(directory / step)[0].unlink()
+    before = {p: p.read_bytes() for p in files(directory)}
+    with pytest.raises(Damaged, match=r"checkpoint .*200 is damaged: .* is missing; checkpoint .*100 is damaged"):
+        Checkpoints(directory).newest(last)
+    assert {p: p.read_bytes() for p in files(directory)} == before
+
+
+def test_a_state_that_is_no_number_is_not_written(tmp_path):
+    [good] = write(tmp_path / "c", 1)
+    checkpoints = Checkpoints(tmp_path / "c")
+    bad = jax.tree.map(lambda x: x * np.nan if x.ndim else x, good.state)
+    checkpoints.save(Checkpoint(2, bad, good.best, {"step": 2}))
+    checkpoints.wait()
+    assert checkpoints.steps() == [1]
+
+
+FIELDS = {"epochs": 6.0, "checkpoint_steps": 3}
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path, monkeypatch, capsys):
+    dataset = make_dataset()
+    whole = run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
+    (tmp_path / "run" / "results.json").unlink()
+    steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
+    flip(files(tmp_path / "run" / "checkpoints" / str(steps[-1]))[0], 5)
+    assert run(tmp_path / "run", dataset, monkeypatch, **FIELDS) == whole
+    out = capsys.readouterr()
+    assert f"Going on from step {steps[-2]} of" in out.out
+    assert f"checkpoints/{steps[-1]} is damaged" in out.err
+    assert f"set aside, going on from step {steps[-2]}" in out.err
+    assert (tmp_path / "run" / "checkpoints" / f"{steps[-1]}.damaged").is_dir()
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_gets_one_line(tmp_path, monkeypatch):
+    dataset = make_dataset()
+    run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
+    (tmp_path / "run" / "results.json").unlink()
+    metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        files(path)[0].unlink()
+    with pytest.raises(UserError, match="no checkpoint is whole; none was deleted; --overwrite starts over") as caught:
+        run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
+    assert "\n" not in str(caught.value)
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 1.25 MiB; returns its path and a function that makes it larger."""
+    path = tmp_path / "disk"
+    path.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1280k", "tmpfs", path], capture_output=True).returncode:
+        pytest.skip("mounting a small file system takes root")
+    yield path, lambda: subprocess.run(["mount", "-o", "remount,size=64m", path], check=True)
+    subprocess.run(["umount", path], check=True)
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):
+    path, enlarge = small_disk
+    dataset = make_dataset()
+    whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
+    with pytest.raises(UserError, match=r"the end is not saved; the last good checkpoint is of step \d+, in "):
+        run(path / "run", dataset, monkeypatch, **FIELDS)
+    steps = Checkpoints(path / "run" / "checkpoints").steps()
+    assert steps
+    assert not list((path / "run" / "checkpoints").glob("*.partial"))
+    assert "no space left on the device" in capsys.readouterr().err
+    enlarge()
+    assert run(path / "run", dataset, monkeypatch, **FIELDS) == whole
+    assert f"Going on from step {steps[-1]} of" in capsys.readouterr().out
+
+
+def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, monkeypatch, capsys):
+    fields = {"schedule__name": "constant", "checkpoint_steps": 3}
+    dataset = make_dataset()
+    whole, metrics = run(tmp_path / "whole", dataset, monkeypatch, epochs=4.0, **fields)
+    first, _ = run(tmp_path / "run", dataset, monkeypatch, epochs=2.0, **fields)
+    results, longer = run(tmp_path / "run", dataset, monkeypatch, epochs=4.0, **fields)
+    assert "Changed: epochs: 2.0 there, 4.0 here" in capsys.readouterr().out
+    assert (results, longer) == (whole, metrics)
+    kept = json.loads((tmp_path / "run" / "results.old1.json").read_text())
+    assert (kept["epochs"], kept["test_loss"]) == (2, first["test_loss"])
+    with pytest.raises(UserError, match=r"config.epochs=1.0 are fewer than the run has done"):
+        run(tmp_path / "run", dataset, monkeypatch, epochs=1.0, **fields)
+
+
+def test_a_directory_has_one_process_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda config: make_dataset())
+    directory = RunDirectory(tmp_path / "run")
+    with directory.held():
+        line = rf"workdir .*run is in use by process {os.getpid()} on .*: wait for its end, or choose another with"
+        with pytest.raises(UserError, match=line):
+            train.train(make_config(), RunDirectory(tmp_path / "run"))
+        with pytest.raises(UserError, match=line):
+            RunDirectory(tmp_path / "run").check(make_config(), overwrite=True)
+    directory.check(make_config())  # it is free again, and holds nothing but the lock
