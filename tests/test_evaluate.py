@@ -1,0 +1,144 @@
+"""Scores of a trained model: against scikit-learn, and against what the run itself measured."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn import metrics
+
+from mixer_jax import evaluate
+from mixer_jax.errors import UserError
+from mixer_jax.reporting import score
+from mixer_jax.training.checkpoints import Checkpoints
+from runs import SHRINK, main
+
+
+def test_scores_are_those_of_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 7, 500)
+    logits = rng.normal(size=(500, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[labels]
+    logits[:50] = np.round(logits[:50])  # ties
+    found = score(logits, labels, list("abcdefgh"))
+    probabilities = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    predicted = logits.argmax(1)
+    assert found["accuracy"] == pytest.approx(100 * metrics.accuracy_score(labels, predicted))
+    untied = metrics.top_k_accuracy_score(labels[50:], logits[50:], k=5, labels=range(8))
+    assert score(logits[50:], labels[50:], list("abcdefgh"))["top5_accuracy"] == pytest.approx(100 * untied)
+    assert found["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=range(8)))
+    assert found["confusion"] == metrics.confusion_matrix(labels, predicted, labels=range(8)).tolist()
+    recall = metrics.recall_score(labels, predicted, labels=range(7), average=None)
+    assert [found["per_class"][name]["accuracy"] for name in "abcdefg"] == pytest.approx(100 * recall)
+    assert found["per_class"]["h"] == {"accuracy": None, "count": 0}
+    # The definition, bin by bin: (lower, upper], the share of the examples times the gap.
+    confidence, error = probabilities.max(1), 0.0
+    for lower in np.arange(15) / 15:
+        inside = (confidence > lower) & (confidence <= lower + 1 / 15)
+        if inside.any():
+            error += inside.mean() * abs((predicted == labels)[inside].mean() - confidence[inside].mean())
+    assert found["calibration_error"] == pytest.approx(100 * error)
+
+
+def test_a_tie_is_decided_as_argmax_does():
+    found = score(np.zeros((10, 10), np.float32), np.arange(10), list("0123456789"))
+    assert (found["accuracy"], found["top5_accuracy"]) == (10.0, 50.0)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("evaluate") / "run"
+    flags = ["--config.batch_size=64", "--config.epochs=4", "--config.checkpoint_steps=30", "--config.ema_decay=0.9"]
+    assert main("digits", path, *SHRINK, *flags) == 0
+    return path
+
+
+def call(*flags):
+    return evaluate.main(["evaluate", *map(str, flags)])
+
+
+@pytest.mark.parametrize(("checkpoint", "prefix"), [("best", ""), ("latest", "last_")])
+@pytest.mark.parametrize("split", ["test", "validation"])
+def test_scores_are_those_of_the_run(split, checkpoint, prefix, run, tmp_path, capsys):
+    assert call("--workdir", run, "--split", split, "--checkpoint", checkpoint, "--output", tmp_path / "out") == 0
+    results = json.loads((run / "results.json").read_text())
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    key = prefix + {"test": "test", "validation": "val"}[split]
+    assert found["accuracy"] == pytest.approx(results[f"{key}_accuracy"])
+    assert found["loss"] == pytest.approx(results[f"{key}_loss"], rel=1e-5)
+    assert f"{found['accuracy']:.2f}% top-1" in capsys.readouterr().out
+
+
+def test_it_leaves_json_csv_and_a_picture_in_the_run_directory(run):
+    step = Checkpoints(run / "checkpoints").steps()[0]
+    assert call("--workdir", run, "--checkpoint", step) == 0
+    folder = run / "evaluation" / f"test_{step}"
+    found = json.loads((folder / "evaluation.json").read_text())
+    header, *rows = csv.reader((folder / "confusion.csv").read_text().splitlines())
+    assert header[1:] == [row[0] for row in rows] == list("0123456789")
+    assert [[int(x) for x in row[1:]] for row in rows] == found["confusion"]
+    assert sum(map(sum, found["confusion"])) == found["examples"] == 360
+    image = np.asarray(Image.open(folder / "confusion.png").convert("RGB"))
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    assert call("--workdir", run) == 0  # a second evaluation, beside the first
+    assert {p.name for p in (run / "evaluation").iterdir()} == {f"test_{step}", "test_best"}
+
+
+def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
+    images = write_folder()
+    flags = [f"--config.dataset.data_dir={images}", "--config.model.patch_size=16", *SHRINK]
+    assert main("folder", tmp_path / "run", *flags) == 0
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    (images / "test").rename(moved / "test")
+    shutil.rmtree(images)
+    assert call("--workdir", tmp_path / "run", "--data_dir", moved) == 0
+    found = json.loads((tmp_path / "run" / "evaluation" / "test_best" / "evaluation.json").read_text())
+    assert found["accuracy"] == json.loads((tmp_path / "run" / "results.json").read_text())["test_accuracy"]
+    with pytest.raises(UserError, match="cannot read image folder .*train: No such file"):
+        call("--workdir", tmp_path / "run", "--data_dir", moved, "--split", "validation")
+    (moved / "test" / "dog").rename(moved / "test" / "wolf")
+    with pytest.raises(UserError, match="the classes of the test split are not those of the run: dog, wolf"):
+        call("--workdir", tmp_path / "run", "--data_dir", moved)
+
+
+def test_damage_is_named_and_the_checkpoint_before_it_used(run, tmp_path, capsys):
+    damaged = shutil.copytree(run, tmp_path / "run")
+    old, new = Checkpoints(damaged / "checkpoints").steps()
+    (damaged / "checkpoints" / str(new) / "progress.json").write_text("{}")
+    assert call("--workdir", damaged, "--checkpoint", "latest") == 0
+    found = json.loads((damaged / "evaluation" / "test_latest" / "evaluation.json").read_text())
+    assert found["step"] == old
+    assert f"checkpoints/{new} is damaged: progress.json has 2 bytes" in capsys.readouterr().err
+    with pytest.raises(UserError, match=rf"checkpoint .*{new} is damaged"):
+        call("--workdir", damaged, "--checkpoint", new)
+    assert (damaged / "checkpoints" / str(new)).exists()  # who only reads, moves nothing
+    shutil.rmtree(damaged / "checkpoints" / str(old))
+    with pytest.raises(UserError, match=rf"checkpoint .*{new} is damaged"):
+        call("--workdir", damaged)
+
+
+def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
+    other = shutil.copytree(run, tmp_path / "run")
+    config = json.loads((other / "config.json").read_text())
+    for field, value, line in (
+        ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], not float32\[9\]"),
+        ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is nothing, not float32\[8\]"),
+        ("pre_head_norm", False, r"it has \['pre_head_layer_norm'\]\['bias'\] besides"),
+    ):
+        changed = config | {"config": config["config"] | {"model": config["config"]["model"] | {field: value}}}
+        (other / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=f"checkpoint .* is of another model: {line}"):
+            call("--workdir", other)
+
+
+def test_several_seeds_are_evaluated_one_by_one(tmp_path):
+    assert main("digits", tmp_path / "run", *SHRINK, "--config.num_seeds=2", "--config.batch_size=64") == 0
+    with pytest.raises(UserError, match="holds 2 runs: give one, such as .*seed_0"):
+        call("--workdir", tmp_path / "run")
+    assert call("--workdir", tmp_path / "run" / "seed_1", "--checkpoint", "latest") == 0
+    results = json.loads((tmp_path / "run" / "seed_1" / "results.json").read_text())
+    found = tmp_path / "run" / "seed_1" / "evaluation" / "test_latest" / "evaluation.json"
+    assert json.loads(found.read_text())["loss"] == pytest.approx(results["last_test_loss"], rel=1e-5)
