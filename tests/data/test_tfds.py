@@ -49,6 +49,15 @@ def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path):
     assert "tensorflow" not in sys.modules
 
 
+def test_an_archive_cannot_write_outside_its_folder(tmp_path):
+    arrays = archives.made_images("cifar10", num_train=12, num_test=5)
+    paths = ["../evil", "../../../../evil", "cifar-10-batches-bin/../../evil", str(tmp_path / "evil")]
+    with archives.served("cifar10", archives.pack("cifar10", arrays, paths), tmp_path / "served", arrays):
+        builder = prepared_builder("cifar10", str(tmp_path / "a" / "b" / "sets"), ignore)
+    assert len(TfdsSource(builder, "test")) == 5
+    assert not list(tmp_path.rglob("evil"))
+
+
 @pytest.mark.parametrize("name", archives.NAMES)
 def test_no_network_is_said_in_one_line_within_15_seconds(monkeypatch, tmp_path, name):
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")  # the discard port: nobody listens
