@@ -81,6 +81,11 @@ class RunDirectory:
                 f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
                 "choose another with --workdir, or start over with --overwrite"
             )
+        done = max((len(run.read_metrics()) for run, _ in self.runs(config)), default=0) if "epochs" in changes else 0
+        if config.epochs <= done - 1:
+            raise UserError(
+                f"config.epochs={config.epochs:g}: the run in {self.path} has done {done} already: give more"
+            )
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise UserError(f"workdir {self.path} is not writable: choose another with --workdir")

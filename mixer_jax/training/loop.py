@@ -109,12 +109,18 @@ class _Training:
         else:
             self.step, self.best, progress = found.step, found.best, found.progress
             self.state = self.trainer.place(found.state)
-            self.histories, self.sums = progress["histories"], Sums(**progress["sums"])
-            if moved := list(_differences(progress["ran_on"], self.trainer.runs_on)):
+            try:
+                self.histories, self.sums = progress["histories"], Sums(**progress["sums"])
+                moved = list(_differences(progress["ran_on"], self.trainer.runs_on))
+            except (KeyError, TypeError) as error:
+                raise UserError(
+                    f"checkpoint {self.step} in {self.checkpoints.directory} is not of this program"
+                ) from error
+            if moved:
                 self._warn(f"the checkpoint is from elsewhere ({'; '.join(moved)}): it goes on, but not bit for bit")
+        if self.step > self.trainer.total_steps:
+            raise UserError(f"config.epochs={self.trainer.config.epochs:g}: the run is at step {self.step}: give more")
         self._saved = (self.step, self._epochs_done()) if found else None
-        if self.trainer.total_steps < self.step:
-            raise UserError(f"config.epochs={self.trainer.config.epochs} are fewer than the run has done: give more")
         for run, history in zip(self.runs, self.histories, strict=True):
             if is_first():
                 run.write_metrics(history)
@@ -204,10 +210,12 @@ class _Training:
 
     def _save(self) -> None:
         """Starts to write a checkpoint, unless there is one of here."""
-        self._saved_at, self._time_is_up = time.monotonic(), False
         here = (self.step, self._epochs_done())
-        if here == self._saved or not is_first():
-            return
+        if here != self._saved and is_first():
+            self._write(here)
+        self._saved_at, self._time_is_up = time.monotonic(), False
+
+    def _write(self, here: tuple[int, int]) -> None:
         progress = {
             "step": self.step,
             "histories": self.histories,

@@ -226,7 +226,7 @@ class TestCreate:
             ({"variant": "Q/4"}, "unknown model variant"),
             ({"variant": "Nano"}, "needs a patch size"),
             ({"variant": "Nano/0"}, "needs a patch size"),
-            ({"num_blocks": 0}, "config.model.num_blocks=0: must be at least 1"),
+            ({"num_blocks": 0}, "config.model.num_blocks=0: must be in 1..1000"),
             ({"gelu": "erf"}, "unknown config.model.gelu 'erf'.*tanh, exact"),
             ({"patch_size": 5}, "image size 32x32 is not divisible by patch size 5"),
         ],

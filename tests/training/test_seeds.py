@@ -133,7 +133,7 @@ def test_a_seed_that_diverges_is_named(tmp_path, monkeypatch):
 
 
 def test_mistakes():
-    with pytest.raises(UserError, match="config.num_seeds=0: must be positive"):
+    with pytest.raises(UserError, match="config.num_seeds=0: must be in 1..1000"):
         make_config(num_seeds=0)
     with pytest.raises(UserError, match="leaves no room below 2147483648 for 2 seeds"):
         make_config(seed=2**31 - 1, num_seeds=2)
