@@ -20,7 +20,7 @@ from support import ROOT
 
 pytestmark = pytest.mark.slow
 
-KILLS = int(os.environ.get("MIXER_JAX_KILLS", "6"))
+KILLS = int(os.environ.get("MIXER_JAX_KILLS", "4"))
 EPOCHS = max(8, 2 * KILLS)
 COMMAND = [
     sys.executable, "-m", "mixer_jax.train", "--config", str(ROOT / "configs" / "digits.py"),
