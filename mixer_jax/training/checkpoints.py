@@ -199,6 +199,7 @@ def _orbax() -> ocp.Checkpointer:
 
 
 def _save(path: Path, tree: Tree) -> None:
+    tree = jax.tree.map(np.asarray, tree)  # older Orbax takes no NumPy scalars
     with _orbax() as checkpointer:
         checkpointer.save(path.absolute(), args=ocp.args.StandardSave(tree))
 

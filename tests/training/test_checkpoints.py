@@ -258,7 +258,7 @@ def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, mon
     assert (results, longer) == (whole, metrics)
     kept = json.loads((tmp_path / "run" / "results.old1.json").read_text())
     assert (kept["epochs"], kept["test_loss"]) == (2, first["test_loss"])
-    with pytest.raises(UserError, match=r"config.epochs=1: the run in .* has done 4: give more"):
+    with pytest.raises(UserError, match=r"config.epochs=1: the run in .* has done 4 already: give more"):
         run(tmp_path / "run", dataset, monkeypatch, epochs=1.0, **fields)
 
 
