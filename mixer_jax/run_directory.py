@@ -75,12 +75,7 @@ class RunDirectory:
         if self.lock_file.exists():
             with contextlib.suppress(OSError), self.lock_file.open() as file:
                 self._lock(file)
-        changes = _differences(self.config(), config) if held and not overwrite else {}
-        if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
-            raise UserError(
-                f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
-                "choose another with --workdir, or start over with --overwrite"
-            )
+        changes = self._changes(config) if held and not overwrite else {}
         done = max((len(run.read_metrics()) for run, _ in self.runs(config)), default=0) if "epochs" in changes else 0
         if config.epochs <= done - 1:
             raise UserError(
@@ -144,18 +139,27 @@ class RunDirectory:
         Raises:
           UserError: if a run is here already that saw other data.
         """
-        goes_on_for_longer = False
+        changes = {}
         if self.config_file.exists():
+            changes = self._changes(config)  # again: a run may have come and gone since `check`
             there, here = self.described(), json.loads(json.dumps(dataset))
             if differing := [key for key in here if there.get(key) != here[key]]:
                 raise UserError(
                     f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
                     f"{', '.join(differing)}): choose another with --workdir, or start over with --overwrite"
                 )
-            goes_on_for_longer = not _differences(self.config(), config).keys().isdisjoint(ENDING)
         write_json(self.config_file, {"config": _plain(config), "dataset": dataset})
-        if goes_on_for_longer and self.results_file.exists():
+        if not changes.keys().isdisjoint(ENDING) and self.results_file.exists():
             self.results_file.rename(_free(self.path, "results.old", ".json"))
+
+    def _changes(self, config: ConfigDict) -> dict[str, str]:
+        changes = _differences(self.config(), config)
+        if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
+            raise UserError(
+                f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
+                "choose another with --workdir, or start over with --overwrite"
+            )
+        return changes
 
     def config(self) -> ConfigDict:
         """The checked config of the run; fields that were not known when it was begun have their defaults.

@@ -26,6 +26,8 @@ def test_another_config_is_refused_field_by_field(tmp_path):
     changed = make_config(seed=3, model__hidden_dim=9)
     with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed: 0 there, 3 here\)"):
         run.check(changed)
+    with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed"):
+        run.claim(changed, {})  # by one that came in between
     run.check(changed, overwrite=True)
 
 
