@@ -115,6 +115,18 @@ def parse_flags(argv: Sequence[str], define: Callable[[flags.FlagValues], None],
     return values
 
 
+def parse_paths(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, count: int
+) -> tuple[flags.FlagValues, list[str]]:
+    """Parses the command line of a command that takes `count` paths; as `parse`."""
+    values, rest = _parse_known(argv, define, usage)
+    paths = [argument for argument in rest[1:] if not argument.startswith("-")]
+    _refuse([argument for argument in rest[1:] if argument.startswith("-")], values)
+    if len(paths) != count:
+        raise UserError(f"{len(paths)} paths given, {count} expected: {usage.splitlines()[0].partition(': ')[2]}")
+    return values, paths
+
+
 def _parse_known(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
 ) -> tuple[flags.FlagValues, list[str]]:

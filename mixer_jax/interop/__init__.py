@@ -1,1 +1,1 @@
-"""Counterparts in PyTorch, for comparison; the rest of the project does not need them, nor PyTorch."""
+"""Other projects: their weights, to and from ours; counterparts in PyTorch, for comparison, which alone need it."""

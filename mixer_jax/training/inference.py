@@ -11,6 +11,7 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.augment import Augment
 from mixer_jax.errors import UserError
+from mixer_jax.interop.weights import require_same_shapes
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.checkpoints import Checkpoints, Damaged
 
@@ -23,6 +24,7 @@ class Classifier:
       label_names: of the classes.
       image_shape: (height, width, channels) of the images that go in, uint8.
       step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
+      model, params: the Flax module and its parameters, host arrays.
     """
 
     def __init__(self, run: RunDirectory, which: str = "best", warn: Callable[[str], None] = print):
@@ -61,8 +63,9 @@ class Classifier:
         self.step, params = _parameters(run.checkpoints, which, warn)
         images = jax.ShapeDtypeStruct((1, *augment.input_shape), jnp.float32)
         expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
-        _check_fits(params, expected, run.checkpoints / str(self.step))
-        self._params = jax.device_put(params)
+        require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
+        self.model, self.params = model, params
+        self._on_device = jax.device_put(params)
         self._apply = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
 
     def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
@@ -73,7 +76,7 @@ class Classifier:
             batch = images[start : start + batch_size]
             # Filled up, so that one compiled program serves all.
             filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-            batches.append(np.asarray(self._apply(self._params, filled))[: len(batch)])
+            batches.append(np.asarray(self._apply(self._on_device, filled))[: len(batch)])
         return np.concatenate(batches)
 
 
@@ -106,15 +109,3 @@ def _parameters(directory: Path, which: str, warn: Callable[[str], None]) -> tup
         return step, checkpoint.state["ema_params"] or checkpoint.state["params"]
     except (KeyError, TypeError) as error:
         raise UserError(f"checkpoint {directory / str(step)} holds no parameters") from error
-
-
-def _check_fits(params: Any, expected: Any, path: Path) -> None:
-    there = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(params)}
-    for key, shape in jax.tree_util.tree_leaves_with_path(expected):
-        name = jax.tree_util.keystr(key)
-        found = there.pop(name, None)
-        if getattr(found, "shape", None) != shape.shape or found.dtype != shape.dtype:
-            what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "nothing"
-            raise UserError(f"checkpoint {path} is of another model: {name} is {what}, not float32{list(shape.shape)}")
-    if there:
-        raise UserError(f"checkpoint {path} is of another model: it has {next(iter(there))} besides")

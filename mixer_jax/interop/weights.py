@@ -1,0 +1,272 @@
+"""Mixer weights as other projects keep them: what their arrays are called and how they lie, to and from ours.
+
+Ours are the paper's: its files hold them under the same names. Nothing here needs the other projects.
+"""
+
+import dataclasses
+import math
+import re
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, variant
+
+Params = dict[str, Any]
+Arrays = dict[str, np.ndarray]
+
+LARGEST_FILE = 16 * 2**30  # bytes that the arrays of a file may take; the paper's largest takes less than 2 GiB
+MIXINGS = ("token_mixing", "channel_mixing")
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """How a project keeps a Mixer.
+
+    Attributes:
+      key: what it calls the array that we call (a path like "head/kernel"), in a model of so many blocks.
+      block: matches the keys of a block, whose number is the group; `first` is that of block 0.
+      to_theirs, to_ours: an array as it lies there, and here; given its path and, to ours, (height, width, channels) of
+        a patch.
+      gelu, layer_norm_epsilon: that its model computes with.
+    """
+
+    key: Callable[[str, int], str]
+    block: str
+    to_theirs: Callable[[str, np.ndarray], np.ndarray]
+    to_ours: Callable[[str, np.ndarray], np.ndarray]
+    gelu: str
+    layer_norm_epsilon: float
+    first: int = 0
+
+
+def _timm_key(path: str, num_blocks: int) -> str:
+    module, name = path.rsplit("/", 1)
+    name = "bias" if name == "bias" else "weight"
+    if match := re.fullmatch(r"MixerBlock_(\d+)/LayerNorm_(\d)", module):
+        return f"blocks.{match[1]}.norm{int(match[2]) + 1}.{name}"
+    if match := re.fullmatch(r"MixerBlock_(\d+)/(token|channel)_mixing/Dense_(\d)", module):
+        return f"blocks.{match[1]}.mlp_{match[2]}s.fc{int(match[3]) + 1}.{name}"
+    return f"{ {'stem': 'stem.proj', 'pre_head_layer_norm': 'norm', 'head': 'head'}[module] }.{name}"
+
+
+def _lucidrains_key(path: str, num_blocks: int) -> str:
+    module, name = path.rsplit("/", 1)
+    name = "bias" if name == "bias" else "weight"
+    if match := re.fullmatch(r"MixerBlock_(\d+)/LayerNorm_(\d)", module):
+        return f"{int(match[1]) + 2}.{match[2]}.norm.{name}"
+    if match := re.fullmatch(r"MixerBlock_(\d+)/(token|channel)_mixing/Dense_(\d)", module):
+        return f"{int(match[1]) + 2}.{int(match[2] == 'channel')}.fn.{3 * int(match[3])}.{name}"
+    return f"{ {'stem': 1, 'pre_head_layer_norm': num_blocks + 2, 'head': num_blocks + 4}[module] }.{name}"
+
+
+def _torch(path: str, array: np.ndarray) -> np.ndarray:
+    """(..., in, out) to (out, in, ...)."""
+    return np.moveaxis(array, (-1, -2), (0, 1)) if path.endswith("kernel") else array
+
+
+def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
+    return np.moveaxis(array, (0, 1), (-1, -2)) if path.endswith("kernel") and array.ndim > 1 else array
+
+
+def _lucidrains(path: str, array: np.ndarray) -> np.ndarray:
+    if path == "stem/kernel":  # a linear layer of patches, flattened as rows, columns, channels
+        return array.reshape(-1, array.shape[-1]).T
+    array = _torch(path, array)
+    return array[..., None] if "token_mixing" in path and path.endswith("kernel") else array  # a convolution of 1
+
+
+def _from_lucidrains(path: str, array: np.ndarray) -> np.ndarray:
+    if path == "stem/kernel" and array.ndim == 2:
+        # Of what size and how many channels a patch is they do not say; it is a square of colour or of grey.
+        for channels in (3, 1):
+            side = math.isqrt(array.shape[1] // channels)
+            if side * side * channels == array.shape[1]:
+                return array.T.reshape(side, side, channels, -1)
+    if "token_mixing" in path and path.endswith("kernel") and array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return _from_torch(path, array)
+
+
+LAYOUTS = {
+    "paper": Layout(lambda path, n: path, r"MixerBlock_(\d+)/", lambda p, x: x, lambda p, x: x, "tanh", 1e-6),
+    "timm": Layout(_timm_key, r"blocks\.(\d+)\.", _torch, _from_torch, "exact", 1e-6),
+    "lucidrains": Layout(_lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, first=2),
+}
+# Before the names in older files of the paper's and in those of its successor.
+PREFIXES = ("", "params/", "opt/target/", "optimizer/target/", "target/")
+
+
+def to_layout(params: Params, name: str) -> Arrays:
+    """Returns a whole Mixer's parameters as a project keeps them; see `LAYOUTS`."""
+    layout, flat = LAYOUTS[name], flatten_dict(params, sep="/")
+    num_blocks = sum(key.startswith("MixerBlock_") for key in params)
+    theirs = {layout.key(path, num_blocks): layout.to_theirs(path, np.asarray(x)) for path, x in flat.items()}
+    return {key: np.ascontiguousarray(x) for key, x in theirs.items()}
+
+
+def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, dict[str, Any], str]:
+    """Finds out how arrays are kept, and returns them as ours.
+
+    Args:
+      arrays: by name.
+      source: where they are from, for the error message.
+
+    Returns:
+      The parameters, float32; the fields of `config.model` and `image_shape` by which they compute what they did; the
+      name of the layout.
+
+    Raises:
+      UserError: naming the first array that is missing, one too many, or of a wrong shape.
+    """
+    arrays = _without_prefix(arrays)
+    found = (n for n, x in LAYOUTS.items() if _num_blocks(arrays, x) > 0 and x.key("stem/kernel", 0) in arrays)
+    if (name := next(found, None)) is None:
+        some = ", ".join(list(arrays)[:3]) or "nothing"
+        raise UserError(f"{source} is no Mixer of {', '.join(LAYOUTS)}: it holds {some}")
+    layout = LAYOUTS[name]
+    num_blocks, rest, flat = _num_blocks(arrays, layout), dict(arrays), {}
+    for path in _paths(num_blocks):
+        key = layout.key(path, num_blocks)
+        if key not in rest:
+            raise UserError(f"{source} ({name}): {key} is missing")
+        array = rest.pop(key)
+        if array.dtype.kind != "f" and array.dtype != jnp.bfloat16:
+            raise UserError(f"{source} ({name}): {key} is {array.dtype}, not a float")
+        flat[path] = np.ascontiguousarray(layout.to_ours(path, array.astype(np.float32)))
+    if rest:
+        raise UserError(f"{source} ({name}): {next(iter(rest))} belongs to no Mixer of {num_blocks} blocks")
+    fields = _fields(flat, num_blocks, f"{source} ({name})")
+    fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
+    params = unflatten_dict(flat, sep="/")
+    require_same_shapes(params, expected_shapes(fields), f"{source} ({name})")
+    return params, fields, name
+
+
+def expected_shapes(fields: Mapping[str, Any]) -> Params:
+    """The shapes and types of the parameters of a model of `fields`, as `from_layout` returns them."""
+    sizes = {key: value for key, value in fields.items() if key not in ("image_shape", "variant")}
+    images = jax.ShapeDtypeStruct((1, *fields["image_shape"]), jnp.float32)
+    return jax.eval_shape(MlpMixer(**sizes).init, jax.random.key(0), images)["params"]
+
+
+def require_same_shapes(params: Params, expected: Params, source: str) -> None:
+    """Raises `UserError`, naming the first that differs, unless both have the same arrays of the same shapes."""
+    there = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(params)}
+    for key, shape in jax.tree_util.tree_leaves_with_path(expected):
+        name = jax.tree_util.keystr(key)
+        found = there.pop(name, None)
+        if getattr(found, "shape", None) != shape.shape or found.dtype != shape.dtype:
+            what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "nothing"
+            raise UserError(f"{source} is of another model: {name} is {what}, not float32{list(shape.shape)}")
+    if there:
+        raise UserError(f"{source} is of another model: it has {next(iter(there))} besides")
+
+
+def read_file(path: Path) -> Arrays:
+    """Reads the arrays of a .npz, .safetensors, .pth, .pt or .bin file; runs nothing that is in it.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+    readers[".bin"] = _read_torch
+    if path.suffix not in readers:
+        raise one_of("kind of weights", path.suffix or path.name, readers)
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        arrays = readers[path.suffix](path)
+        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("it holds more than arrays")
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own
+        detail = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"cannot read weights {path}: {detail}") from error
+    return arrays
+
+
+def write_file(path: Path, arrays: Arrays) -> None:
+    """Writes a .npz or .safetensors file."""
+    if path.suffix == ".npz":
+        with path.open("wb") as file:
+            np.savez(file, **arrays)
+    else:
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path)
+
+
+def _read_npz(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
+            raise ValueError("unpacked it is larger than any Mixer")
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file}
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+
+
+def _read_torch(path: Path) -> Arrays:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"reading {path} takes PyTorch: pip install torch, or give a .safetensors file") from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {key: x.float().numpy() for key, x in state.items() if torch.is_tensor(x)}
+
+
+def _without_prefix(arrays: Mapping[str, np.ndarray]) -> Arrays:
+    for prefix in PREFIXES:
+        if f"{prefix}stem/kernel" in arrays:  # beside it such a file may keep the optimiser's state and the step
+            return {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
+    return dict(arrays)
+
+
+def _num_blocks(arrays: Mapping[str, np.ndarray], layout: Layout) -> int:
+    numbers = [int(match[1]) for key in arrays if (match := re.match(layout.block, key))]
+    return max(numbers, default=layout.first - 1) + 1 - layout.first
+
+
+def _paths(num_blocks: int) -> Iterator[str]:
+    yield from ("stem/kernel", "stem/bias")
+    for block in (f"MixerBlock_{i}" for i in range(num_blocks)):
+        yield from (f"{block}/LayerNorm_{i}/{name}" for i in range(2) for name in ("scale", "bias"))
+        yield from (f"{block}/{m}/Dense_{i}/{name}" for m in MIXINGS for i in range(2) for name in ("kernel", "bias"))
+    yield from ("pre_head_layer_norm/scale", "pre_head_layer_norm/bias", "head/kernel", "head/bias")
+
+
+def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
+    """The sizes of a model, from the shapes of its arrays."""
+    ranks = {"stem/kernel": 4, "head/kernel": 2} | {f"MixerBlock_0/{m}/Dense_0/kernel": 2 for m in MIXINGS}
+    for path, rank in ranks.items():
+        if flat[path].ndim != rank or 0 in flat[path].shape:
+            raise UserError(f"{source}: {path} of shape {list(flat[path].shape)} is not that of a Mixer")
+    stem, head, tokens, channels = (flat[path].shape for path in ranks)
+    side = math.isqrt(tokens[0]) * stem[0]
+    if stem[0] != stem[1] or (side // stem[0]) ** 2 != tokens[0]:
+        raise UserError(f"{source}: patches of {stem[0]}x{stem[1]}, {tokens[0]} of them, make no square image")
+    sizes = {
+        "patch_size": stem[0],
+        "num_blocks": num_blocks,
+        "hidden_dim": stem[3],
+        "tokens_mlp_dim": tokens[1],
+        "channels_mlp_dim": channels[1],
+    }
+    names = [*PAPER_VARIANTS, *(f"{size}/{stem[0]}" for size in SIZES)]
+    name = next((name for name in names if variant(name) == sizes), None)
+    return sizes | {"variant": name, "num_classes": head[1], "image_shape": (side, side, stem[2])}
