@@ -1,8 +1,8 @@
 """Converts Mixer weights: python -m mixer_jax.convert FROM TO [--layout timm]
 
-FROM is a file of the paper's (.npz), of timm or lucidrains' mlp-mixer-pytorch (.safetensors, .pth), an https:// or gs://
-address of one, or a run directory. TO is a .npz (the paper's layout), a .safetensors (timm's, or --layout lucidrains),
-or a new run directory, which loads as any other.
+FROM is a file of the paper's (.npz), of timm or lucidrains' mlp-mixer-pytorch (.safetensors, .pth), the address of one
+(https:// or gs://), or a run directory. TO is a .npz (the paper's layout), a .safetensors (timm's, or --layout
+lucidrains), or a new run directory, which loads as any other.
 
 python -m mixer_jax.convert gs://mixer_models/imagenet1k/Mixer-B_16.npz runs/mixer_b16
 """
@@ -93,7 +93,7 @@ def _from_run(source: str, checkpoint: str) -> Weights:
             raise UserError(f"{source}: a Mixer with config.model.{field}=False is nobody else's")
     names = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", "gelu")
     fields = {name: getattr(model, name) for name in (*names, "layer_norm_epsilon", "num_classes")}
-    fields["image_shape"] = classifier.image_shape
+    fields["image_shape"] = classifier.input_shape
     found = f"run directory, {classifier.config.model.variant}, {checkpoint} of step {classifier.step}"
     return Weights(classifier.params, fields, classifier.label_names, (described["mean"], described["std"]), found)
 

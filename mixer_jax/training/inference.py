@@ -23,6 +23,7 @@ class Classifier:
       config: of the run.
       label_names: of the classes.
       image_shape: (height, width, channels) of the images that go in, uint8.
+      input_shape: of those that the model sees, which the images are scaled to.
       step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
       model, params: the Flax module and its parameters, host arrays.
     """
@@ -61,7 +62,8 @@ class Classifier:
             self.config.model, num_classes=len(self.label_names), image_shape=augment.input_shape, dtype=jnp.float32
         )
         self.step, params = _parameters(run.checkpoints, which, warn)
-        images = jax.ShapeDtypeStruct((1, *augment.input_shape), jnp.float32)
+        self.input_shape = augment.input_shape
+        images = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
         expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self.model, self.params = model, params
