@@ -118,6 +118,7 @@ def default_config() -> ConfigDict:
     config.model.pre_head_norm = True
     config.model.zero_init_head = True
 
+    config.init_from = ""  # the run directory, or file of weights, whose parameters training starts from; "": random
     config.batch_size = 128  # over all devices
     config.accumulation_steps = 0  # parts a batch is computed in, to fit into memory; 0: 1, but on a CPU into its cache
     config.epochs = 10.0

@@ -20,6 +20,8 @@ from mixer_jax.errors import UserError
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
 from mixer_jax.training import Diverged, Interrupted, Trainer, fit, processes
+from mixer_jax.training.checkpoints import Checkpoints
+from mixer_jax.training.initial import initial_params
 from mixer_jax.training.processes import first_goes_first, on_first
 
 
@@ -79,6 +81,8 @@ def train(
         print(f"Changed: {change}")
     dataset = first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
+    if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):
+        trainer.start_from(lambda model, like: initial_params(config.init_from, model, like))
     with contextlib.ExitStack() as stack:
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         return _train(trainer, run)

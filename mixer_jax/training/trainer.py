@@ -118,6 +118,7 @@ class Trainer:
                 f"config.model: {self.num_params:,} parameters, with the optimiser's state {size / 2**30:,.0f} GiB, do "
                 f"not fit into the {memory / 2**30:,.0f} GiB of the device: choose a smaller variant"
             )
+        self._initial: Any = None
         self._share = share
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps
@@ -125,9 +126,19 @@ class Trainer:
         self._train = self.parallel.compile(self._each_seed(self.steps.train, own_steps=True), donate_state=True)
         self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_steps=False))
 
+    def start_from(self, read: Callable[[Any, Any], Any]) -> None:
+        """Lets `init` start from other parameters than random ones: `read` is given the model and their shapes."""
+        seed = jax.ShapeDtypeStruct((), jnp.int32)
+        self._initial = read(self.model, jax.eval_shape(self.steps.init, seed).params)
+
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
-        return self.place(self._init())
+        return self.place(self._init() if self._initial is None else self._started(self._init()))
+
+    def _started(self, state: TrainState) -> TrainState:
+        """The state with the initial parameters; there is nothing in an optimiser's yet that depends on them."""
+        params = jax.tree.map(lambda x, like: np.broadcast_to(x, like.shape), self._initial, state.params)
+        return state.replace(params=params, ema_params=params if state.ema_params else ())
 
     def _init_all(self) -> TrainState:
         if len(self.seeds) == 1:
