@@ -8,6 +8,12 @@ Everything is measured in turns, once a round, so that whatever else the machine
 training step alone, with the config's augmentation, and through the whole loop; the augmentation alone; the forward
 pass; a lone matrix product, to say what the device could do. `--against torch` adds the same model with the same
 weights in PyTorch, `--against torchvision` the same augmentation in a PyTorch loader too.
+
+The model of a published MNIST study:
+
+    --image_size 28 --channels 1 --config.batch_size=32 --config.model.variant=Nano/14 --config.model.num_blocks=10
+    --config.model.tokens_mlp_dim=128 --config.model.channels_mlp_dim=128 --config.model.pre_head_norm=False
+    --config.model.gelu=exact --config.optimizer.name=adam
 """
 
 import dataclasses

@@ -8,7 +8,7 @@ import platform
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -108,23 +108,19 @@ def parse(
     return values, _override(config, rest, list(values)), name or "default"
 
 
-def parse_flags(argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str) -> flags.FlagValues:
-    """Parses the command line of a command that takes no config; as `parse`."""
-    values, rest = _parse_known(argv, define, usage)
-    _refuse(rest[1:], values)
-    return values
-
-
-def parse_paths(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, count: int
+def parse_flags(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int = 0
 ) -> tuple[flags.FlagValues, list[str]]:
-    """Parses the command line of a command that takes `count` paths; as `parse`."""
-    values, rest = _parse_known(argv, define, usage)
-    paths = [argument for argument in rest[1:] if not argument.startswith("-")]
-    _refuse([argument for argument in rest[1:] if argument.startswith("-")], values)
-    if len(paths) != count:
-        raise UserError(f"{len(paths)} paths given, {count} expected: {usage.splitlines()[0].partition(': ')[2]}")
-    return values, paths
+    """Parses the command line of a command that takes `num_paths` paths and no config; as `parse`."""
+    values, (_, *rest) = _parse_known(argv, define, usage)
+    if unknown := [argument for argument in rest if argument.startswith("-")]:
+        name = unknown[0].lstrip("-").partition("=")[0]
+        raise UserError(f"unknown flag --{name}{did_you_mean(name, list(values))}")
+    if rest and not num_paths:
+        raise UserError(f"unexpected argument {rest[0]!r}")
+    if len(rest) != num_paths:
+        raise UserError(f"{len(rest)} paths given, {num_paths} expected: {usage.splitlines()[0].partition(': ')[2]}")
+    return values, rest
 
 
 def _parse_known(
@@ -141,14 +137,6 @@ def _parse_known(
         print(f"{usage.strip()}\n{values.get_help()}")
         sys.exit(0)
     return values, rest
-
-
-def _refuse(arguments: Sequence[str], known: Iterable[str]) -> None:
-    for argument in arguments:
-        if not argument.startswith("-"):
-            raise UserError(f"unexpected argument {argument!r}")
-        name = argument.lstrip("-").partition("=")[0]
-        raise UserError(f"unknown flag --{name}{did_you_mean(name, list(known))}")
 
 
 def load_config(path: str, argument: str | None = None) -> ConfigDict:

@@ -9,13 +9,13 @@ python -m mixer_jax.convert gs://mixer_models/imagenet1k/Mixer-B_16.npz runs/mix
 
 import dataclasses
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import requests
 from absl import flags
@@ -24,7 +24,15 @@ from tqdm import tqdm
 from mixer_jax import cli
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.interop.weights import LARGEST_FILE, LAYOUTS, from_layout, read_file, to_layout, write_file
+from mixer_jax.interop.weights import (
+    COMPUTED_WITH,
+    LARGEST_FILE,
+    LAYOUTS,
+    from_layout,
+    read_file,
+    to_layout,
+    write_file,
+)
 from mixer_jax.run_directory import RunDirectory, writing
 from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from mixer_jax.training.inference import Classifier
@@ -46,7 +54,7 @@ class Weights:
 
 def main(argv: list[str]) -> int:
     """Parses the command line and converts; returns the exit code."""
-    values, paths = cli.parse_paths(argv, _define_flags, __doc__, count=2)
+    values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=2)
     source, target = paths[0], Path(paths[1])
     if target.suffix not in SUFFIXES and values.layout:
         raise UserError(f"--layout={values.layout}: a run directory has no layout")
@@ -66,9 +74,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "layout", None, f"of a .safetensors: {' or '.join(SUFFIXES['.safetensors'])}", flag_values=values
-    )
+    flags.DEFINE_string("layout", None, "of a .safetensors: timm, the default, or lucidrains", flag_values=values)
     flags.DEFINE_string("checkpoint", "best", "of a run directory: best, latest, or a step", flag_values=values)
 
 
@@ -76,7 +82,7 @@ def _from_file(source: str) -> Weights:
     with _local(source) as path:
         params, fields, layout = from_layout(read_file(path), source)
     height, width, channels = fields["image_shape"]
-    count = sum(x.size for block in params.values() for x in _leaves(block))
+    count = sum(x.size for x in jax.tree.leaves(params))
     described = fields["variant"] or f"{fields['num_blocks']} blocks of {fields['hidden_dim']}"
     found = f"{layout}, {described}, {count:,} parameters, {height}x{width}x{channels}, {fields['num_classes']} classes"
     names = tuple(f"class {i}" for i in range(fields["num_classes"]))
@@ -86,20 +92,20 @@ def _from_file(source: str) -> Weights:
 
 def _from_run(source: str, checkpoint: str) -> Weights:
     run = RunDirectory(source)
-    classifier = Classifier(run, checkpoint, lambda message: print(f"warning: {message}", file=sys.stderr))
+    classifier = Classifier(run, checkpoint)
     model, described = classifier.model, run.described()
     for field in PARTIAL:
         if not getattr(model, field):
             raise UserError(f"{source}: a Mixer with config.model.{field}=False is nobody else's")
-    names = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", "gelu")
-    fields = {name: getattr(model, name) for name in (*names, "layer_norm_epsilon", "num_classes")}
+    sizes = ("patch_size", "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", "num_classes")
+    fields = {name: getattr(model, name) for name in (*sizes, *COMPUTED_WITH)}
     fields["image_shape"] = classifier.input_shape
     found = f"run directory, {classifier.config.model.variant}, {checkpoint} of step {classifier.step}"
     return Weights(classifier.params, fields, classifier.label_names, (described["mean"], described["std"]), found)
 
 
 def _write_file(weights: Weights, target: Path, layout: str) -> None:
-    for field in ("gelu", "layer_norm_epsilon"):
+    for field in COMPUTED_WITH:
         here, there = weights.fields[field], getattr(LAYOUTS[layout], field)
         if here != there:
             print(f"warning: {layout} computes with {field} {there}, this model with {here}: logits differ a little")
@@ -129,14 +135,6 @@ def _write_run(weights: Weights, target: Path) -> None:
             raise UserError(str(error)) from error
         finally:
             checkpoints.close()
-
-
-def _leaves(tree: Any) -> Iterator[np.ndarray]:
-    if isinstance(tree, dict):
-        for value in tree.values():
-            yield from _leaves(value)
-    else:
-        yield tree
 
 
 @contextmanager

@@ -4,8 +4,6 @@ Top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusio
 PNG. Needs the run directory and the images of the split, nothing else.
 """
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ SPLITS = ("train", "validation", "test")
 
 def main(argv: list[str]) -> int:
     """Parses the command line and evaluates; returns the exit code."""
-    values = cli.parse_flags(argv, _define_flags, __doc__)
+    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
     if not values.workdir:
         raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
     if values.split not in SPLITS:
@@ -69,7 +67,7 @@ def evaluate(
     Raises:
       UserError: before anything is written, if the run or the data is not as it should be.
     """
-    classifier = Classifier(run, checkpoint, lambda message: print(f"warning: {message}", file=sys.stderr))
+    classifier = Classifier(run, checkpoint)
     config = classifier.config.dataset
     if data_dir is not None:
         config.data_dir = data_dir
@@ -97,7 +95,7 @@ def evaluate(
         f"{config.name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}\n"
         f"{describe(scores)}\n  {'results':15} {output}/evaluation.json, confusion.csv, confusion.png"
     )
-    return json.loads(json.dumps(scores))
+    return scores
 
 
 if __name__ == "__main__":

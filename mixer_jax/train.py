@@ -82,7 +82,7 @@ def train(
     dataset = first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
     if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):
-        trainer.start_from(lambda model, like: initial_params(config.init_from, model, like))
+        trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
     with contextlib.ExitStack() as stack:
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         return _train(trainer, run)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the time goes into compiling tiny programs, which need not be fast. What is measured runs in its own process.
+# Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
 jax.config.update("jax_disable_most_optimizations", True)
 
 

@@ -17,13 +17,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, variant
+from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, param_shapes, variant
 
 Params = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 LARGEST_FILE = 16 * 2**30  # bytes that the arrays of a file may take; the paper's largest takes less than 2 GiB
 MIXINGS = ("token_mixing", "channel_mixing")
+COMPUTED_WITH = ("gelu", "layer_norm_epsilon")  # what parameters do not tell of their model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +34,7 @@ class Layout:
     Attributes:
       key: what it calls the array that we call (a path like "head/kernel"), in a model of so many blocks.
       block: matches the keys of a block, whose number is the group; `first` is that of block 0.
-      to_theirs, to_ours: an array as it lies there, and here; given its path and, to ours, (height, width, channels) of
-        a patch.
+      to_theirs, to_ours: an array, whose path with us is given, as it lies there, and here.
       gelu, layer_norm_epsilon: that its model computes with.
     """
 
@@ -47,24 +47,29 @@ class Layout:
     first: int = 0
 
 
-def _timm_key(path: str, num_blocks: int) -> str:
+def _parts(path: str) -> tuple[str, tuple[int, str, int] | None, str]:
+    """A path of ours as its module; inside a block the block's number, which mixing, "" for a norm, and which of its
+    two layers; and PyTorch's name of the array."""
     module, name = path.rsplit("/", 1)
-    name = "bias" if name == "bias" else "weight"
-    if match := re.fullmatch(r"MixerBlock_(\d+)/LayerNorm_(\d)", module):
-        return f"blocks.{match[1]}.norm{int(match[2]) + 1}.{name}"
-    if match := re.fullmatch(r"MixerBlock_(\d+)/(token|channel)_mixing/Dense_(\d)", module):
-        return f"blocks.{match[1]}.mlp_{match[2]}s.fc{int(match[3]) + 1}.{name}"
-    return f"{ {'stem': 'stem.proj', 'pre_head_layer_norm': 'norm', 'head': 'head'}[module] }.{name}"
+    inside = re.fullmatch(r"MixerBlock_(\d+)/(?:(token|channel)_mixing/)?(?:LayerNorm|Dense)_(\d)", module)
+    block = (int(inside[1]), inside[2] or "", int(inside[3])) if inside else None
+    return module, block, "bias" if name == "bias" else "weight"
+
+
+def _timm_key(path: str, num_blocks: int) -> str:
+    module, inside, name = _parts(path)
+    if inside is None:
+        return f"{ {'stem': 'stem.proj', 'pre_head_layer_norm': 'norm', 'head': 'head'}[module] }.{name}"
+    block, mixing, layer = inside
+    return f"blocks.{block}." + (f"mlp_{mixing}s.fc{layer + 1}" if mixing else f"norm{layer + 1}") + f".{name}"
 
 
 def _lucidrains_key(path: str, num_blocks: int) -> str:
-    module, name = path.rsplit("/", 1)
-    name = "bias" if name == "bias" else "weight"
-    if match := re.fullmatch(r"MixerBlock_(\d+)/LayerNorm_(\d)", module):
-        return f"{int(match[1]) + 2}.{match[2]}.norm.{name}"
-    if match := re.fullmatch(r"MixerBlock_(\d+)/(token|channel)_mixing/Dense_(\d)", module):
-        return f"{int(match[1]) + 2}.{int(match[2] == 'channel')}.fn.{3 * int(match[3])}.{name}"
-    return f"{ {'stem': 1, 'pre_head_layer_norm': num_blocks + 2, 'head': num_blocks + 4}[module] }.{name}"
+    module, inside, name = _parts(path)
+    if inside is None:
+        return f"{ {'stem': 1, 'pre_head_layer_norm': num_blocks + 2, 'head': num_blocks + 4}[module] }.{name}"
+    block, mixing, layer = inside
+    return f"{block + 2}." + (f"{int(mixing == 'channel')}.fn.{3 * layer}" if mixing else f"{layer}.norm") + f".{name}"
 
 
 def _torch(path: str, array: np.ndarray) -> np.ndarray:
@@ -146,15 +151,9 @@ def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, 
     fields = _fields(flat, num_blocks, f"{source} ({name})")
     fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
     params = unflatten_dict(flat, sep="/")
-    require_same_shapes(params, expected_shapes(fields), f"{source} ({name})")
+    model = MlpMixer(**{key: value for key, value in fields.items() if key not in ("image_shape", "variant")})
+    require_same_shapes(params, param_shapes(model, fields["image_shape"]), f"{source} ({name})")
     return params, fields, name
-
-
-def expected_shapes(fields: Mapping[str, Any]) -> Params:
-    """The shapes and types of the parameters of a model of `fields`, as `from_layout` returns them."""
-    sizes = {key: value for key, value in fields.items() if key not in ("image_shape", "variant")}
-    images = jax.ShapeDtypeStruct((1, *fields["image_shape"]), jnp.float32)
-    return jax.eval_shape(MlpMixer(**sizes).init, jax.random.key(0), images)["params"]
 
 
 def require_same_shapes(params: Params, expected: Params, source: str) -> None:

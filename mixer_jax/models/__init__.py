@@ -1,5 +1,8 @@
 """The models: `create` builds the one a config asks for."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
@@ -7,7 +10,12 @@ from mixer_jax.errors import UserError, one_of
 from mixer_jax.models.mixer import GELUS, MixerBlock, MlpBlock, MlpMixer
 from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, variant
 
-__all__ = ["PAPER_VARIANTS", "SIZES", "MixerBlock", "MlpBlock", "MlpMixer", "create", "variant"]
+__all__ = ["PAPER_VARIANTS", "SIZES", "MixerBlock", "MlpBlock", "MlpMixer", "create", "param_shapes", "variant"]
+
+
+def param_shapes(model: MlpMixer, image_shape: tuple[int, int, int]) -> Any:
+    """The shapes and types of a model's parameters for images (height, width, channels); computes nothing."""
+    return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))["params"]
 
 
 def create(

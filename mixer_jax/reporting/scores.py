@@ -46,7 +46,6 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
         }
         for b in np.unique(bins)
     ]
-    counts = confusion.sum(1)
     return {
         "examples": n,
         "accuracy": 100.0 * float(correct.mean()),
@@ -55,8 +54,8 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
         "calibration_error": sum(b["count"] / n * abs(b["confidence"] - b["accuracy"]) for b in calibration),
         "calibration": calibration,
         "per_class": {
-            name: {"accuracy": 100.0 * confusion[i, i] / counts[i] if counts[i] else None, "count": int(counts[i])}
-            for i, name in enumerate(label_names)
+            name: {"accuracy": 100.0 * int(row[i]) / int(row.sum()) if row.any() else None, "count": int(row.sum())}
+            for i, (name, row) in enumerate(zip(label_names, confusion, strict=True))
         },
         "confusion": confusion.tolist(),
     }

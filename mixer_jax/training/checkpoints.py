@@ -83,14 +83,15 @@ class Checkpoints:
         """Waits as well, but looks at no error."""
         self._writer.shutdown()
 
-    def newest(self, like: Checkpoint) -> tuple[Checkpoint | None, list[str]]:
-        """Reads the newest checkpoint that is whole, and sets the damaged ones before it aside.
+    def newest(self, like: Checkpoint | None = None, set_aside: bool = True) -> tuple[Checkpoint | None, list[str]]:
+        """Reads the newest checkpoint that is whole, and sets the damaged ones that are newer aside.
 
         Args:
-          like: has the structure, shapes and types of what is to be read.
+          like: as for `read`.
+          set_aside: or leave them where they are.
 
         Returns:
-          The checkpoint, or None if there is none; and what was wrong with each that was set aside.
+          The checkpoint, or None if there is none; and what was wrong with each that is damaged.
 
         Raises:
           Damaged: if all are; then they stay where they are.
@@ -106,12 +107,16 @@ class Checkpoints:
             if problems:
                 raise Damaged("; ".join(problems.values()))
             checkpoint = None
-        for step in problems:
+        for step in problems if set_aside else ():
             _set_aside(self.directory / str(step))
         return checkpoint, list(problems.values())
 
     def read(self, step: int, like: Checkpoint | None = None) -> Checkpoint:
-        """Reads the checkpoint of a step; without `like`, trees of dicts as they are on disk.
+        """Reads the checkpoint of a step.
+
+        Args:
+          step: which.
+          like: has the structure, shapes and types of what is to be read; without it trees of dicts, as on disk.
 
         Raises:
           Damaged: if it is not whole, or not like `like`.
@@ -131,8 +136,7 @@ class Checkpoints:
         path = self.directory / str(checkpoint.step)
         partial = path.with_name(f"{path.name}.partial")
         try:
-            for leftover in self.directory.glob("*.partial"):
-                shutil.rmtree(leftover)
+            self._sweep()
             partial.mkdir(parents=True)
             _require_room(self.directory, jax.tree.leaves((checkpoint.state, checkpoint.best)))
             _save(partial / "state", checkpoint.state)
@@ -149,7 +153,12 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write checkpoint {path}: {_first_line(error)}") from error
         for step in self.steps()[:-KEPT]:
-            _delete(self.directory / str(step))
+            # Under its own name a half-deleted one would look damaged.
+            (self.directory / str(step)).rename(self.directory / f"{step}.partial")
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """Deletes what counts for nothing."""
         for leftover in self.directory.glob("*.partial"):
             shutil.rmtree(leftover)
 
@@ -205,14 +214,16 @@ def _save(path: Path, tree: Tree) -> None:
 
 
 def _read(path: Path, like: Tree | None) -> Tree:
-    if like is not None:
-        like = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    like = like and jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     with _orbax() as checkpointer:
         tree = checkpointer.restore(path.absolute(), args=ocp.args.StandardRestore(like))
-    for found, expected in zip(jax.tree.leaves(tree), jax.tree.leaves(like), strict=True) if like is not None else ():
-        if (found.shape, found.dtype) != (expected.shape, expected.dtype):
-            raise ValueError(f"{found.dtype}{found.shape} there, {expected.dtype}{expected.shape} expected")
+    if like and _types(tree) != _types(like):
+        raise ValueError("its arrays are of other shapes or types")
     return tree
+
+
+def _types(tree: Tree) -> list[tuple[tuple[int, ...], np.dtype]]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
 
 
 def _hashes(path: Path) -> dict[str, tuple[int, str]]:
@@ -242,11 +253,6 @@ def _set_aside(path: Path) -> None:
         number += 1
         aside = path.with_name(f"{path.name}.damaged{number}")
     path.rename(aside)
-
-
-def _delete(path: Path) -> None:
-    # Under its own name a half-deleted one would look damaged.
-    shutil.rmtree(path.rename(path.with_name(f"{path.name}.partial")))
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,5 @@
 """A trained model, as a run directory has it: from images to logits."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, warn
 from mixer_jax.interop.weights import require_same_shapes
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.checkpoints import Checkpoints, Damaged
@@ -28,13 +27,12 @@ class Classifier:
       model, params: the Flax module and its parameters, host arrays.
     """
 
-    def __init__(self, run: RunDirectory, which: str = "best", warn: Callable[[str], None] = print):
-        """Reads a run directory; needs nothing else.
+    def __init__(self, run: RunDirectory, which: str = "best"):
+        """Reads a run directory, whose damaged checkpoints are named and passed over; needs nothing else.
 
         Args:
           run: where.
           which: "best", for the best epoch's parameters, "latest", or the step of a checkpoint.
-          warn: told of each damaged checkpoint that is passed over.
 
         Raises:
           UserError: if it is no run directory, or has no such checkpoint that is whole.
@@ -61,10 +59,9 @@ class Classifier:
         model = models.create(
             self.config.model, num_classes=len(self.label_names), image_shape=augment.input_shape, dtype=jnp.float32
         )
-        self.step, params = _parameters(run.checkpoints, which, warn)
+        self.step, params = _parameters(run.checkpoints, which)
         self.input_shape = augment.input_shape
-        images = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-        expected = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
+        expected = models.param_shapes(model, self.input_shape)
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self.model, self.params = model, params
         self._on_device = jax.device_put(params)
@@ -82,32 +79,27 @@ class Classifier:
         return np.concatenate(batches)
 
 
-def _parameters(directory: Path, which: str, warn: Callable[[str], None]) -> tuple[int, Any]:
+def _parameters(directory: Path, which: str) -> tuple[int, Any]:
     """Returns the step and the parameters of a checkpoint."""
     checkpoints = Checkpoints(directory)
     steps = checkpoints.steps()
     if not steps:
         raise UserError(f"there is no checkpoint in {directory}")
-    if which not in ("best", "latest"):
-        if not which.isdecimal() or int(which) not in steps:
-            there = ", ".join(map(str, steps))
-            raise UserError(f"no checkpoint {which!r} in {directory}; valid: best, latest, {there}")
-        steps = [int(which)]
-    for step in reversed(steps):
-        try:
-            checkpoint = checkpoints.read(step)
-            break
-        except Damaged as error:
-            problem = str(error)
-            if step != steps[0]:
-                warn(f"{problem}; taking the one before")
-    else:
-        raise UserError(f"{problem}; no other is whole" if len(steps) > 1 else problem)
-    if which == "best":
-        if not jax.tree.leaves(checkpoint.best):
-            raise UserError(f"no epoch was over at {directory / str(step)}: there is no best one; take latest")
-        return step, checkpoint.best
+    newest = which in ("best", "latest")
+    if not newest and not (which.isdecimal() and int(which) in steps):
+        there = ", ".join(map(str, steps))
+        raise UserError(f"no checkpoint {which!r} in {directory}; valid: best, latest, {there}")
     try:
-        return step, checkpoint.state["ema_params"] or checkpoint.state["params"]
+        found, problems = checkpoints.newest(set_aside=False) if newest else (checkpoints.read(int(which)), [])
+    except Damaged as error:
+        raise UserError(str(error)) from error
+    for problem in problems:
+        warn(f"{problem}; taking the one before")
+    if which == "best":
+        if not jax.tree.leaves(found.best):
+            raise UserError(f"no epoch was over at {directory / str(found.step)}: there is no best one; take latest")
+        return found.step, found.best
+    try:
+        return found.step, found.state["ema_params"] or found.state["params"]
     except (KeyError, TypeError) as error:
-        raise UserError(f"checkpoint {directory / str(step)} holds no parameters") from error
+        raise UserError(f"checkpoint {directory / str(found.step)} holds no parameters") from error

@@ -126,10 +126,9 @@ class Trainer:
         self._train = self.parallel.compile(self._each_seed(self.steps.train, own_steps=True), donate_state=True)
         self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_steps=False))
 
-    def start_from(self, read: Callable[[Any, Any], Any]) -> None:
-        """Lets `init` start from other parameters than random ones: `read` is given the model and their shapes."""
-        seed = jax.ShapeDtypeStruct((), jnp.int32)
-        self._initial = read(self.model, jax.eval_shape(self.steps.init, seed).params)
+    def start_from(self, params: Any) -> None:
+        """Lets `init` start from these parameters of the model, host arrays, instead of random ones."""
+        self._initial = params
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
