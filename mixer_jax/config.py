@@ -40,6 +40,7 @@ RULES = {
     "eval_crop": ("must be in (0, 1]", lambda value: 0 < value <= 1),
     "label_smoothing": FRACTION,
     "layer_norm_epsilon": POSITIVE,
+    "layer_decay": ("must be in (0, 1]", lambda value: 0 < value <= 1),
     "learning_rate": POSITIVE,
     "magnitude": ("must be in 0..30", lambda value: 0 <= value <= 30),
     "memory_budget_gib": NOT_NEGATIVE,
@@ -50,6 +51,7 @@ RULES = {
     "num_seeds": FEW,
     "probability": PROBABILITY,
     "reader_threads": FEW,
+    "sam_rho": NOT_NEGATIVE,
     "seed": ("must be in 0..2147483647", lambda value: 0 <= value < 2**31),
     "stochastic_depth_rate": FRACTION,
     "warmup_epochs": NOT_NEGATIVE,
@@ -118,7 +120,8 @@ def default_config() -> ConfigDict:
     config.model.pre_head_norm = True
     config.model.zero_init_head = True
 
-    config.init_from = ""  # the run directory, or file of weights, whose parameters training starts from; "": random
+    config.init_from = ""  # run directory, file or address of weights that training starts from; "": random ones
+    config.frozen_trunk = False  # train the head alone: a linear probe of the features below it
     config.batch_size = 128  # over all devices
     config.accumulation_steps = 0  # parts a batch is computed in, to fit into memory; 0: 1, but on a CPU into its cache
     config.epochs = 10.0
@@ -135,6 +138,8 @@ def default_config() -> ConfigDict:
     config.optimizer.b2 = placeholder(float)
     config.optimizer.eps = placeholder(float)
     config.optimizer.clip_norm = 0.0  # global norm the gradient is clipped to; 0: not
+    config.optimizer.layer_decay = 1.0  # a layer's learning rate as a share of the next one's; the head has all of it
+    config.optimizer.sam_rho = 0.0  # radius of sharpness-aware minimisation, with two passes a step; 0: none
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # or "linear", "step", "constant"; each after a linear warmup from 0

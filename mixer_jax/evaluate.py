@@ -14,7 +14,7 @@ from mixer_jax import cli, data
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.reporting import describe, plot_confusion, score, write_confusion
 from mixer_jax.run_directory import RunDirectory, write_json, writing
-from mixer_jax.training.inference import Classifier
+from mixer_jax.training.inference import Classifier, over_split
 
 SPLITS = ("train", "validation", "test")
 
@@ -71,19 +71,20 @@ def evaluate(
     config = classifier.config.dataset
     if data_dir is not None:
         config.data_dir = data_dir
-    images, label_names = data.load_split(config, split)
+    images, label_names = data.open_split(config, split)
     if label_names != classifier.label_names:
         odd = sorted(set(label_names) ^ set(classifier.label_names))
         raise UserError(f"the classes of the {split} split are not those of the run: {', '.join(odd[:5])}")
     if images.image_shape != classifier.image_shape:
         raise UserError(f"the {split} images are {images.image_shape}, those of the run {classifier.image_shape}")
+    logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
     scores = {
         "dataset": config.name,
         "split": split,
         "checkpoint": checkpoint,
         "step": classifier.step,
         "platform": jax.devices()[0].platform,
-        **score(classifier.logits(images.images, batch_size), images.labels, label_names),
+        **score(logits, labels, label_names),
     }
     title = f"{config.name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
     with writing(output):

@@ -21,7 +21,7 @@ from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_cu
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
 from mixer_jax.training import Diverged, Interrupted, Trainer, fit, processes
 from mixer_jax.training.checkpoints import Checkpoints
-from mixer_jax.training.initial import initial_params
+from mixer_jax.training.pretrained import initial_params
 from mixer_jax.training.processes import first_goes_first, on_first
 
 

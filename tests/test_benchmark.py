@@ -135,6 +135,7 @@ def test_rounds_take_turns_and_last_long_enough(clock):
     assert rounds.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
+@pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it compiles
 def test_against_torch(tmp_path):
     pytest.importorskip("torch", reason="needs torch")
@@ -143,7 +144,7 @@ def test_against_torch(tmp_path):
     path = tmp_path / "torch.json"
     one_device = [jax.local_devices()[0]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jax, "local_devices", lambda: one_device)
+        patch.setattr(jax, "local_devices", lambda *_: one_device)
         assert main(*DIGITS, "--against=torch", f"--output={path}") == 0
     report = json.loads(path.read_text())
     assert report["logit_difference"] < 1e-5
@@ -151,6 +152,7 @@ def test_against_torch(tmp_path):
         assert report["ratios"][f"images/s, step / {kind}"]["median"] > 0
 
 
+@pytest.mark.torch
 def test_a_twin_that_computes_something_else_is_found(monkeypatch):
     pytest.importorskip("torch", reason="needs torch")
     from mixer_jax.benchmarks import in_torch

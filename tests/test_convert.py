@@ -81,8 +81,9 @@ def test_the_papers_variants_are_named(variant):
     assert (fields["variant"], fields["num_classes"], fields["image_shape"]) == (variant, 5, (224, 224, 3))
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(("image_size", "channels"), [(32, 3), (28, 1)])
-def test_logits_equal_lucidrains_live(image_size, channels):
+def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):
     torch, theirs = pytest.importorskip("torch"), pytest.importorskip("mlp_mixer_pytorch")
     torch.manual_seed(0)
     module = theirs.MLPMixer(
@@ -93,11 +94,14 @@ def test_logits_equal_lucidrains_live(image_size, channels):
     assert (name, fields["num_blocks"], fields["image_shape"]) == ("lucidrains", 3, (image_size, image_size, channels))
     same_bits(arrays, to_layout(params, name))
     images = np.random.default_rng(0).normal(size=(4, image_size, image_size, channels)).astype(np.float32)
-    with torch.no_grad():
-        expected = module(torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous()).numpy()
+    expected = module(torch.from_numpy(images.transpose(0, 3, 1, 2)).contiguous())
     sizes = {key: x for key, x in fields.items() if key not in ("variant", "image_shape")}
-    logits = jax.jit(MlpMixer(**sizes).apply)({"params": params}, images)
-    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    apply = jax.jit(MlpMixer(**sizes).apply)
+    np.testing.assert_allclose(apply({"params": params}, images), expected.detach().numpy(), atol=1e-5)
+    torch.logsumexp(expected, -1).mean().backward()
+    theirs = from_layout({key: x.grad.numpy() for key, x in module.named_parameters()}, "live")[0]
+    ours = jax.grad(lambda p: jax.nn.logsumexp(apply({"params": p}, images), -1).mean())(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 
 def test_a_trained_run_goes_through_a_file_and_scores_the_same(tmp_path, write_folder):

@@ -99,7 +99,7 @@ class Theirs:
 
     def _stepper(self, kind: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
         config, model = self._trainer.config, self._model(self._params).train()
-        optimizer = _optimizer(config.optimizer, model)
+        optimizer = create_optimizer(config.optimizer, model)
         forward = model if kind == EAGER else torch.compile(model)
         smoothing, clip_norm, device_type = config.label_smoothing, config.optimizer.clip_norm, self.device.type
 
@@ -116,7 +116,7 @@ class Theirs:
         return step
 
 
-def _optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:
+def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:
     """The optimiser of a config, fused, with weight decay on kernels only."""
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},

@@ -24,7 +24,7 @@ __all__ = [
     "StreamingFeed",
     "device_memory",
     "load",
-    "load_split",
+    "open_split",
     "take",
 ]
 
@@ -69,8 +69,10 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
     return Dataset(config.name, train.label_names, splits["train"], splits["validation"], splits["test"], mean, std)
 
 
-def load_split(config: ConfigDict, name: str, say: Callable[[str], None] = print) -> tuple[Split, tuple[str, ...]]:
-    """Decodes one split of a dataset, for which the others need not be there.
+def open_split(
+    config: ConfigDict, name: str, say: Callable[[str], None] = print
+) -> tuple[StreamedSplit, tuple[str, ...]]:
+    """Opens one split of a dataset, for which the others need not be there; its images are read as they are needed.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
@@ -84,7 +86,7 @@ def load_split(config: ConfigDict, name: str, say: Callable[[str], None] = print
       UserError: as `load`.
     """
     source = _source(config, _opener(config, say), name)
-    return decode(source, f"{name} images"), source.label_names
+    return _streamed(source, f"{name} images"), source.label_names
 
 
 def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> Source:

@@ -97,7 +97,7 @@ class MlpMixer(nn.Module):
     The number of tokens is fixed by the image size the parameters are initialised with; images need not be square.
 
     Attributes:
-      num_classes: width of the head.
+      num_classes: width of the head; 0: no head, pre-logits come out.
       num_blocks: number of Mixer blocks.
       patch_size: side of the square patches, in pixels.
       hidden_dim: channels of a token (the paper's C).
@@ -142,7 +142,7 @@ class MlpMixer(nn.Module):
           positions: (batch,) int, each example's position in the global batch; by default 0, 1, 2, ...
 
         Returns:
-          Logits (batch, num_classes), float32.
+          Logits (batch, num_classes), float32; without a head pre-logits (batch, hidden_dim).
         """
         if not train:
             positions = None
@@ -166,5 +166,7 @@ class MlpMixer(nn.Module):
             x = LayerNorm(self.layer_norm_epsilon, self.dtype, name="pre_head_layer_norm")(x)
         # The pool and the head stay float32: they cost nothing, and the loss is taken on what they return.
         x = jnp.mean(x.astype(jnp.float32), axis=0)
+        if not self.num_classes:
+            return x
         head_init = nn.initializers.zeros if self.zero_init_head else nn.initializers.lecun_normal()
         return nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)

@@ -1,6 +1,6 @@
 """What people see: the console, curves, TensorBoard, the summary of a run, the scores of a model, rows of images."""
 
-from mixer_jax.reporting.curves import plot_curves
+from mixer_jax.reporting.curves import plot_curves, plot_trajectories
 from mixer_jax.reporting.progress import ConsoleProgress
 from mixer_jax.reporting.rows import Row, plot_rows
 from mixer_jax.reporting.scores import describe, plot_confusion, score, write_confusion
@@ -16,6 +16,7 @@ __all__ = [
     "plot_confusion",
     "plot_curves",
     "plot_rows",
+    "plot_trajectories",
     "score",
     "summarize",
     "write_confusion",

@@ -1,4 +1,4 @@
-"""curves.png: loss, accuracy and learning rate over the epochs of a run."""
+"""Curves: loss, accuracy and learning rate over the epochs of a run; the losses of two programs, step by step."""
 
 import statistics
 from collections.abc import Sequence
@@ -38,6 +38,30 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
             panel.legend(frameon=False)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def plot_trajectories(report: dict[str, Any], path: Path) -> None:
+    """Draws what `mixer_jax.parity` found: above the losses of both, below how far they are apart."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 5), layout="constrained")
+    panels = figure.subplots(
+        2, len(report["optimizers"]), sharex=True, sharey="row", height_ratios=(2, 1), squeeze=False
+    )
+    for (loss, apart), (name, both) in zip(panels.T, report["optimizers"].items(), strict=True):
+        loss.plot(both["torch"], color="tab:orange", linewidth=4, alpha=0.5, label="PyTorch")
+        loss.plot(both["ours"], color="tab:blue", linewidth=1, label="mixer_jax")
+        loss.set_title(f"{name}, learning rate {both['learning_rate']:g}")
+        loss.legend(frameon=False)
+        difference = [abs(a - b) / b for a, b in zip(both["ours"], both["torch"], strict=True)]
+        apart.semilogy(difference, ".", color="tab:gray", markersize=3)
+        apart.set_xlabel("step")
+        for panel in (loss, apart):
+            panel.grid(alpha=0.3)
+    panels[0, 0].set_ylabel("training loss")
+    panels[1, 0].set_ylabel("relative difference")
+    figure.suptitle(f"{report['config']}: the same weights and batches, {report['steps']} steps")
     figure.savefig(path, dpi=110)
 
 

@@ -1,14 +1,17 @@
 """A trained model, as a run directory has it: from images to logits."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
+from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError, warn
 from mixer_jax.interop.weights import require_same_shapes
 from mixer_jax.run_directory import RunDirectory
@@ -65,18 +68,38 @@ class Classifier:
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self.model, self.params = model, params
         self._on_device = jax.device_put(params)
-        self._apply = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
+        self._logits = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
+        trunk = model.clone(num_classes=0)
+        self._pre_logits = jax.jit(lambda params, images: trunk.apply({"params": params}, augment.evaluate(images)))
 
     def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to logits (n, classes) float32."""
-        batch_size = min(batch_size, len(images))
-        batches = []
+        return self._in_batches(self._logits, images, batch_size)
+
+    def pre_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
+        """Maps images (n, height, width, channels) uint8 to what the head sees of them, (n, features) float32."""
+        return self._in_batches(self._pre_logits, images, batch_size)
+
+    def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
+        outputs = []
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
             # Filled up, so that one compiled program serves all.
             filled = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
-            batches.append(np.asarray(self._apply(self._on_device, filled))[: len(batch)])
-        return np.concatenate(batches)
+            outputs.append(np.asarray(apply(self._on_device, filled))[: len(batch)])
+        return np.concatenate(outputs)
+
+
+def over_split(
+    apply: Callable[[np.ndarray, int], np.ndarray], split: StreamedSplit, batch_size: int, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a method of a `Classifier` makes of all images of a split, read in batches; and their labels, (n,) int32."""
+    batch_size, outputs, labels = min(batch_size, len(split)), [], []
+    for start in tqdm(range(0, len(split), batch_size), title, unit="batches", leave=False, disable=None):
+        images, of_batch = split.read(range(start, min(start + batch_size, len(split))))
+        outputs.append(apply(images, batch_size))
+        labels.append(of_batch)
+    return np.concatenate(outputs), np.concatenate(labels)
 
 
 def _parameters(directory: Path, which: str) -> tuple[int, Any]:

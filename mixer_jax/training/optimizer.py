@@ -32,7 +32,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
     The gradient is first clipped to `clip_norm`. Weight decay is the optimiser's own, decoupled from the gradient and
     times the learning rate, where it has one (adamw, lion, lamb, ...), and otherwise the L2 term of torch.optim,
-    added to the gradient (adam, sgd, ...).
+    added to the gradient (adam, sgd, ...). Last, updates are scaled by their layer: see `layer_scales`.
 
     Raises:
       UserError: if the optimiser is unknown, or a setting is given that it does not have.
@@ -53,9 +53,29 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
         settings |= {"weight_decay": config.weight_decay, mask_name: kernel_mask}
     elif config.weight_decay:
         chain.append(optax.add_decayed_weights(config.weight_decay, mask=kernel_mask))
-    return optax.chain(*chain, optimizer(schedule, **settings))
+    chain.append(optimizer(schedule, **settings))
+    if config.layer_decay < 1:
+        chain.append(optax.stateless(lambda updates, _: layer_scales(updates, config.layer_decay)))
+    return optax.chain(*chain)
 
 
 def kernel_mask(params: Any) -> Any:
     """True for kernels, False for biases and norm scales; the same tree as `params`."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
+
+
+def layer_scales(updates: Any, decay: float) -> Any:
+    """Scales each layer's updates by `decay` once more than the next one's, as BEiT's and timm's `layer_decay`.
+
+    The head and the norm before it are left as they are; the last block is scaled by `decay`, the stem most.
+    """
+    num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
+
+    def below_head(name: str) -> int:
+        if name == "stem":
+            return num_blocks + 1
+        return num_blocks - int(name.removeprefix("MixerBlock_")) if name.startswith("MixerBlock_") else 0
+
+    return {
+        name: jax.tree.map(lambda x, name=name: x * decay ** below_head(name), layer) for name, layer in updates.items()
+    }

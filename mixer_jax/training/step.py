@@ -54,6 +54,8 @@ class Steps:
       label_smoothing: of the training loss.
       accumulation_steps: parts in which a device computes its share of a batch.
       ema_decay: of the average of the parameters; 0: none.
+      frozen_trunk: train the head alone.
+      sam_rho: how far sharpness-aware minimisation goes uphill before it takes the gradient; 0: not.
     """
 
     model: nn.Module
@@ -62,13 +64,15 @@ class Steps:
     label_smoothing: float = 0.0
     accumulation_steps: int = 1
     ema_decay: float = 0.0
+    frozen_trunk: bool = False
+    sam_rho: float = 0.0
 
     def init(self, seed: jax.Array) -> TrainState:
         """The state before the first step of a seed, int32."""
         key = jax.random.fold_in(jax.random.key(seed), 0)
         params = self.model.init(key, jnp.zeros((1, *self.augment.input_shape)))["params"]
         average = params if self.ema_decay else ()
-        return TrainState(seed, jnp.zeros((), jnp.int32), params, self.optimizer.init(params), average)
+        return TrainState(seed, jnp.zeros((), jnp.int32), params, self.optimizer.init(self._trained(params)), average)
 
     def train(
         self, state: TrainState, resident: Arrays, chunk: Arrays, num_steps: jax.Array
@@ -121,31 +125,43 @@ class Steps:
     def _train_step(
         self, state: TrainState, images: jax.Array, targets: jax.Array, positions: jax.Array
     ) -> tuple[TrainState, Arrays]:
+        batch, trained = (images, targets, positions), self._trained(state.params)
+        metrics, gradients = self._gradients(state, trained, batch)
+        if self.sam_rho:
+            # Uphill by the gradient of the whole batch, so that the number of devices changes nothing.
+            uphill = optax.tree.scale(self.sam_rho / (optax.tree.norm(gradients) + 1e-12), gradients)
+            _, gradients = self._gradients(state, optax.apply_updates(trained, uphill), batch)
+        updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained)
+        params = state.params | optax.apply_updates(trained, updates)
+        return TrainState(state.seed, state.step + 1, params, opt_state, self._average(state, params)), metrics
+
+    def _trained(self, params: Any) -> Any:
+        """The part of the parameters that training changes."""
+        return {"head": params["head"]} if self.frozen_trunk else params
+
+    def _gradients(self, state: TrainState, trained: Any, batch: tuple[jax.Array, ...]) -> tuple[Arrays, Any]:
+        """The step's metrics and the gradient over the global batch, at the state's parameters but for `trained`."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
-        def loss_fn(params, images, targets, positions):
+        def loss_fn(trained, images, targets, positions):
             logits = self.model.apply(
-                {"params": params}, images, train=True, positions=positions, rngs={"dropout": key}
+                {"params": state.params | trained}, images, train=True, positions=positions, rngs={"dropout": key}
             )
             correct = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
             return jnp.mean(cross_entropy(logits, targets, self.label_smoothing)), correct
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
-        batch = (images, targets, positions)
         if self.accumulation_steps == 1:
-            (loss, correct), gradients = gradient_fn(state.params, *batch)
+            (loss, correct), gradients = gradient_fn(trained, *batch)
         else:
             parts = jax.tree.map(lambda x: x.reshape(self.accumulation_steps, -1, *x.shape[1:]), batch)
-            zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_fn, state.params, *batch))
+            zero = jax.tree.map(jnp.zeros_like, jax.eval_shape(gradient_fn, trained, *batch))
             ((loss, correct), gradients), _ = jax.lax.scan(
-                lambda total, part: (jax.tree.map(jnp.add, total, gradient_fn(state.params, *part)), None), zero, parts
+                lambda total, part: (jax.tree.map(jnp.add, total, gradient_fn(trained, *part)), None), zero, parts
             )
             loss, gradients = jax.tree.map(lambda x: x / self.accumulation_steps, (loss, gradients))
         loss, gradients = jax.lax.pmean((loss, gradients), AXIS)
-        updates, opt_state = self.optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics = {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}
-        return TrainState(state.seed, state.step + 1, params, opt_state, self._average(state, params)), metrics
+        return {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}, gradients
 
     def _average(self, state: TrainState, params: Any) -> Any:
         """The exponential moving average, over few steps at first (as TensorFlow's, with `num_updates`)."""

@@ -106,6 +106,8 @@ class Trainer:
             config.label_smoothing,
             config.accumulation_steps or self._parts(config.batch_size // num_devices, augment.input_shape),
             config.ema_decay,
+            config.frozen_trunk,
+            config.optimizer.sam_rho,
         )
         # The shapes alone: finds what does not fit together without computing anything.
         # It runs once: to optimise it would take longer than that makes up for.

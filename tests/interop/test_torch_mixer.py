@@ -8,6 +8,7 @@ import pytest
 from mixer_jax.models import MlpMixer
 
 torch = pytest.importorskip("torch", reason="needs torch")
+pytestmark = pytest.mark.torch
 
 OPTIONS = [
     {},

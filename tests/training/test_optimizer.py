@@ -82,6 +82,21 @@ def test_every_optimiser_decays_kernels_only(name):
     np.testing.assert_allclose(plain["bias"], decayed["bias"], rtol=1e-5)
 
 
+def test_a_layers_learning_rate_is_a_share_of_the_next_ones():
+    layers = ["stem", "MixerBlock_0", "MixerBlock_1", "MixerBlock_2", "pre_head_layer_norm", "head"]
+    params = {name: {"Dense_0": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}} for name in layers}
+    config = make_config(optimizer__layer_decay=0.5, optimizer__name="adamw", optimizer__weight_decay=0.1).optimizer
+    updates = {}
+    for decay in (0.5, 1.0):
+        config.layer_decay = decay
+        optimizer = create_optimizer(config, optax.constant_schedule(0.1))
+        updates[decay] = optimizer.update(params, optimizer.init(params), params)[0]
+    for name, share in zip(layers, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 1), strict=True):
+        for key in ("kernel", "bias"):
+            scaled, whole = (updates[decay][name]["Dense_0"][key] for decay in (0.5, 1.0))
+            np.testing.assert_allclose(scaled, share * whole, rtol=1e-6)
+
+
 def test_optimizer_mistakes_get_one_line():
     with pytest.raises(UserError, match=r"unknown config.optimizer.name 'adamv' .did you mean 'adam.*valid: adabelief"):
         run(name="adamv")

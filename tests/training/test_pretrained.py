@@ -8,6 +8,7 @@ import pytest
 
 from mixer_jax import convert
 from mixer_jax.errors import UserError
+from mixer_jax.models.resolution import interpolated, tiled
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
 from runs import run
@@ -44,7 +45,7 @@ def test_it_starts_where_the_other_ended(kind, source, tmp_path, monkeypatch):
 def test_another_number_of_classes_gets_a_head_of_zeros(source, tmp_path, monkeypatch, capsys):
     dataset = make_dataset(num_classes=5)
     results, _ = run(tmp_path / "run", dataset, monkeypatch, init_from=str(source), **STILL)
-    assert "tells 10 classes apart, not 5: the head starts from zero" in capsys.readouterr().out
+    assert "10 classes there, 5 here: the head starts from zero" in capsys.readouterr().out
     assert results["test_loss"] == pytest.approx(np.log(5), rel=1e-5)
     ours, theirs = params(tmp_path / "run"), Classifier(RunDirectory(source)).params
     assert ours["head"]["kernel"].shape == (8, 5)
@@ -68,6 +69,39 @@ def test_a_fine_tuned_run_goes_on_without_what_it_started_from(source, tmp_path,
     assert run(tmp_path / "run", make_dataset(), monkeypatch, **fields) == whole
 
 
+@pytest.mark.parametrize(
+    ("image_size", "tokens_mlp_dim", "line"),
+    [
+        (16, 32, "token mixing for 2x2 patches repeated in 2x2 tiles (paper, app. C) for 4x4"),
+        (16, 8, "token mixing for 2x2 patches interpolated (not from the paper) for 4x4"),
+        (12, 8, "token mixing for 2x2 patches interpolated (not from the paper) for 3x3"),
+    ],
+)
+def test_another_resolution(image_size, tokens_mlp_dim, line, source, tmp_path, monkeypatch, capsys):
+    dataset = make_dataset(size=image_size)
+    fields = {"init_from": str(source), "model__tokens_mlp_dim": tokens_mlp_dim, **STILL}
+    run(tmp_path / "run", dataset, monkeypatch, **fields)
+    assert f"{source}: {line}" in capsys.readouterr().out
+    before, after = Classifier(RunDirectory(source)).params, params(tmp_path / "run")
+    grid = (image_size // 4,) * 2
+    expected = tiled(before, (2, 2), (2, 2)) if tokens_mlp_dim == 32 else interpolated(before, (2, 2), grid)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), after, expected)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
+def test_grey_and_colour(before, after, tmp_path, monkeypatch, capsys):
+    run(tmp_path / "source", make_dataset(channels=before), monkeypatch)
+    fields = {"init_from": str(tmp_path / "source"), **STILL}
+    run(tmp_path / "run", make_dataset(channels=after), monkeypatch, **fields)
+    assert f"{before} channels become {after}: the stem's kernel is" in capsys.readouterr().out
+    grey = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
+    logits = [
+        Classifier(RunDirectory(tmp_path / name)).logits(np.repeat(grey, channels, 3), 4)
+        for name, channels in (("source", before), ("run", after))
+    ]
+    np.testing.assert_allclose(*logits, atol=1e-5)
+
+
 def test_mistakes(source, tmp_path, monkeypatch, capsys):
     for fields, line in (
         ({"init_from": "nowhere"}, "config.init_from=nowhere: there is no such run directory or file"),
@@ -77,6 +111,16 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
             r"config.init_from=.* is of another model: .* float32\[8\]",
         ),
         ({"init_from": str(source), "model__patch_size": 2}, r"is of another model: .*Dense_0.*\['kernel'\]"),
+        (
+            {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
+            "config.model.tokens_mlp_dim=9: token mixing for 2x2 patches becomes one for 4x4 with 32, tiled as in the "
+            "paper's appendix C, or 8, interpolated",
+        ),
+        (
+            {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (12, 12)},
+            "token mixing for 2x2 patches becomes one for 3x3 with 8, interpolated",
+        ),
+        ({"init_from": "ftp://host/x.npz"}, "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
     ):
         with pytest.raises(UserError, match=line) as caught:
             run(tmp_path / "run", make_dataset(), monkeypatch, **fields)

@@ -1,0 +1,152 @@
+"""Few-shot accuracy of a run's features: python -m mixer_jax.fewshot --workdir runs/mnist [--dataset kmnist]
+
+What the paper calls linear few-shot: the trunk stays as it is, and an L2-regularised linear regression from its
+pre-logits to -1 and 1 for every class is solved exactly, from 1, 5, 10 and 25 images of each class. Its regularisation
+is chosen on the validation split; the test split is scored.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from mixer_jax import cli, data
+from mixer_jax.data import StreamedSplit
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.training.inference import Classifier, over_split
+
+L2 = tuple(2.0**i for i in range(-10, 20))
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and measures; returns the exit code."""
+    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    if not values.shots or not all(re.fullmatch("[1-9][0-9]{0,5}", shots) for shots in values.shots):
+        raise UserError(f"--shots={','.join(values.shots)}: give numbers of images a class, such as 1,5,10,25")
+    for name in ("seeds", "batch_size"):
+        if values[name].value < 1:
+            raise UserError(f"--{name}={values[name].value}: must be positive")
+    run, shots = RunDirectory(values.workdir), sorted(set(map(int, values.shots)))
+    fewshot(run, values.checkpoint, values.dataset, values.data_dir, shots, values.seeds, values.batch_size)
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+    flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "where it lies, as config.dataset.data_dir", flag_values=values)
+    flags.DEFINE_list("shots", ["1", "5", "10", "25"], "training images of each class", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "draws of the training images", flag_values=values)
+    flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
+
+
+def fewshot(
+    run: RunDirectory,
+    checkpoint: str,
+    dataset: str | None,
+    data_dir: str | None,
+    shots: Sequence[int],
+    num_seeds: int,
+    batch_size: int,
+) -> dict[str, Any]:
+    """Measures, prints a table, and writes fewshot/<dataset>_<checkpoint>.json in the run directory.
+
+    Args:
+      run: the run directory.
+      checkpoint: "best", "latest" or a step.
+      dataset: the name of one, whose images are fitted to the run's; None for the run's own.
+      data_dir: where it lies; None for where the run's did, or of another dataset for its usual place.
+      shots: training images of each class, increasing.
+      num_seeds: how often the images are drawn anew.
+      batch_size: images at a time.
+
+    Returns:
+      What is in the JSON file: of each number of shots the test `accuracies` in percent by seed, with their `mean` and
+      `std`, and the regularisation `l2` chosen.
+
+    Raises:
+      UserError: before anything is written, if the run or the data is not as it should be.
+    """
+    classifier = Classifier(run, checkpoint)
+    config = classifier.config.dataset
+    if dataset and dataset != config.name:
+        config.name, config.data_dir = dataset, ""
+        config.image_size = () if dataset == "digits" else classifier.image_shape[:2]
+        config.train_split, config.test_split, config.val_split = "train", "test", ""
+    if data_dir is not None:
+        config.data_dir = data_dir
+    splits, label_names = {}, ()
+    for name in ("train", "validation", "test"):
+        splits[name], label_names = data.open_split(config, name)
+        if splits[name].image_shape != classifier.image_shape:
+            there, here = splits[name].image_shape, classifier.image_shape
+            raise UserError(f"the {name} images are {there}, those of the run {here}")
+    drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
+    held_out = [over_split(classifier.pre_logits, splits[name], batch_size, name) for name in ("validation", "test")]
+    rows = [_row(drawn, held_out, n) for n in shots]
+    circumstances = {"dataset": config.name, "checkpoint": checkpoint, "step": classifier.step, "seeds": num_seeds}
+    result = circumstances | {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
+    output = run.path / "fewshot" / f"{Path(config.name).name}_{checkpoint}.json"
+    with writing(output):
+        output.parent.mkdir(exist_ok=True)
+        write_json(output, result)
+    print(
+        f"{config.name}, {result['test_images']:,} test images of {len(label_names)} classes, {num_seeds} seeds; "
+        f"{checkpoint}, checkpoint of step {classifier.step}\n\n| shots | test accuracy (mean ± std) |\n|---|---|"
+    )
+    for row in rows:
+        print(f"| {row['shots']} | {row['mean']:.2f} ± {row['std']:.2f}% |")
+    print(f"\n{output}")
+    return result
+
+
+def _draw(
+    classifier: Classifier, split: StreamedSplit, label_names: Sequence[str], shots: int, seed: int, batch_size: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draws so many images of each class; returns their pre-logits, labels, and rank in the order of their class."""
+    counts, parts = np.zeros(len(label_names), int), []
+    order = np.random.default_rng(seed).permutation(len(split))
+    # Read until every class is full: of a large set with many classes that is a small part.
+    for start in range(0, len(split), batch_size):
+        images, labels = split.read(order[start : start + batch_size])
+        ranks = np.empty_like(labels)
+        for i, label in enumerate(labels):
+            ranks[i], counts[label] = counts[label], counts[label] + 1
+        kept = ranks < shots
+        if kept.any():
+            parts.append((classifier.pre_logits(images[kept], batch_size), labels[kept], ranks[kept]))
+        if counts.min() >= shots:
+            features, labels, ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
+            return features, labels, ranks
+    raise UserError(f"--shots={shots}: of class {label_names[counts.argmin()]} there are {counts.min()} in training")
+
+
+def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[str, Any]:
+    """Solves for one number of shots, of which the fewer are always among the more."""
+    each = [_solve(features[ranks < shots], labels[ranks < shots], *held_out) for features, labels, ranks in drawn]
+    chosen, accuracies = zip(*each, strict=True)
+    std = float(np.std(accuracies, ddof=1)) if len(each) > 1 else 0.0
+    return {"shots": shots, "mean": float(np.mean(accuracies)), "std": std, "accuracies": accuracies, "l2": chosen}
+
+
+def _solve(features: np.ndarray, labels: np.ndarray, validation: tuple, test: tuple) -> tuple[float, float]:
+    """Returns the regularisation that is best on validation, and the accuracy on test that it comes to, in percent."""
+    from sklearn.linear_model import RidgeClassifier  # only here: scikit-learn is slow to import
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    # In float64, on features of mean 0 and variance 1; the targets are -1 and 1, the intercept is free.
+    fits = [make_pipeline(StandardScaler(), RidgeClassifier(alpha=l2)).fit(features.astype(float), labels) for l2 in L2]
+    best = int(np.argmax([fit.score(*validation) for fit in fits]))
+    return L2[best], 100.0 * float(fits[best].score(*test))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,70 @@
+"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py [--steps 200]
+
+From the same weights, on the same batches and without anything random, the losses of both are compared after each of
+the first steps, with Adam and with SGD; what else the config says of training holds for both. Needs PyTorch.
+"""
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from mixer_jax import cli, data
+from mixer_jax.data import StreamedSplit
+from mixer_jax.errors import UserError
+from mixer_jax.reporting import plot_trajectories
+from mixer_jax.run_directory import write_json, writing
+from mixer_jax.training import Trainer
+
+# What PyTorch has under the same name, with a usual learning rate and momentum.
+OPTIMIZERS = {"adam": (1e-3, None), "sgd": (0.01, 0.9)}
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and compares; returns the exit code."""
+    values, config, name = cli.parse(argv, _define_flags, __doc__)
+    try:
+        from mixer_jax.benchmarks import trajectory
+    except ImportError as error:
+        raise UserError(f"{error}; pip install torch") from error
+    if config.num_seeds > 1:
+        raise UserError(f"config.num_seeds={config.num_seeds}: one run is compared at a time")
+    output = Path(values.output or Path("parity") / name)
+    if output.exists():
+        raise UserError(f"--output={output} is there already: choose another name")
+    plain, dataset = trajectory.without_randomness(config), data.load(config.dataset)
+    if isinstance(dataset.train, StreamedSplit):
+        raise UserError("a streamed set is not compared: raise config.dataset.memory_budget_gib if it fits into memory")
+    report = {"config": name, "steps": values.steps, "optimizers": {}}
+    for optimizer, (plain.optimizer.learning_rate, plain.optimizer.momentum) in OPTIMIZERS.items():
+        plain.optimizer.name, plain.optimizer.b1, plain.optimizer.b2, plain.optimizer.eps = optimizer, None, None, None
+        trainer = Trainer(plain, dataset)
+        if values.steps > trainer.total_steps:
+            raise UserError(f"--steps={values.steps}: the config takes {trainer.total_steps}")
+        ours, theirs = trajectory.our_losses(trainer, values.steps), trajectory.torch_losses(trainer, values.steps)
+        difference = np.abs(ours - theirs) / theirs
+        report["optimizers"][optimizer] = {
+            "learning_rate": plain.optimizer.learning_rate,
+            "largest_relative_difference": float(difference.max()),
+            "ours": ours.tolist(),
+            "torch": theirs.tolist(),
+        }
+        print(
+            f"{optimizer}: loss {ours[0]:.4f} at first, after {values.steps} steps {ours[-1]:.6f} here and "
+            f"{theirs[-1]:.6f} in PyTorch; the largest relative difference of any step is {difference.max():.1e}"
+        )
+    with writing(output):
+        output.mkdir(parents=True)
+        write_json(output / "parity.json", report)
+        plot_trajectories(report, output / "parity.png")
+    print(f"{output}/parity.json, parity.png")
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_integer("steps", 200, "training steps", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("output", None, "new folder for the results; by default parity/<config>", flag_values=values)
+
+
+if __name__ == "__main__":
+    cli.run(main)

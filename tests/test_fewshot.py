@@ -1,0 +1,95 @@
+"""Few-shot linear regression against its definition in NumPy, on a run's own features."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax import data, fewshot
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.inference import Classifier
+from runs import SHRINK, main
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    path = tmp_path_factory.mktemp("fewshot") / "run"
+    assert main("digits", path, *SHRINK, "--config.batch_size=64", "--config.epochs=8") == 0
+    return path
+
+
+def call(path, *flags):
+    return fewshot.main(["fewshot", "--workdir", str(path), *flags])
+
+
+def ridge(features, labels, l2):
+    """(X'X + l2 I)^-1 X'Y on standardised features, with targets -1 and 1 whose mean is taken off; a scorer."""
+    mean, std = features.mean(0), features.std(0)
+    x, y = (features - mean) / std, 2.0 * np.eye(10)[labels] - 1
+    w = np.linalg.solve(x.T @ x + l2 * np.eye(x.shape[1]), x.T @ (y - y.mean(0)))
+    return lambda some, its: np.mean(np.argmax((some - mean) / std @ w + y.mean(0), 1) == its)
+
+
+def test_accuracies_are_those_of_the_definition(trained, capsys):
+    assert call(trained, "--shots=1,5,25", "--seeds=2") == 0
+    printed = capsys.readouterr().out
+    result = json.loads((trained / "fewshot" / "digits_best.json").read_text())
+    assert [row["shots"] for row in result["shots"]] == [1, 5, 25]
+    classifier = Classifier(RunDirectory(trained))
+    splits = {name: data.open_split(classifier.config.dataset, name)[0] for name in ("train", "validation", "test")}
+    sets = {name: split.read(range(len(split))) for name, split in splits.items()}
+    features = {name: classifier.pre_logits(images, 512).astype(np.float64) for name, (images, _) in sets.items()}
+    labels = {name: of_split for name, (_, of_split) in sets.items()}
+    for row in result["shots"]:
+        for seed in range(2):
+            order = np.random.default_rng(seed).permutation(len(labels["train"]))
+            drawn = np.concatenate([order[labels["train"][order] == c][: row["shots"]] for c in range(10)])
+            score = {l2: ridge(features["train"][drawn], labels["train"][drawn], l2) for l2 in fewshot.L2}
+            valid = {l2: s(features["validation"], labels["validation"]) for l2, s in score.items()}
+            assert row["l2"][seed] == max(fewshot.L2, key=valid.get)
+            accuracy = 100 * score[row["l2"][seed]](features["test"], labels["test"])
+            assert row["accuracies"][seed] == pytest.approx(accuracy, abs=0.3)  # one image of a tie
+        assert row["mean"] == pytest.approx(np.mean(row["accuracies"]))
+        assert row["std"] == pytest.approx(np.std(row["accuracies"], ddof=1))
+        assert f"| {row['shots']} | {row['mean']:.2f} ± {row['std']:.2f}% |" in printed
+    means = [row["mean"] for row in result["shots"]]
+    assert means == sorted(means)
+
+
+def test_pre_logits_are_what_the_head_takes(trained):
+    classifier = Classifier(RunDirectory(trained))
+    images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
+    head = jax.tree.map(np.asarray, classifier.params["head"])
+    logits = classifier.pre_logits(images, 4) @ head["kernel"] + head["bias"]
+    np.testing.assert_allclose(classifier.logits(images, 4), logits, atol=1e-5)
+
+
+def test_another_dataset_is_fitted_to_the_runs_images(trained, write_folder, tmp_path):
+    images = write_folder(per_class=20)
+    run = tmp_path / "run"
+    assert main("folder", run, f"--config.dataset.data_dir={images}", *SHRINK, "--config.dataset.image_size=16,16") == 0
+    assert call(run, "--dataset=folder", f"--data_dir={images}", "--shots=2", "--seeds=1") == 0
+    assert json.loads((run / "fewshot" / "folder_best.json").read_text())["classes"] == 2
+    with pytest.raises(UserError, match=r"the train images are \(8, 8, 1\), those of the run \(16, 16, 3\)"):
+        call(run, "--dataset=digits")
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--shots=0"], "--shots=0: give numbers of images a class"),
+        (["--shots=a,2"], "--shots=a,2: give numbers"),
+        (["--shots=1000"], "--shots=1000: of class . there are 98 in training"),
+        (["--seeds=0"], "--seeds=0: must be positive"),
+        (["--dataset=digitz"], "digitz"),
+        (["--checkpoint=7"], "no checkpoint '7'"),
+    ],
+)
+def test_mistakes_get_one_line_and_write_nothing(flags, line, trained):
+    before = sorted(trained.rglob("*"))
+    with pytest.raises(UserError, match=line) as caught:
+        call(trained, *flags)
+    assert "\n" not in str(caught.value)
+    assert sorted(trained.rglob("*")) == before
