@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags, logging
@@ -109,17 +110,19 @@ def parse(
 
 
 def parse_flags(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int = 0
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
 ) -> tuple[flags.FlagValues, list[str]]:
-    """Parses the command line of a command that takes `num_paths` paths and no config; as `parse`."""
+    """Parses the command line of a command that takes `num_paths` paths, None for some, and no config; as `parse`."""
     values, (_, *rest) = _parse_known(argv, define, usage)
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise UserError(f"unknown flag --{name}{did_you_mean(name, list(values))}")
-    if rest and not num_paths:
+    if rest and num_paths == 0:
         raise UserError(f"unexpected argument {rest[0]!r}")
-    if len(rest) != num_paths:
-        raise UserError(f"{len(rest)} paths given, {num_paths} expected: {usage.splitlines()[0].partition(': ')[2]}")
+    if len(rest) != num_paths and (num_paths is not None or not rest):
+        expected = "some" if num_paths is None else num_paths
+        command = usage.splitlines()[0].partition(": ")[2]
+        raise UserError(f"{len(rest)} paths given, {expected} expected: {command}")
     return values, rest
 
 
@@ -141,6 +144,14 @@ def _parse_known(
 
 def load_config(path: str, argument: str | None = None) -> ConfigDict:
     """Returns what `get_config(argument)` of a Python file returns."""
+    config = call_in(path, "get_config", *([] if argument is None else [argument]))
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
+    return config
+
+
+def call_in(path: str, function: str, *arguments: str) -> Any:
+    """Returns what a function of a Python file returns."""
     if not Path(path).is_file():
         raise UserError(f"no config file {path}")
     spec = importlib.util.spec_from_file_location(f"config_{Path(path).stem}", path)
@@ -149,17 +160,14 @@ def load_config(path: str, argument: str | None = None) -> ConfigDict:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UserError(f"{path} has no function get_config(arg=None)")
-        config = module.get_config() if argument is None else module.get_config(argument)
+        if not hasattr(module, function):
+            raise UserError(f"{path} has no function {function}{'(arg=None)' if function == 'get_config' else '()'}")
+        return getattr(module, function)(*arguments)
     except UserError:
         raise
     except Exception as error:  # the file is the user's, and so is whatever it raises
         detail = " ".join(str(error).strip("'\"").split())
         raise UserError(f"{path}: {type(error).__name__}: {detail}") from error
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
-    return config
 
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:

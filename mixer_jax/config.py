@@ -105,7 +105,7 @@ def default_config() -> ConfigDict:
     config.augment.mixing.probability = 1.0  # that a batch is mixed
 
     config.model = ConfigDict()
-    config.model.variant = "Nano/4"  # size / patch size; the five sizes below, where given, override it
+    config.model.variant = "Nano/4"  # size / patch size, which the five sizes below override; or "MLP" or "CNN"
     config.model.patch_size = placeholder(int)
     config.model.num_blocks = placeholder(int)
     config.model.hidden_dim = placeholder(int)
@@ -115,10 +115,12 @@ def default_config() -> ConfigDict:
     config.model.stochastic_depth_rate = 0.0  # of the last block, rising linearly from 0 at the first
     config.model.token_mixing = True
     config.model.channel_mixing = True
+    config.model.ablated_norm = False  # without one of the two, a block ends in its norm, as in a published ablation
     config.model.gelu = "tanh"  # or "exact"
     config.model.layer_norm_epsilon = 1e-6
     config.model.pre_head_norm = True
     config.model.zero_init_head = True
+    config.model.init = "paper"  # or "torch": as PyTorch's layers start
 
     config.init_from = ""  # run directory, file or address of weights that training starts from; "": random ones
     config.frozen_trunk = False  # train the head alone: a linear probe of the features below it

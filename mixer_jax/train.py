@@ -52,7 +52,12 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def train(
-    config: ConfigDict, run: RunDirectory, *, overwrite: bool = False, devices: Sequence[jax.Device] | None = None
+    config: ConfigDict,
+    run: RunDirectory,
+    *,
+    overwrite: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    dataset: data.Dataset | None = None,
 ) -> dict[str, Any]:
     """Runs a checked config in a run directory from start, or checkpoint, to results.
 
@@ -61,6 +66,7 @@ def train(
       run: where the run is kept.
       overwrite: move a run that is there aside and start over.
       devices: to train on; all by default.
+      dataset: what `data.load` made of `config.dataset`, where it is at hand.
 
     Returns:
       What is in results.json.
@@ -79,7 +85,7 @@ def train(
             raise UserError(f"workdir {run.path} holds {config.num_seeds} seeds, finished: each goes on by itself only")
     for change in changes.values():
         print(f"Changed: {change}")
-    dataset = first_goes_first(lambda: data.load(config.dataset))
+    dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
     if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):
         trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))

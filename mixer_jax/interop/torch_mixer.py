@@ -50,22 +50,25 @@ class MixerBlock(nn.Module):
     def __init__(self, model: models.MlpMixer, num_tokens: int, stochastic_depth_rate: float):
         super().__init__()
         channels, rest = model.hidden_dim, (model.dropout_rate, model.gelu)
-        self.LayerNorm_0 = self.LayerNorm_1 = None
+        self.token_mixing = self.channel_mixing = self.output_norm = None
         if model.token_mixing:
             self.LayerNorm_0 = nn.LayerNorm(channels, model.layer_norm_epsilon)
             self.token_mixing = MlpBlock(num_tokens, model.tokens_mlp_dim, *rest)
         if model.channel_mixing:
             self.LayerNorm_1 = nn.LayerNorm(channels, model.layer_norm_epsilon)
             self.channel_mixing = MlpBlock(channels, model.channels_mlp_dim, *rest)
+        if model.ablated_norm and not (model.token_mixing and model.channel_mixing):
+            self.output_norm = "LayerNorm_0" if model.channel_mixing else "LayerNorm_1"
+            self.add_module(self.output_norm, nn.LayerNorm(channels, model.layer_norm_epsilon))
         self.stochastic_depth = StochasticDepth(stochastic_depth_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        if self.LayerNorm_0 is not None:
+        if self.token_mixing is not None:
             y = self.token_mixing(self.LayerNorm_0(x).transpose(1, 2)).transpose(1, 2)
             x = x + self.stochastic_depth(y)
-        if self.LayerNorm_1 is not None:
+        if self.channel_mixing is not None:
             x = x + self.stochastic_depth(self.channel_mixing(self.LayerNorm_1(x)))
-        return x
+        return getattr(self, self.output_norm)(x) if self.output_norm else x
 
 
 class TorchMixer(nn.Module):

@@ -6,28 +6,51 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
+from mixer_jax.models.baselines import BASELINES, Cnn, Mlp
+from mixer_jax.models.layers import INITS
 from mixer_jax.models.mixer import GELUS, MixerBlock, MlpBlock, MlpMixer
 from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, variant
 
-__all__ = ["PAPER_VARIANTS", "SIZES", "MixerBlock", "MlpBlock", "MlpMixer", "create", "param_shapes", "variant"]
+__all__ = [
+    "PAPER_VARIANTS",
+    "SIZES",
+    "Cnn",
+    "MixerBlock",
+    "Mlp",
+    "MlpBlock",
+    "MlpMixer",
+    "Model",
+    "create",
+    "param_shapes",
+    "variant",
+]
+
+Model = MlpMixer | Mlp | Cnn
 
 
-def param_shapes(model: MlpMixer, image_shape: tuple[int, int, int]) -> Any:
+def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:
     """The shapes and types of a model's parameters for images (height, width, channels); computes nothing."""
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))["params"]
 
 
 def create(
     config: ConfigDict, *, num_classes: int, image_shape: tuple[int, int, int], dtype: jnp.dtype = jnp.float32
-) -> MlpMixer:
+) -> Model:
     """Builds the model of `config.model` for images (height, width, channels).
 
     A size left unset (None) is the variant's.
 
     Raises:
-      UserError: if the variant or GELU is unknown, a size is out of range, or the patches do not tile the image.
+      UserError: if the variant, GELU or init is unknown, a size is out of range, the patches do not tile the image, or
+        a baseline is given what a Mixer has.
     """
+    if config.variant in BASELINES:
+        for key, default in default_config().model.items():
+            if key != "variant" and config[key] != default:
+                raise UserError(f"config.model.{key}={config[key]}: the {config.variant} has none")
+        return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
     fields = variant(config.variant) | fields
     for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
@@ -35,6 +58,8 @@ def create(
             raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
     if fields["gelu"] not in GELUS:
         raise one_of("config.model.gelu", fields["gelu"], GELUS)
+    if fields["init"] not in INITS:
+        raise one_of("config.model.init", fields["init"], INITS)
     height, width, _ = image_shape
     patch = fields["patch_size"]
     if height % patch or width % patch:

@@ -36,6 +36,25 @@ def _transposed(x: jax.Array) -> jax.Array:
 rows_product.defvjp(lambda x, kernel: (rows_product(x, kernel), (x, kernel)), _rows_product_backward)
 
 
+INITS = ("paper", "torch")
+
+
+def initializers(init: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+    """Of a kernel with so many inputs, and of its bias.
+
+    "paper": LeCun normal and zero, as in the paper's code. "torch": both uniform within 1 / sqrt(fan_in), as
+    `torch.nn.Linear` and `Conv2d` start.
+    """
+    if init == "paper":
+        return nn.initializers.lecun_normal(), nn.initializers.zeros
+    bound = fan_in**-0.5
+
+    def uniform(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return uniform, uniform
+
+
 class Dense(nn.Module):
     """A dense layer on the columns or on the rows of a matrix.
 
@@ -43,17 +62,21 @@ class Dense(nn.Module):
       features: width of the result.
       axis: 0 for columns, -1 for rows.
       dtype: of the computation; parameters are float32.
+      init: as in `initializers`.
     """
 
     features: int
     axis: int = -1
     dtype: jnp.dtype = jnp.float32
+    init: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (rows, in) to (rows, features), or (in, columns) to (features, columns)."""
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[self.axis], self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        fan_in = x.shape[self.axis]
+        kernel_init, bias_init = initializers(self.init, fan_in)
+        kernel = self.param("kernel", kernel_init, (fan_in, self.features))
+        bias = self.param("bias", bias_init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         if self.axis == 0:
             return product(kernel, x, (0, 0)) + bias[:, None]
@@ -67,19 +90,22 @@ class Stem(nn.Module):
       features: channels of a token.
       patch_size: side of the square patches, in pixels, which tile the image.
       dtype: of the computation; parameters are float32.
+      init: as in `initializers`.
     """
 
     features: int
     patch_size: int
     dtype: jnp.dtype = jnp.float32
+    init: str = "paper"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (tokens, batch, features), the patches row by row."""
         batch, height, width, channels = images.shape
         p = self.patch_size
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (p, p, channels, self.features))
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        kernel_init, bias_init = initializers(self.init, p * p * channels)
+        kernel = self.param("kernel", kernel_init, (p, p, channels, self.features))
+        bias = self.param("bias", bias_init, (self.features,))
         images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
         patches = images.reshape(batch, height // p, p, width // p, p, channels).transpose(1, 3, 0, 2, 4, 5)
         y = rows_product(patches.reshape(-1, p * p * channels), kernel.reshape(-1, self.features)) + bias[None]
@@ -138,11 +164,12 @@ class ExampleDropout(nn.Module):
 
     Attributes:
       rate: probability of dropping.
-      whole: drop all of an example's entries together: stochastic depth (torchvision `StochasticDepth`, mode "row").
+      together: what is dropped together: "entry" for each by itself, "channel" for all of a channel (torch's
+        `Dropout2d`), or "example" for all of an example: stochastic depth (torchvision's, mode "row").
     """
 
     rate: float
-    whole: bool = False
+    together: str = "entry"
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
@@ -153,6 +180,7 @@ class ExampleDropout(nn.Module):
         if positions is None or self.rate == 0.0:
             return x
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), positions)
-        shape = (1, 1) if self.whole else (x.shape[0], x.shape[2])
+        places, _, channels = x.shape
+        shape = {"entry": (places, channels), "channel": (1, channels), "example": (1, 1)}[self.together]
         keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - self.rate, shape), out_axes=1)(keys)
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))

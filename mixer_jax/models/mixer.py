@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixer_jax.models.layers import Dense, ExampleDropout, LayerNorm, Stem
+from mixer_jax.models.layers import Dense, ExampleDropout, LayerNorm, Stem, initializers
 
 GELUS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": lambda x: nn.gelu(x, approximate=True),  # the paper's code and its checkpoints
@@ -29,6 +29,7 @@ class MlpBlock(nn.Module):
       dropout_rate: dropout after each dense layer.
       gelu: "tanh" or "exact".
       dtype: of the computation; parameters are float32.
+      init: of the parameters, "paper" or "torch", as in `layers.initializers`.
     """
 
     mlp_dim: int
@@ -36,6 +37,7 @@ class MlpBlock(nn.Module):
     dropout_rate: float = 0.0
     gelu: str = "tanh"
     dtype: jnp.dtype = jnp.float32
+    init: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
@@ -43,11 +45,11 @@ class MlpBlock(nn.Module):
         tokens, batch, channels = x.shape
         flat, wide = ((tokens, -1), (-1, batch, channels)) if self.axis == 0 else ((-1, channels), (tokens, batch, -1))
         drop = ExampleDropout(self.dropout_rate)
-        y = Dense(self.mlp_dim, self.axis, self.dtype)(x.reshape(flat))
+        y = Dense(self.mlp_dim, self.axis, self.dtype, self.init)(x.reshape(flat))
         # Computed anew on the way back: that costs less than to keep what it is made of.
         y = jax.checkpoint(GELUS[self.gelu])(y)
         y = drop(y.reshape(wide), positions).reshape(y.shape)
-        y = Dense(x.shape[self.axis], self.axis, self.dtype)(y)
+        y = Dense(x.shape[self.axis], self.axis, self.dtype, self.init)(y)
         return drop(y.reshape(x.shape), positions)
 
 
@@ -58,8 +60,10 @@ class MixerBlock(nn.Module):
       tokens_mlp_dim: hidden width of the token-mixing MLP (the paper's D_S).
       channels_mlp_dim: hidden width of the channel-mixing MLP (the paper's D_C).
       token_mixing, channel_mixing: False leaves that half out, norm and all.
+      ablated_norm: of a block without one of its halves the norm stays, and what it makes of the block's output comes
+        out, as in a published ablation.
       stochastic_depth_rate: probability that an example skips a branch.
-      dropout_rate, gelu, dtype: as in `MlpBlock`.
+      dropout_rate, gelu, dtype, init: as in `MlpBlock`.
       layer_norm_epsilon: 1e-6 in the paper's code, 1e-5 in PyTorch.
     """
 
@@ -67,11 +71,13 @@ class MixerBlock(nn.Module):
     channels_mlp_dim: int
     token_mixing: bool = True
     channel_mixing: bool = True
+    ablated_norm: bool = False
     stochastic_depth_rate: float = 0.0
     dropout_rate: float = 0.0
     gelu: str = "tanh"
     layer_norm_epsilon: float = 1e-6
     dtype: jnp.dtype = jnp.float32
+    init: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
@@ -80,15 +86,18 @@ class MixerBlock(nn.Module):
         if self.token_mixing:
             y = LayerNorm(self.layer_norm_epsilon, self.dtype, name="LayerNorm_0")(x)
             y = self._mlp(self.tokens_mlp_dim, axis=0, name="token_mixing")(y, positions)
-            x = x + ExampleDropout(self.stochastic_depth_rate, whole=True)(y, positions)
+            x = x + ExampleDropout(self.stochastic_depth_rate, together="example")(y, positions)
         if self.channel_mixing:
             y = LayerNorm(self.layer_norm_epsilon, self.dtype, name="LayerNorm_1")(x)
             y = self._mlp(self.channels_mlp_dim, axis=-1, name="channel_mixing")(y, positions)
-            x = x + ExampleDropout(self.stochastic_depth_rate, whole=True)(y, positions)
+            x = x + ExampleDropout(self.stochastic_depth_rate, together="example")(y, positions)
+        if self.ablated_norm and not (self.token_mixing and self.channel_mixing):
+            name = "LayerNorm_0" if self.channel_mixing else "LayerNorm_1"
+            x = LayerNorm(self.layer_norm_epsilon, self.dtype, name=name)(x)
         return x
 
     def _mlp(self, mlp_dim: int, axis: int, name: str) -> MlpBlock:
-        return MlpBlock(mlp_dim, axis, self.dropout_rate, self.gelu, self.dtype, name=name)
+        return MlpBlock(mlp_dim, axis, self.dropout_rate, self.gelu, self.dtype, self.init, name=name)
 
 
 class MlpMixer(nn.Module):
@@ -104,8 +113,8 @@ class MlpMixer(nn.Module):
       stochastic_depth_rate: rate of the last block; it rises linearly from 0 at the first.
       pre_head_norm: LayerNorm before the mean over the tokens.
       zero_init_head: start the head at zero, as the paper's code does.
-      tokens_mlp_dim, channels_mlp_dim, token_mixing, channel_mixing, dropout_rate, gelu, layer_norm_epsilon,
-        dtype: as in `MixerBlock`.
+      tokens_mlp_dim, channels_mlp_dim, token_mixing, channel_mixing, ablated_norm, dropout_rate, gelu,
+        layer_norm_epsilon, dtype, init: as in `MixerBlock`.
     """
 
     num_classes: int
@@ -116,6 +125,7 @@ class MlpMixer(nn.Module):
     channels_mlp_dim: int
     token_mixing: bool = True
     channel_mixing: bool = True
+    ablated_norm: bool = False
     stochastic_depth_rate: float = 0.0
     dropout_rate: float = 0.0
     gelu: str = "tanh"
@@ -123,6 +133,7 @@ class MlpMixer(nn.Module):
     pre_head_norm: bool = True
     zero_init_head: bool = True
     dtype: jnp.dtype = jnp.float32
+    init: str = "paper"
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
         """Bytes of the largest activation of one image (height, width, channels)."""
@@ -148,18 +159,20 @@ class MlpMixer(nn.Module):
             positions = None
         elif positions is None:
             positions = jnp.arange(images.shape[0])
-        x = Stem(self.hidden_dim, self.patch_size, self.dtype, name="stem")(images)
+        x = Stem(self.hidden_dim, self.patch_size, self.dtype, self.init, name="stem")(images)
         for i in range(self.num_blocks):
             x = MixerBlock(
                 tokens_mlp_dim=self.tokens_mlp_dim,
                 channels_mlp_dim=self.channels_mlp_dim,
                 token_mixing=self.token_mixing,
                 channel_mixing=self.channel_mixing,
+                ablated_norm=self.ablated_norm,
                 stochastic_depth_rate=self.stochastic_depth_rate * i / max(self.num_blocks - 1, 1),
                 dropout_rate=self.dropout_rate,
                 gelu=self.gelu,
                 layer_norm_epsilon=self.layer_norm_epsilon,
                 dtype=self.dtype,
+                init=self.init,
                 name=f"MixerBlock_{i}",
             )(x, positions)
         if self.pre_head_norm:
@@ -168,5 +181,7 @@ class MlpMixer(nn.Module):
         x = jnp.mean(x.astype(jnp.float32), axis=0)
         if not self.num_classes:
             return x
-        head_init = nn.initializers.zeros if self.zero_init_head else nn.initializers.lecun_normal()
-        return nn.Dense(self.num_classes, kernel_init=head_init, name="head")(x)
+        kernel_init, bias_init = initializers(self.init, self.hidden_dim)
+        if self.zero_init_head:
+            kernel_init = bias_init = nn.initializers.zeros
+        return nn.Dense(self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x)

@@ -11,7 +11,7 @@ import numpy as np
 from mixer_jax.errors import UserError
 from mixer_jax.interop.download import local
 from mixer_jax.interop.weights import COMPUTED_WITH, LARGEST_FILE, from_layout, read_file, require_same_shapes
-from mixer_jax.models import MlpMixer, param_shapes
+from mixer_jax.models import MlpMixer, Model, param_shapes
 from mixer_jax.models.resolution import interpolated, tiled
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
@@ -59,6 +59,8 @@ def _of_run(source: str, checkpoint: str) -> Weights:
     run = RunDirectory(source)
     classifier = Classifier(run, checkpoint)
     model, described = classifier.model, run.described()
+    if not isinstance(model, MlpMixer):
+        raise UserError(f"{source} holds a {classifier.config.model.variant}, not a Mixer")
     variant = classifier.config.model.variant
     fields = {name: getattr(model, name) for name in (*SIZES, *COMPUTED_WITH, *PARTS)} | {"variant": variant}
     found = f"run directory, {variant}, {checkpoint} of step {classifier.step}"
@@ -140,7 +142,7 @@ def with_channels(weights: Weights, channels: int) -> tuple[Weights, str]:
     return changed, f"{before} channels become {channels}: the stem's kernel is {how}"
 
 
-def initial_params(source: str, model: MlpMixer, image_shape: tuple[int, int, int]) -> Any:
+def initial_params(source: str, model: Model, image_shape: tuple[int, int, int]) -> Any:
     """Reads the parameters of `config.init_from`; says in one line each what is not taken over as it is.
 
     Args:
@@ -155,6 +157,8 @@ def initial_params(source: str, model: MlpMixer, image_shape: tuple[int, int, in
     Raises:
       UserError: if they cannot be read, or are of a model of other sizes.
     """
+    if not isinstance(model, MlpMixer):
+        raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
     if "://" not in source and not Path(source).exists():
         raise UserError(f"config.init_from={source}: there is no such run directory or file")
     weights = read_weights(source)

@@ -1,0 +1,137 @@
+"""Compares runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR]
+
+Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote. Prints a
+table in Markdown and writes comparison.md, .html, .json and curves.png.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from mixer_jax import cli
+from mixer_jax.errors import UserError
+from mixer_jax.reporting import comparison, page
+from mixer_jax.reporting.comparison import Row
+from mixer_jax.run_directory import RunDirectory, write_json, writing
+
+STUDY_FILE = "study.json"
+# Of results.json, what a comparison needs and what tells where it is from.
+KEPT = (
+    "dataset", "model", "num_params", "seed", "epochs", "best_epoch", "val_accuracy", "val_loss", "test_accuracy",
+    "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
+    "device_kind", "dtype", "data_fingerprint", "versions",
+)  # fmt: skip
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and compares; returns the exit code."""
+    values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
+    return compare([Path(path) for path in paths], Path(values.output))
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("output", "comparison", "folder for the results", flag_values=values)
+
+
+def compare(paths: Sequence[Path], output: Path) -> int:
+    """Prints the comparison of what is in these paths, and writes it to a folder; returns the exit code.
+
+    Raises:
+      UserError: before anything is written, if one of the paths holds no finished run.
+    """
+    rows = [row for path in paths for row in _rows(path)]
+    if not rows:
+        raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
+    title = ", ".join(path.name for path in paths)
+    columns, table, notes = comparison.cells(rows)
+    beside_columns, beside = comparison.differences(rows)
+    where = comparison.circumstances(rows)
+    text = [comparison.markdown(columns, table), comparison.explanation(), *where]
+    parts = [page.table(columns, table), *map(page.paragraph, (comparison.explanation(), *where))]
+    if notes:
+        text.append("\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1)))
+        parts += [page.heading("Notes"), page.numbered(notes)]
+    if beside:
+        text.append(comparison.markdown(beside_columns, beside))
+        parts += [page.heading("Beside each other"), page.table(beside_columns, beside)]
+    text = "\n\n".join(text)
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        curves = output / "curves.png"
+        comparison.plot_comparison(rows, curves, title)
+        if curves.exists():
+            parts.append(page.heading("Learning curves"))
+            parts.append(page.image(curves, "validation accuracy over the epochs"))
+        (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
+        (output / "comparison.html").write_text(page.page(title, parts))
+        write_json(output / "comparison.json", {"rows": [_plain(row) for row in rows]})
+    print(f"{text}\n\n{output}/comparison.md, comparison.html, comparison.json, curves.png")
+    return 0
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    if path.suffix == ".json":
+        yield from _written(path)
+    elif (path / STUDY_FILE).exists():
+        for arm in _read(path / STUDY_FILE)["arms"]:
+            for protocol in arm["protocols"]:
+                runs = [RunDirectory(one) for one in _seeds(path / arm["name"] / protocol)]
+                published = arm["published"] if protocol == "published" else {}
+                if row := _row(arm["title"], runs, published, arm["notes"] if published else ()):
+                    yield row
+    else:
+        run = RunDirectory(path)
+        if not run.config_file.exists():
+            raise UserError(f"{path} is no run directory, study or .json file")
+        config = run.config()
+        title = f"{path.name}: {config.dataset.name}, {config.model.variant}"
+        row = _row(title, [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)], {}, ())
+        if not row:
+            raise UserError(f"the run in {path} is not finished")
+        yield row
+
+
+def _seeds(path: Path) -> list[Path]:
+    return sorted(path.glob("seed_*"), key=lambda one: int(one.name.removeprefix("seed_")))
+
+
+def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], notes: Sequence[str]) -> Row | None:
+    """The row of those runs that are finished."""
+    finished = [run for run in runs if run.results_file.exists()]
+    if not finished:
+        return None
+    results, histories = [run.read_results() for run in finished], [run.read_metrics() for run in finished]
+    return Row(title, results, histories, published, tuple(notes))
+
+
+def _plain(row: Row) -> dict[str, Any]:
+    kept = [{key: result[key] for key in KEPT} for result in row.results]
+    curves = [[round(record["val_accuracy"], 4) for record in history] for history in row.histories]
+    rest = {"published": dict(row.published), "notes": list(row.notes)}
+    return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
+
+
+def _written(path: Path) -> Iterator[Row]:
+    try:
+        for row in _read(path)["rows"]:
+            histories = [[{"val_accuracy": value} for value in curve] for curve in row["val_accuracies"]]
+            missing = [key for result in row["results"] for key in KEPT if key not in result]
+            if missing or not row["results"]:
+                raise KeyError(missing[0] if missing else "results")
+            yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} was not written by this command: {error} is missing") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,197 @@
+"""Runs beside each other and beside published numbers: what the differences are worth, as Markdown and curves."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+LEVEL = 0.95
+SEVERAL = 8  # rows from which on the curves leave out those of a single seed
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed only.
+
+    Attributes:
+      title: what was trained.
+      results: results.json of each run; what they have in common is read from the first.
+      histories: metrics.jsonl of each.
+      published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
+      notes: footnotes.
+    """
+
+    title: str
+    results: Sequence[Mapping[str, Any]]
+    histories: Sequence[Sequence[Mapping[str, Any]]] = ()
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def accuracies(self, which: str) -> list[float]:
+        """Test accuracies in percent, of the "last" epoch or of the "best"."""
+        return [result["last_test_accuracy" if which == "last" else "test_accuracy"] for result in self.results]
+
+    @property
+    def against(self) -> str:
+        """Which of the two a published number is compared with: where both are known the last, which nobody chose."""
+        return "best" if "last" not in self.published and "best" in self.published else "last"
+
+
+def interval(values: Sequence[float]) -> float | None:
+    """Half the width of the 95% confidence interval of the mean (Student's t); None for a single value."""
+    return _quantile(len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
+
+
+def against_one(values: Sequence[float], published: float) -> str:
+    """What can be said of several runs beside a single published one, which is a draw of its own.
+
+    "higher" or "lower" where it lies outside the 95% prediction interval for one more run like these.
+    """
+    if len(values) < 2:
+        return "one seed: no verdict"
+    spread = float(np.std(values, ddof=1))
+    half = _quantile(len(values) - 1) * spread * math.sqrt(1 + 1 / len(values))
+    return _verdict(float(np.mean(values)) - published, half)
+
+
+def against_others(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, str] | None:
+    """The difference of two means, half the width of its 95% interval (Welch), and a verdict; None of single values."""
+    if min(len(values), len(others)) < 2:
+        return None
+    parts = [np.var(x, ddof=1) / len(x) for x in (values, others)]
+    difference, total = float(np.mean(values) - np.mean(others)), sum(parts)
+    if total == 0.0:
+        return difference, 0.0, _verdict(difference, 0.0)
+    freedom = total**2 / sum(part**2 / (len(x) - 1) for part, x in zip(parts, (values, others), strict=True))
+    half = _quantile(freedom) * math.sqrt(total)
+    return difference, half, _verdict(difference, half)
+
+
+def _verdict(difference: float, half: float) -> str:
+    if abs(difference) <= half:
+        return "not distinguishable"
+    return "higher" if difference > 0 else "lower"
+
+
+def _quantile(freedom: float) -> float:
+    from scipy import stats  # only here: it is slow to import
+
+    return float(stats.t.ppf((1 + LEVEL) / 2, freedom))
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
+    """The table: its columns, its rows, and footnotes, to which [1], [2], ... in the titles refer."""
+    columns = ["model", "parameters", "epochs", "seeds", "published", "test accuracy, last epoch", "difference"]
+    columns += ["verdict", "test accuracy, best epoch", "chosen on", "seconds a run"]
+    notes, table = [], []
+    for row in rows:
+        marks = []
+        for note in row.notes:
+            if note not in notes:
+                notes.append(note)
+            marks.append(f"[{notes.index(note) + 1}]")
+        first, published, values = row.results[0], row.published.get(row.against), row.accuracies(row.against)
+        known = published is not None
+        table.append(
+            [
+                " ".join((row.title, *marks)),
+                f"{first['num_params']:,}",
+                f"{first['epochs']:g}",
+                str(len(row.results)),
+                f"{published:.2f}{' (best)' if row.against == 'best' else ''}" if known else "",
+                _with_interval(row.accuracies("last")),
+                f"{np.mean(values) - published:+.2f}" if known else "",
+                against_one(values, published) if known else "",
+                _with_interval(row.accuracies("best")),
+                first["selected_on"],
+                f"{np.mean([result['train_seconds'] for result in row.results]):,.0f}",
+            ]
+        )
+    return columns, table, notes
+
+
+def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Each row beside the first that was trained as it was: what the accuracy of the last epoch differs by."""
+    table, first = [], {}
+    for row in rows:
+        same = (row.results[0]["selected_on"], row.results[0]["data_fingerprint"])
+        reference = first.setdefault(same, row)
+        found = against_others(row.accuracies("last"), reference.accuracies("last")) if reference is not row else None
+        if found:
+            difference, half, verdict = found
+            table.append([row.title, reference.title, same[0], f"{difference:+.2f} \u00b1 {half:.2f}", verdict])
+    return ["model", "beside", "chosen on", "difference, 95% interval", "verdict"], table
+
+
+def circumstances(rows: Sequence[Row]) -> list[str]:
+    """Lines that say on what data and hardware, each with the rows it is of unless it is of all."""
+    kinds: dict[str, list[str]] = {}
+    for row in rows:
+        for result in row.results:
+            line = (
+                f"{result['dataset']}, data fingerprint {result['data_fingerprint']}, {result['test_examples']:,} test "
+                f"images; {result['devices']} x {result['device_kind']}, {result['dtype']}, jax {result['versions']['jax']}"
+            )
+            if row.title not in (titles := kinds.setdefault(line, [])):
+                titles.append(row.title)
+    if len(kinds) == 1:
+        return list(kinds)
+    return [f"{line}: {', '.join(titles)}" for line, titles in kinds.items()]
+
+
+def explanation() -> str:
+    """What the columns mean."""
+    return (
+        "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
+        " beside a published number asks whether that one run could be one of these (95% prediction interval); beside "
+        "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
+    )
+
+
+def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    """A table in GitHub's Markdown."""
+    lines = [columns, ["---"] * len(columns), *table]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG."""
+    from matplotlib.figure import Figure
+
+    drawn = [row for row in rows if row.histories and (len(row.histories) > 1 or len(rows) <= SEVERAL)]
+    protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
+    if not drawn:
+        return
+    figure = Figure(figsize=(8 * len(protocols), 5.2), layout="constrained")
+    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+    lowest, highest = 100.0, 0.0
+    for panel, protocol in zip(panels, protocols, strict=True):
+        for i, row in enumerate(row for row in drawn if row.results[0]["selected_on"] == protocol):
+            epochs = min(len(history) for history in row.histories)
+            values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
+            x, mean = np.arange(1, epochs + 1), values.mean(0)
+            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
+            panel.plot(x, mean, label=row.title, marker="o", markersize=3, **style)
+            if len(values) > 1:
+                std = values.std(0, ddof=1)
+                panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
+            lowest, highest = min(lowest, mean[min(1, epochs - 1) :].min()), max(highest, values.max())
+        panel.set(title=f"best epoch chosen on {protocol}", xlabel="epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+        panel.legend(frameon=False, fontsize=8)
+    margin = 0.05 * (highest - lowest) + 0.1
+    panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
+    figure.suptitle(title)
+    figure.savefig(path, dpi=110)
+
+
+def _with_interval(values: Sequence[float]) -> str:
+    half = interval(values)
+    if half is None:
+        return f"{values[0]:.2f}"
+    mean, std = np.mean(values), np.std(values, ddof=1)
+    return f"{mean:.2f} \u00b1 {std:.2f} [{mean - half:.2f}, {mean + half:.2f}]"

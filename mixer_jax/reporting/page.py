@@ -1,0 +1,54 @@
+"""Self-contained HTML pages: no script, no network; dark and light, from phone to desktop."""
+
+import base64
+import html
+from collections.abc import Sequence
+from pathlib import Path
+
+STYLE = """
+:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 84rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
+th { background: var(--soft); } td:first-child { min-width: 11rem; }
+img { max-width: 100%; background: #fff; border-radius: 4px; }
+"""
+
+
+def page(title: str, parts: Sequence[str]) -> str:
+    """An HTML document of parts that are HTML already."""
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n"
+        + "\n".join(parts)
+        + "\n</body></html>\n"
+    )
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table, that scrolls by itself where the screen is narrow."""
+    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
+    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+
+
+def paragraph(text: str) -> str:
+    return f"<p>{html.escape(text)}</p>"
+
+
+def heading(text: str) -> str:
+    return f"<h2>{html.escape(text)}</h2>"
+
+
+def numbered(lines: Sequence[str]) -> str:
+    """An ordered list, as footnotes are."""
+    return "<ol>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ol>"
+
+
+def image(path: Path, description: str) -> str:
+    """A PNG, inside the page."""
+    encoded = base64.b64encode(path.read_bytes()).decode()
+    return f'<p><img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}"></p>'

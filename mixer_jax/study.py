@@ -1,0 +1,148 @@
+"""Trains every arm of a study: python -m mixer_jax.study --config configs/mnist_study.py [--arms tuned,mlp]
+
+Arms are trained in the order that the config file lists them, first by the published protocol, then by the clean one,
+each run in a run directory of its own under --workdir. The same command again trains what is missing, and goes on in the
+midst of a run. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
+"""
+
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from mixer_jax import cli, compare, data
+from mixer_jax.arms import PROTOCOLS, Arm
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.train import train
+from mixer_jax.training import Diverged, Interrupted
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A part of a study that is trained at once: one seed, or on an accelerator all seeds of an arm side by side."""
+
+    arm: Arm
+    protocol: str
+    run: RunDirectory
+    config: ConfigDict
+
+    @property
+    def finished(self) -> bool:
+        return all(one.read_results() is not None for one, _ in self.run.runs(self.config))
+
+    @property
+    def epochs(self) -> float:
+        return self.config.epochs * self.config.num_seeds
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and trains what is missing; returns the exit code."""
+    values, base, name = cli.parse(argv, _define_flags, __doc__)
+    arms = cli.call_in(values.config.partition(":")[0], "get_arms")
+    if not arms or not all(isinstance(arm, Arm) for arm in arms):
+        raise UserError(f"{values.config}: get_arms returns no arms")
+    names = [arm.name for arm in arms]
+    for wanted in values.arms:
+        if wanted not in names:
+            raise one_of("arm", wanted, names)
+    if values.protocol not in (None, *PROTOCOLS):
+        raise one_of("protocol", values.protocol, PROTOCOLS)
+    chosen = [arm for arm in arms if not values.arms or arm.name in values.arms]
+    directory = Path(values.workdir or Path("runs") / name)
+    pieces = _pieces(chosen, base, directory, values.seeds, values.protocol)
+    for piece in pieces:
+        piece.run.check(piece.config)
+    with writing(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        write_json(directory / "study.json", {"study": name, "arms": [_described(arm) for arm in arms]})
+    if not values.report:
+        try:
+            _train(pieces)
+        except Interrupted as error:
+            print(error, file=sys.stderr)
+            return 128 + error.signal
+    return compare.compare([directory], directory / "comparison")
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string(
+        "workdir", None, "directory of the study; by default runs/<name of the config>", flag_values=values
+    )
+    flags.DEFINE_list("arms", [], "train these arms only", flag_values=values)
+    flags.DEFINE_string("protocol", None, "train by this protocol only: published or clean", flag_values=values)
+    flags.DEFINE_integer("seeds", None, "at most so many seeds an arm", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("report", False, "train nothing, and compare what there is", flag_values=values)
+
+
+def _described(arm: Arm) -> dict:
+    return {key: value for key, value in dataclasses.asdict(arm).items() if key not in ("changes", "num_seeds")}
+
+
+def _pieces(
+    arms: Sequence[Arm], base: ConfigDict, directory: Path, num_seeds: int | None, only: str | None
+) -> list[Piece]:
+    """All that the study consists of, in order."""
+    pieces = []
+    together = jax.devices()[0].platform != "cpu"  # which one run does not fill
+    for protocol in PROTOCOLS:
+        for arm in arms:
+            for of, config in arm.configs(base, num_seeds):
+                if of != protocol or only not in (None, of):
+                    continue
+                run = RunDirectory(directory / arm.name / protocol)
+                whole = run.config_file.exists() or not any(one.path.exists() for one, _ in run.runs(config))
+                if config.num_seeds > 1 and together and whole:
+                    pieces.append(Piece(arm, protocol, run, config))
+                    continue
+                for seed in range(config.seed, config.seed + config.num_seeds):
+                    alone = config.copy_and_resolve_references()
+                    alone.seed, alone.num_seeds = seed, 1
+                    pieces.append(Piece(arm, protocol, RunDirectory(run.path / f"seed_{seed}"), alone))
+    return pieces
+
+
+def _train(pieces: Sequence[Piece]) -> None:
+    """Trains what is missing; of the set that the last piece used the images are kept."""
+    missing = [piece for piece in pieces if not piece.finished]
+    print(f"{len(pieces)} trainings, of which {len(pieces) - len(missing)} are finished", flush=True)
+    load, spent, done = _keeping(data.load), 0.0, 0.0
+    for i, piece in enumerate(missing):
+        left = sum(piece.epochs for piece in missing[i:])
+        forecast = f", about {_hours(left * spent / done)} left" if done else ""
+        print(f"\n== {piece.arm.name}, {piece.protocol}: {i + 1} of {len(missing)}{forecast}", flush=True)
+        start = time.monotonic()
+        try:
+            train(piece.config, piece.run, dataset=load(piece.config.dataset))
+        except Diverged as error:
+            print(f"warning: {piece.run.path} diverged, and is left out: {error}", file=sys.stderr)
+        spent, done = spent + time.monotonic() - start, done + piece.epochs
+
+
+def _keeping(load: Callable[[ConfigDict], data.Dataset]) -> Callable[[ConfigDict], data.Dataset]:
+    """Loads, but once only while the config stays the same."""
+    kept: dict[str, data.Dataset] = {}
+
+    def loaded(config: ConfigDict) -> data.Dataset:
+        key = json.dumps(config.to_dict(), sort_keys=True, default=str)
+        if key not in kept:
+            kept.clear()
+            kept[key] = load(config)
+        return kept[key]
+
+    return loaded
+
+
+def _hours(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
+
+
+if __name__ == "__main__":
+    cli.run(main)
