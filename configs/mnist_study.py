@@ -22,7 +22,7 @@ def get_config():
     config.model.update(num_blocks=10, hidden_dim=128, tokens_mlp_dim=128, channels_mlp_dim=128, patch_size=14)
     config.model.dropout_rate = 0.1
     config.model.update(gelu="exact", layer_norm_epsilon=1e-5, pre_head_norm=False)
-    config.model.update(init="torch", zero_init_head=False)
+    config.model.update(initialization="torch", zero_init_head=False)
     config.batch_size = 32
     config.epochs = 10
     config.optimizer.name = "adam"
@@ -35,8 +35,10 @@ SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.mome
 DECAYED_SGD = SGD | {"schedule.name": "step", "schedule.decay_rate": 0.7, "schedule.decay_epochs": 1.0}
 BASELINE = {f"model.{name}": value for name, value in flat(default_config().model)}
 MLP, CNN = (BASELINE | {"model.variant": name} for name in ("MLP", "CNN"))
-PAPER = {f"model.{name}": BASELINE[f"model.{name}"] for name in ("gelu", "layer_norm_epsilon", "pre_head_norm", "init")}
-PAPER |= {"model.zero_init_head": True}
+PAPER = {
+    f"model.{name}": BASELINE[f"model.{name}"]
+    for name in ("gelu", "layer_norm_epsilon", "pre_head_norm", "initialization", "zero_init_head")
+}
 TOKEN_ONLY, CHANNEL_ONLY = {"model.channel_mixing": False}, {"model.token_mixing": False}
 AS_PUBLISHED = {"model.ablated_norm": True}
 

@@ -120,7 +120,7 @@ def default_config() -> ConfigDict:
     config.model.layer_norm_epsilon = 1e-6
     config.model.pre_head_norm = True
     config.model.zero_init_head = True
-    config.model.init = "paper"  # or "torch": as PyTorch's layers start
+    config.model.initialization = "paper"  # or "torch": as PyTorch's layers start
 
     config.init_from = ""  # run directory, file or address of weights that training starts from; "": random ones
     config.frozen_trunk = False  # train the head alone: a linear probe of the features below it

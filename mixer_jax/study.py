@@ -1,8 +1,8 @@
 """Trains every arm of a study: python -m mixer_jax.study --config configs/mnist_study.py [--arms tuned,mlp]
 
 Arms are trained in the order that the config file lists them, first by the published protocol, then by the clean one,
-each run in a run directory of its own under --workdir. The same command again trains what is missing, and goes on in the
-midst of a run. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
+each run in a run directory of its own under --workdir. The same command again trains what is missing, and goes on in
+the midst of a run. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
 """
 
 import dataclasses

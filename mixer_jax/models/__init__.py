@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.models.baselines import BASELINES, Cnn, Mlp
-from mixer_jax.models.layers import INITS
+from mixer_jax.models.layers import INITIALIZATIONS
 from mixer_jax.models.mixer import GELUS, MixerBlock, MlpBlock, MlpMixer
 from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, variant
 
@@ -58,8 +58,8 @@ def create(
             raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
     if fields["gelu"] not in GELUS:
         raise one_of("config.model.gelu", fields["gelu"], GELUS)
-    if fields["init"] not in INITS:
-        raise one_of("config.model.init", fields["init"], INITS)
+    if fields["initialization"] not in INITIALIZATIONS:
+        raise one_of("config.model.initialization", fields["initialization"], INITIALIZATIONS)
     height, width, _ = image_shape
     patch = fields["patch_size"]
     if height % patch or width % patch:

@@ -25,7 +25,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes), float32."""
-        x = nn.relu(Dense(256, dtype=self.dtype, init="torch")(images.reshape(len(images), -1)))
+        x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(len(images), -1)))
         return _head(x, self.num_classes)
 
 
@@ -64,7 +64,7 @@ class Cnn(nn.Module):
         x = nn.max_pool(x, (2, 2), (2, 2))
         # (places, batch, channels) is what dropout takes.
         x = ExampleDropout(0.25, "channel")(x.reshape(batch, -1, 64).swapaxes(0, 1), positions).swapaxes(0, 1)
-        x = nn.relu(Dense(128, dtype=self.dtype, init="torch")(x.reshape(batch, -1)))
+        x = nn.relu(Dense(128, dtype=self.dtype, initialization="torch")(x.reshape(batch, -1)))
         x = ExampleDropout(0.5)(x[None], positions)[0]
         return _head(x, self.num_classes)
 
@@ -74,7 +74,7 @@ def _head(x: jax.Array, num_classes: int) -> jax.Array:
     x = x.astype(jnp.float32)
     if not num_classes:
         return x
-    return Dense(num_classes, init="torch", name="head")(x)
+    return Dense(num_classes, initialization="torch", name="head")(x)
 
 
 BASELINES = {"MLP": Mlp, "CNN": Cnn}

@@ -36,16 +36,16 @@ def _transposed(x: jax.Array) -> jax.Array:
 rows_product.defvjp(lambda x, kernel: (rows_product(x, kernel), (x, kernel)), _rows_product_backward)
 
 
-INITS = ("paper", "torch")
+INITIALIZATIONS = ("paper", "torch")
 
 
-def initializers(init: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
+def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
     """Of a kernel with so many inputs, and of its bias.
 
     "paper": LeCun normal and zero, as in the paper's code. "torch": both uniform within 1 / sqrt(fan_in), as
     `torch.nn.Linear` and `Conv2d` start.
     """
-    if init == "paper":
+    if initialization == "paper":
         return nn.initializers.lecun_normal(), nn.initializers.zeros
     bound = fan_in**-0.5
 
@@ -62,19 +62,19 @@ class Dense(nn.Module):
       features: width of the result.
       axis: 0 for columns, -1 for rows.
       dtype: of the computation; parameters are float32.
-      init: as in `initializers`.
+      initialization: as in `initializers`.
     """
 
     features: int
     axis: int = -1
     dtype: jnp.dtype = jnp.float32
-    init: str = "paper"
+    initialization: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (rows, in) to (rows, features), or (in, columns) to (features, columns)."""
         fan_in = x.shape[self.axis]
-        kernel_init, bias_init = initializers(self.init, fan_in)
+        kernel_init, bias_init = initializers(self.initialization, fan_in)
         kernel = self.param("kernel", kernel_init, (fan_in, self.features))
         bias = self.param("bias", bias_init, (self.features,))
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -90,20 +90,20 @@ class Stem(nn.Module):
       features: channels of a token.
       patch_size: side of the square patches, in pixels, which tile the image.
       dtype: of the computation; parameters are float32.
-      init: as in `initializers`.
+      initialization: as in `initializers`.
     """
 
     features: int
     patch_size: int
     dtype: jnp.dtype = jnp.float32
-    init: str = "paper"
+    initialization: str = "paper"
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (tokens, batch, features), the patches row by row."""
         batch, height, width, channels = images.shape
         p = self.patch_size
-        kernel_init, bias_init = initializers(self.init, p * p * channels)
+        kernel_init, bias_init = initializers(self.initialization, p * p * channels)
         kernel = self.param("kernel", kernel_init, (p, p, channels, self.features))
         bias = self.param("bias", bias_init, (self.features,))
         images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)

@@ -29,7 +29,7 @@ class MlpBlock(nn.Module):
       dropout_rate: dropout after each dense layer.
       gelu: "tanh" or "exact".
       dtype: of the computation; parameters are float32.
-      init: of the parameters, "paper" or "torch", as in `layers.initializers`.
+      initialization: of the parameters, "paper" or "torch", as in `layers.initializers`.
     """
 
     mlp_dim: int
@@ -37,7 +37,7 @@ class MlpBlock(nn.Module):
     dropout_rate: float = 0.0
     gelu: str = "tanh"
     dtype: jnp.dtype = jnp.float32
-    init: str = "paper"
+    initialization: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
@@ -45,11 +45,11 @@ class MlpBlock(nn.Module):
         tokens, batch, channels = x.shape
         flat, wide = ((tokens, -1), (-1, batch, channels)) if self.axis == 0 else ((-1, channels), (tokens, batch, -1))
         drop = ExampleDropout(self.dropout_rate)
-        y = Dense(self.mlp_dim, self.axis, self.dtype, self.init)(x.reshape(flat))
+        y = Dense(self.mlp_dim, self.axis, self.dtype, self.initialization)(x.reshape(flat))
         # Computed anew on the way back: that costs less than to keep what it is made of.
         y = jax.checkpoint(GELUS[self.gelu])(y)
         y = drop(y.reshape(wide), positions).reshape(y.shape)
-        y = Dense(x.shape[self.axis], self.axis, self.dtype, self.init)(y)
+        y = Dense(x.shape[self.axis], self.axis, self.dtype, self.initialization)(y)
         return drop(y.reshape(x.shape), positions)
 
 
@@ -63,7 +63,7 @@ class MixerBlock(nn.Module):
       ablated_norm: of a block without one of its halves the norm stays, and what it makes of the block's output comes
         out, as in a published ablation.
       stochastic_depth_rate: probability that an example skips a branch.
-      dropout_rate, gelu, dtype, init: as in `MlpBlock`.
+      dropout_rate, gelu, dtype, initialization: as in `MlpBlock`.
       layer_norm_epsilon: 1e-6 in the paper's code, 1e-5 in PyTorch.
     """
 
@@ -77,7 +77,7 @@ class MixerBlock(nn.Module):
     gelu: str = "tanh"
     layer_norm_epsilon: float = 1e-6
     dtype: jnp.dtype = jnp.float32
-    init: str = "paper"
+    initialization: str = "paper"
 
     @nn.compact
     def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
@@ -97,7 +97,7 @@ class MixerBlock(nn.Module):
         return x
 
     def _mlp(self, mlp_dim: int, axis: int, name: str) -> MlpBlock:
-        return MlpBlock(mlp_dim, axis, self.dropout_rate, self.gelu, self.dtype, self.init, name=name)
+        return MlpBlock(mlp_dim, axis, self.dropout_rate, self.gelu, self.dtype, self.initialization, name=name)
 
 
 class MlpMixer(nn.Module):
@@ -114,7 +114,7 @@ class MlpMixer(nn.Module):
       pre_head_norm: LayerNorm before the mean over the tokens.
       zero_init_head: start the head at zero, as the paper's code does.
       tokens_mlp_dim, channels_mlp_dim, token_mixing, channel_mixing, ablated_norm, dropout_rate, gelu,
-        layer_norm_epsilon, dtype, init: as in `MixerBlock`.
+        layer_norm_epsilon, dtype, initialization: as in `MixerBlock`.
     """
 
     num_classes: int
@@ -133,7 +133,7 @@ class MlpMixer(nn.Module):
     pre_head_norm: bool = True
     zero_init_head: bool = True
     dtype: jnp.dtype = jnp.float32
-    init: str = "paper"
+    initialization: str = "paper"
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
         """Bytes of the largest activation of one image (height, width, channels)."""
@@ -159,7 +159,7 @@ class MlpMixer(nn.Module):
             positions = None
         elif positions is None:
             positions = jnp.arange(images.shape[0])
-        x = Stem(self.hidden_dim, self.patch_size, self.dtype, self.init, name="stem")(images)
+        x = Stem(self.hidden_dim, self.patch_size, self.dtype, self.initialization, name="stem")(images)
         for i in range(self.num_blocks):
             x = MixerBlock(
                 tokens_mlp_dim=self.tokens_mlp_dim,
@@ -172,7 +172,7 @@ class MlpMixer(nn.Module):
                 gelu=self.gelu,
                 layer_norm_epsilon=self.layer_norm_epsilon,
                 dtype=self.dtype,
-                init=self.init,
+                initialization=self.initialization,
                 name=f"MixerBlock_{i}",
             )(x, positions)
         if self.pre_head_norm:
@@ -181,7 +181,7 @@ class MlpMixer(nn.Module):
         x = jnp.mean(x.astype(jnp.float32), axis=0)
         if not self.num_classes:
             return x
-        kernel_init, bias_init = initializers(self.init, self.hidden_dim)
+        kernel_init, bias_init = initializers(self.initialization, self.hidden_dim)
         if self.zero_init_head:
             kernel_init = bias_init = nn.initializers.zeros
         return nn.Dense(self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x)

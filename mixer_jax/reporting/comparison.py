@@ -133,7 +133,8 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
         for result in row.results:
             line = (
                 f"{result['dataset']}, data fingerprint {result['data_fingerprint']}, {result['test_examples']:,} test "
-                f"images; {result['devices']} x {result['device_kind']}, {result['dtype']}, jax {result['versions']['jax']}"
+                f"images; {result['devices']} x {result['device_kind']}, {result['dtype']}, jax "
+                f"{result['versions']['jax']}"
             )
             if row.title not in (titles := kinds.setdefault(line, [])):
                 titles.append(row.title)
