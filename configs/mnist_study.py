@@ -4,9 +4,11 @@ python -m mixer_jax.study --config configs/mnist_study.py
 
 The study (Exploring-the-MLP-Mixer-Architecture, PyTorch) trained each model once, on pixels from 0 to 1 without
 augmentation, in batches of 32, and chose on the test images. Here every arm is trained with five seeds, the tuning grid
-with one, by that protocol ("published") and with a tenth of the training images to choose on ("clean").
+with one, by that protocol ("published") and with a tenth of the training images to choose on ("clean"). Where PyTorch
+is installed, three of them are trained in it too.
 """
 
+import dataclasses
 import itertools
 
 from mixer_jax.arms import Arm
@@ -86,6 +88,13 @@ def get_arms():
             published={"last": 97.51},
             notes=(SELECTED,),
         ),
+    ]
+    arms += [
+        dataclasses.replace(
+            arm, name=f"torch_{arm.name}", title=f"{arm.title}, PyTorch here", protocols=("published",), in_torch=True
+        )
+        for arm in arms
+        if arm.name in ("tuned", "mlp", "cnn")
     ]
     for patch, dim, layers in itertools.product((4, 7, 14), (64, 128, 256), (6, 8, 10)):
         sizes = {"model.patch_size": patch, "model.num_blocks": layers, "epochs": 5.0}

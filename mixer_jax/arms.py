@@ -24,6 +24,7 @@ class Arm:
       protocols: by which; see `PROTOCOLS`.
       published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
       notes: what is known to be wrong or unclear about what was published.
+      in_torch: trained in PyTorch, where it is installed, for a number of PyTorch's from here.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Arm:
     protocols: tuple[str, ...] = tuple(PROTOCOLS)
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    in_torch: bool = False
 
     def configs(self, base: ConfigDict, num_seeds: int | None = None) -> Iterator[tuple[str, ConfigDict]]:
         """Yields each protocol with the checked config of all seeds; `num_seeds` at most.

@@ -6,6 +6,7 @@ the midst of a run. At the end, and with --report at any time, `mixer_jax.compar
 """
 
 import dataclasses
+import importlib.util
 import json
 import sys
 import time
@@ -20,8 +21,8 @@ from mixer_jax import cli, compare, data
 from mixer_jax.arms import PROTOCOLS, Arm
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.run_directory import RunDirectory, write_json, writing
-from mixer_jax.train import train
-from mixer_jax.training import Diverged, Interrupted
+from mixer_jax.train import described, train
+from mixer_jax.training import Diverged, Interrupted, Trainer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,16 @@ class Piece:
     def epochs(self) -> float:
         return self.config.epochs * self.config.num_seeds
 
+    def train(self, dataset: data.Dataset) -> None:
+        if not self.arm.in_torch:
+            train(self.config, self.run, dataset=dataset)
+            return
+        from mixer_jax.benchmarks.torch_run import train_in_torch
+
+        with self.run.held():
+            self.run.claim(self.config, described(dataset))
+            train_in_torch(Trainer(self.config, dataset), self.run)
+
 
 def main(argv: list[str]) -> int:
     """Parses the command line and trains what is missing; returns the exit code."""
@@ -55,6 +66,9 @@ def main(argv: list[str]) -> int:
     if values.protocol not in (None, *PROTOCOLS):
         raise one_of("protocol", values.protocol, PROTOCOLS)
     chosen = [arm for arm in arms if not values.arms or arm.name in values.arms]
+    if not importlib.util.find_spec("torch") and (skipped := [arm.name for arm in chosen if arm.in_torch]):
+        print(f"PyTorch is not installed: without {', '.join(skipped)}")
+        chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
     pieces = _pieces(chosen, base, directory, values.seeds, values.protocol)
     for piece in pieces:
@@ -98,7 +112,7 @@ def _pieces(
                     continue
                 run = RunDirectory(directory / arm.name / protocol)
                 whole = run.config_file.exists() or not any(one.path.exists() for one, _ in run.runs(config))
-                if config.num_seeds > 1 and together and whole:
+                if config.num_seeds > 1 and together and whole and not arm.in_torch:
                     pieces.append(Piece(arm, protocol, run, config))
                     continue
                 for seed in range(config.seed, config.seed + config.num_seeds):
@@ -119,7 +133,7 @@ def _train(pieces: Sequence[Piece]) -> None:
         print(f"\n== {piece.arm.name}, {piece.protocol}: {i + 1} of {len(missing)}{forecast}", flush=True)
         start = time.monotonic()
         try:
-            train(piece.config, piece.run, dataset=load(piece.config.dataset))
+            piece.train(load(piece.config.dataset))
         except Diverged as error:
             print(f"warning: {piece.run.path} diverged, and is left out: {error}", file=sys.stderr)
         spent, done = spent + time.monotonic() - start, done + piece.epochs

@@ -98,8 +98,15 @@ def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextl
     """Makes the run directory this run's; the stack gives it free."""
     if overwrite and (aside := run.set_aside()):
         print(f"Moved the earlier run to {aside}")
-    config, dataset = trainer.config, trainer.dataset
-    described = {
+    config = trainer.config
+    for one, its_config in {run: config, **dict(run.runs(config))}.items():
+        stack.enter_context(one.held())
+        one.claim(its_config, described(trainer.dataset))
+
+
+def described(dataset: data.Dataset) -> dict[str, Any]:
+    """What config.json tells of a dataset."""
+    return {
         "label_names": dataset.label_names,
         "image_shape": dataset.image_shape,
         "mean": dataset.mean,
@@ -107,9 +114,6 @@ def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextl
         "streamed": dataset.streamed,
         "fingerprint": dataset.fingerprint(),
     }
-    for one, its_config in {run: config, **dict(run.runs(config))}.items():
-        stack.enter_context(one.held())
-        one.claim(its_config, described)
 
 
 def _train(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:

@@ -16,7 +16,8 @@ from mixer_jax.augment import Augment
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.benchmarks.steps import END_TO_END, POLICY, STEP, Ours, examples, normalized_images
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.interop.torch_mixer import TorchMixer, to_torch
+from mixer_jax.interop.torch_baselines import twin
+from mixer_jax.interop.torch_mixer import to_torch
 from mixer_jax.training import Trainer
 
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
@@ -89,8 +90,8 @@ class Theirs:
         run(2)
         return Work(run, self._trainer.config.batch_size, beside=END_TO_END)
 
-    def _model(self, params: Any) -> TorchMixer:
-        model = TorchMixer(self._trainer.model, self._trainer.steps.augment.input_shape)
+    def _model(self, params: Any) -> torch.nn.Module:
+        model = twin(self._trainer.model, self._trainer.steps.augment.input_shape)
         model.load_state_dict(to_torch(params))
         return model.to(self.device)
 

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 from mixer_jax.benchmarks.in_torch import create_optimizer
 from mixer_jax.benchmarks.steps import without_policy
-from mixer_jax.interop.torch_mixer import TorchMixer, to_torch
+from mixer_jax.interop.torch_baselines import twin
+from mixer_jax.interop.torch_mixer import to_torch
 from mixer_jax.training import Trainer
 
 
@@ -34,7 +35,7 @@ def our_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
 def torch_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
     """The loss of each of the same steps in PyTorch: the same initial parameters, batches and learning rates."""
     config, train = trainer.config, trainer.dataset.train
-    model = TorchMixer(trainer.model, trainer.steps.augment.input_shape)
+    model = twin(trainer.model, trainer.steps.augment.input_shape)
     model.load_state_dict(to_torch(jax.device_get(trainer.init().params)))
     optimizer, losses = create_optimizer(config.optimizer, model), []
     for step, indices in enumerate(_batches(trainer, num_steps)):

@@ -131,10 +131,11 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
     kinds: dict[str, list[str]] = {}
     for row in rows:
         for result in row.results:
+            framework = next(name for name in ("torch", "jax") if name in result["versions"])
             line = (
                 f"{result['dataset']}, data fingerprint {result['data_fingerprint']}, {result['test_examples']:,} test "
-                f"images; {result['devices']} x {result['device_kind']}, {result['dtype']}, jax "
-                f"{result['versions']['jax']}"
+                f"images; {result['devices']} x {result['device_kind']}, {result['dtype']}, {framework} "
+                f"{result['versions'][framework]}"
             )
             if row.title not in (titles := kinds.setdefault(line, [])):
                 titles.append(row.title)

@@ -1,0 +1,127 @@
+"""Trains a config's model in PyTorch, for a number of PyTorch's own: the same data, batches and schedule; needs torch.
+
+Its parameters start as PyTorch starts them, and dropout is PyTorch's. It leaves a run directory without checkpoints:
+one that was stopped starts over.
+"""
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from mixer_jax.benchmarks.in_torch import create_optimizer
+from mixer_jax.benchmarks.steps import has_policy
+from mixer_jax.errors import UserError
+from mixer_jax.interop.torch_baselines import twin
+from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.training import Trainer
+
+
+def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
+    """Trains and scores; writes config.json, metrics.jsonl and results.json, whose content it returns.
+
+    Raises:
+      UserError: if the config asks for what is not there in PyTorch here.
+    """
+    config, dataset = trainer.config, trainer.dataset
+    off = {"optimizer.sam_rho": 0.0, "optimizer.layer_decay": 1.0, "ema_decay": 0.0, "frozen_trunk": False}
+    for field, default in off.items():
+        block, _, key = field.rpartition(".")
+        if (config[block] if block else config)[key] != default:
+            raise UserError(f"config.{field}: not in PyTorch here")
+    if has_policy(config) or dataset.streamed:
+        raise UserError("in PyTorch here images are not augmented and not streamed")
+    torch.manual_seed(config.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)
+    optimizer = create_optimizer(config.optimizer, model)
+    splits = {name: _placed(getattr(dataset, name), trainer, device) for name in ("train", "val", "test")}
+    history, best, start, step = [], None, time.monotonic(), 0
+    for epoch in range(1, math.ceil(config.epochs) + 1):
+        end = trainer.plans[0].steps(min(epoch, config.epochs))
+        train = _epoch(trainer, model, optimizer, splits["train"], step, end)
+        step, val = end, _score(model, splits["val"])
+        record = {"epoch": epoch, "step": step, **train, "learning_rate": float(trainer.schedule(step - 1))}
+        history.append(record | {"val_loss": val["loss"], "val_accuracy": val["accuracy"]})
+        if best_epoch(history) is history[-1]:
+            best = {key: value.clone() for key, value in model.state_dict().items()}
+        print(f"epoch {epoch:2}  train loss {train['train_loss']:.4f}  val accuracy {val['accuracy']:.2f}%", flush=True)
+    seconds, last = time.monotonic() - start, _score(model, splits["test"])
+    model.load_state_dict(best)
+    test, chosen = _score(model, splits["test"]), best_epoch(history)
+    results = {
+        "seed": config.seed,
+        "epochs": config.epochs,
+        "steps": step,
+        "best_epoch": chosen["epoch"],
+        "val_accuracy": chosen["val_accuracy"],
+        "val_loss": chosen["val_loss"],
+        "test_accuracy": test["accuracy"],
+        "test_loss": test["loss"],
+        "last_test_accuracy": last["accuracy"],
+        "last_test_loss": last["loss"],
+        "test_examples": len(dataset.test),
+        "train_seconds": seconds,
+        "images_per_second": step * config.batch_size / seconds,
+        "dataset": dataset.name,
+        "model": config.model.variant,
+        "num_params": sum(p.numel() for p in model.parameters()),
+        "selected_on": config.dataset.val_split or "validation",
+        "platform": "gpu" if device.type == "cuda" else "cpu",
+        "device_kind": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "devices": 1,
+        "dtype": "float32",
+        "versions": {"torch": torch.__version__},
+        "data_fingerprint": dataset.fingerprint(),
+    }
+    run.write_metrics(history)
+    run.write_results(results)
+    return results
+
+
+def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images (n, channels, height, width), as the model sees them, and labels."""
+    parts = [
+        np.array(trainer.steps.augment.evaluate(split.images[i : i + 1000]), np.float32).transpose(0, 3, 1, 2)
+        for i in range(0, len(split), 1000)
+    ]
+    return torch.from_numpy(np.concatenate(parts)).to(device), torch.from_numpy(split.labels).long().to(device)
+
+
+def _epoch(
+    trainer: Trainer, model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, start: int, end: int
+) -> dict[str, float]:
+    """Takes the steps from `start` to `end`; returns the mean loss and the accuracy in percent over them."""
+    config, (images, labels) = trainer.config, split
+    model.train()
+    loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
+    for step, indices in enumerate(trainer.plans[0].batches(start, end - start)["indices"], start):
+        batch = torch.from_numpy(np.asarray(indices)).long().to(images.device)
+        for group in optimizer.param_groups:
+            group["lr"] = float(trainer.schedule(step))
+        logits = model(images[batch])
+        loss = nn.functional.cross_entropy(logits, labels[batch], label_smoothing=config.label_smoothing)
+        optimizer.zero_grad()
+        loss.backward()
+        if config.optimizer.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        optimizer.step()
+        loss_sum, correct = loss_sum + loss.detach(), correct + (logits.argmax(1) == labels[batch]).sum()
+    examples = (end - start) * config.batch_size
+    return {
+        "train_loss": loss_sum.item() * config.batch_size / examples,
+        "train_accuracy": 100 * correct.item() / examples,
+    }
+
+
+@torch.no_grad()
+def _score(model: nn.Module, split: Any, batch_size: int = 1000) -> dict[str, float]:
+    """The mean loss and the accuracy in percent on a split."""
+    images, labels = split
+    model.eval()
+    logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(labels), batch_size)])
+    loss = nn.functional.cross_entropy(logits, labels).item()
+    return {"loss": loss, "accuracy": 100.0 * (logits.argmax(1) == labels).float().mean().item()}
