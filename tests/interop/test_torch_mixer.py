@@ -16,6 +16,9 @@ OPTIONS = [
     {"pre_head_norm": False},
     {"token_mixing": False},
     {"channel_mixing": False},
+    {"channel_mixing": False, "ablated_norm": True},
+    {"token_mixing": False, "ablated_norm": True},
+    {"token_mixing": False, "channel_mixing": False, "ablated_norm": True},
 ]
 
 

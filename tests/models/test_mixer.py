@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file
+from scipy import stats
 
 from mixer_jax import models
 from mixer_jax.errors import UserError
@@ -101,7 +102,7 @@ def test_nano_is_the_published_cifar_model():
     assert sum(x.size for x in jax.tree.leaves(shapes)) == 1_132_170
 
 
-def numpy_block(params, x, token_mixing, channel_mixing, epsilon):
+def numpy_block(params, x, token_mixing, channel_mixing, epsilon, output_norm=None):
     def norm(p, x):
         x = x - x.mean(-1, keepdims=True)
         return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * p["scale"] + p["bias"]
@@ -115,7 +116,7 @@ def numpy_block(params, x, token_mixing, channel_mixing, epsilon):
         x = x + mlp(params["token_mixing"], norm(params["LayerNorm_0"], x).swapaxes(1, 2)).swapaxes(1, 2)
     if channel_mixing:
         x = x + mlp(params["channel_mixing"], norm(params["LayerNorm_1"], x))
-    return x
+    return norm(params[output_norm], x) if output_norm else x
 
 
 @pytest.mark.parametrize(
@@ -132,6 +133,41 @@ def test_block_with_a_half_switched_off_equals_numpy(token_mixing, channel_mixin
     halves = {"LayerNorm_0": token_mixing, "token_mixing": token_mixing}
     halves |= {"LayerNorm_1": channel_mixing, "channel_mixing": channel_mixing}
     assert set(params) == {name for name, on in halves.items() if on}
+
+
+@pytest.mark.parametrize(
+    ("token_mixing", "channel_mixing", "output_norm"),
+    [(True, True, None), (True, False, "LayerNorm_1"), (False, True, "LayerNorm_0"), (False, False, "LayerNorm_1")],
+)
+def test_the_published_ablation_returns_the_norm_of_a_blocks_output(token_mixing, channel_mixing, output_norm):
+    block = MixerBlock(6, 7, token_mixing, channel_mixing, ablated_norm=True, layer_norm_epsilon=1e-3)
+    x = np.random.default_rng(0).normal(size=(2, 5, 4)).astype(np.float32)
+    params = block.init(jax.random.key(0), x.swapaxes(0, 1))["params"]
+    noisy = jax.tree.map(lambda p: np.asarray(p) + 0.1, params)
+    expected = numpy_block(noisy, x.astype(np.float64), token_mixing, channel_mixing, 1e-3, output_norm)
+    out = block.apply({"params": noisy}, x.swapaxes(0, 1)).swapaxes(0, 1)
+    np.testing.assert_allclose(out, expected, atol=1e-5)
+
+
+def test_torchs_initialisation_is_uniform_within_one_over_the_root_of_the_inputs():
+    model = MlpMixer(**TINY, initialization="torch", zero_init_head=False)
+    params = model.init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)))["params"]
+    for path, fan_in in (
+        (("stem",), 4 * 4 * 3),
+        (("MixerBlock_1", "token_mixing", "Dense_0"), 64),
+        (("MixerBlock_1", "token_mixing", "Dense_1"), 24),
+        (("MixerBlock_2", "channel_mixing", "Dense_1"), 96),
+        (("head",), 48),
+    ):
+        layer = params
+        for key in path:
+            layer = layer[key]
+        for name in ("kernel", "bias"):
+            values, bound = np.asarray(layer[name]).ravel(), fan_in**-0.5
+            assert np.abs(values).max() < bound
+            assert np.abs(values).max() > 0.7 * bound
+            if len(values) > 200:
+                assert stats.kstest(values, "uniform", (-bound, 2 * bound)).pvalue > 0.001
 
 
 def test_options_change_what_they_should():

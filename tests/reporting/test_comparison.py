@@ -1,0 +1,106 @@
+"""What a comparison claims: intervals and verdicts against SciPy and against what they promise."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mixer_jax.reporting.comparison import (
+    Row,
+    against_one,
+    against_others,
+    cells,
+    circumstances,
+    differences,
+    interval,
+    markdown,
+)
+
+SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
+
+
+def test_intervals_are_scipys():
+    half = interval(SOME)
+    low, high = stats.t.interval(0.95, len(SOME) - 1, np.mean(SOME), stats.sem(SOME))
+    np.testing.assert_allclose((np.mean(SOME) - half, np.mean(SOME) + half), (low, high))
+    assert interval([97.0]) is None
+
+
+def test_beside_others_it_is_welchs_test():
+    difference, half, verdict = against_others(SOME, OTHERS)
+    test = stats.ttest_ind(SOME, OTHERS, equal_var=False)
+    low, high = test.confidence_interval(0.95)
+    np.testing.assert_allclose((difference - half, difference + half), (low, high))
+    assert verdict == "higher"
+    assert test.pvalue < 0.05
+    assert against_others(OTHERS, SOME)[2] == "lower"
+    assert against_others(SOME, [*SOME[:3], 98.5])[2] == "not distinguishable"
+    assert against_others(SOME, [97.0]) is None
+    assert against_others([97.0, 97.0], [98.0, 98.0]) == (-1.0, 0.0, "lower")
+
+
+def test_a_published_run_that_is_one_of_these_is_mostly_not_told_apart():
+    rng = np.random.default_rng(0)
+    verdicts = [against_one(list(x[:-1]), x[-1]) for x in rng.normal(97.8, 0.1, (4000, 6))]
+    assert abs(np.mean([v == "not distinguishable" for v in verdicts]) - 0.95) < 0.012
+    assert {"higher", "lower"} < set(verdicts)
+    assert against_one(SOME, 97.79) == "not distinguishable"
+    assert (against_one(SOME, 97.0), against_one(SOME, 98.6)) == ("higher", "lower")
+    assert against_one([97.5], 97.79) == "one seed: no verdict"
+
+
+def result(last, best=99.0, **fields):
+    common = {"num_params": 1234, "epochs": 10, "selected_on": "test", "train_seconds": 1200.0, "dataset": "mnist"}
+    common |= {
+        "data_fingerprint": "abc",
+        "devices": 1,
+        "device_kind": "cpu",
+        "dtype": "float32",
+        "test_examples": 10_000,
+    }
+    return common | {"versions": {"jax": "0.10"}, "last_test_accuracy": last, "test_accuracy": best} | fields
+
+
+def row(title, values, **fields):
+    return Row(title, [result(value) for value in values], **fields)
+
+
+def test_the_table_holds_what_a_paper_would():
+    rows = [
+        row("tuned", SOME, published={"last": 97.79, "best": 98.18}, notes=("chosen on test", "one seed")),
+        row("grid", [97.0], published={"best": 98.12}, notes=("one seed",)),
+        row("other", OTHERS),
+    ]
+    columns, table, notes = cells(rows)
+    assert notes == ["chosen on test", "one seed"]
+    first, second, third = (dict(zip(columns, line, strict=True)) for line in table)
+    assert first["model"] == "tuned [1] [2]"
+    assert (first["parameters"], first["seeds"], first["published"]) == ("1,234", "5", "97.79")
+    assert first["test accuracy, last epoch"] == "97.76 ± 0.11 [97.62, 97.90]"
+    assert (first["difference"], first["verdict"]) == ("-0.03", "not distinguishable")
+    assert (second["model"], second["published"]) == ("grid [2]", "98.12 (best)")
+    assert (second["difference"], second["verdict"]) == ("+0.88", "one seed: no verdict")
+    assert (third["published"], third["difference"], third["verdict"]) == ("", "", "")
+    lines = markdown(columns, table).splitlines()
+    assert len(lines) == 5
+    assert {line.count("|") for line in lines} == {len(columns) + 1}
+
+
+def test_rows_stand_beside_the_first_of_their_kind():
+    clean = [result(value, selected_on="validation") for value in OTHERS]
+    rows = [row("tuned", SOME), row("single", [97.0]), row("other", OTHERS), Row("clean", clean)]
+    _, table = differences(rows)
+    assert [line[:3] for line in table] == [["other", "tuned", "test"]]
+    assert table[0][4] == "lower"
+
+
+def test_circumstances_name_the_rows_only_where_they_differ():
+    assert len(circumstances([row("a", SOME), row("b", OTHERS)])) == 1
+    in_torch = Row("b", [result(97.0, versions={"torch": "2.13"})])
+    ours, theirs = circumstances([row("a", SOME), in_torch])
+    assert ours.endswith("jax 0.10: a")
+    assert theirs.endswith("torch 2.13: b")
+
+
+@pytest.mark.parametrize("cell", ["a|b", "plain"])
+def test_no_cell_breaks_the_table(cell):
+    assert markdown(["x"], [[cell]]).splitlines()[-1].count("|") == 2

@@ -1,0 +1,68 @@
+"""The compare command on real run directories: its table, its page, and what it was given once more."""
+
+import json
+import re
+
+import pytest
+
+from mixer_jax import compare
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from runs import SHRINK, main
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    small = [*SHRINK, "--config.batch_size=64"]
+    assert main("digits", folder / "one", *small) == 0
+    assert main("digits", folder / "three", *small, "--config.num_seeds=3", "--config.epochs=4") == 0
+    return folder
+
+
+def call(*arguments):
+    return compare.main(["compare", *map(str, arguments)])
+
+
+def test_two_runs_beside_each_other(runs, tmp_path, capsys):
+    output = tmp_path / "out"
+    assert call(runs / "one", runs / "three", f"--output={output}") == 0
+    out = capsys.readouterr().out
+    one, three = RunDirectory(runs / "one").read_results(), RunDirectory(runs / "three").read_results()
+    lines = [line for line in out.splitlines() if line.startswith("|")]
+    assert f"| one: digits, Pico/2 | {one['num_params']:,} | 2 | 1 |" in lines[2]
+    assert f"| {one['last_test_accuracy']:.2f} |" in lines[2]
+    assert "| three: digits, Pico/2 |" in lines[3]
+    assert f"{three['last_test_accuracy']:.2f} ± {three['std']['last_test_accuracy']:.2f} [" in lines[3]
+    assert one["data_fingerprint"] in out
+    page = (output / "comparison.html").read_text()
+    assert "three: digits, Pico/2" in page
+    assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
+    assert "<script" not in page
+    assert lines[2] in (output / "comparison.md").read_text()
+    assert (output / "curves.png").stat().st_size > 10_000
+
+
+def test_what_it_wrote_it_reads(runs, tmp_path, capsys):
+    assert call(runs / "three", f"--output={tmp_path / 'a'}") == 0
+    first = capsys.readouterr().out.partition(str(tmp_path))[0]
+    assert call(tmp_path / "a" / "comparison.json", f"--output={tmp_path / 'b'}") == 0
+    assert capsys.readouterr().out.partition(str(tmp_path))[0] == first
+    written = [json.loads((tmp_path / name / "comparison.json").read_text()) for name in "ab"]
+    assert written[0] == written[1]
+
+
+def test_mistakes_get_one_line_and_write_nothing(runs, tmp_path):
+    (tmp_path / "other.json").write_text('{"rows": [{"title": "x"}]}')
+    (tmp_path / "broken.json").write_text("{")
+    for arguments, line in (
+        ([], "0 paths given, some expected: python -m mixer_jax.compare RUN_OR_STUDY"),
+        ([tmp_path / "nowhere"], "nowhere is no run directory, study or .json file"),
+        ([tmp_path / "other.json"], "other.json was not written by this command: 'val_accuracies' is missing"),
+        ([tmp_path / "broken.json"], "cannot read .*broken.json"),
+        (["--outptu=x", runs / "one"], r"unknown flag --outptu .did you mean 'output'"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            call(*arguments, f"--output={tmp_path / 'out'}")
+        assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()

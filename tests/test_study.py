@@ -1,0 +1,152 @@
+"""A study: what is missing is trained, what is there is not, and its tables are those of the runs."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+from mixer_jax import study
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from support import ROOT
+
+CONFIG = """
+from mixer_jax.arms import Arm
+from configs import digits
+
+def get_config():
+    config = digits.get_config()
+    config.model.update(num_blocks=1, hidden_dim=8, tokens_mlp_dim=8, channels_mlp_dim=8)
+    config.epochs = 3
+    return config
+
+def get_arms():
+    return (
+        Arm("mixer", "the Mixer", published={"last": 40.0}, num_seeds=3, notes=("one seed",)),
+        Arm("wide", "a wider one", {"model.hidden_dim": 16}, num_seeds=2, protocols=("clean",)),
+    )
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "small_study.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def main(config, workdir, *flags):
+    return study.main(["study", "--config", str(config), "--workdir", str(workdir), *flags])
+
+
+def without_seconds(table):
+    return [line.rsplit("|", 2)[0] if line.startswith("|") else line for line in table.read_text().splitlines()]
+
+
+def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
+    path = tmp_path / "study"
+    assert main(config, path, "--protocol=published", "--seeds=1") == 0
+    assert sorted(p.name for p in (path / "mixer").rglob("seed_*")) == ["seed_0"]
+    assert "one seed: no verdict" in capsys.readouterr().out
+    assert main(config, path) == 0
+    out = capsys.readouterr().out
+    assert "8 trainings, of which 1 are finished" in out
+    assert "== wide, clean: 7 of 7, about" in out
+    runs = {p.relative_to(path).as_posix(): RunDirectory(p) for p in path.rglob("seed_*")}
+    assert sorted(runs) == [
+        *(f"mixer/{protocol}/seed_{seed}" for protocol in ("clean", "published") for seed in range(3)),
+        *(f"wide/clean/seed_{seed}" for seed in range(2)),
+    ]
+    for name, run in runs.items():
+        results, settings = run.read_results(), run.config()
+        assert results["selected_on"] == ("test" if "published" in name else "validation")
+        assert (settings.seed, settings.num_seeds) == (int(name[-1]), 1)
+        assert settings.model.hidden_dim == (16 if "wide" in name else 8)
+    rows = json.loads((path / "comparison" / "comparison.json").read_text())["rows"]
+    assert [(row["title"], len(row["results"]), row["published"]) for row in rows] == [
+        ("the Mixer", 3, {"last": 40.0}),
+        ("the Mixer", 3, {}),
+        ("a wider one", 2, {}),
+    ]
+    last = runs["mixer/published/seed_2"].read_results()["last_test_accuracy"]
+    assert rows[0]["results"][2]["last_test_accuracy"] == last
+    before = (path / "comparison" / "comparison.md").read_text()
+    assert main(config, path, "--report") == 0
+    assert "trainings" not in capsys.readouterr().out.partition("|")[0]
+    assert (path / "comparison" / "comparison.md").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--arms=mixr"], r"unknown arm 'mixr' .did you mean 'mixer'"),
+        (["--protocol=dirty"], "unknown protocol 'dirty'"),
+        (["--seeds=0"], "seeds"),
+        (["--report"], "no run in .* is finished yet"),
+        (["--config.epochs=-1"], "config.epochs=-1.0: must be positive"),
+    ],
+)
+def test_mistakes_get_one_line(flags, line, config, tmp_path):
+    with pytest.raises(UserError, match=line):
+        main(config, tmp_path / "study", *flags)
+    assert not list(tmp_path.rglob("seed_*"))
+
+
+def test_a_config_file_that_is_no_study(tmp_path, config):
+    with pytest.raises(UserError, match=r"digits.py has no function get_arms\(\)"):
+        main(ROOT / "configs" / "digits.py", tmp_path / "study")
+    config.write_text(CONFIG.replace("model.hidden_dim", "model.hiden_dim"))
+    with pytest.raises(UserError, match=r"unknown config field 'model.hiden_dim' .did you mean 'model.hidden_dim'"):
+        main(config, tmp_path / "study")
+
+
+def test_another_study_in_the_same_place_is_refused_before_anything_is_trained(config, tmp_path):
+    assert main(config, tmp_path / "study", "--arms=wide", "--seeds=1") == 0
+    with pytest.raises(UserError, match="holds a run with another config .*batch_size"):
+        main(config, tmp_path / "study", "--config.batch_size=32")
+    assert not list((tmp_path / "study").glob("mixer/*"))
+
+
+def test_the_shipped_study_is_the_published_one():
+    from configs import mnist_study
+    from mixer_jax import models
+
+    sizes = {}
+    for arm in mnist_study.get_arms():
+        for _, config in arm.configs(mnist_study.get_config()):
+            model = models.create(config.model, num_classes=10, image_shape=(28, 28, 1))
+            shapes = models.param_shapes(model, (28, 28, 1))
+            sizes[arm.name] = sum(x.size for x in jax.tree.leaves(shapes))
+    assert sizes["tuned"] == sizes["torch_tuned"] == sizes["grid_14_128_10"] == 373_426
+    assert (sizes["mlp"], sizes["cnn"]) == (203_530, 1_625_866)
+    assert len([name for name in sizes if name.startswith("grid_")]) == 27
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_ends_with_the_same_tables(config, tmp_path):
+    environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
+    settings = ["--config.epochs=30", "--config.checkpoint_minutes=0.004"]
+
+    def start(path):
+        command = [sys.executable, "-m", "mixer_jax.study", "--config", str(config), "--workdir", str(path)]
+        with (tmp_path / "log").open("a") as log:
+            return subprocess.Popen([*command, *settings], cwd=ROOT, env=environment, stdout=log, stderr=log)
+
+    assert start(tmp_path / "whole").wait(600) == 0
+    rng, killed = random.Random(0), tmp_path / "killed"
+    for _ in range(3):
+        process = start(killed)
+        time.sleep(rng.uniform(4.0, 12.0))
+        assert process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(killed).wait(600) == 0
+    tables = [without_seconds(path / "comparison" / "comparison.md") for path in (tmp_path / "whole", killed)]
+    assert tables[0][2:] == tables[1][2:]
+    assert len(tables[0]) > 8
