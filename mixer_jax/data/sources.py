@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
 
+from mixer_jax.data.images import read_image
 from mixer_jax.errors import UserError, one_of
 
 Example = tuple[np.ndarray, int]
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-# What such a file may really hold, as many do; not what Pillow would start another program for, such as PostScript.
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 class Source(Protocol):
@@ -107,7 +105,7 @@ def digits(split: str) -> ArraySource:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files in one folder a class, converted to RGB, turned as their EXIF tag says.
+    """Image files in one folder a class, in RGB; see `read_image`.
 
     Attributes:
       paths: the image files.
@@ -125,7 +123,7 @@ class FolderSource:
         return len(self.paths)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [(self._read(self.paths[i]), int(self.labels[i])) for i in indices]
+        return [(read_image(self.paths[i], self.image_size), int(self.labels[i])) for i in indices]
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
@@ -134,14 +132,6 @@ class FolderSource:
         yield repr(self.image_size).encode()
         for path in self.paths:
             yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
-
-    def _read(self, path: Path) -> np.ndarray:
-        try:
-            with Image.open(path, formats=IMAGE_FORMATS) as image:
-                image = ImageOps.exif_transpose(image).convert("RGB")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise UserError(f"cannot read image {path}: {str(error).splitlines()[0]}") from error
-        return np.asarray(fit(image, self.image_size))
 
 
 def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) -> FolderSource:
@@ -166,10 +156,3 @@ def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) ->
             raise UserError(f"no images in {folder}: expected *.png, *.jpg or *.jpeg")
     labels = np.repeat(np.arange(len(folders)), [len(found) for found in files])
     return FolderSource(tuple(p for found in files for p in found), labels, tuple(f.name for f in folders), image_size)
-
-
-def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
-    """Scales an image to cover (height, width), antialiased, and crops the centre; () leaves it as it is."""
-    if not image_size or image.size == image_size[::-1]:
-        return image
-    return ImageOps.fit(image, image_size[::-1], Image.Resampling.BILINEAR)

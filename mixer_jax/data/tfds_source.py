@@ -6,8 +6,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
+from mixer_jax.data.images import fit
 from mixer_jax.data.prepare import supervised_keys
-from mixer_jax.data.sources import Example, fit
+from mixer_jax.data.sources import Example
 from mixer_jax.errors import UserError, one_of
 
 

@@ -7,7 +7,8 @@ from sklearn.datasets import load_digits
 
 from mixer_jax import data
 from mixer_jax.data.dataset import decode, pixel_statistics
-from mixer_jax.data.sources import ArraySource, digits, fit, image_folder
+from mixer_jax.data.images import fit
+from mixer_jax.data.sources import ArraySource, digits, image_folder
 from mixer_jax.errors import UserError
 from support import make_config
 

@@ -1,0 +1,174 @@
+"""Tells what is on images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
+
+Images of any size and kind are made what the run was trained on. Of a folder all images are taken, those in its
+folders too. A few get a table of the likeliest classes each, many a line; --output writes all of them as CSV or JSON.
+Files that cannot be read are named and passed over, and the exit code is then 1.
+"""
+
+import contextlib
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+from scipy.special import softmax
+from tqdm import tqdm
+
+from mixer_jax import cli
+from mixer_jax.data import read_image
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory, writing
+from mixer_jax.training.inference import Classifier
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # what is taken of a folder
+FEW = 10  # images that get a table each
+Prediction = list[tuple[str, float]]
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and predicts; returns the exit code."""
+    values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    if values.batch_size < 1:
+        raise UserError(f"--batch_size={values.batch_size}: must be positive")
+    output = Path(values.output) if values.output else None
+    if output and output.suffix not in (".csv", ".json"):
+        raise UserError(f"--output={output}: give a name that ends in .csv or .json")
+    if output and output.exists():
+        raise UserError(f"--output={output} is there already: choose another name")
+    files = [file for path in paths for file in _files(Path(path))]
+    if not files:
+        raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(SUFFIXES)}")
+    classifier = Classifier(RunDirectory(values.workdir), values.checkpoint)
+    top = min(values.top, len(classifier.label_names))
+    return predict(classifier, files, output, top, min(values.batch_size, len(files)))
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+    flags.DEFINE_string("output", None, "file to write all predictions to, .csv or .json", flag_values=values)
+    flags.DEFINE_integer("top", 5, "likeliest classes of each image", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("batch_size", 64, "images at a time", flag_values=values)
+
+
+def _files(path: Path) -> list[Path]:
+    """The file itself, or all images in the folder and those in it."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not path.exists():
+        raise UserError(f"there is no image or folder {path}")
+    return [path]
+
+
+def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, top: int, batch_size: int) -> int:
+    """Prints, or writes to a file, the likeliest classes of every image; returns the exit code.
+
+    Args:
+      classifier: of a run.
+      files: the images.
+      output: a new file, .csv or .json; None to print.
+      top: how many classes of each.
+      batch_size: images at a time.
+
+    Returns:
+      0, or 1 if an image could not be read.
+    """
+    bad = 0
+    with contextlib.ExitStack() as stack:
+        if output:
+            stack.enter_context(writing(output))
+            tell = stack.enter_context(_written(output))
+        else:
+            tell = _tell_few if len(files) <= FEW else _tell_many
+        bar = stack.enter_context(tqdm(total=len(files), unit=" images", leave=False, disable=None))
+        for batch, problems in _read(classifier, files, batch_size):
+            for problem in problems:
+                tqdm.write(f"skipped: {problem}", file=sys.stderr)
+            if batch:
+                names, images = zip(*batch, strict=True)
+                logits = classifier.logits(np.stack(images), batch_size)
+                for name, prediction in zip(names, _likeliest(logits, classifier.label_names, top), strict=True):
+                    tell(name, prediction)
+            bad += len(problems)
+            bar.update(len(batch) + len(problems))
+    if output or bad:
+        where = f", written to {output}" if output else ""
+        print(f"{len(files) - bad:,} of {len(files):,} images{where}", file=sys.stdout if output else sys.stderr)
+    return 1 if bad else 0
+
+
+def _read(
+    classifier: Classifier, files: Sequence[Path], batch_size: int
+) -> Iterator[tuple[list[tuple[Path, np.ndarray]], list[UserError]]]:
+    """Yields batches of images that could be read, with the errors of those that could not."""
+    height, width, channels = classifier.image_shape
+
+    def read(file: Path) -> np.ndarray | UserError:
+        try:
+            return read_image(file, (height, width), channels)
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), batch_size):
+            batch = files[start : start + batch_size]
+            results = list(zip(batch, pool.map(read, batch), strict=True))
+            yield (
+                [(file, image) for file, image in results if not isinstance(image, UserError)],
+                [error for _, error in results if isinstance(error, UserError)],
+            )
+
+
+def _likeliest(logits: np.ndarray, label_names: Sequence[str], top: int) -> Iterator[Prediction]:
+    """The classes of each image with their probabilities, the likeliest first."""
+    for share in softmax(logits.astype(np.float64), axis=1):
+        yield [(label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
+
+
+def _tell_few(name: Path, prediction: Prediction) -> None:
+    width = max(len(label) for label, _ in prediction)
+    tqdm.write(str(name))
+    for label, share in prediction:
+        tqdm.write(f"  {label:{width}}  {100 * share:6.2f}%  {'█' * round(30 * share)}".rstrip())
+
+
+def _tell_many(name: Path, prediction: Prediction) -> None:
+    label, share = prediction[0]
+    tqdm.write(f"{100 * share:6.2f}%  {label}  {name}")
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[Callable[[Path, Prediction], None]]:
+    """A function that writes predictions to a file, which is there only when it is whole."""
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("w", newline="") as file:
+        if path.suffix == ".csv":
+            writer, head = csv.writer(file), ["file"]
+
+            def tell(name: Path, prediction: Prediction) -> None:
+                if head:
+                    ranks = range(1, len(prediction) + 1)
+                    writer.writerow([head.pop(), *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
+                writer.writerow([name, *(x for label, share in prediction for x in (label, f"{share:.6g}"))])
+
+            yield tell
+        else:
+            separator = iter(["[\n"])
+
+            def tell(name: Path, prediction: Prediction) -> None:
+                file.write(next(separator, ",\n") + json.dumps({"file": str(name), "classes": dict(prediction)}))
+
+            yield tell
+            file.write(next(separator, "") + "\n]\n")
+    partial.replace(path)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,134 @@
+"""Predictions on images of every kind: the same as the model's own, none lost, and the bad ones named."""
+
+import csv
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_jax import predict
+from mixer_jax.data import read_image
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.inference import Classifier
+from runs import SHRINK, main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("predict") / "run"
+    assert main("digits", path, *SHRINK, "--config.batch_size=64", "--config.epochs=4") == 0
+    return path
+
+
+def call(run, *arguments):
+    return predict.main(["predict", "--workdir", str(run), *map(str, arguments)])
+
+
+def some_pixels(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+def test_a_few_images_get_a_table_that_holds_the_models_own_numbers(run, tmp_path, capsys):
+    path = tmp_path / "grey.png"
+    pixels = some_pixels(8, 8, 1)
+    Image.fromarray(pixels[..., 0]).save(path)
+    assert call(run, path, "--top=3") == 0
+    lines = capsys.readouterr().out.splitlines()
+    probabilities = np.asarray(jax.nn.softmax(Classifier(RunDirectory(run)).logits(pixels[None], 1)[0]))
+    order = np.argsort(-probabilities)[:3]
+    assert lines[0] == str(path)
+    assert [line.split()[:2] for line in lines[1:]] == [[str(i), f"{100 * probabilities[i]:.2f}%"] for i in order]
+
+
+def test_of_1000_images_of_every_kind_none_is_lost(run, tmp_path, capsys):
+    folder, kinds = tmp_path / "images", ("L", "RGB", "RGBA", "P", "LA", "1", "I;16", "CMYK")
+    rng = np.random.default_rng(0)
+    for i in range(1000):
+        mode = kinds[i % len(kinds)]
+        suffix = "jpg" if mode == "CMYK" else ("png", "webp", "bmp", "gif")[i // 8 % 4] if mode == "RGB" else "png"
+        height, width = rng.integers(1, 40, 2)
+        if mode == "I;16":
+            image = Image.fromarray(rng.integers(0, 2**16, (height, width)).astype(np.uint16))
+        else:
+            image = Image.fromarray(some_pixels(height, width, seed=i)).convert(mode)
+        path = folder / str(i % 7) / f"{i}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+    (folder / "notes.txt").write_text("no image")
+    for output in (tmp_path / "out.csv", tmp_path / "out.json"):
+        assert call(run, folder, f"--output={output}") == 0
+        assert f"1,000 of 1,000 images, written to {output}" in capsys.readouterr().out
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    entries = json.loads((tmp_path / "out.json").read_text())
+    assert sorted(row["file"] for row in rows) == sorted(str(p) for p in folder.rglob("*.*") if p.suffix != ".txt")
+    for row, entry in zip(rows, entries, strict=True):
+        assert list(entry["classes"]) == [row[f"class_{i}"] for i in range(1, 6)]
+        assert list(entry["classes"].values()) == pytest.approx(
+            [float(row[f"probability_{i}"]) for i in range(1, 6)], 1e-4
+        )
+
+
+def test_50_damaged_files_give_50_named_lines(run, tmp_path, capsys):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for i in range(50):
+        path = folder / f"bad_{i}.{('png', 'jpg')[i % 2]}"
+        Image.fromarray(some_pixels(30, 30)).save(path)
+        content = path.read_bytes()
+        damaged = (b"", content[: len(content) // 2], b"not an image", content[:10])[i % 4]
+        path.write_bytes(damaged)
+    Image.fromarray(some_pixels(30, 30)).save(folder / "good.png")
+    assert call(run, folder, f"--output={tmp_path / 'out.csv'}") == 1
+    captured = capsys.readouterr()
+    lines = captured.err.splitlines()
+    assert len(lines) == 50
+    assert {re.search(r"bad_\d+", line)[0] for line in lines} == {f"bad_{i}" for i in range(50)}
+    assert all(line.startswith("skipped: cannot read image ") for line in lines)
+    assert "1 of 51 images" in captured.out
+    assert call(run, folder / "bad_0.png") == 1
+
+
+def test_images_are_turned_flattened_on_white_and_kept_at_16_bits(tmp_path):
+    pixels = some_pixels(4, 6)
+    turned = tmp_path / "turned.png"
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(pixels).save(turned, exif=exif)
+    np.testing.assert_array_equal(read_image(turned), np.rot90(pixels, -1))
+    clear = np.dstack([pixels, np.full((4, 6), 0, np.uint8)])
+    clear[0, 0, 3] = 255
+    Image.fromarray(clear).save(tmp_path / "clear.png")
+    expected = np.full((4, 6, 3), 255, np.uint8)
+    expected[0, 0] = pixels[0, 0]
+    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), expected)
+    deep = np.random.default_rng(0).integers(0, 2**16, (4, 6)).astype(np.uint16)
+    Image.fromarray(deep).save(tmp_path / "deep.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "deep.png", channels=1)[..., 0], deep >> 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ([], "0 paths given, some expected"),
+        (["nowhere.png"], "there is no image or folder nowhere.png"),
+        (["EMPTY"], "no images in .*: looked for .png, .jpg"),
+        (["IMAGE", "--output=x.txt"], "--output=x.txt: give a name that ends in .csv or .json"),
+        (["IMAGE", "--output=IMAGE.csv"], "is there already"),
+        (["IMAGE", "--batch_size=0"], "--batch_size=0: must be positive"),
+        (["IMAGE", "--checkpoint=3"], "no checkpoint '3'"),
+    ],
+)
+def test_mistakes_get_one_line(arguments, line, run, tmp_path):
+    (tmp_path / "empty").mkdir()
+    Image.fromarray(some_pixels(4, 4)).save(tmp_path / "a.png")
+    (tmp_path / "a.png.csv").touch()
+    names = {"EMPTY": str(tmp_path / "empty"), "IMAGE": str(tmp_path / "a.png")}
+    arguments = [re.sub("EMPTY|IMAGE", lambda m: names[m[0]], a) for a in arguments]
+    with pytest.raises(UserError, match=line) as caught:
+        call(run, *arguments)
+    assert "\n" not in str(caught.value)
