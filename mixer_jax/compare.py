@@ -64,7 +64,7 @@ def compare(paths: Sequence[Path], output: Path) -> int:
         comparison.plot_comparison(rows, curves, title)
         if curves.exists():
             parts.append(page.heading("Learning curves"))
-            parts.append(page.image(curves, "validation accuracy over the epochs"))
+            parts.append(page.image(curves.read_bytes(), "validation accuracy over the epochs"))
         (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": [_plain(row) for row in rows]})

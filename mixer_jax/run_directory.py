@@ -29,6 +29,8 @@ class RunDirectory:
     checkpoints/     Orbax: the newest two, each with the best epoch's parameters; see `mixer_jax.training.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
     curves.png       the metrics as a picture
+    predictions.npz  logits and labels of the test set, and the images of the worst mistakes
+    report.html      all of it to look at; README.md is the model card
     .lock            held by the process that trains here
 
     Of several seeds at once it holds a run directory for each, `seed_0` and so on, as each would be alone; its own
@@ -41,6 +43,9 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "results.json"
         self.curves_file = self.path / "curves.png"
+        self.predictions_file = self.path / "predictions.npz"
+        self.report_file = self.path / "report.html"
+        self.card_file = self.path / "README.md"
         self.checkpoints = self.path / "checkpoints"
         self.tensorboard = self.path / "tensorboard"
         self.lock_file = self.path / ".lock"

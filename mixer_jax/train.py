@@ -15,7 +15,7 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from mixer_jax import cli, data
+from mixer_jax import cli, data, report
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
@@ -150,6 +150,7 @@ def _finish(
         with writing(one.curves_file):
             plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
         one.write_results(every[-1])
+        report.finish(one, trainer.dataset.test)
     results = every[0]
     if len(directories) > 1:
         results = aggregate(every)

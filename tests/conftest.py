@@ -8,6 +8,8 @@ import jax
 import numpy as np
 import pytest
 
+from mixer_jax import report
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
 jax.config.update("jax_disable_most_optimizations", True)
@@ -19,6 +21,23 @@ def compilation_cache(tmp_path_factory):
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+FINISH = report.finish
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_reports():
+    """Leaves out the report at a run's end, which takes seconds."""
+    report.finish = lambda run, test: None
+
+
+@pytest.fixture(scope="module")
+def with_reports(no_reports):
+    """Runs end with their report after all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "finish", FINISH)
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """What people see: the console, curves, TensorBoard, the summary of a run, the scores of a model, rows of images."""
 
+from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import plot_curves, plot_trajectories
 from mixer_jax.reporting.progress import ConsoleProgress
 from mixer_jax.reporting.rows import Row, plot_rows
@@ -13,6 +14,7 @@ __all__ = [
     "TensorBoard",
     "aggregate",
     "describe",
+    "model_card",
     "plot_confusion",
     "plot_curves",
     "plot_rows",

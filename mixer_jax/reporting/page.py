@@ -3,7 +3,10 @@
 import base64
 import html
 from collections.abc import Sequence
-from pathlib import Path
+from io import BytesIO
+
+import numpy as np
+from PIL import Image
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; }
@@ -14,6 +17,10 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 th { background: var(--soft); } td:first-child { min-width: 11rem; }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
+.gallery { display: flex; flex-wrap: wrap; gap: .8rem; }
+figure { margin: 0; width: 6.5rem; } figcaption { font-size: .8rem; overflow-wrap: anywhere; }
+figure img { width: 100%; image-rendering: pixelated; }
+summary { cursor: pointer; font-size: 1.15rem; font-weight: bold; margin: 1.5rem 0 .5rem; }
 """
 
 
@@ -32,7 +39,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table, that scrolls by itself where the screen is narrow."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
+    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
 def paragraph(text: str) -> str:
@@ -48,7 +56,27 @@ def numbered(lines: Sequence[str]) -> str:
     return "<ol>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ol>"
 
 
-def image(path: Path, description: str) -> str:
+def folded(title: str, part: str) -> str:
+    """A part that opens when its title is clicked."""
+    return f"<details><summary>{html.escape(title)}</summary>{part}</details>"
+
+
+def image(png: bytes, description: str) -> str:
     """A PNG, inside the page."""
-    encoded = base64.b64encode(path.read_bytes()).decode()
-    return f'<p><img alt="{html.escape(description)}" src="data:image/png;base64,{encoded}"></p>'
+    return f'<p><img alt="{html.escape(description)}" src="{_inside(png)}"></p>'
+
+
+def gallery(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
+    """Small images (height, width, 1 or 3) uint8, each over its caption."""
+    figures = []
+    for pixels, caption in zip(images, captions, strict=True):
+        file = BytesIO()
+        Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).save(file, "PNG")
+        text = html.escape(caption)
+        picture = f'<img alt="{text}" src="{_inside(file.getvalue())}">'
+        figures.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
+    return f'<div class="gallery">{"".join(figures)}</div>'
+
+
+def _inside(png: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -54,6 +54,7 @@ def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
             f"{r['images_per_second']:,.0f} images/s, on {r['devices']} x {r['device_kind']}, {r['dtype']}",
         ),
         ("results", run.results_file),
+        ("report", run.report_file if one else f"{run.path}/seed_*/{run.report_file.name}"),
         ("curves", run.curves_file),
         *kept,
     ]

@@ -1,0 +1,194 @@
+"""Writes a run's report: python -m mixer_jax.report runs/digits
+
+report.html is one file that holds everything and needs no network: the results, curves, confusion, the most confident
+mistakes, the hardest classes, what the token-mixing units look at, the patch embedding, calibration, config and
+environment. README.md beside it is the model card. Training ends with both; this command makes them anew from the run
+directory alone.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from mixer_jax import cli
+from mixer_jax.config import flat
+from mixer_jax.data import Split, StreamedSplit
+from mixer_jax.errors import UserError, warn
+from mixer_jax.models import MlpMixer
+from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, score
+from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
+from mixer_jax.run_directory import RunDirectory, writing
+from mixer_jax.training.inference import Classifier, over_split
+
+MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # images of mistakes; of each of the so many hardest classes
+UNITS, BLOCKS = 64, 3  # token-mixing units that are shown, of the first blocks
+BATCH_SIZE = 256
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and writes the report; returns the exit code."""
+    _, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=1)
+    run = RunDirectory(paths[0])
+    if not run.config_file.exists():
+        raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
+    if (results := run.read_results()) is None:
+        raise UserError(f"the run in {run.path} is not finished: the same training command goes on")
+    if "seeds" in results:
+        raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
+    print(f"wrote {write(run)}")
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    del values
+
+
+def finish(run: RunDirectory, test: Split | StreamedSplit) -> None:
+    """Keeps what a report takes and writes it, at the end of a training, which it does not make fail."""
+    try:
+        keep_predictions(run, test)
+        write(run)
+    except UserError as error:
+        warn(f"no report: {error}")
+
+
+def keep_predictions(run: RunDirectory, test: Split | StreamedSplit) -> None:
+    """Keeps of the test set what the report takes: all logits and labels, and the images of the worst mistakes."""
+    classifier = Classifier(run)
+    if isinstance(test, Split):
+        logits, labels = classifier.logits(test.images, min(BATCH_SIZE, len(test))), test.labels
+    else:
+        logits, labels = over_split(classifier.logits, test, BATCH_SIZE, "test images")
+    chosen = _mistakes(logits, labels)
+    images = test.images[chosen] if isinstance(test, Split) else test.read(chosen)[0]
+    file = run.predictions_file
+    partial = file.with_name(f".{file.name}")
+    with writing(file):
+        np.savez_compressed(partial, logits=logits, labels=labels, chosen=chosen, images=images)
+        partial.replace(file)
+
+
+def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The indices of the most confident mistakes, of all and of the hardest classes."""
+    confidence, wrong = _softmax(logits).max(1), logits.argmax(1) != labels
+    order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
+    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
+    worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
+    return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
+
+
+def write(run: RunDirectory) -> Path:
+    """Writes report.html, and the model card, from what is in a finished run's directory; returns the report's path."""
+    results, config, described = run.read_results(), run.config(), run.described()
+    title = f"{results['dataset']}, {results['model']}: {results['test_accuracy']:.2f}%"
+    parts = [page.table([], _summary(results)), page.heading("Curves")]
+    with writing(run.curves_file):
+        plot_curves([run.read_metrics()], run.curves_file, f"{results['dataset']}, {results['model']}")
+    parts.append(page.image(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"))
+    if run.predictions_file.exists():
+        parts += _predictions(run, described["label_names"])
+    parts += _weights(run)
+    settings = [(path, json.dumps(value)) for path, value in flat(config)]
+    environment = [(name, str(version)) for name, version in results["versions"].items()]
+    parts += [page.folded("Config", page.table(["field", "value"], settings))]
+    parts += [page.folded("Environment", page.table(["package", "version"], environment))]
+    with writing(run.report_file):
+        run.report_file.write_text(page.page(title, parts))
+        run.card_file.write_text(model_card(config, described, results))
+    return run.report_file
+
+
+def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
+    r = results
+    best = f"epoch {r['best_epoch']}, best on {r['selected_on']}"
+    return [
+        ("test accuracy, best epoch", f"{r['test_accuracy']:.2f}% ({best})"),
+        ("test accuracy, last epoch", f"{r['last_test_accuracy']:.2f}%; {r['test_examples']:,} images"),
+        ("test loss", f"{r['test_loss']:.4f}"),
+        ("model", f"{r['model']}, {r['num_params']:,} parameters, seed {r['seed']}"),
+        ("trained", f"{r['epochs']:g} epochs, {r['steps']:,} steps, in {r['train_seconds']:,.0f} s"),
+        ("throughput", f"{r['images_per_second']:,.0f} images/s"),
+        ("hardware", f"{r['devices']} x {r['device_kind']}, {r['dtype']}"),
+        ("data", f"{r['dataset']}, fingerprint {r['data_fingerprint']}"),
+    ]
+
+
+def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
+    with np.load(run.predictions_file, allow_pickle=False) as file:
+        logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
+    scores = score(logits, labels, label_names)
+    shares, predicted = _softmax(logits), logits.argmax(1)
+    places = {int(index): place for place, index in enumerate(chosen)}
+
+    def shown(indices: np.ndarray) -> str:
+        captions = [
+            f"{label_names[labels[i]]} \u2192 {label_names[predicted[i]]} {100 * shares[i].max():.0f}%" for i in indices
+        ]
+        return page.gallery([images[places[i]] for i in indices], captions)
+
+    worst_first = chosen[np.argsort(-shares[chosen].max(1), kind="stable")]
+    confusion = run.path / "confusion.png"
+    with writing(confusion):
+        title = f"{scores['accuracy']:.2f}% of {len(labels):,} images"
+        plot_confusion(scores["confusion"], label_names, confusion, title)
+    parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
+    if len(chosen):
+        parts.append(page.heading("Most confident mistakes"))
+        parts += [page.paragraph("True class, predicted class, its probability."), shown(worst_first[:MISTAKES])]
+    parts.append(page.heading("Hardest classes"))
+    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
+    for name in sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]:
+        of_class = [i for i in worst_first if label_names[labels[i]] == name][:OF_A_CLASS]
+        parts.append(page.paragraph(f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"))
+        parts.append(shown(np.array(of_class, int)))
+    return [
+        *parts,
+        page.heading("Calibration"),
+        page.paragraph(
+            f"Expected calibration error {scores['calibration_error']:.2f}%; "
+            f"top-5 accuracy {scores['top5_accuracy']:.2f}%."
+        ),
+        page.image(draw_calibration(scores["calibration"]), "accuracy over confidence"),
+    ]
+
+
+def _weights(run: RunDirectory) -> list[str]:
+    classifier = Classifier(run)
+    model, params = classifier.model, jax.device_get(classifier.params)
+    if not isinstance(model, MlpMixer):
+        return []
+    parts = []
+    if model.token_mixing:
+        height, width, _ = classifier.input_shape
+        grid = (height // model.patch_size, width // model.patch_size)
+        rows = []
+        for block in range(min(BLOCKS, model.num_blocks)):
+            kernel = np.asarray(params[f"MixerBlock_{block}"]["token_mixing"]["Dense_0"]["kernel"])
+            units = units_by_frequency(kernel, grid)
+            rows.append((f"block {block + 1}: {min(UNITS, len(units))} of {len(units)} units", units[:UNITS]))
+        parts += [
+            page.heading("What the token-mixing units look at"),
+            page.paragraph(
+                "The weights of the first token-mixing layer on the grid of patches, from low to high frequency, each "
+                "beside its nearest opposite (as in the paper's figure 5). Red is positive, blue negative."
+            ),
+            page.image(draw_tiles(rows), "weights of token-mixing units"),
+        ]
+    filters = embedding_filters(np.asarray(params["stem"]["kernel"]))
+    caption = f"{min(UNITS, len(filters))} of {len(filters)}, the largest first"
+    parts += [page.heading("Patch embedding"), page.image(draw_tiles([(caption, filters[:UNITS])]), "filters")]
+    return parts
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    from scipy.special import softmax
+
+    return softmax(logits.astype(np.float64), axis=1)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,59 @@
+"""The model card of a run: README.md in its directory, for whoever is given the model."""
+
+import json
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixer_jax.config import default_config, flat
+
+
+def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str, Any]) -> str:
+    """The card, in Markdown.
+
+    Args:
+      config: of the run.
+      described: what config.json tells of the dataset.
+      results: what results.json holds.
+    """
+    r, (height, width, channels) = results, described["image_shape"]
+    defaults = dict(flat(default_config()))
+    changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config) if value != defaults[path]]
+    recipe = "\n".join(changed) or "    the defaults"
+    labels = described["label_names"]
+    names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    mean, std = (", ".join(f"{x:.4f}" for x in described[key]) for key in ("mean", "std"))
+    chosen = "the test images themselves" if r["selected_on"] == config.dataset.test_split else r["selected_on"]
+    hardware = f"{r['devices']} x {r['device_kind']}, {r['dtype']}, jax {r['versions']['jax']}"
+    return f"""# {r["dataset"]}, {r["model"]}
+
+A model of {r["num_params"]:,} parameters that tells {len(labels)} classes of images apart: {names}.
+
+## Result
+
+{r["test_accuracy"]:.2f}% of {r["test_examples"]:,} test images at epoch {r["best_epoch"]}, chosen on {chosen};
+{r["last_test_accuracy"]:.2f}% at the last epoch. Test loss {r["test_loss"]:.4f}. This is one run, of seed {r["seed"]}: \
+another gives another number.
+
+## Data
+
+{r["dataset"]}, {height}x{width}x{channels}, fingerprint {r["data_fingerprint"]}. Pixels from 0 to 1 are normalised by
+mean {mean} and standard deviation {std}.
+
+## Recipe
+
+{r["epochs"]:g} epochs in {r["train_seconds"]:,.0f} s on {hardware}. What differs from the defaults of
+mixer_jax/config.py:
+
+{recipe}
+
+## Use
+
+    python -m mixer_jax.predict --workdir THIS_FOLDER IMAGE ...
+    python -m mixer_jax.evaluate --workdir THIS_FOLDER
+
+## Limits
+
+It knows these classes only, and gives every image one of them. It was measured on images like those it was trained on;
+of others, and of how it treats people, nothing is known.
+"""

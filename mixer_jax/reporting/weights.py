@@ -1,0 +1,99 @@
+"""What a Mixer has learned to look at: its token-mixing units and its patch embedding, as pictures."""
+
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+
+def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
+    """The weights that token-mixing units give to the patches, as the paper's figure 5 shows them.
+
+    Sorted by the mean spatial frequency of their power, lowest first, each followed by the unit that is most nearly
+    its opposite among those that are left.
+
+    Args:
+      kernel: of the first layer of a token-mixing MLP, (tokens, units).
+      grid: rows and columns of patches.
+
+    Returns:
+      (units, rows, columns), each scaled to -1 to 1.
+    """
+    units = kernel.T.reshape(-1, *grid)
+    power = np.abs(np.fft.fft2(units)) ** 2
+    power[:, 0, 0] = 0.0  # a constant has no frequency
+    frequency = np.hypot(np.fft.fftfreq(grid[0])[:, None], np.fft.fftfreq(grid[1])[None])
+    total = power.sum((1, 2))
+    mean = (power * frequency).sum((1, 2)) / np.where(total > 0, total, 1.0)
+    flat = units.reshape(len(units), -1)
+    flat = flat / np.maximum(np.linalg.norm(flat, axis=1, keepdims=True), 1e-12)
+    likeness, order, left = flat @ flat.T, [], list(np.argsort(mean, kind="stable"))
+    while left:
+        unit = left.pop(0)
+        order.append(unit)
+        if left:
+            order.append(left.pop(int(np.argmin(likeness[unit, left]))))
+    chosen = units[order]
+    return chosen / np.maximum(np.abs(chosen).max((1, 2), keepdims=True), 1e-12)
+
+
+def embedding_filters(kernel: np.ndarray) -> np.ndarray:
+    """The filters of the patch embedding, the largest first, as images from 0 to 1 around grey.
+
+    Args:
+      kernel: (patch, patch, channels, features).
+
+    Returns:
+      (features, patch, patch, 1 or 3); of other numbers of channels their mean.
+    """
+    filters = np.moveaxis(kernel, -1, 0)
+    if filters.shape[-1] not in (1, 3):
+        filters = filters.mean(-1, keepdims=True)
+    order = np.argsort(-np.linalg.norm(filters.reshape(len(filters), -1), axis=1), kind="stable")
+    return 0.5 + 0.5 * filters[order] / np.maximum(np.abs(filters[order]).max((1, 2, 3), keepdims=True), 1e-12)
+
+
+def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> bytes:
+    """A PNG of titled groups of small pictures: (n, height, width) from -1 to 1, or (n, height, width, 1 or 3)."""
+    from matplotlib.figure import Figure
+
+    lines = [-(-len(tiles) // columns) for _, tiles in rows]
+    figure = Figure(figsize=(0.62 * columns, 0.62 * sum(lines) + 0.5 * len(rows)), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
+    for part, (title, tiles) in zip(
+        np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[n + 0.6 for n in lines])), rows, strict=True
+    ):
+        part.suptitle(title, fontsize=10)
+        panels = part.subplots(-(-len(tiles) // columns), columns, squeeze=False)
+        for panel in panels.flat:
+            panel.axis("off")
+        for panel, tile in zip(panels.flat, tiles, strict=False):
+            if tile.ndim == 2:
+                panel.imshow(tile, cmap="RdBu_r", vmin=-1, vmax=1)
+            else:
+                panel.imshow(tile if tile.shape[-1] == 3 else tile[..., 0], cmap="gray", vmin=0, vmax=1)
+    return _png(figure)
+
+
+def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
+    """A PNG of the reliability diagram: accuracy over confidence, as `scores.score` has it in `calibration`."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
+    panel = figure.subplots()
+    panel.plot([0, 100], [0, 100], "--", color="tab:gray", label="perfectly calibrated")
+    confidence, accuracy = ([b[key] for b in bins] for key in ("confidence", "accuracy"))
+    sizes = 12 + 180 * np.array([b["count"] for b in bins]) / sum(b["count"] for b in bins)
+    panel.plot(confidence, accuracy, color="tab:blue", linewidth=1)
+    panel.scatter(confidence, accuracy, s=sizes, color="tab:blue", label="this model; area: images")
+    panel.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 102), ylim=(0, 102))
+    panel.legend(frameon=False, loc="lower right")
+    panel.grid(alpha=0.3)
+    return _png(figure)
+
+
+def _png(figure: Any) -> bytes:
+    file = BytesIO()
+    figure.savefig(file, dpi=110)
+    return file.getvalue()

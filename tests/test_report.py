@@ -1,0 +1,108 @@
+"""The report: made by every run, from its directory alone, in one file that needs nothing else."""
+
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from mixer_jax import report
+from mixer_jax.errors import UserError
+from mixer_jax.reporting.weights import embedding_filters, units_by_frequency
+from mixer_jax.run_directory import RunDirectory
+from runs import SHRINK, main, run
+from support import make_dataset
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, with_reports):
+    path = tmp_path_factory.mktemp("report") / "run"
+    assert main("digits", path, *SHRINK, "--config.batch_size=64") == 0
+    return path
+
+
+def test_a_run_ends_with_its_report_and_card(trained):
+    directory = RunDirectory(trained)
+    text, results = directory.report_file.read_text(), directory.read_results()
+    for part in ("Curves", "Confusion", "Most confident mistakes", "Hardest classes", "Calibration", "Patch embedding"):
+        assert f"<h2>{part}</h2>" in text
+    for value in (
+        f"{results['test_accuracy']:.2f}%",
+        f"{results['num_params']:,} parameters",
+        "optimizer.weight_decay",
+    ):
+        assert value in text
+    assert "What the token-mixing units look at" in text
+    assert not re.search(r'(src|href)="(?!data:)', text)  # nothing from elsewhere
+    assert "<script" not in text
+    card = directory.card_file.read_text()
+    assert f"{results['test_accuracy']:.2f}% of 360 test images at epoch" in card
+    assert 'optimizer.name = "adamw"' not in card  # the default
+    assert "label_smoothing = 0.1" in card
+
+
+def test_it_is_made_anew_from_the_directory_alone(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    before = RunDirectory(copy).report_file.read_text()
+    RunDirectory(copy).report_file.unlink()
+    assert report.main(["report", str(copy)]) == 0
+    after = RunDirectory(copy).report_file.read_text()
+    without_images = [re.sub('src="[^"]*"', "", text) for text in (before, after)]
+    assert without_images[0] == without_images[1]
+    (copy / "predictions.npz").unlink()
+    assert report.main(["report", str(copy)]) == 0
+    assert "Most confident mistakes" not in RunDirectory(copy).report_file.read_text()
+
+
+def test_what_is_shown_as_a_mistake_is_one(trained):
+    with np.load(RunDirectory(trained).predictions_file) as file:
+        logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
+    assert logits.shape == (360, 10)
+    wrong = logits.argmax(1) != labels
+    assert 100 * (1 - wrong.mean()) == pytest.approx(RunDirectory(trained).read_results()["test_accuracy"])
+    assert wrong[chosen].all()
+    assert len(images) == len(chosen)
+    confidence = report._softmax(logits).max(1)
+    worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: report.MISTAKES]
+    assert set(worst) <= set(chosen)
+
+
+def test_a_model_without_mistakes_or_token_mixing_has_one_too(tmp_path, monkeypatch, with_reports):
+    run(tmp_path / "run", make_dataset(num_classes=2), monkeypatch, model__token_mixing=False, epochs=20.0)
+    text = RunDirectory(tmp_path / "run").report_file.read_text()
+    assert "token-mixing units" not in text
+    assert "Patch embedding" in text
+
+
+def test_units_go_from_low_to_high_frequency_beside_their_opposites():
+    rows, columns = np.mgrid[:8, :8]
+    waves = {
+        "low": np.cos(2 * np.pi * rows / 8),
+        "low, opposite": -np.cos(2 * np.pi * rows / 8),
+        "high": np.cos(2 * np.pi * 3 * columns / 8),
+        "high, opposite": -np.cos(2 * np.pi * 3 * columns / 8),
+        "flat": np.ones((8, 8)),
+    }
+    order = ["high", "low", "flat", "high, opposite", "low, opposite"]
+    kernel = np.stack([2.5 * waves[name].reshape(-1) for name in order], axis=1)
+    units = units_by_frequency(kernel, (8, 8))
+    without_flat = [unit for unit in units if np.ptp(unit) > 0]
+    for unit, name in zip(without_flat, ("low", "low, opposite", "high", "high, opposite"), strict=True):
+        np.testing.assert_allclose(unit, waves[name], atol=1e-6)
+
+
+def test_filters_are_sorted_by_size_around_grey():
+    kernel = np.zeros((2, 2, 3, 3))
+    kernel[0, 0, 0] = (1.0, -4.0, 0.0)
+    filters = embedding_filters(kernel)
+    assert filters.shape == (3, 2, 2, 3)
+    assert [f[0, 0, 0] for f in filters] == [0.0, 1.0, 0.5]
+    assert filters[0, 1, 1, 0] == 0.5
+
+
+def test_mistakes_get_one_line(tmp_path, trained):
+    unfinished = shutil.copytree(trained, tmp_path / "unfinished")
+    (unfinished / "results.json").unlink()
+    for path, line in ((tmp_path, "is no run directory"), (unfinished, "is not finished")):
+        with pytest.raises(UserError, match=line):
+            report.main(["report", str(path)])
