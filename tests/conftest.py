@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_jax import report
+from mixer_jax import report, train
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
@@ -16,27 +16,31 @@ jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory):
-    """Compiles equal programs once: several tests run the same tiny model."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compiled")))
+def compilation_cache(tmp_path_factory, worker_id):
+    """Compiles equal programs once, whichever worker needs them: many tests run the same tiny model."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder if worker_id == "master" else folder.parent) / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
-FINISH = report.finish
+PICTURES = report.finish, train.plot_curves
 
 
 @pytest.fixture(scope="session", autouse=True)
-def no_reports():
-    """Leaves out the report at a run's end, which takes seconds."""
+def without_pictures():
+    """Leaves out what runs draw at their end, which takes longer than they do."""
     report.finish = lambda run, test: None
+    train.plot_curves = lambda histories, path, title: path.touch()
 
 
 @pytest.fixture(scope="module")
-def with_reports(no_reports):
-    """Runs end with their report after all."""
+def with_pictures(without_pictures):
+    """Runs draw after all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "finish", FINISH)
+        patch.setattr(report, "finish", PICTURES[0])
+        patch.setattr(train, "plot_curves", PICTURES[1])
         yield
 
 

@@ -54,19 +54,11 @@ def finetune(path, images, source, *flags):
     return train.main(arguments)
 
 
-@pytest.mark.parametrize(
-    ("side", "tokens_mlp_dim", "line"),
-    [
-        (56, 64, "token mixing for 4x4 patches repeated in 2x2 tiles (paper, app. C) for 8x8"),
-        (42, 16, "token mixing for 4x4 patches interpolated (not from the paper) for 6x6"),
-    ],
-)
-def test_a_fine_tuned_run_loads_back_and_predicts_the_same(
-    side, tokens_mlp_dim, line, mnist, five_digits, tmp_path, capsys
-):
+def test_a_fine_tuned_run_loads_back_and_predicts_the_same(mnist, five_digits, tmp_path, capsys):
+    side, line = 56, "token mixing for 4x4 patches repeated in 2x2 tiles (paper, app. C) for 8x8"
     run = tmp_path / "run"
     flags = (f"--config.dataset.image_size={side},{side}", f"--config.augment.input_size={side},{side}")
-    assert finetune(run, five_digits, mnist, *flags, f"--config.model.tokens_mlp_dim={tokens_mlp_dim}") == 0
+    assert finetune(run, five_digits, mnist, *flags, "--config.model.tokens_mlp_dim=64") == 0
     out = capsys.readouterr().out
     for said in (line, "1 channels become 3: the stem's kernel is shared out", "10 classes there, 5 here: the head"):
         assert f"{mnist}: {said}" in out

@@ -30,12 +30,12 @@ def test_a_picture_of_the_policy(write_folder, tmp_path, capsys):
         assert height == round(100 * (1.5 * (14 + 4 + 4) + 0.6))
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert 0.2 < (pixels != 255).any(1).mean() < 0.9
-    assert main(path, *flags) == 0  # its own picture it may overwrite
 
 
 def test_a_config_without_augmentation_shows_its_batches(tmp_path):
     path = tmp_path / "digits.png"
-    assert main(path, config="digits") == 0
+    for _ in range(2):  # its own picture it may overwrite
+        assert main(path, config="digits") == 0
     with Image.open(path) as image:
         assert image.size[1] == 100 * 1.5 * _rows("digits") + 60
 

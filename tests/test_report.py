@@ -15,7 +15,7 @@ from support import make_dataset
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, with_reports):
+def trained(tmp_path_factory, with_pictures):
     path = tmp_path_factory.mktemp("report") / "run"
     assert main("digits", path, *SHRINK, "--config.batch_size=64") == 0
     return path
@@ -67,7 +67,7 @@ def test_what_is_shown_as_a_mistake_is_one(trained):
     assert set(worst) <= set(chosen)
 
 
-def test_a_model_without_mistakes_or_token_mixing_has_one_too(tmp_path, monkeypatch, with_reports):
+def test_a_model_without_mistakes_or_token_mixing_has_one_too(tmp_path, monkeypatch, with_pictures):
     run(tmp_path / "run", make_dataset(num_classes=2), monkeypatch, model__token_mixing=False, epochs=20.0)
     text = RunDirectory(tmp_path / "run").report_file.read_text()
     assert "token-mixing units" not in text

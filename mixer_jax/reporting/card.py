@@ -32,8 +32,8 @@ A model of {r["num_params"]:,} parameters that tells {len(labels)} classes of im
 ## Result
 
 {r["test_accuracy"]:.2f}% of {r["test_examples"]:,} test images at epoch {r["best_epoch"]}, chosen on {chosen};
-{r["last_test_accuracy"]:.2f}% at the last epoch. Test loss {r["test_loss"]:.4f}. This is one run, of seed {r["seed"]}: \
-another gives another number.
+{r["last_test_accuracy"]:.2f}% at the last epoch. Test loss {r["test_loss"]:.4f}. One run, of seed {r["seed"]}: another
+gives another number.
 
 ## Data
 

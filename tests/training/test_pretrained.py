@@ -8,9 +8,11 @@ import pytest
 
 from mixer_jax import convert
 from mixer_jax.errors import UserError
+from mixer_jax.models import MlpMixer
 from mixer_jax.models.resolution import interpolated, tiled
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
+from mixer_jax.training.pretrained import Weights, at_image_size, with_channels
 from runs import run
 from support import make_dataset
 
@@ -69,35 +71,55 @@ def test_a_fine_tuned_run_goes_on_without_what_it_started_from(source, tmp_path,
     assert run(tmp_path / "run", make_dataset(), monkeypatch, **fields) == whole
 
 
+def weights(image_size, channels=1):
+    """Of a small Mixer, with parameters that all matter."""
+    model = MlpMixer(3, num_blocks=2, patch_size=4, hidden_dim=8, tokens_mlp_dim=6, channels_mlp_dim=8)
+    params = model.init(jax.random.key(0), np.zeros((1, *image_size, channels)))["params"]
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape, np.float32), params)
+    fields = {"patch_size": 4, "tokens_mlp_dim": 6, "token_mixing": True}
+    return model, Weights(params, fields, (*image_size, channels), ("a", "b", "c"), (0.5,), (0.5,), "made")
+
+
 @pytest.mark.parametrize(
-    ("image_size", "tokens_mlp_dim", "line"),
+    ("image_size", "tokens_mlp_dim", "grid", "line"),
     [
-        (16, 32, "token mixing for 2x2 patches repeated in 2x2 tiles (paper, app. C) for 4x4"),
-        (16, 8, "token mixing for 2x2 patches interpolated (not from the paper) for 4x4"),
-        (12, 8, "token mixing for 2x2 patches interpolated (not from the paper) for 3x3"),
+        ((16, 16), 24, (2, 2), "token mixing for 2x2 patches repeated in 2x2 tiles (paper, app. C) for 4x4"),
+        ((16, 8), None, (2, 1), "token mixing for 2x2 patches repeated in 2x1 tiles (paper, app. C) for 4x2"),
+        ((16, 16), 6, (4, 4), "token mixing for 2x2 patches interpolated (not from the paper) for 4x4"),
+        ((12, 20), None, (3, 5), "token mixing for 2x2 patches interpolated (not from the paper) for 3x5"),
+        ((8, 8), None, None, ""),
     ],
 )
-def test_another_resolution(image_size, tokens_mlp_dim, line, source, tmp_path, monkeypatch, capsys):
-    dataset = make_dataset(size=image_size)
-    fields = {"init_from": str(source), "model__tokens_mlp_dim": tokens_mlp_dim, **STILL}
-    run(tmp_path / "run", dataset, monkeypatch, **fields)
-    assert f"{source}: {line}" in capsys.readouterr().out
-    before, after = Classifier(RunDirectory(source)).params, params(tmp_path / "run")
-    grid = (image_size // 4,) * 2
-    expected = tiled(before, (2, 2), (2, 2)) if tokens_mlp_dim == 32 else interpolated(before, (2, 2), grid)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), after, expected)
+def test_another_image_size(image_size, tokens_mlp_dim, grid, line):
+    _, before = weights((8, 8))
+    after, said = at_image_size(before, image_size, tokens_mlp_dim)
+    assert said == line
+    assert after.image_shape == (*image_size, 1)
+    change = {"repeated": tiled, "interpolated": interpolated}
+    made = next((change[word] for word in change if word in line), lambda params, *_: params)
+    jax.tree.map(np.testing.assert_array_equal, after.params, made(before.params, (2, 2), grid))
+    assert after.fields["tokens_mlp_dim"] == (6 * grid[0] * grid[1] if made is tiled else 6)
+
+
+def test_a_run_starts_from_interpolated_weights(source, tmp_path, monkeypatch, capsys):
+    run(tmp_path / "run", make_dataset(size=12), monkeypatch, init_from=str(source), **STILL)
+    assert f"{source}: token mixing for 2x2 patches interpolated" in capsys.readouterr().out
+    expected = interpolated(Classifier(RunDirectory(source)).params, (2, 2), (3, 3))
+    ours = params(tmp_path / "run")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, expected)
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1)])
-def test_grey_and_colour(before, after, tmp_path, monkeypatch, capsys):
-    run(tmp_path / "source", make_dataset(channels=before), monkeypatch)
-    fields = {"init_from": str(tmp_path / "source"), **STILL}
-    run(tmp_path / "run", make_dataset(channels=after), monkeypatch, **fields)
-    assert f"{before} channels become {after}: the stem's kernel is" in capsys.readouterr().out
-    grey = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1)).astype(np.uint8)
+def test_grey_and_colour(before, after):
+    model, of_before = weights((8, 8), before)
+    of_after, said = with_channels(of_before, after)
+    assert said.startswith(f"{before} channels become {after}: the stem's kernel is")
+    assert of_after.image_shape == (8, 8, after)
+    grey = np.random.default_rng(0).normal(size=(4, 8, 8, 1)).astype(np.float32)
     logits = [
-        Classifier(RunDirectory(tmp_path / name)).logits(np.repeat(grey, channels, 3), 4)
-        for name, channels in (("source", before), ("run", after))
+        model.apply({"params": w.params}, np.repeat(grey, channels, 3))
+        for w, channels in ((of_before, before), (of_after, after))
     ]
     np.testing.assert_allclose(*logits, atol=1e-5)
 

@@ -43,7 +43,7 @@ def losses(num_devices, num_steps=12, per_dispatch=5, streaming=False, **fields)
 def test_one_two_and_four_devices_give_the_same_losses(fields):
     one, params = losses(1, **fields)
     assert fields or one[-1] < one[0]
-    for num_devices in (2, 4):
+    for num_devices in (4,) if fields else (2, 4):
         many, many_params = losses(num_devices, **fields)
         np.testing.assert_allclose(many, one, rtol=2e-4)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-3), many_params, params)
