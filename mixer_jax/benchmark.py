@@ -39,6 +39,7 @@ from mixer_jax.benchmarks.scaling import grid, scaling
 from mixer_jax.benchmarks.tables import table
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
+from mixer_jax.models import MlpMixer
 from mixer_jax.training import Trainer
 
 SECONDS = 1.0  # that a measurement lasts, at least
@@ -67,6 +68,8 @@ def main(argv: list[str]) -> int:
     # What does not fit is said before anything is measured.
     plain = steps.without_policy(config)
     trainer = Trainer(plain, dataset)
+    if not isinstance(trainer.model, MlpMixer):
+        raise UserError(f"config.model.variant={config.model.variant}: only a Mixer is measured")
     trainers = grid(plain, dataset) if values.scaling else {}
     if values.against:
         in_torch.check(trainer)

@@ -41,8 +41,8 @@ def test_config_values():
     taken = [config for config in outcomes if not isinstance(config, str)]
     assert len(outcomes) - len(taken) > len(taken) > 300
     dataset, rng = make_dataset(size=8), np.random.default_rng(0)
-    trainers = [outcome(Trainer, taken[i], dataset) for i in rng.permutation(len(taken))[:30]]
-    assert sum(isinstance(trainer, Trainer) for trainer in trainers) > 5
+    trainers = [outcome(Trainer, taken[i], dataset) for i in rng.permutation(len(taken))[:14]]
+    assert sum(isinstance(trainer, Trainer) for trainer in trainers) > 3
     assert not any("\n" in line for line in outcomes + trainers if isinstance(line, str))
 
 

@@ -170,6 +170,7 @@ def test_digits_need_neither_network_nor_tensorflow(guarded, tmp_path):
     assert process.stderr == ""
 
 
+@pytest.mark.slow
 def test_a_second_start_compiles_nothing(guarded, tmp_path):
     def start(workdir):
         flags = ["--config", str(ROOT / "configs/digits.py"), *SHRINK, "--config.epochs=1", f"--workdir={workdir}"]

@@ -88,6 +88,8 @@ class Trainer:
         self.model = models.create(
             config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=self.dtype
         )
+        if config.optimizer.layer_decay < 1 and not isinstance(self.model, models.MlpMixer):
+            raise UserError(f"config.optimizer.layer_decay: the {config.model.variant} has no layers to tell apart")
         self.seeds = tuple(range(config.seed, config.seed + config.num_seeds))
         if len(self.seeds) > 1 and dataset.streamed:
             raise UserError(

@@ -47,15 +47,14 @@ def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epoch
 
 
 @pytest.mark.parametrize("crop", ["pad", "inception"])
-@pytest.mark.parametrize("step", [0, 1, 2, 3])
+@pytest.mark.parametrize("step", [0, 3])
 def test_one_and_four_devices_give_the_same_batch(step, crop):
     policy = make_policy(**FULL | {"crop": crop, "automatic": "randaugment" if crop == "pad" else "none"})
     images, targets = augmented(policy, 1, step)
     assert not np.array_equal(images, policy.evaluate(IMAGES))
-    for num_devices in (4,):
-        others, other_targets = augmented(policy, num_devices, step)
-        np.testing.assert_allclose(others, images, atol=1e-5)
-        np.testing.assert_allclose(other_targets, targets, atol=1e-6)
+    others, other_targets = augmented(policy, 4, step)
+    np.testing.assert_allclose(others, images, atol=1e-5)
+    np.testing.assert_allclose(other_targets, targets, atol=1e-6)
 
 
 def test_an_example_depends_on_seed_step_and_position_alone():
