@@ -2,8 +2,8 @@
 
 python -m mixer_jax.train --config configs/digits.py
 
-97.5% of the 360 test images, 12 to 15 s of training on 2 cores of a cloud CPU; five seeds (--config.num_seeds=5) end at
-97.17 +- 0.30%, in 68 to 77 s.
+96.94% of the 360 test images (97.22% at the last epoch), 16 s of training on 2 cores of a cloud CPU; five seeds
+(--config.num_seeds=5) end at 97.83 +- 0.53%, in 74 s.
 """
 
 from mixer_jax.config import default_config
