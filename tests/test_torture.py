@@ -58,15 +58,17 @@ def everything(path):
 
 
 def test_a_run_survives_being_killed_at_any_moment(start, undisturbed, tmp_path):
-    path, rng, in_training = tmp_path / "run", random.Random(0), 0
-    for kill in range(KILLS):
+    path, rng, in_training, kill = tmp_path / "run", random.Random(0), 0, 0
+    # A machine with other work may take longer to start than these kills leave it: then there are a few more, later.
+    while kill < KILLS or not in_training:
         process = start(path)
-        time.sleep(rng.uniform(0.0, 9.0))
+        time.sleep(rng.uniform(0.0, 9.0 + max(0, kill - KILLS)))
         assert process.poll() is None, f"ended before kill {kill}: {(tmp_path / 'run.log').read_text()[-500:]}"
         in_training += bool(Checkpoints(path / "checkpoints").steps())
         process.kill()
         process.wait()
-    assert in_training, "never came as far as a checkpoint"
+        kill += 1
+        assert kill < KILLS + 20, "never came as far as a checkpoint"
     assert start(path).wait(600) == 0
     results, metrics, arrays = everything(path)
     expected = everything(undisturbed)
