@@ -2,7 +2,7 @@
 
 python -m mixer_jax.train --config configs/finetune_cifar10.py
 
-The weights, about 300 MB, are downloaded when a run starts; any other checkpoint goes with --config.init_from=PATH, one
+The weights are downloaded when a run starts; any other checkpoint goes with --config.init_from=PATH, one
 of another size with --config.model.variant=L/16 too. Published for these weights: 96.82% on test, by the same 10,000
 steps of 512 images at 224 pixels (https://github.com/google-research/vision_transformer). Not measured here yet.
 

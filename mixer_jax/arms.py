@@ -1,7 +1,7 @@
 """What a study compares: its arms, each a config trained with several seeds, by one protocol or two."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -36,8 +36,8 @@ class Arm:
     notes: tuple[str, ...] = ()
     in_torch: bool = False
 
-    def configs(self, base: ConfigDict, num_seeds: int | None = None) -> Iterator[tuple[str, ConfigDict]]:
-        """Yields each protocol with the checked config of all seeds; `num_seeds` at most.
+    def config(self, base: ConfigDict, protocol: str, num_seeds: int | None = None) -> ConfigDict:
+        """Returns the checked config of all seeds, `num_seeds` at most, by one of the protocols.
 
         Raises:
           UserError: if a change is of no field, or makes no config.
@@ -46,9 +46,8 @@ class Arm:
         for path in self.changes:
             if path not in known:
                 raise unknown_field(path, known)
-        for protocol in self.protocols:
-            config = base.copy_and_resolve_references()
-            config.update_from_flattened_dict(dict(self.changes))
-            config.dataset.val_split = config.dataset.test_split if PROTOCOLS[protocol] == "test" else ""
-            config.num_seeds = min(self.num_seeds, num_seeds or self.num_seeds)
-            yield protocol, check(config)
+        config = base.copy_and_resolve_references()
+        config.update_from_flattened_dict(dict(self.changes))
+        config.dataset.val_split = config.dataset.test_split if PROTOCOLS[protocol] == "test" else ""
+        config.num_seeds = min(self.num_seeds, num_seeds or self.num_seeds)
+        return check(config)

@@ -49,8 +49,8 @@ def compare(paths: Sequence[Path], output: Path) -> int:
     columns, table, notes = comparison.cells(rows)
     beside_columns, beside = comparison.differences(rows)
     where = comparison.circumstances(rows)
-    text = [comparison.markdown(columns, table), comparison.explanation(), *where]
-    parts = [page.table(columns, table), *map(page.paragraph, (comparison.explanation(), *where))]
+    text = [comparison.markdown(columns, table), comparison.EXPLANATION, *where]
+    parts = [page.table(columns, table), *map(page.paragraph, (comparison.EXPLANATION, *where))]
     if notes:
         text.append("\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1)))
         parts += [page.heading("Notes"), page.numbered(notes)]

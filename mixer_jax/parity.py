@@ -17,7 +17,10 @@ from mixer_jax.run_directory import write_json, writing
 from mixer_jax.training import Trainer
 
 # What PyTorch has under the same name, with a usual learning rate and momentum.
-OPTIMIZERS = {"adam": (1e-3, None), "sgd": (0.01, 0.9)}
+OPTIMIZERS = {
+    "adam": {"learning_rate": 1e-3, "momentum": None},
+    "sgd": {"learning_rate": 0.01, "momentum": 0.9},
+}
 
 
 def main(argv: list[str]) -> int:
@@ -36,8 +39,8 @@ def main(argv: list[str]) -> int:
     if isinstance(dataset.train, StreamedSplit):
         raise UserError("a streamed set is not compared: raise config.dataset.memory_budget_gib if it fits into memory")
     report = {"config": name, "steps": values.steps, "optimizers": {}}
-    for optimizer, (plain.optimizer.learning_rate, plain.optimizer.momentum) in OPTIMIZERS.items():
-        plain.optimizer.name, plain.optimizer.b1, plain.optimizer.b2, plain.optimizer.eps = optimizer, None, None, None
+    for optimizer, settings in OPTIMIZERS.items():
+        plain.optimizer.update(name=optimizer, b1=None, b2=None, eps=None, **settings)
         trainer = Trainer(plain, dataset)
         if values.steps > trainer.total_steps:
             raise UserError(f"--steps={values.steps}: the config takes {trainer.total_steps}")

@@ -7,6 +7,7 @@ Files that cannot be read are named and passed over, and the exit code is then 1
 
 import contextlib
 import csv
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, 
     with contextlib.ExitStack() as stack:
         if output:
             stack.enter_context(writing(output))
-            tell = stack.enter_context(_written(output))
+            tell = stack.enter_context(_written(output, top))
         else:
             tell = _tell_few if len(files) <= FEW else _tell_many
         bar = stack.enter_context(tqdm(total=len(files), unit=" images", leave=False, disable=None))
@@ -144,29 +145,29 @@ def _tell_many(name: Path, prediction: Prediction) -> None:
 
 
 @contextlib.contextmanager
-def _written(path: Path) -> Iterator[Callable[[Path, Prediction], None]]:
+def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None]]:
     """A function that writes predictions to a file, which is there only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("w", newline="") as file:
         if path.suffix == ".csv":
-            writer, head = csv.writer(file), ["file"]
+            writer = csv.writer(file)
+            ranks = range(1, top + 1)
+            writer.writerow(["file", *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
 
             def tell(name: Path, prediction: Prediction) -> None:
-                if head:
-                    ranks = range(1, len(prediction) + 1)
-                    writer.writerow([head.pop(), *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
                 writer.writerow([name, *(x for label, share in prediction for x in (label, f"{share:.6g}"))])
 
             yield tell
         else:
-            separator = iter(["[\n"])
+            separators = itertools.chain(["\n"], itertools.repeat(",\n"))
 
             def tell(name: Path, prediction: Prediction) -> None:
-                file.write(next(separator, ",\n") + json.dumps({"file": str(name), "classes": dict(prediction)}))
+                file.write(next(separators) + json.dumps({"file": str(name), "classes": dict(prediction)}))
 
+            file.write("[")
             yield tell
-            file.write(next(separator, "") + "\n]\n")
+            file.write("\n]\n")
     partial.replace(path)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.config import flat
@@ -31,7 +30,7 @@ BATCH_SIZE = 256
 
 def main(argv: list[str]) -> int:
     """Parses the command line and writes the report; returns the exit code."""
-    _, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=1)
+    _, paths = cli.parse_flags(argv, lambda values: None, __doc__, num_paths=1)
     run = RunDirectory(paths[0])
     if not run.config_file.exists():
         raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
@@ -39,32 +38,25 @@ def main(argv: list[str]) -> int:
         raise UserError(f"the run in {run.path} is not finished: the same training command goes on")
     if "seeds" in results:
         raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
-    print(f"wrote {write(run)}")
+    print(f"wrote {write(run, Classifier(run))}")
     return 0
-
-
-def _define_flags(values: flags.FlagValues) -> None:
-    del values
 
 
 def finish(run: RunDirectory, test: Split | StreamedSplit) -> None:
     """Keeps what a report takes and writes it, at the end of a training, which it does not make fail."""
     try:
-        keep_predictions(run, test)
-        write(run)
+        classifier = Classifier(run)
+        keep_predictions(run, classifier, test)
+        write(run, classifier)
     except UserError as error:
         warn(f"no report: {error}")
 
 
-def keep_predictions(run: RunDirectory, test: Split | StreamedSplit) -> None:
+def keep_predictions(run: RunDirectory, classifier: Classifier, test: Split | StreamedSplit) -> None:
     """Keeps of the test set what the report takes: all logits and labels, and the images of the worst mistakes."""
-    classifier = Classifier(run)
-    if isinstance(test, Split):
-        logits, labels = classifier.logits(test.images, min(BATCH_SIZE, len(test))), test.labels
-    else:
-        logits, labels = over_split(classifier.logits, test, BATCH_SIZE, "test images")
+    logits, labels = over_split(classifier.logits, test, BATCH_SIZE, "test images")
     chosen = _mistakes(logits, labels)
-    images = test.images[chosen] if isinstance(test, Split) else test.read(chosen)[0]
+    images, _ = test.read(chosen)
     file = run.predictions_file
     partial = file.with_name(f".{file.name}")
     with writing(file):
@@ -81,17 +73,18 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
 
 
-def write(run: RunDirectory) -> Path:
+def write(run: RunDirectory, classifier: Classifier) -> Path:
     """Writes report.html, and the model card, from what is in a finished run's directory; returns the report's path."""
     results, config, described = run.read_results(), run.config(), run.described()
     title = f"{results['dataset']}, {results['model']}: {results['test_accuracy']:.2f}%"
     parts = [page.table([], _summary(results)), page.heading("Curves")]
-    with writing(run.curves_file):
-        plot_curves([run.read_metrics()], run.curves_file, f"{results['dataset']}, {results['model']}")
+    if not run.curves_file.exists():
+        with writing(run.curves_file):
+            plot_curves([run.read_metrics()], run.curves_file, f"{results['dataset']}, {results['model']}")
     parts.append(page.image(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"))
     if run.predictions_file.exists():
         parts += _predictions(run, described["label_names"])
-    parts += _weights(run)
+    parts += _weights(classifier)
     settings = [(path, json.dumps(value)) for path, value in flat(config)]
     environment = [(name, str(version)) for name, version in results["versions"].items()]
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
@@ -156,8 +149,7 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
     ]
 
 
-def _weights(run: RunDirectory) -> list[str]:
-    classifier = Classifier(run)
+def _weights(classifier: Classifier) -> list[str]:
     model, params = classifier.model, jax.device_get(classifier.params)
     if not isinstance(model, MlpMixer):
         return []

@@ -52,8 +52,10 @@ class RunDirectory:
 
     def runs(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
         """The directory and the config of each run: of a single one this directory, of several one for each seed."""
-        if config.num_seeds == 1:
-            return [(self, config)]
+        return [(self, config)] if config.num_seeds == 1 else self.seeds(config)
+
+    def seeds(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
+        """The directory below this one, and the config, of each seed by itself."""
         runs = []
         for seed in range(config.seed, config.seed + config.num_seeds):
             alone = config.copy_and_resolve_references()

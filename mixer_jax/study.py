@@ -7,10 +7,10 @@ the midst of a run. At the end, and with --report at any time, `mixer_jax.compar
 
 import dataclasses
 import importlib.util
-import json
+import itertools
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
         piece.run.check(piece.config)
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / "study.json", {"study": name, "arms": [_described(arm) for arm in arms]})
+        write_json(directory / compare.STUDY_FILE, {"study": name, "arms": [_described(arm) for arm in arms]})
     if not values.report:
         try:
             _train(pieces)
@@ -105,52 +105,35 @@ def _pieces(
     """All that the study consists of, in order."""
     pieces = []
     together = jax.devices()[0].platform != "cpu"  # which one run does not fill
-    for protocol in PROTOCOLS:
-        for arm in arms:
-            for of, config in arm.configs(base, num_seeds):
-                if of != protocol or only not in (None, of):
-                    continue
-                run = RunDirectory(directory / arm.name / protocol)
-                whole = run.config_file.exists() or not any(one.path.exists() for one, _ in run.runs(config))
-                if config.num_seeds > 1 and together and whole and not arm.in_torch:
-                    pieces.append(Piece(arm, protocol, run, config))
-                    continue
-                for seed in range(config.seed, config.seed + config.num_seeds):
-                    alone = config.copy_and_resolve_references()
-                    alone.seed, alone.num_seeds = seed, 1
-                    pieces.append(Piece(arm, protocol, RunDirectory(run.path / f"seed_{seed}"), alone))
+    for protocol, arm in itertools.product((only,) if only else PROTOCOLS, arms):
+        if protocol not in arm.protocols:
+            continue
+        run, config = RunDirectory(directory / arm.name / protocol), arm.config(base, protocol, num_seeds)
+        seeds = run.seeds(config)
+        begun_alone = not run.config_file.exists() and any(one.path.exists() for one, _ in seeds)
+        if together and len(seeds) > 1 and not begun_alone and not arm.in_torch:
+            seeds = [(run, config)]
+        pieces += [Piece(arm, protocol, one, its_config) for one, its_config in seeds]
     return pieces
 
 
 def _train(pieces: Sequence[Piece]) -> None:
-    """Trains what is missing; of the set that the last piece used the images are kept."""
+    """Trains what is missing; pieces on the same data one after the other load it once."""
     missing = [piece for piece in pieces if not piece.finished]
     print(f"{len(pieces)} trainings, of which {len(pieces) - len(missing)} are finished", flush=True)
-    load, spent, done = _keeping(data.load), 0.0, 0.0
+    spent, done, loaded, dataset = 0.0, 0.0, None, None
     for i, piece in enumerate(missing):
         left = sum(piece.epochs for piece in missing[i:])
         forecast = f", about {_hours(left * spent / done)} left" if done else ""
         print(f"\n== {piece.arm.name}, {piece.protocol}: {i + 1} of {len(missing)}{forecast}", flush=True)
         start = time.monotonic()
+        if piece.config.dataset != loaded:
+            loaded, dataset = piece.config.dataset, data.load(piece.config.dataset)
         try:
-            piece.train(load(piece.config.dataset))
+            piece.train(dataset)
         except Diverged as error:
             print(f"warning: {piece.run.path} diverged, and is left out: {error}", file=sys.stderr)
         spent, done = spent + time.monotonic() - start, done + piece.epochs
-
-
-def _keeping(load: Callable[[ConfigDict], data.Dataset]) -> Callable[[ConfigDict], data.Dataset]:
-    """Loads, but once only while the config stays the same."""
-    kept: dict[str, data.Dataset] = {}
-
-    def loaded(config: ConfigDict) -> data.Dataset:
-        key = json.dumps(config.to_dict(), sort_keys=True, default=str)
-        if key not in kept:
-            kept.clear()
-            kept[key] = load(config)
-        return kept[key]
-
-    return loaded
 
 
 def _hours(seconds: float) -> str:

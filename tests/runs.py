@@ -25,6 +25,12 @@ def main(config, workdir, *flags):
     return train.main(["train", "--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", str(workdir), *flags])
 
 
+def train_digits(path, *flags):
+    """The shipped digits config, small; returns its run directory."""
+    assert main("digits", path, *SHRINK, "--config.batch_size=64", *flags) == 0
+    return path
+
+
 def run(path, dataset, monkeypatch, **fields):
     """Trains in this process on made-up data; returns the results and metrics, times aside."""
     monkeypatch.setattr(data, "load", lambda config: dataset)

@@ -8,15 +8,14 @@ import pytest
 from mixer_jax import compare
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from runs import SHRINK, main
+from runs import train_digits
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
-    small = [*SHRINK, "--config.batch_size=64"]
-    assert main("digits", folder / "one", *small) == 0
-    assert main("digits", folder / "three", *small, "--config.num_seeds=3", "--config.epochs=4") == 0
+    train_digits(folder / "one")
+    train_digits(folder / "three", "--config.num_seeds=3", "--config.epochs=4")
     return folder
 
 

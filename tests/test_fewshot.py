@@ -10,14 +10,12 @@ from mixer_jax import data, fewshot
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
-from runs import SHRINK, main
+from runs import SHRINK, main, train_digits
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    path = tmp_path_factory.mktemp("fewshot") / "run"
-    assert main("digits", path, *SHRINK, "--config.batch_size=64", "--config.epochs=8") == 0
-    return path
+    return train_digits(tmp_path_factory.mktemp("fewshot") / "run", "--config.epochs=8")
 
 
 def call(path, *flags):

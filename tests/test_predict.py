@@ -14,14 +14,12 @@ from mixer_jax.data import read_image
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
-from runs import SHRINK, main
+from runs import train_digits
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    path = tmp_path_factory.mktemp("predict") / "run"
-    assert main("digits", path, *SHRINK, "--config.batch_size=64", "--config.epochs=4") == 0
-    return path
+    return train_digits(tmp_path_factory.mktemp("predict") / "run", "--config.epochs=4")
 
 
 def call(run, *arguments):

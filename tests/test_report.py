@@ -10,15 +10,13 @@ from mixer_jax import report
 from mixer_jax.errors import UserError
 from mixer_jax.reporting.weights import embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
-from runs import SHRINK, main, run
+from runs import run, train_digits
 from support import make_dataset
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, with_pictures):
-    path = tmp_path_factory.mktemp("report") / "run"
-    assert main("digits", path, *SHRINK, "--config.batch_size=64") == 0
-    return path
+    return train_digits(tmp_path_factory.mktemp("report") / "run")
 
 
 def test_a_run_ends_with_its_report_and_card(trained):

@@ -119,7 +119,7 @@ def test_the_shipped_study_is_the_published_one():
 
     sizes = {}
     for arm in mnist_study.get_arms():
-        [(_, config), *_] = arm.configs(mnist_study.get_config())
+        config = arm.config(mnist_study.get_config(), "published")
         model = models.create(config.model, num_classes=10, image_shape=(28, 28, 1))
         grid = arm.name.startswith("grid") and arm.name != "grid_14_128_10"
         shapes = {} if grid else models.param_shapes(model, (28, 28, 1))

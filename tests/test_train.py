@@ -15,7 +15,7 @@ import archives
 from mixer_jax import cli
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
-from runs import SHRINK, main
+from runs import SHRINK, main, train_digits
 from support import ROOT, make_dataset
 
 # The contract with whatever reads results.json.
@@ -78,9 +78,7 @@ def test_a_parameter_count_that_was_not_published():
 
 @pytest.fixture(scope="module")
 def digits_run(tmp_path_factory, with_pictures):
-    path = tmp_path_factory.mktemp("digits") / "run"
-    assert main("digits", path, *SHRINK, "--config.batch_size=64", "--config.epochs=3") == 0
-    return path
+    return train_digits(tmp_path_factory.mktemp("digits") / "run", "--config.epochs=3")
 
 
 def test_a_run_leaves_its_results(digits_run):

@@ -43,8 +43,8 @@ def create(
     A size left unset (None) is the variant's.
 
     Raises:
-      UserError: if the variant, GELU or init is unknown, a size is out of range, the patches do not tile the image, or
-        a baseline is given what a Mixer has.
+      UserError: if the variant, GELU or initialization is unknown, a size is out of range, the patches do not tile the
+        image, or a baseline is given what a Mixer has.
     """
     if config.variant in BASELINES:
         for key, default in default_config().model.items():

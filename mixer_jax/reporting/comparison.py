@@ -144,13 +144,11 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
     return [f"{line}: {', '.join(titles)}" for line, titles in kinds.items()]
 
 
-def explanation() -> str:
-    """What the columns mean."""
-    return (
-        "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
-        " beside a published number asks whether that one run could be one of these (95% prediction interval); beside "
-        "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
-    )
+EXPLANATION = (
+    "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
+    " beside a published number asks whether that one run could be one of these (95% prediction interval); beside "
+    "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
+)
 
 
 def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:

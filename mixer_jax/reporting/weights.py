@@ -61,11 +61,10 @@ def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> byt
     lines = [-(-len(tiles) // columns) for _, tiles in rows]
     figure = Figure(figsize=(0.62 * columns, 0.62 * sum(lines) + 0.5 * len(rows)), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-    for part, (title, tiles) in zip(
-        np.atleast_1d(figure.subfigures(len(rows), 1, height_ratios=[n + 0.6 for n in lines])), rows, strict=True
-    ):
-        part.suptitle(title, fontsize=10)
-        panels = part.subplots(-(-len(tiles) // columns), columns, squeeze=False)
+    groups = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=[n + 0.6 for n in lines])[:, 0]
+    for group, num_lines, (title, tiles) in zip(groups, lines, rows, strict=True):
+        group.suptitle(title, fontsize=10)
+        panels = group.subplots(num_lines, columns, squeeze=False)
         for panel in panels.flat:
             panel.axis("off")
         for panel, tile in zip(panels.flat, tiles, strict=False):

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import StreamedSplit
+from mixer_jax.data import Split, StreamedSplit
 from mixer_jax.errors import UserError, warn
 from mixer_jax.interop.weights import require_same_shapes
 from mixer_jax.run_directory import RunDirectory
@@ -91,7 +91,7 @@ class Classifier:
 
 
 def over_split(
-    apply: Callable[[np.ndarray, int], np.ndarray], split: StreamedSplit, batch_size: int, title: str
+    apply: Callable[[np.ndarray, int], np.ndarray], split: Split | StreamedSplit, batch_size: int, title: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """What a method of a `Classifier` makes of all images of a split, read in batches; and their labels, (n,) int32."""
     batch_size, outputs, labels = min(batch_size, len(split)), [], []

@@ -58,10 +58,9 @@ def read_weights(source: str, checkpoint: str = "best") -> Weights:
 def _of_run(source: str, checkpoint: str) -> Weights:
     run = RunDirectory(source)
     classifier = Classifier(run, checkpoint)
-    model, described = classifier.model, run.described()
+    model, described, variant = classifier.model, run.described(), classifier.config.model.variant
     if not isinstance(model, MlpMixer):
-        raise UserError(f"{source} holds a {classifier.config.model.variant}, not a Mixer")
-    variant = classifier.config.model.variant
+        raise UserError(f"{source} holds a {variant}, not a Mixer")
     fields = {name: getattr(model, name) for name in (*SIZES, *COMPUTED_WITH, *PARTS)} | {"variant": variant}
     found = f"run directory, {variant}, {checkpoint} of step {classifier.step}"
     mean, std = described["mean"], described["std"]
@@ -112,14 +111,14 @@ def at_image_size(
         params, how = tiled(weights.params, grid, copies), f"repeated in {copies[0]}x{copies[1]} tiles (paper, app. C)"
     elif tokens_mlp_dim in (None, width):
         params, how = interpolated(weights.params, grid, new_grid), "interpolated (not from the paper)"
-        tiled_width = width
     else:
         tiling = f"{tiled_width}, tiled as in the paper's appendix C, or " if multiple else ""
         raise UserError(
             f"config.model.tokens_mlp_dim={tokens_mlp_dim}: token mixing for {old} patches becomes one for {new} with "
             f"{tiling}{width}, interpolated"
         )
-    fields = weights.fields | {"tokens_mlp_dim": tiled_width}
+    new_width = params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size
+    fields = weights.fields | {"tokens_mlp_dim": new_width}
     return dataclasses.replace(weights, params=params, fields=fields, image_shape=shape), (
         f"token mixing for {old} patches {how} for {new}"
     )
@@ -166,12 +165,11 @@ def initial_params(source: str, model: Model, image_shape: tuple[int, int, int])
         there, here = weights.fields[name], getattr(model, name)
         if there != here:
             print(f"warning: {source} computed with {name} {there}, config.model.{name} is {here}")
-    done = []
+    resized = ""
     if weights.fields["patch_size"] == model.patch_size and model.token_mixing:
         weights, resized = at_image_size(weights, image_shape[:2], model.tokens_mlp_dim)
-        done.append(resized)
     weights, recoloured = with_channels(weights, image_shape[2])
-    for change in filter(None, (*done, recoloured)):
+    for change in filter(None, (resized, recoloured)):
         print(f"{source}: {change}")
     like, params = param_shapes(model, image_shape), weights.params
     there, here = weights.fields["num_classes"], model.num_classes
