@@ -99,14 +99,14 @@ def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, 
       (*size, channels) float32, in the grey levels of the image.
     """
     top, left, height, width = box
-    rows = _resampling(image.shape[0], size[0], top, height)
-    columns = _resampling(image.shape[1], size[1], left, width)
+    rows = resampling(image.shape[0], size[0], top, height)
+    columns = resampling(image.shape[1], size[1], left, width)
     # The default precision of a TPU would round grey levels to 8 bits of mantissa.
     product = {"precision": jax.lax.Precision.HIGHEST}
     return jnp.einsum("yh,hwc,xw->yxc", rows, image.astype(jnp.float32), columns, **product)
 
 
-def _resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.Array:
+def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.Array:
     """Rows of triangle weights over the old pixels, (new, old): one row a new pixel, each adding up to 1."""
     scale = jnp.asarray(length, jnp.float32) / new
     centres = start + (jnp.arange(new) + 0.5) * scale

@@ -5,11 +5,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.augment.automatic import AutoAugment, RandAugment
 from mixer_jax.augment.erasing import FILLS, RandomErasing
-from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resized_crop
+from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
 from mixer_jax.augment.mixing import Mixing
 from mixer_jax.errors import UserError, one_of
 
@@ -116,6 +117,13 @@ class Augment:
     def evaluate(self, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
         return jax.vmap(lambda image: self._normalize(self._fit(image, self.box)))(images)
+
+    def scaling(self, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """What `evaluate` scales images of a shape by: matrices (new, old) for rows and columns; identities for not."""
+        top, left, height, width = self.box
+        rows = resampling(image_shape[0], self.input_shape[0], top, height)
+        columns = resampling(image_shape[1], self.input_shape[1], left, width)
+        return np.asarray(rows), np.asarray(columns)
 
     def _example(self, key: jax.Array, first_flip: jax.Array, image: jax.Array, epoch: jax.Array) -> jax.Array:
         crop_key, flip_key, automatic_key, erasing_key = jax.random.split(key, 4)

@@ -25,7 +25,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes), float32."""
-        x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(len(images), -1)))
+        x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(images.shape[0], -1)))
         return _head(x, self.num_classes)
 
 
@@ -51,7 +51,7 @@ class Cnn(nn.Module):
         With `train` dropout is active; it draws from the rng stream "dropout" by `positions` (batch,), each example's
         in the global batch.
         """
-        batch = len(images)
+        batch = images.shape[0]
         if not train:
             positions = None
         elif positions is None:

@@ -26,6 +26,8 @@ class Classifier:
       label_names: of the classes.
       image_shape: (height, width, channels) of the images that go in, uint8.
       input_shape: of those that the model sees, which the images are scaled to.
+      mean, std: of the pixels of each channel as fractions of 255, which the model sees taken off and divided by.
+      scaling: matrices (new, old) that scale the rows and columns of an image to what the model sees.
       step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
       model, params: the Flax module and its parameters, host arrays.
     """
@@ -63,7 +65,8 @@ class Classifier:
             self.config.model, num_classes=len(self.label_names), image_shape=augment.input_shape, dtype=jnp.float32
         )
         self.step, params = _parameters(run.checkpoints, which)
-        self.input_shape = augment.input_shape
+        self.input_shape, self.mean, self.std = augment.input_shape, mean, std
+        self.scaling = augment.scaling(self.image_shape)
         expected = models.param_shapes(model, self.input_shape)
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self.model, self.params = model, params
@@ -75,6 +78,10 @@ class Classifier:
     def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to logits (n, classes) float32."""
         return self._in_batches(self._logits, images, batch_size)
+
+    def traceable(self, images: jax.Array) -> jax.Array:
+        """The same for any number of images at once, to be traced, with the parameters as constants inside."""
+        return self._logits(self.params, images)
 
     def pre_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to what the head sees of them, (n, features) float32."""

@@ -1,0 +1,156 @@
+"""Exports a trained model: python -m mixer_jax.export --workdir runs/digits [--format stablehlo|onnx|onnx_int8]
+
+The file takes images (batch, height, width, channels) uint8, of the size that the run was trained on and any number of
+them, and gives logits; what comes before the model is in it.
+
+`stablehlo` is for JAX on CPU, GPU and TPU, without this package:
+    jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(images)
+`onnx` is for onnxruntime and others, and `onnx_int8` the same with weights of 8 bits. These two take PyTorch, whose
+exporter writes them: pip install torch onnxscript onnxruntime.
+
+A file is run on test images before it is kept: its logits have to be the run's to 1e-4, relative to the largest where
+that is above 1; 8 bits may cost half a point of accuracy.
+"""
+
+import importlib.util
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+
+from mixer_jax import cli, data
+from mixer_jax.benchmarks.rounds import Work, measure, spread
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.training.inference import Classifier
+
+FORMATS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
+TOLERANCE = 1e-4  # of logits, relative to the largest where that is above 1
+INT8_MAY_COST = 0.5  # percentage points of accuracy
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+BATCH_SIZE, LATENCY_BATCHES, ROUNDS = 256, (1, 64), 9
+Function = Callable[[np.ndarray], np.ndarray]
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and exports; returns the exit code."""
+    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    if values.format not in FORMATS:
+        raise one_of("format", values.format, FORMATS)
+    missing = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
+    missing = [name for name in missing if not importlib.util.find_spec(name)]
+    if missing:
+        raise UserError(f"--format={values.format} takes packages that are not here: pip install {' '.join(missing)}")
+    run = RunDirectory(values.workdir)
+    return export(run, values.format, values.checkpoint, values.data_dir, values.num_images)
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+    flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
+    flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
+
+
+def export(run: RunDirectory, format: str, checkpoint: str, data_dir: str | None, num_images: int) -> int:
+    """Writes `export/model.*` and the names of the classes in a run directory, checks the file and prints.
+
+    Args:
+      run: the run directory.
+      format: one of `FORMATS`.
+      checkpoint: "best", "latest" or a step.
+      data_dir: of the test images, instead of the config's.
+      num_images: of them to check it on, at most.
+
+    Returns:
+      The exit code: 0, or 1 if the file gives something else than the run's model; it is then not kept.
+    """
+    classifier = Classifier(run, checkpoint)
+    config = classifier.config.dataset
+    if data_dir is not None:
+        config.data_dir = data_dir
+    split, _ = data.open_split(config, "test")
+    images, labels = split.read(range(min(num_images, len(split))))
+    file = run.path / "export" / FORMATS[format]
+    partial = file.with_name(f".{file.name}.partial")
+    with writing(file):
+        file.parent.mkdir(exist_ok=True)
+        others = _stablehlo(classifier, partial) if format == "stablehlo" else _onnx(classifier, partial, format)
+    print(
+        f"{' x '.join(map(str, classifier.image_shape))} uint8, any number of them, to {len(classifier.label_names)} "
+        f"logits; compared on {len(images):,} test images of {config.name}"
+    )
+    functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
+    if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
+        partial.unlink()
+        print("error: that is too far from the run's model, and not kept", file=sys.stderr)
+        return 1
+    _tell_latency(functions, images)
+    partial.replace(file)
+    write_json(file.with_name("labels.json"), list(classifier.label_names))
+    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and labels.json beside it")
+    return 0
+
+
+def _stablehlo(classifier: Classifier, path: Path) -> dict[str, Function]:
+    (batch,) = jax.export.symbolic_shape("batch")
+    images = jax.ShapeDtypeStruct((batch, *classifier.image_shape), jnp.uint8)
+    path.write_bytes(jax.export.export(jax.jit(classifier.traceable), platforms=PLATFORMS)(images).serialize())
+    call = jax.jit(jax.export.deserialize(bytearray(path.read_bytes())).call)
+    return {"stablehlo": lambda images: np.asarray(call(images))}
+
+
+def _onnx(classifier: Classifier, path: Path, format: str) -> dict[str, Function]:
+    import onnxruntime
+    import torch
+
+    from mixer_jax.interop.onnx_file import FromPixels, write_onnx
+
+    model, params = classifier.model, jax.device_get(classifier.params)
+    network = FromPixels(model, params, classifier.scaling, classifier.mean, classifier.std)
+    write_onnx(network, classifier.image_shape, path, int8=format == "onnx_int8")
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    @torch.inference_mode()
+    def in_torch(images: np.ndarray) -> np.ndarray:
+        return network(torch.from_numpy(images)).numpy()
+
+    return {format: lambda images: session.run(["logits"], {"images": images})[0], "PyTorch": in_torch}
+
+
+def _same(ours: Function, exported: Function, images: np.ndarray, labels: np.ndarray, int8: bool) -> bool:
+    """Prints how far the logits of both are apart, and what it costs; whether that is near enough."""
+    batches = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
+    expected, found = (np.concatenate([run(batch) for batch in batches]) for run in (ours, exported))
+    difference, largest = np.abs(found - expected).max(), np.abs(expected).max()
+    before, after = (100 * np.mean(logits.argmax(1) == labels) for logits in (expected, found))
+    print(f"  logits differ by {difference:.2g} at most, the largest is {largest:.3g}")
+    print(f"  accuracy {after:.2f}%, the run's model {before:.2f}%")
+    return before - after <= INT8_MAY_COST if int8 else difference <= TOLERANCE * max(1.0, largest)
+
+
+def _tell_latency(functions: dict[str, Function], images: np.ndarray) -> None:
+    for batch_size in LATENCY_BATCHES:
+        batch = images[np.arange(batch_size) % len(images)]
+        works = {
+            name: Work(lambda times, run=run, batch=batch: [run(batch) for _ in range(times)])
+            for name, run in functions.items()
+        }
+        seconds = {name: spread(taken) for name, taken in measure(works, ROUNDS, at_least=0.05).items()}
+        times = ", ".join(
+            f"{name} {1e3 * s['median']:.3g} ms ({1e3 * s['min']:.3g} to {1e3 * s['max']:.3g})"
+            for name, s in seconds.items()
+        )
+        print(f"  {batch_size} at once, {ROUNDS} rounds: {times}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,134 @@
+"""A model outside of this package: the same logits of real images, any number at once, on another runtime."""
+
+import json
+import subprocess
+import sys
+
+import jax
+import jax.export
+import numpy as np
+import pytest
+
+from mixer_jax import data, export, models
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.inference import Classifier
+from runs import main, train_digits
+
+FLAGS = {  # of the runs: pixels as they are, and a central crop that is scaled up
+    "plain": [],
+    "scaled": ["--config.augment.input_size=12,12", "--config.augment.eval_crop=0.8", "--config.epochs=4"],
+}
+
+MLP = ["--config.model.variant=MLP", "--config.model.stochastic_depth_rate=0.0", "--config.epochs=3"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("export")
+    mixers = {name: train_digits(folder / name, *flags) for name, flags in FLAGS.items()}
+    assert main("digits", folder / "mlp", *MLP) == 0
+    return mixers | {"mlp": folder / "mlp"}
+
+
+def call(path, *flags):
+    return export.main(["export", "--workdir", str(path), *flags])
+
+
+def expected(path, n):
+    """Of n real images, and the logits that the run's model gives."""
+    classifier = Classifier(RunDirectory(path))
+    images, _ = data.open_split(classifier.config.dataset, "test")[0].read(range(n))
+    return images, classifier.logits(images, n)
+
+
+@pytest.mark.parametrize("name", [*FLAGS, "mlp"])
+def test_stablehlo_needs_nothing_of_this_package(trained, name, tmp_path, capfd):
+    path = trained[name]
+    assert call(path) == 0
+    assert "accuracy" in (told := capfd.readouterr().out)
+    assert "wrote" in told
+    images, logits = expected(path, 100)
+    np.savez(tmp_path / "images.npz", images=images)
+    program = (
+        "import sys, jax.export, numpy as np\n"
+        "call = jax.export.deserialize(bytearray(open(sys.argv[1], 'rb').read())).call\n"
+        "images = np.load('images.npz')['images']\n"
+        "np.savez('logits.npz', *(np.asarray(call(images[:n])) for n in (100, 1, 7)))\n"
+        "assert 'mixer_jax' not in sys.modules"
+    )
+    file = path / "export" / "model.stablehlo"
+    subprocess.run([sys.executable, "-c", program, file], cwd=tmp_path, check=True)
+    with np.load(tmp_path / "logits.npz") as found:
+        for of_some in found.values():
+            np.testing.assert_allclose(of_some, logits[: len(of_some)], atol=1e-4)
+    assert json.loads((path / "export" / "labels.json").read_text()) == [str(i) for i in range(10)]
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", [*FLAGS, "mlp"])
+def test_onnx(trained, name, capsys):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = trained[name]
+    assert call(path, "--format", "onnx") == 0
+    session = onnxruntime.InferenceSession(path / "export" / "model.onnx", providers=["CPUExecutionProvider"])
+    images, logits = expected(path, 100)
+    for n in (100, 1, 7):
+        [found] = session.run(["logits"], {"images": images[:n]})
+        np.testing.assert_allclose(found, logits[:n], atol=1e-4)
+    assert "PyTorch" in capsys.readouterr().out
+
+
+@pytest.mark.torch
+def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = trained["mlp"]
+    assert call(path, "--format", "onnx") == call(path, "--format", "onnx_int8") == 0
+    small, whole = (path / "export" / name for name in ("model_int8.onnx", "model.onnx"))
+    assert small.stat().st_size < 0.5 * whole.stat().st_size
+    images, logits = expected(path, 100)
+    session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
+    [found] = session.run(["logits"], {"images": images})
+    assert np.mean(found.argmax(1) == logits.argmax(1)) >= 0.98
+
+
+def test_any_number_of_images_goes_through_the_cnn():
+    model = models.Cnn(num_classes=10)
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
+    params = model.init(jax.random.key(0), images)
+    [batch] = jax.export.symbolic_shape("batch")
+    shape = jax.ShapeDtypeStruct((batch, 8, 8, 1), np.float32)
+    exported = jax.export.export(jax.jit(lambda images: model.apply(params, images)))(shape)
+    np.testing.assert_allclose(exported.call(images), model.apply(params, images), atol=1e-5)
+
+
+def test_what_differs_is_not_kept(trained, tmp_path, monkeypatch, capsys):
+    path = trained["plain"]
+    (path / "export" / "model.stablehlo").unlink(missing_ok=True)
+    right = Classifier.traceable
+    monkeypatch.setattr(Classifier, "traceable", lambda self, images: right(self, images) + 0.01)
+    assert call(path) == 1
+    assert "not kept" in capsys.readouterr().err
+    assert not list((path / "export").glob("*stablehlo*"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (["--format=stablehl"], "unknown format 'stablehl' (did you mean 'stablehlo'?)"),
+        (["--checkpoint=7"], "no checkpoint '7'"),
+        (["--data_dir=nowhere", "more"], "unexpected argument 'more'"),
+    ],
+)
+def test_mistakes(trained, flags, line):
+    with pytest.raises(UserError) as error:
+        call(trained["plain"], *flags)
+    assert line in str(error.value)
+
+
+def test_a_missing_package_is_named(trained, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install torch onnx onnxscript onnxruntime"):
+        call(trained["plain"], "--format=onnx")
