@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.feeds import ResidentFeed, Share, StreamingFeed, take
-from mixer_jax.data.images import read_image
+from mixer_jax.data.images import as_pixels, read_image
 from mixer_jax.data.memory import budget, decoded_size, device_memory
 from mixer_jax.data.plan import BatchPlan, EvaluationPlan, Plan
 from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
@@ -23,6 +23,7 @@ __all__ = [
     "Split",
     "StreamedSplit",
     "StreamingFeed",
+    "as_pixels",
     "device_memory",
     "load",
     "open_split",

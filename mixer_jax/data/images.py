@@ -27,10 +27,14 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
-            image = _flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")
+            return as_pixels(ImageOps.exif_transpose(image), image_size, channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
-    pixels = np.asarray(fit(image, image_size))
+
+
+def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
+    """An image as `read_image` returns it."""
+    pixels = np.asarray(fit(_flat(image).convert("L" if channels == 1 else "RGB"), image_size))
     return pixels[..., None] if channels == 1 else pixels
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from mixer_jax.augment import Augment
 from mixer_jax.data import Split, StreamedSplit
 from mixer_jax.errors import UserError, warn
 from mixer_jax.interop.weights import require_same_shapes
+from mixer_jax.models import MixerBlock
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.checkpoints import Checkpoints, Damaged
 
@@ -72,6 +74,14 @@ class Classifier:
         self.model, self.params = model, params
         self._on_device = jax.device_put(params)
         self._logits = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
+        self._tokens = jax.jit(
+            lambda params, images: model.apply(
+                {"params": params},
+                augment.evaluate(images),
+                capture_intermediates=_after_block,
+                mutable=["intermediates"],
+            )[1]["intermediates"]
+        )
         trunk = model.clone(num_classes=0)
         self._pre_logits = jax.jit(lambda params, images: trunk.apply({"params": params}, augment.evaluate(images)))
 
@@ -86,6 +96,21 @@ class Classifier:
     def pre_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to what the head sees of them, (n, features) float32."""
         return self._in_batches(self._pre_logits, images, batch_size)
+
+    def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What becomes of each token of an image (height, width, channels) uint8, on the grid of patches; of a Mixer.
+
+        Returns:
+          (rows, columns, classes) the logits that the head gives each token alone, whose mean are the image's; and
+          (blocks, rows, columns) the root mean square over the channels of each token after each block.
+        """
+        tokens = jax.device_get(self._tokens(self._on_device, image[None]))
+        grid = [side // self.model.patch_size for side in self.input_shape[:2]]
+        blocks = [tokens[f"MixerBlock_{i}"]["__call__"][0] for i in range(self.model.num_blocks)]
+        last = tokens["pre_head_layer_norm"]["__call__"][0] if self.model.pre_head_norm else blocks[-1]
+        evidence = last[:, 0] @ self.params["head"]["kernel"] + self.params["head"]["bias"]
+        sizes = [np.sqrt(np.mean(block[:, 0] ** 2, axis=-1)).reshape(grid) for block in blocks]
+        return evidence.reshape(*grid, -1), np.stack(sizes)
 
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
         outputs = []
@@ -107,6 +132,11 @@ def over_split(
         outputs.append(apply(images, batch_size))
         labels.append(of_batch)
     return np.concatenate(outputs), np.concatenate(labels)
+
+
+def _after_block(module: nn.Module, method: str) -> bool:
+    """Whether a method's output are the tokens after a block, or as the head takes the mean of them."""
+    return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
 
 
 def _parameters(directory: Path, which: str) -> tuple[int, Any]:

@@ -1,0 +1,132 @@
+"""Shows a trained model in the browser: python -m mixer_jax.demo --workdir runs/mnist [--share] [--port 7860]
+
+Drop, paste, photograph or draw an image: the likeliest classes and what each token does appear beside it. Takes Gradio:
+pip install gradio. In a notebook, where it appears in the page itself:
+    from mixer_jax import demo; demo.build("runs/mnist").launch()
+"""
+
+import importlib.util
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from PIL import Image
+from scipy.special import softmax
+
+from mixer_jax import cli
+from mixer_jax.data import as_pixels, read_image
+from mixer_jax.errors import UserError
+from mixer_jax.models import MlpMixer
+from mixer_jax.reporting.weights import draw_tiles
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.inference import Classifier
+
+TOP = 5
+CANVAS = 336  # pixels; of a drawing
+DARK = 0.4  # mean of the training images, 1 being white, below which a drawing is turned into white on black
+
+
+def main(argv: list[str]) -> int:
+    """Parses the command line and serves the page until Ctrl-C; returns the exit code."""
+    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    if not importlib.util.find_spec("gradio"):
+        raise UserError("the demo takes a package that is not here: pip install gradio")
+    page = build(values.workdir, values.checkpoint)
+    try:
+        page.launch(server_port=values.port, share=values.share)
+    except OSError as error:
+        raise UserError(f"--port={values.port}: {error}") from error
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+    flags.DEFINE_integer("port", None, "of the page; by default the first free from 7860", flag_values=values)
+    flags.DEFINE_boolean("share", False, "a public link by way of Gradio's servers, for a week", flag_values=values)
+
+
+def build(workdir: str | Path, checkpoint: str = "best") -> Any:
+    """The page, a `gradio.Blocks`, of a run's model.
+
+    Args:
+      workdir: the run directory.
+      checkpoint: "best", "latest" or a step.
+
+    Raises:
+      UserError: if it is no run directory, or has no such checkpoint.
+    """
+    import gradio
+
+    run = RunDirectory(workdir)
+    classifier = Classifier(run, checkpoint)
+    height, width, channels = classifier.image_shape
+    dark = np.mean(classifier.mean) < DARK
+
+    def of_file(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
+        if path is None:
+            return None, None
+        try:
+            return _told(classifier, read_image(Path(path), (height, width), channels))
+        except UserError as error:
+            raise gradio.Error(str(error).partition(path)[0] + Path(path).name) from error
+
+    def of_drawing(drawing: dict[str, Any] | None) -> tuple[dict[str, float] | None, Image.Image | None]:
+        if drawing is None or not np.asarray(drawing["composite"])[..., 3].any():
+            return None, None
+        pixels = as_pixels(drawing["composite"], (height, width), channels)
+        return _told(classifier, 255 - pixels if dark else pixels)
+
+    described = f"{classifier.config.dataset.name}, {classifier.config.model.variant}"
+    with gradio.Blocks(title=f"mixer_jax: {described}", analytics_enabled=False) as page:
+        gradio.Markdown(f"# {described}\nClasses: {', '.join(classifier.label_names)}")
+        with gradio.Row():
+            with gradio.Column():
+                with gradio.Tab("Image"):
+                    file = gradio.Image(type="filepath", image_mode=None, show_label=False, height=CANVAS)
+                with gradio.Tab("Draw"):
+                    if dark:
+                        gradio.Markdown("Black turns into white, as the training images are light on dark.")
+                    canvas = gradio.Sketchpad(
+                        type="pil",
+                        show_label=False,
+                        canvas_size=(CANVAS, CANVAS),
+                        brush=gradio.Brush(default_size=CANVAS // 14, default_color="#000000"),
+                        layers=False,
+                    )
+            with gradio.Column():
+                classes = gradio.Label(num_top_classes=TOP, show_label=False)
+                gradio.Markdown("What the model sees, and what its tokens do")
+                maps = gradio.Image(show_label=False, interactive=False, buttons=[])
+        file.change(of_file, file, [classes, maps])
+        canvas.change(of_drawing, canvas, [classes, maps])
+    return page
+
+
+def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:
+    """The probability of each class, and pictures of what the model sees and what its tokens do."""
+    [shares] = softmax(classifier.logits(image[None], 1).astype(np.float64), axis=1)
+    rows = [("the image as it goes in", image[None] / 255.0)]
+    if isinstance(classifier.model, MlpMixer):
+        evidence, sizes = classifier.token_maps(image)
+        # Beside the mean of the tokens: by the last block each of them knows the whole image.
+        likeliest = np.argsort(-shares, kind="stable")[:TOP]
+        chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
+        rows.append(("these classes: red for, blue against", _to_one(chosen)))
+        sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))
+        rows.append((f"after block 1 to {len(sizes)}: the brighter, the larger", sizes[..., None]))
+    named = dict(zip(classifier.label_names, shares.tolist(), strict=True))
+    return named, Image.open(BytesIO(draw_tiles(rows, columns=6)))
+
+
+def _to_one(maps: np.ndarray) -> np.ndarray:
+    """Each map (n, rows, columns) divided by its largest."""
+    return maps / np.maximum(np.abs(maps).max((1, 2), keepdims=True), 1e-12)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,116 @@
+"""Pages as a browser shows them: no errors, nothing wider than the screen, nothing over something else."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_jax import compare, data, demo
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.inference import Classifier
+from runs import train_digits
+
+WIDTHS = (390, 1440)
+# Of all that is seen the pairs that lie over each other and neither in the other.
+OVERLAPS = """() => {
+  const seen = [...document.querySelectorAll("h1, h2, p, li, td, th, img, figure, figcaption, summary, svg")]
+    .filter(e => e.checkVisibility()).map(e => [e, e.getBoundingClientRect()]);
+  const over = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1
+    && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1;
+  return seen.flatMap(([a, r], i) => seen.slice(i + 1)
+    .filter(([b, q]) => !a.contains(b) && !b.contains(a) && over(r, q)).map(([b]) => a.outerHTML.slice(0, 80)));
+}"""
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("needs Chromium")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, with_pictures):
+    return train_digits(tmp_path_factory.mktemp("pages") / "run", "--config.epochs=4")
+
+
+def opened(chromium, url, width):
+    """A page, and a list that its errors will be in."""
+    page, errors = chromium.new_page(viewport={"width": width, "height": 900}), []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(url)
+    return page, errors
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", WIDTHS)
+def test_reports_are_in_order_on_phone_and_desktop(chromium, trained, tmp_path, width):
+    compare.compare([trained], tmp_path)
+    for file in (trained / "report.html", tmp_path / "comparison.html"):
+        page, errors = opened(chromium, file.as_uri(), width)
+        page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(OVERLAPS) == []
+        assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
+        assert not errors
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Gradio's own, of pandas
+def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, trained, tmp_path):
+    pytest.importorskip("gradio")
+    classifier = Classifier(RunDirectory(trained))
+    images, _ = data.open_split(classifier.config.dataset, "test")[0].read(range(1))
+    Image.fromarray(images[0, ..., 0]).save(tmp_path / "digit.png")
+    expected = classifier.label_names[int(classifier.logits(images, 1).argmax())]
+    served = demo.build(trained)
+    _, url, _ = served.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        for width in WIDTHS:
+            page, errors = opened(chromium, url, width)
+            page.locator("input[type=file]").first.set_input_files(tmp_path / "digit.png")
+            heading = page.get_by_test_id("label-output-value")
+            heading.wait_for(timeout=60_000)
+            assert heading.inner_text() == expected
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            page.get_by_role("tab", name="Draw").click()
+            page.get_by_role("button", name="Brush").click()
+            box = page.locator("canvas").first.bounding_box()
+            before = page.inner_text("body")
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.3)
+            page.mouse.down()
+            page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.7, steps=10)
+            page.mouse.up()
+            page.wait_for_function("before => document.body.innerText !== before", arg=before, timeout=60_000)
+            assert not errors
+    finally:
+        served.close()
+
+
+def test_the_logits_of_the_tokens_have_the_images_as_their_mean(trained):
+    classifier = Classifier(RunDirectory(trained))
+    images, _ = data.open_split(classifier.config.dataset, "test")[0].read(range(3))
+    for image, logits in zip(images, classifier.logits(images, 3), strict=True):
+        evidence, sizes = classifier.token_maps(image)
+        np.testing.assert_allclose(evidence.mean((0, 1)), logits, atol=1e-5)
+        assert evidence.shape == (4, 4, 10)
+        assert sizes.shape == (1, 4, 4)
+    # A bias of the head is in each token's logits, and nothing else changes.
+    classifier.params["head"]["bias"] = classifier.params["head"]["bias"] + 1
+    np.testing.assert_allclose(classifier.token_maps(images[2])[0], evidence + 1, atol=1e-5)
+
+
+def test_a_demo_without_gradio_or_a_run_says_so(monkeypatch, tmp_path):
+    with pytest.raises(UserError, match="--workdir"):
+        demo.main(["demo"])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match="pip install gradio"):
+        demo.main(["demo", "--workdir", str(tmp_path)])
