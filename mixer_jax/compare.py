@@ -1,7 +1,8 @@
 """Compares runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR]
 
-Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote. Prints a
-table in Markdown and writes comparison.md, .html, .json and curves.png.
+Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote; numbers
+that others published are in configs/results/published_cifar10.json. Prints a table in Markdown and writes
+comparison.md, .html, .json and curves.png.
 """
 
 import json
@@ -111,6 +112,7 @@ def _plain(row: Row) -> dict[str, Any]:
     kept = [{key: result[key] for key in KEPT} for result in row.results]
     curves = [[round(record["val_accuracy"], 4) for record in history] for history in row.histories]
     rest = {"published": dict(row.published), "notes": list(row.notes)}
+    rest |= {} if row.results else {"num_params": row.num_params, "epochs": row.epochs}
     return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
 
 
@@ -119,9 +121,10 @@ def _written(path: Path) -> Iterator[Row]:
         for row in _read(path)["rows"]:
             histories = [[{"val_accuracy": value} for value in curve] for curve in row["val_accuracies"]]
             missing = [key for result in row["results"] for key in KEPT if key not in result]
-            if missing or not row["results"]:
+            if missing or not (row["results"] or row["published"]):
                 raise KeyError(missing[0] if missing else "results")
-            yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]))
+            sizes = row.get("num_params"), row.get("epochs")
+            yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]), *sizes)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} was not written by this command: {error} is missing") from error
 

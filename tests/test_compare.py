@@ -9,6 +9,7 @@ from mixer_jax import compare
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from runs import train_digits
+from support import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,18 @@ def test_what_it_wrote_it_reads(runs, tmp_path, capsys):
     assert capsys.readouterr().out.partition(str(tmp_path))[0] == first
     written = [json.loads((tmp_path / name / "comparison.json").read_text()) for name in "ab"]
     assert written[0] == written[1]
+
+
+def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
+    published = ROOT / "configs" / "results" / "published_cifar10.json"
+    for out, paths in (("first", [runs / "one", published]), ("again", [tmp_path / "first" / "comparison.json"])):
+        assert compare.compare(paths, tmp_path / out) == 0
+        told = capsys.readouterr().out
+        assert "| MLP-Mixer, PyTorch (kentaroy47/vision-transformers-cifar10) [2] | 1,819,530 | 500 |" in told
+        for number in ("90.83", "88.00 (best)", "71.20"):
+            assert number in told
+        assert "673,418" in told
+        assert (tmp_path / out / "curves.png").exists()
 
 
 def test_mistakes_get_one_line_and_write_nothing(runs, tmp_path):

@@ -18,10 +18,12 @@ class Row:
 
     Attributes:
       title: what was trained.
-      results: results.json of each run; what they have in common is read from the first.
+      results: results.json of each run, what they have in common is read from the first; none for what is only
+        published.
       histories: metrics.jsonl of each.
       published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
       notes: footnotes.
+      num_params, epochs: of what is only published, where they are known.
     """
 
     title: str
@@ -29,6 +31,8 @@ class Row:
     histories: Sequence[Sequence[Mapping[str, Any]]] = ()
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
+    num_params: int | None = None
+    epochs: float | None = None
 
     def accuracies(self, which: str) -> list[float]:
         """Test accuracies in percent, of the "last" epoch or of the "best"."""
@@ -93,15 +97,21 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             if note not in notes:
                 notes.append(note)
             marks.append(f"[{notes.index(note) + 1}]")
-        first, published, values = row.results[0], row.published.get(row.against), row.accuracies(row.against)
-        known = published is not None
+        published, values = row.published.get(row.against), row.accuracies(row.against)
+        known, title = published is not None, " ".join((row.title, *marks))
+        published_cell = f"{published:.2f}{' (best)' if row.against == 'best' else ''}" if known else ""
+        if not row.results:
+            sizes = ("" if number is None else f"{number:,}" for number in (row.num_params, row.epochs))
+            table.append([title, *sizes, "", published_cell, *[""] * 6])
+            continue
+        first = row.results[0]
         table.append(
             [
-                " ".join((row.title, *marks)),
+                title,
                 f"{first['num_params']:,}",
                 f"{first['epochs']:g}",
                 str(len(row.results)),
-                f"{published:.2f}{' (best)' if row.against == 'best' else ''}" if known else "",
+                published_cell,
                 _with_interval(row.accuracies("last")),
                 f"{np.mean(values) - published:+.2f}" if known else "",
                 against_one(values, published) if known else "",
@@ -116,7 +126,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
 def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Each row beside the first that was trained as it was: what the accuracy of the last epoch differs by."""
     table, first = [], {}
-    for row in rows:
+    for row in filter(lambda row: row.results, rows):
         same = (row.results[0]["selected_on"], row.results[0]["data_fingerprint"])
         reference = first.setdefault(same, row)
         found = against_others(row.accuracies("last"), reference.accuracies("last")) if reference is not row else None
