@@ -19,7 +19,7 @@ def test_it_runs_on_digits(tmp_path, monkeypatch):
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     parameters.source = (
         f"REPOSITORY, WORKDIR, CONFIG = {str(ROOT)!r}, {str(tmp_path / 'run')!r}, 'configs/digits.py'\n"
-        "FLAGS, PUBLISHED = '--config.epochs=30', 'configs/results/published_cifar10.json'"
+        "FLAGS, PUBLISHED = '--config.epochs=10', 'configs/results/published_cifar10.json'"
     )
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
