@@ -46,11 +46,13 @@ class Piece:
         if not self.arm.in_torch:
             train(self.config, self.run, dataset=dataset)
             return
-        from mixer_jax.benchmarks.torch_run import train_in_torch
+        from mixer_jax.benchmarks import torch_run
 
+        trainer = Trainer(self.config, dataset)
+        torch_run.check(trainer)
         with self.run.held():
             self.run.claim(self.config, described(dataset))
-            train_in_torch(Trainer(self.config, dataset), self.run)
+            torch_run.train_in_torch(trainer, self.run)
 
 
 def main(argv: list[str]) -> int:

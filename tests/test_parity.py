@@ -56,6 +56,8 @@ def test_a_difference_is_seen(tmp_path, monkeypatch):
         (("--config.num_seeds=2",), "config.num_seeds=2: one run is compared at a time"),
         (("--output=.",), "--output=. is there already"),
         (("--config.dataset.memory_budget_gib=0",), "a streamed set is not compared"),
+        (("--config.optimizer.sam_rho=0.1",), "config.optimizer.sam_rho=0.1: not in PyTorch here, where it is 0.0"),
+        (("--config.frozen_trunk",), "config.frozen_trunk=True: not in PyTorch here"),
     ],
 )
 def test_mistakes_get_one_line(flags, line, tmp_path):

@@ -151,3 +151,25 @@ def test_a_study_that_is_killed_ends_with_the_same_tables(config, tmp_path):
     tables = [without_seconds(path / "comparison" / "comparison.md") for path in (tmp_path / "whole", killed)]
     assert tables[0][2:] == tables[1][2:]
     assert len(tables[0]) > 8
+
+
+@pytest.mark.torch
+def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
+    pytest.importorskip("torch", reason="needs torch")
+    arm = 'Arm("torch", "in PyTorch", {"model.stochastic_depth_rate": 0.0}, num_seeds=1, in_torch=True)'
+    config.write_text(CONFIG.replace('        Arm("wide"', f'        {arm},\n        Arm("wide"'))
+    path = tmp_path / "study"
+    assert main(config, path, "--protocol=clean", "--seeds=1", "--config.epochs=15") == 0
+    theirs, ours = (RunDirectory(path / name / "clean" / "seed_0") for name in ("torch", "mixer"))
+    assert "torch" in theirs.read_results()["versions"]
+    assert (len(theirs.read_metrics()), len(ours.read_metrics())) == (15, 15)
+    for run in (theirs, ours):
+        assert run.read_results()["test_accuracy"] > 60
+    assert abs(theirs.read_results()["num_params"] - ours.read_results()["num_params"]) == 0
+    for flag, line in (
+        ("--config.ema_decay=0.9", "config.ema_decay=0.9: not in PyTorch here, where it is 0.0"),
+        ("--config.optimizer.name=lion", "unknown config.optimizer.name in PyTorch here 'lion'"),
+        ("--config.augment.flip=random", "images are not augmented"),
+    ):
+        with pytest.raises(UserError, match=line):
+            main(config, tmp_path / "other", "--protocol=clean", "--arms=torch", flag)

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ from mixer_jax import data
 from mixer_jax.augment import Augment
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.benchmarks.steps import END_TO_END, POLICY, STEP, Ours, examples, normalized_images
+from mixer_jax.config import default_config, flat
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.interop.torch_baselines import twin
 from mixer_jax.interop.torch_mixer import to_torch
@@ -24,7 +25,16 @@ EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 a
 PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 TOLERANCE = 1e-3  # of logits, as a share of the largest
+LACKS = ("optimizer.sam_rho", "optimizer.layer_decay", "frozen_trunk")
 EPOCH = 100  # batches the loader runs on for; what it has prefetched between rounds is its advantage, and small
+
+
+def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
+    """Raises `UserError` if the config sets one of the fields, which PyTorch's side here does not have."""
+    defaults = dict(flat(default_config()))
+    for field, value in flat(config):
+        if field in fields and value != defaults[field]:
+            raise UserError(f"config.{field}={value}: not in PyTorch here, where it is {defaults[field]}")
 
 
 def check(trainer: Trainer) -> None:
@@ -35,8 +45,8 @@ def check(trainer: Trainer) -> None:
         raise UserError("--against torch: jax is on a GPU, this torch is not: install the torch for it")
     if len(trainer.parallel.devices) > 1:
         raise UserError("--against torch: compares one device with one; hide the others")
-    if trainer.config.optimizer.name not in OPTIMIZERS:
-        raise one_of("--against torch: config.optimizer.name", trainer.config.optimizer.name, OPTIMIZERS)
+    refuse(trainer.config)
+    optimizer_class(trainer.config.optimizer.name)
 
 
 class Theirs:
@@ -126,7 +136,14 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
     settings = {"betas": (config.b1 or 0.9, config.b2 or 0.999), "eps": config.eps or 1e-8}
     if config.name == "sgd":
         settings = {"momentum": config.momentum or 0.0}
-    return OPTIMIZERS[config.name](groups, config.learning_rate, fused=True, **settings)
+    return optimizer_class(config.name)(groups, config.learning_rate, fused=True, **settings)
+
+
+def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
+    """PyTorch's optimiser of that name; raises `UserError` if there is none here."""
+    if name not in OPTIMIZERS:
+        raise one_of("config.optimizer.name in PyTorch here", name, OPTIMIZERS)
+    return OPTIMIZERS[name]
 
 
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mixer_jax.benchmarks.in_torch import create_optimizer
+from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_class, refuse
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_baselines import twin
@@ -20,20 +20,17 @@ from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.training import Trainer
 
 
-def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
-    """Trains and scores; writes config.json, metrics.jsonl and results.json, whose content it returns.
-
-    Raises:
-      UserError: if the config asks for what is not there in PyTorch here.
-    """
-    config, dataset = trainer.config, trainer.dataset
-    off = {"optimizer.sam_rho": 0.0, "optimizer.layer_decay": 1.0, "ema_decay": 0.0, "frozen_trunk": False}
-    for field, default in off.items():
-        block, _, key = field.rpartition(".")
-        if (config[block] if block else config)[key] != default:
-            raise UserError(f"config.{field}: not in PyTorch here")
-    if has_policy(config) or dataset.streamed:
+def check(trainer: Trainer) -> None:
+    """Raises `UserError` if the config asks for what is not there in PyTorch here."""
+    refuse(trainer.config, (*LACKS, "ema_decay"))
+    optimizer_class(trainer.config.optimizer.name)
+    if has_policy(trainer.config) or trainer.dataset.streamed:
         raise UserError("in PyTorch here images are not augmented and not streamed")
+
+
+def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
+    """Trains and scores what `check` found good; writes metrics.jsonl and results.json, whose content it returns."""
+    config, dataset = trainer.config, trainer.dataset
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)

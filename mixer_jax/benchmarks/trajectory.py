@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from ml_collections import ConfigDict
 
-from mixer_jax.benchmarks.in_torch import create_optimizer
+from mixer_jax.benchmarks.in_torch import create_optimizer, refuse
 from mixer_jax.benchmarks.steps import without_policy
 from mixer_jax.interop.torch_baselines import twin
 from mixer_jax.interop.torch_mixer import to_torch
@@ -15,10 +15,15 @@ from mixer_jax.training import Trainer
 
 
 def without_randomness(config: ConfigDict) -> ConfigDict:
-    """The config with nothing random but the initial parameters and the batches, and in float32."""
+    """The config with nothing random but the initial parameters and the batches, and in float32.
+
+    Raises:
+      UserError: if the config asks for what is not there in PyTorch here.
+    """
+    refuse(config)
     plain = without_policy(config)
-    plain.model.dropout_rate = plain.model.stochastic_depth_rate = plain.ema_decay = plain.optimizer.sam_rho = 0.0
-    plain.optimizer.layer_decay, plain.frozen_trunk, plain.dtype = 1.0, False, "float32"
+    plain.model.dropout_rate = plain.model.stochastic_depth_rate = plain.ema_decay = 0.0
+    plain.dtype = "float32"
     return plain
 
 
