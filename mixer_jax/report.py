@@ -7,6 +7,7 @@ directory alone.
 """
 
 import json
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,10 @@ def write(run: RunDirectory, classifier: Classifier) -> Path:
     if not run.curves_file.exists():
         with writing(run.curves_file):
             plot_curves([run.read_metrics()], run.curves_file, f"{results['dataset']}, {results['model']}")
-    parts.append(page.image(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"))
+    stacked = BytesIO()
+    plot_curves([run.read_metrics()], stacked, stacked=True)
+    description = "loss, accuracy and learning rate over the epochs"
+    parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stacked.getvalue()))
     if run.predictions_file.exists():
         parts += _predictions(run, described["label_names"])
     parts += _weights(classifier)

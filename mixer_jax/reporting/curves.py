@@ -3,22 +3,24 @@
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mixer_jax.run_directory import best_epoch
 
 
-def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: str = "") -> None:
+def plot_curves(
+    histories: Sequence[list[dict[str, Any]]], path: Path | BinaryIO, title: str = "", stacked: bool = False
+) -> None:
     """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels.
 
-    The best epochs are marked.
+    The best epochs are marked. The panels are side by side, or `stacked` for a narrow screen.
     """
     from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
 
     bests = [best_epoch(history) for history in histories]
     # A Figure of its own, not pyplot's: no display, no global state.
-    figure = Figure(figsize=(13, 3.8), layout="constrained")
-    loss, accuracy, rate = figure.subplots(1, 3)
+    figure = Figure(figsize=(5, 10) if stacked else (13, 3.8), layout="constrained")
+    loss, accuracy, rate = figure.subplots(*((3, 1) if stacked else (1, 3)))
     for i, (history, best) in enumerate(zip(histories, bests, strict=True)):
         epochs = [record["epoch"] for record in history]
         style = {"marker": "o" if len(epochs) < 3 else None, "alpha": 1.0 if len(histories) == 1 else 0.6}

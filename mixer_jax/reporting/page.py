@@ -15,7 +15,7 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { background: var(--soft); } td:first-child { min-width: 11rem; }
+th { background: var(--soft); } td:first-child { min-width: min(11rem, 26vw); }
 img { max-width: 100%; background: #fff; border-radius: 4px; }
 .gallery { display: flex; flex-wrap: wrap; gap: .8rem; }
 figure { margin: 0; width: 6.5rem; } figcaption { font-size: .8rem; overflow-wrap: anywhere; }
@@ -61,9 +61,10 @@ def folded(title: str, part: str) -> str:
     return f"<details><summary>{html.escape(title)}</summary>{part}</details>"
 
 
-def image(png: bytes, description: str) -> str:
-    """A PNG, inside the page."""
-    return f'<p><img alt="{html.escape(description)}" src="{_inside(png)}"></p>'
+def image(png: bytes, description: str, narrow: bytes | None = None) -> str:
+    """A PNG, inside the page; on a phone another, if there is one."""
+    other = f'<source media="(max-width: 700px)" srcset="{_inside(narrow)}">' if narrow else ""
+    return f'<p><picture>{other}<img alt="{html.escape(description)}" src="{_inside(png)}"></picture></p>'
 
 
 def gallery(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
