@@ -126,6 +126,22 @@ def parse_flags(
     return values, rest
 
 
+def parse_run(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
+) -> tuple[flags.FlagValues, list[str]]:
+    """Parses the command line of a command on a run, which --workdir and --checkpoint name; as `parse_flags`."""
+
+    def define_all(values: flags.FlagValues) -> None:
+        flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+        flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+        define(values)
+
+    values, paths = parse_flags(argv, define_all, usage, num_paths)
+    if not values.workdir:
+        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    return values, paths
+
+
 def _parse_known(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
 ) -> tuple[flags.FlagValues, list[str]]:

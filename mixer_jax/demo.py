@@ -30,9 +30,7 @@ DARK = 0.4  # mean of the training images, 1 being white, below which a drawing 
 
 def main(argv: list[str]) -> int:
     """Parses the command line and serves the page until Ctrl-C; returns the exit code."""
-    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
-    if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not importlib.util.find_spec("gradio"):
         raise UserError("the demo takes a package that is not here: pip install gradio")
     page = build(values.workdir, values.checkpoint)
@@ -44,8 +42,6 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
     flags.DEFINE_integer("port", None, "of the page; by default the first free from 7860", flag_values=values)
     flags.DEFINE_boolean("share", False, "a public link by way of Gradio's servers, for a week", flag_values=values)
 

@@ -21,9 +21,7 @@ SPLITS = ("train", "validation", "test")
 
 def main(argv: list[str]) -> int:
     """Parses the command line and evaluates; returns the exit code."""
-    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
-    if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.split not in SPLITS:
         raise one_of("split", values.split, SPLITS)
     if values.batch_size < 1:
@@ -35,9 +33,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     flags.DEFINE_string("output", None, "folder for the results; by default in the run directory", flag_values=values)
     flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)

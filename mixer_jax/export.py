@@ -39,9 +39,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 def main(argv: list[str]) -> int:
     """Parses the command line and exports; returns the exit code."""
-    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
-    if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.format not in FORMATS:
         raise one_of("format", values.format, FORMATS)
     missing = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
@@ -53,9 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
     flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
 

@@ -24,9 +24,7 @@ L2 = tuple(2.0**i for i in range(-10, 20))
 
 def main(argv: list[str]) -> int:
     """Parses the command line and measures; returns the exit code."""
-    values, _ = cli.parse_flags(argv, _define_flags, __doc__)
-    if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not values.shots or not all(re.fullmatch("[1-9][0-9]{0,5}", shots) for shots in values.shots):
         raise UserError(f"--shots={','.join(values.shots)}: give numbers of images a class, such as 1,5,10,25")
     for name in ("seeds", "batch_size"):
@@ -38,8 +36,6 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
     flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where it lies, as config.dataset.data_dir", flag_values=values)
     flags.DEFINE_list("shots", ["1", "5", "10", "25"], "training images of each class", flag_values=values)

@@ -32,9 +32,7 @@ Prediction = list[tuple[str, float]]
 
 def main(argv: list[str]) -> int:
     """Parses the command line and predicts; returns the exit code."""
-    values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
-    if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+    values, paths = cli.parse_run(argv, _define_flags, __doc__, num_paths=None)
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size}: must be positive")
     output = Path(values.output) if values.output else None
@@ -51,8 +49,6 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
-    flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
     flags.DEFINE_string("output", None, "file to write all predictions to, .csv or .json", flag_values=values)
     flags.DEFINE_integer("top", 5, "likeliest classes of each image", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("batch_size", 64, "images at a time", flag_values=values)
