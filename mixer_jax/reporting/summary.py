@@ -1,5 +1,6 @@
 """The last words of a run, or of several that differ in their seed."""
 
+import math
 import statistics
 from typing import Any
 
@@ -37,7 +38,7 @@ def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
         return f"{results[key]:.2f}%" if one else f"{results[key]:.2f} \u00b1 {results['std'][key]:.2f}%"
 
     r = results
-    seeds, best, last = f"seed {r.get('seed')}", f"epoch {r['best_epoch']}", f"epoch {r['epochs']}, the last"
+    seeds, best, last = f"seed {r.get('seed')}", f"epoch {r['best_epoch']}", f"epoch {math.ceil(r['epochs'])}, the last"
     kept = [("TensorBoard", f"tensorboard --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
     if not one:
         seeds, best, last = f"{len(r['seeds'])} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"

@@ -35,7 +35,7 @@ def score(trainer: Trainer, state: TrainState, best: Any, histories: Sequence[li
         seconds = sum(record["seconds"] for record in history)
         results.append(
             {
-                "epochs": last["epoch"],
+                "epochs": min(last["epoch"], trainer.config.epochs),
                 "steps": last["step"],
                 "best_epoch": best["epoch"],
                 "val_accuracy": best["val_accuracy"],
