@@ -112,7 +112,7 @@ def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], 
         # Beside the mean of the tokens: by the last block each of them knows the whole image.
         likeliest = np.argsort(-shares, kind="stable")[:TOP]
         chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
-        rows.append(("these classes: red for, blue against", _to_one(chosen)))
+        rows.append(("these classes: white for, black against", _to_one(chosen)))
         sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))
         rows.append((f"after block 1 to {len(sizes)}: the brighter, the larger", sizes[..., None]))
     named = dict(zip(classifier.label_names, shares.tolist(), strict=True))

@@ -170,13 +170,15 @@ def _weights(classifier: Classifier) -> list[str]:
             page.heading("What the token-mixing units look at"),
             page.paragraph(
                 "The weights of the first token-mixing layer on the grid of patches, from low to high frequency, each "
-                "beside its nearest opposite (as in the paper's figure 5). Red is positive, blue negative."
+                "beside its nearest opposite (as in the paper's figure 5). White is positive, black negative."
             ),
-            page.image(draw_tiles(rows), "weights of token-mixing units"),
+            page.image(draw_tiles(rows), "weights of token-mixing units", narrow=draw_tiles(rows, columns=8)),
         ]
     filters = embedding_filters(np.asarray(params["stem"]["kernel"]))
     caption = f"{min(UNITS, len(filters))} of {len(filters)}, the largest first"
-    parts += [page.heading("Patch embedding"), page.image(draw_tiles([(caption, filters[:UNITS])]), "filters")]
+    rows = [(caption, filters[:UNITS])]
+    picture = page.image(draw_tiles(rows), "filters", narrow=draw_tiles(rows, columns=8))
+    parts += [page.heading("Patch embedding"), picture]
     return parts
 
 

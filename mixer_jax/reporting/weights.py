@@ -5,6 +5,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 
 def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -55,24 +56,36 @@ def embedding_filters(kernel: np.ndarray) -> np.ndarray:
 
 
 def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> bytes:
-    """A PNG of titled groups of small pictures: (n, height, width) from -1 to 1, or (n, height, width, 1 or 3)."""
+    """A PNG of titled groups of small pictures.
+
+    Args:
+      rows: titles, and either (n, height, width) from -1, black, to 1, white, or (n, height, width, 1 or 3) from 0 to 1.
+      columns: pictures side by side.
+    """
     from matplotlib.figure import Figure
 
-    lines = [-(-len(tiles) // columns) for _, tiles in rows]
-    figure = Figure(figsize=(0.62 * columns, 0.62 * sum(lines) + 0.5 * len(rows)), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03)
-    groups = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=[n + 0.6 for n in lines])[:, 0]
-    for group, num_lines, (title, tiles) in zip(groups, lines, rows, strict=True):
-        group.suptitle(title, fontsize=10)
-        panels = group.subplots(num_lines, columns, squeeze=False)
-        for panel in panels.flat:
-            panel.axis("off")
-        for panel, tile in zip(panels.flat, tiles, strict=False):
-            if tile.ndim == 2:
-                panel.imshow(tile, cmap="RdBu_r", vmin=-1, vmax=1)
-            else:
-                panel.imshow(tile if tile.shape[-1] == 3 else tile[..., 0], cmap="gray", vmin=0, vmax=1)
+    mosaics = [(title, _mosaic(tiles, columns)) for title, tiles in rows]
+    inches = [0.62 * columns * len(mosaic) / mosaic.shape[1] + 0.35 for _, mosaic in mosaics]
+    figure = Figure(figsize=(0.62 * columns, sum(inches)), layout="constrained")
+    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=inches)[:, 0]
+    for panel, (title, mosaic) in zip(panels, mosaics, strict=True):
+        panel.imshow(mosaic, interpolation="nearest")
+        panel.set_title(title, fontsize=10)
+        panel.axis("off")
     return _png(figure)
+
+
+def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> np.ndarray:
+    """The pictures line by line on white, (height, width, 3) uint8, each `side` pixels wide."""
+    shades = np.clip(0.5 + 0.5 * tiles[..., None] if tiles.ndim == 3 else tiles, 0.0, 1.0)
+    pixels = np.broadcast_to(np.round(255 * shades).astype(np.uint8), (*tiles.shape[:3], 3))
+    height = round(side * tiles.shape[1] / tiles.shape[2])
+    canvas = Image.new("RGB", (columns * (side + gap), -(-len(tiles) // columns) * (height + gap)), "white")
+    for i, tile in enumerate(pixels):
+        line, column = divmod(i, columns)
+        picture = Image.fromarray(np.ascontiguousarray(tile)).resize((side, height), Image.Resampling.NEAREST)
+        canvas.paste(picture, (column * (side + gap), line * (height + gap)))
+    return np.asarray(canvas)
 
 
 def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
