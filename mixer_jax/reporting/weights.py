@@ -59,7 +59,7 @@ def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> byt
     """A PNG of titled groups of small pictures.
 
     Args:
-      rows: titles, and either (n, height, width) from -1, black, to 1, white, or (n, height, width, 1 or 3) from 0 to 1.
+      rows: titles, and (n, height, width) from -1, black, to 1, white, or (n, height, width, 1 or 3) from 0 to 1.
       columns: pictures side by side.
     """
     from matplotlib.figure import Figure
