@@ -62,14 +62,13 @@ def compare(paths: Sequence[Path], output: Path) -> int:
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         curves = output / "curves.png"
-        comparison.plot_comparison(rows, curves, title)
-        if curves.exists():
+        if comparison.plot_comparison(rows, curves, title):
             parts.append(page.heading("Learning curves"))
             parts.append(page.image(curves.read_bytes(), "validation accuracy over the epochs"))
         (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": [_plain(row) for row in rows]})
-    print(f"{text}\n\n{output}/comparison.md, comparison.html, comparison.json, curves.png")
+    print(f"{text}\n\n{output}/comparison.md, comparison.html, comparison.json")
     return 0
 
 

@@ -2,7 +2,7 @@
 
 Drop, paste, photograph or draw an image: the likeliest classes and what each token does appear beside it. Takes Gradio:
 pip install gradio. In a notebook, where it appears in the page itself:
-    from mixer_jax import demo; demo.build("runs/mnist").launch()
+    from mixer_jax import demo; demo.build("runs/mnist").launch(share=False)
 """
 
 import importlib.util
@@ -25,7 +25,7 @@ from mixer_jax.training.inference import Classifier
 
 TOP = 5
 CANVAS = 336  # pixels; of a drawing
-DARK = 0.4  # mean of the training images, 1 being white, below which a drawing is turned into white on black
+DARK = 0.4  # mean of the training images, 1 being white, below which a drawing is to be white on black
 
 
 def main(argv: list[str]) -> int:
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("port", None, "of the page; by default the first free from 7860", flag_values=values)
+    flags.DEFINE_integer("port", None, "of the page; else the first free from 7860", 1, 65535, flag_values=values)
     flags.DEFINE_boolean("share", False, "a public link by way of Gradio's servers, for a week", flag_values=values)
 
 
@@ -61,7 +61,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
     run = RunDirectory(workdir)
     classifier = Classifier(run, checkpoint)
     height, width, channels = classifier.image_shape
-    dark = np.mean(classifier.mean) < DARK
+    dark = classifier.config.dataset.normalization == "standard" and np.mean(classifier.mean) < DARK
 
     def of_file(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
         if path is None:
@@ -71,11 +71,14 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
         except UserError as error:
             raise gradio.Error(str(error).partition(path)[0] + Path(path).name) from error
 
-    def of_drawing(drawing: dict[str, Any] | None) -> tuple[dict[str, float] | None, Image.Image | None]:
-        if drawing is None or not np.asarray(drawing["composite"])[..., 3].any():
+    def of_drawing(
+        drawing: dict[str, Any] | None, inverted: bool
+    ) -> tuple[dict[str, float] | None, Image.Image | None]:
+        image = drawing and drawing["composite"]
+        if image is None or not np.asarray(image)[..., 3].any():
             return None, None
-        pixels = as_pixels(drawing["composite"], (height, width), channels)
-        return _told(classifier, 255 - pixels if dark else pixels)
+        pixels = as_pixels(image, (height, width), channels)
+        return _told(classifier, 255 - pixels if inverted else pixels)
 
     described = f"{classifier.config.dataset.name}, {classifier.config.model.variant}"
     with gradio.Blocks(title=f"mixer_jax: {described}", analytics_enabled=False) as page:
@@ -85,8 +88,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
                 with gradio.Tab("Image"):
                     file = gradio.Image(type="filepath", image_mode=None, show_label=False, height=CANVAS)
                 with gradio.Tab("Draw"):
-                    if dark:
-                        gradio.Markdown("Black turns into white, as the training images are light on dark.")
+                    inverted = gradio.Checkbox(bool(dark), label="the training images are light on dark")
                     canvas = gradio.Sketchpad(
                         type="pil",
                         show_label=False,
@@ -97,16 +99,17 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
             with gradio.Column():
                 classes = gradio.Label(num_top_classes=TOP, show_label=False)
                 gradio.Markdown("What the model sees, and what its tokens do")
-                maps = gradio.Image(show_label=False, interactive=False, buttons=[])
+                maps = gradio.Image(show_label=False, interactive=False)
         file.change(of_file, file, [classes, maps])
-        canvas.change(of_drawing, canvas, [classes, maps])
+        for changed in (canvas, inverted):
+            changed.change(of_drawing, [canvas, inverted], [classes, maps])
     return page
 
 
 def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:
     """The probability of each class, and pictures of what the model sees and what its tokens do."""
     [shares] = softmax(classifier.logits(image[None], 1).astype(np.float64), axis=1)
-    rows = [("the image as it goes in", image[None] / 255.0)]
+    rows = [("the image as it goes in", classifier.seen(image)[None] / 255.0)]
     if isinstance(classifier.model, MlpMixer):
         evidence, sizes = classifier.token_maps(image)
         # Beside the mean of the tokens: by the last block each of them knows the whole image.

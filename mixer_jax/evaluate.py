@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from absl import flags
 
-from mixer_jax import cli, data
+from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.reporting import describe, plot_confusion, score, write_confusion
 from mixer_jax.run_directory import RunDirectory, write_json, writing
@@ -64,15 +64,11 @@ def evaluate(
       UserError: before anything is written, if the run or the data is not as it should be.
     """
     classifier = Classifier(run, checkpoint)
-    config = classifier.config.dataset
-    if data_dir is not None:
-        config.data_dir = data_dir
-    images, label_names = data.open_split(config, split)
-    if label_names != classifier.label_names:
-        odd = sorted(set(label_names) ^ set(classifier.label_names))
-        raise UserError(f"the classes of the {split} split are not those of the run: {', '.join(odd[:5])}")
-    if images.image_shape != classifier.image_shape:
-        raise UserError(f"the {split} images are {images.image_shape}, those of the run {classifier.image_shape}")
+    images, config, label_names = (
+        classifier.open_split(split, data_dir),
+        classifier.config.dataset,
+        classifier.label_names,
+    )
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
     scores = {
         "dataset": config.name,

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from mixer_jax import cli, data
+from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.run_directory import RunDirectory, write_json, writing
@@ -70,27 +70,28 @@ def export(run: RunDirectory, format: str, checkpoint: str, data_dir: str | None
       The exit code: 0, or 1 if the file gives something else than the run's model; it is then not kept.
     """
     classifier = Classifier(run, checkpoint)
-    config = classifier.config.dataset
-    if data_dir is not None:
-        config.data_dir = data_dir
-    split, _ = data.open_split(config, "test")
-    images, labels = split.read(range(min(num_images, len(split))))
+    split = classifier.open_split("test", data_dir)
+    # From all over the split, which may be sorted by class.
+    images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
     file = run.path / "export" / FORMATS[format]
     partial = file.with_name(f".{file.name}.partial")
-    with writing(file):
-        file.parent.mkdir(exist_ok=True)
-        others = _stablehlo(classifier, partial) if format == "stablehlo" else _onnx(classifier, partial, format)
-    print(
-        f"{' x '.join(map(str, classifier.image_shape))} uint8, any number of them, to {len(classifier.label_names)} "
-        f"logits; compared on {len(images):,} test images of {config.name}"
-    )
-    functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
-    if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
-        partial.unlink()
-        print("error: that is too far from the run's model, and not kept", file=sys.stderr)
-        return 1
-    _tell_latency(functions, images)
-    partial.replace(file)
+    try:
+        with writing(file):
+            file.parent.mkdir(exist_ok=True)
+            others = _stablehlo(classifier, partial) if format == "stablehlo" else _onnx(classifier, partial, format)
+        print(
+            f"{' x '.join(map(str, classifier.image_shape))} uint8, any number of them, to "
+            f"{len(classifier.label_names)} logits; compared on {len(images):,} test images of "
+            f"{classifier.config.dataset.name}"
+        )
+        functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
+        if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
+            print("error: that is too far from the run's model, and not kept", file=sys.stderr)
+            return 1
+        _tell_latency(functions, images)
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
     write_json(file.with_name("labels.json"), list(classifier.label_names))
     print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and labels.json beside it")
     return 0
@@ -145,7 +146,7 @@ def _tell_latency(functions: dict[str, Function], images: np.ndarray) -> None:
             f"{name} {1e3 * s['median']:.3g} ms ({1e3 * s['min']:.3g} to {1e3 * s['max']:.3g})"
             for name, s in seconds.items()
         )
-        print(f"  {batch_size} at once, {ROUNDS} rounds: {times}")
+        print(f"  {batch_size} at once, {ROUNDS} rounds, JAX on {jax.devices()[0].platform}: {times}")
 
 
 if __name__ == "__main__":

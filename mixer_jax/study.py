@@ -42,17 +42,23 @@ class Piece:
     def epochs(self) -> float:
         return self.config.epochs * self.config.num_seeds
 
+    def check(self) -> None:
+        """Raises `UserError` if it cannot be trained here."""
+        self.run.check(self.config)
+        if self.arm.in_torch:
+            from mixer_jax.benchmarks import torch_run
+
+            torch_run.check(self.config)
+
     def train(self, dataset: data.Dataset) -> None:
         if not self.arm.in_torch:
             train(self.config, self.run, dataset=dataset)
             return
         from mixer_jax.benchmarks import torch_run
 
-        trainer = Trainer(self.config, dataset)
-        torch_run.check(trainer)
         with self.run.held():
             self.run.claim(self.config, described(dataset))
-            torch_run.train_in_torch(trainer, self.run)
+            torch_run.train_in_torch(Trainer(self.config, dataset), self.run)
 
 
 def main(argv: list[str]) -> int:
@@ -74,7 +80,7 @@ def main(argv: list[str]) -> int:
     directory = Path(values.workdir or Path("runs") / name)
     pieces = _pieces(chosen, base, directory, values.seeds, values.protocol)
     for piece in pieces:
-        piece.run.check(piece.config)
+        piece.check()
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / compare.STUDY_FILE, {"study": name, "arms": [_described(arm) for arm in arms]})

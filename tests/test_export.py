@@ -91,13 +91,14 @@ def test_onnx(trained, name, capsys):
 
 
 @pytest.mark.torch
-def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained):
+@pytest.mark.parametrize("name", ["scaled", "mlp"])
+def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained, name):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
-    path = trained["mlp"]
+    path = trained[name]
     assert call(path, "--format", "onnx") == call(path, "--format", "onnx_int8") == 0
     small, whole = (path / "export" / name for name in ("model_int8.onnx", "model.onnx"))
-    assert small.stat().st_size < 0.5 * whole.stat().st_size
+    assert small.stat().st_size < 0.5 * whole.stat().st_size or name == "scaled"  # of 602 parameters
     images, logits = expected(path, 100)
     session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
     [found] = session.run(["logits"], {"images": images})
@@ -129,7 +130,7 @@ def test_what_differs_is_not_kept(trained, tmp_path, monkeypatch, capsys):
     [
         (["--format=stablehl"], "unknown format 'stablehl' (did you mean 'stablehlo'?)"),
         (["--checkpoint=7"], "no checkpoint '7'"),
-        (["--data_dir=nowhere", "more"], "unexpected argument 'more'"),
+        (["more"], "unexpected argument 'more'"),
     ],
 )
 def test_mistakes(trained, flags, line):

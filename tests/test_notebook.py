@@ -17,14 +17,19 @@ def test_it_runs_on_digits(tmp_path, monkeypatch):
     pytest.importorskip("ipykernel")
     notebook = nbformat.read(ROOT / "mixer_jax_colab.ipynb", as_version=4)
     [parameters] = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    (tmp_path / "repositories").mkdir()
+    (tmp_path / "repositories" / "mixer_jax").symlink_to(ROOT)
+    (tmp_path / "content").mkdir()
+    workdir = tmp_path / "My Drive" / "a run"
     parameters.source = (
-        f"REPOSITORY, WORKDIR, CONFIG = {str(ROOT)!r}, {str(tmp_path / 'run')!r}, 'configs/digits.py'\n"
+        f"REPOSITORY, WORKDIR = {str(tmp_path / 'repositories' / 'mixer_jax')!r}, {str(workdir)!r}\n"
+        "CONFIG = 'configs/digits.py'\n"
         "FLAGS, PUBLISHED = '--config.epochs=10', 'configs/results/published_cifar10.json'"
     )
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "False")
     monkeypatch.delenv("XLA_FLAGS")
-    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path}}).execute()
+    nbclient.NotebookClient(notebook, timeout=240, resources={"metadata": {"path": tmp_path / "content"}}).execute()
 
     texts = [
         "".join(
@@ -43,4 +48,4 @@ def test_it_runs_on_digits(tmp_path, monkeypatch):
     assert "127.0.0.1" in served
     assert "model.stablehlo" in told
     assert "error" not in told.lower()
-    assert (tmp_path / "run" / "report.html").exists()
+    assert (workdir / "report.html").exists()

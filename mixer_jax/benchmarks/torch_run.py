@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from ml_collections import ConfigDict
 from torch import nn
 
 from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_class, refuse
@@ -20,17 +21,19 @@ from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.training import Trainer
 
 
-def check(trainer: Trainer) -> None:
+def check(config: ConfigDict) -> None:
     """Raises `UserError` if the config asks for what is not there in PyTorch here."""
-    refuse(trainer.config, (*LACKS, "ema_decay"))
-    optimizer_class(trainer.config.optimizer.name)
-    if has_policy(trainer.config) or trainer.dataset.streamed:
-        raise UserError("in PyTorch here images are not augmented and not streamed")
+    refuse(config, (*LACKS, "ema_decay"))
+    optimizer_class(config.optimizer.name)
+    if has_policy(config):
+        raise UserError("in PyTorch here images are not augmented")
 
 
 def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     """Trains and scores what `check` found good; writes metrics.jsonl and results.json, whose content it returns."""
     config, dataset = trainer.config, trainer.dataset
+    if dataset.streamed:
+        raise UserError("in PyTorch here images are not streamed: raise config.dataset.memory_budget_gib")
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)

@@ -35,7 +35,7 @@ class FromPixels(nn.Module):
         self.network.load_state_dict(to_torch(params))
         self.scaled = not all(np.array_equal(matrix, np.eye(*matrix.shape)) for matrix in scaling)
         self.register_buffer("rows", torch.tensor(rows))
-        self.register_buffer("columns", torch.tensor(columns.T))
+        self.register_buffer("columns", torch.tensor(columns))
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         self.eval()
@@ -44,7 +44,8 @@ class FromPixels(nn.Module):
         """Maps (batch, height, width, channels) uint8 to logits (batch, num_classes)."""
         x = images.permute(0, 3, 1, 2).float()
         if self.scaled:
-            x = torch.round(self.rows @ x @ self.columns)
+            # Each the first factor, which 8 bits leave alone: they are for weights.
+            x = torch.round((self.columns @ (self.rows @ x).mT).mT)
         return self.network((x / 255.0 - self.mean) / self.std)
 
 

@@ -167,14 +167,19 @@ def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
-def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG."""
+def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
+    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG.
+
+    Returns whether there is anything to draw.
+    """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if row.histories and (len(row.histories) > 1 or len(rows) <= SEVERAL)]
+    drawn = [row for row in rows if row.histories]
+    if len(drawn) > SEVERAL:
+        drawn = [row for row in drawn if len(row.histories) > 1]
     protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
     if not drawn:
-        return
+        return False
     figure = Figure(figsize=(8 * len(protocols), 5.2), layout="constrained")
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
     lowest, highest = 100.0, 0.0
@@ -197,6 +202,7 @@ def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> None:
     panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(title)
     figure.savefig(path, dpi=110)
+    return True
 
 
 def _with_interval(values: Sequence[float]) -> str:

@@ -81,9 +81,10 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> np
     pixels = np.broadcast_to(np.round(255 * shades).astype(np.uint8), (*tiles.shape[:3], 3))
     height = round(side * tiles.shape[1] / tiles.shape[2])
     canvas = Image.new("RGB", (columns * (side + gap), -(-len(tiles) // columns) * (height + gap)), "white")
+    how = Image.Resampling.BOX if tiles.shape[2] > side else Image.Resampling.NEAREST
     for i, tile in enumerate(pixels):
         line, column = divmod(i, columns)
-        picture = Image.fromarray(np.ascontiguousarray(tile)).resize((side, height), Image.Resampling.NEAREST)
+        picture = Image.fromarray(np.ascontiguousarray(tile)).resize((side, height), how)
         canvas.paste(picture, (column * (side + gap), line * (height + gap)))
     return np.asarray(canvas)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from mixer_jax import models
+from mixer_jax import data, models
 from mixer_jax.augment import Augment
 from mixer_jax.data import Split, StreamedSplit
 from mixer_jax.errors import UserError, warn
@@ -73,17 +73,17 @@ class Classifier:
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self.model, self.params = model, params
         self._on_device = jax.device_put(params)
-        self._logits = jax.jit(lambda params, images: model.apply({"params": params}, augment.evaluate(images)))
-        self._tokens = jax.jit(
-            lambda params, images: model.apply(
-                {"params": params},
-                augment.evaluate(images),
-                capture_intermediates=_after_block,
-                mutable=["intermediates"],
-            )[1]["intermediates"]
-        )
-        trunk = model.clone(num_classes=0)
-        self._pre_logits = jax.jit(lambda params, images: trunk.apply({"params": params}, augment.evaluate(images)))
+
+        def applied(model: models.Model, **settings: Any) -> Callable:
+            def apply(params: Any, images: jax.Array) -> Any:
+                with jax.default_matmul_precision("highest"):  # a TPU's default would be bfloat16
+                    return model.apply({"params": params}, augment.evaluate(images), **settings)
+
+            return jax.jit(apply)
+
+        self._logits, self._pre_logits = applied(model), applied(model.clone(num_classes=0))
+        self._tokens = applied(model, capture_intermediates=_after_block, mutable=["intermediates"])
+        self._seen = jax.jit(lambda images: augment.denormalize(augment.evaluate(images)))
 
     def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to logits (n, classes) float32."""
@@ -97,6 +97,27 @@ class Classifier:
         """Maps images (n, height, width, channels) uint8 to what the head sees of them, (n, features) float32."""
         return self._in_batches(self._pre_logits, images, batch_size)
 
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """What of an image (height, width, channels) uint8 the model sees, `input_shape` uint8."""
+        return np.asarray(self._seen(image[None]))[0]
+
+    def open_split(self, split: str, data_dir: str | None = None) -> Split | StreamedSplit:
+        """Opens a split of the run's dataset, which lies in `data_dir` if it is not where it was.
+
+        Raises:
+          UserError: if it cannot be read, or is of other classes or images than the run's.
+        """
+        config = self.config.dataset
+        if data_dir is not None:
+            config.data_dir = data_dir
+        images, label_names = data.open_split(config, split)
+        if label_names != self.label_names:
+            odd = sorted(set(label_names) ^ set(self.label_names))
+            raise UserError(f"the classes of the {split} split are not those of the run: {', '.join(odd[:5])}")
+        if images.image_shape != self.image_shape:
+            raise UserError(f"the {split} images are {images.image_shape}, those of the run {self.image_shape}")
+        return images
+
     def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What becomes of each token of an image (height, width, channels) uint8, on the grid of patches; of a Mixer.
 
@@ -104,7 +125,7 @@ class Classifier:
           (rows, columns, classes) the logits that the head gives each token alone, whose mean are the image's; and
           (blocks, rows, columns) the root mean square over the channels of each token after each block.
         """
-        tokens = jax.device_get(self._tokens(self._on_device, image[None]))
+        tokens = jax.device_get(self._tokens(self._on_device, image[None])[1]["intermediates"])
         grid = [side // self.model.patch_size for side in self.input_shape[:2]]
         blocks = [tokens[f"MixerBlock_{i}"]["__call__"][0] for i in range(self.model.num_blocks)]
         last = tokens["pre_head_layer_norm"]["__call__"][0] if self.model.pre_head_norm else blocks[-1]
