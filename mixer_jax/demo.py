@@ -99,7 +99,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
             with gradio.Column():
                 classes = gradio.Label(num_top_classes=TOP, show_label=False)
                 gradio.Markdown("What the model sees, and what its tokens do")
-                maps = gradio.Image(show_label=False, interactive=False)
+                maps = gradio.Image(show_label=False, interactive=False, elem_id="maps")
         file.change(of_file, file, [classes, maps])
         for changed in (canvas, inverted):
             changed.change(of_drawing, [canvas, inverted], [classes, maps])

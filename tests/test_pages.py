@@ -84,15 +84,12 @@ def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, trained, tmp_
             page.get_by_role("tab", name="Draw").click()
             page.get_by_role("button", name="Brush").click()
             box = page.locator("canvas").first.bounding_box()
-            maps = page.get_by_test_id("image").locator("img").last
-            before = maps.get_attribute("src")
+            before = page.locator("#maps img").get_attribute("src")
             page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.3)
             page.mouse.down()
             page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] * 0.7, steps=10)
             page.mouse.up()
-            page.wait_for_function(
-                "before => [...document.images].every(image => image.src !== before)", arg=before, timeout=60_000
-            )
+            page.locator(f'#maps img:not([src="{before}"])').wait_for(timeout=60_000)
             assert page.get_by_test_id("toast-body").count() == 0
             assert not errors
     finally:
