@@ -180,16 +180,16 @@ def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
     protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
     if not drawn:
         return False
-    figure = Figure(figsize=(8 * len(protocols), 5.2), layout="constrained")
+    figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    lowest, highest = 100.0, 0.0
+    lowest, highest, named = 100.0, 0.0, {}
     for panel, protocol in zip(panels, protocols, strict=True):
         for i, row in enumerate(row for row in drawn if row.results[0]["selected_on"] == protocol):
             epochs = min(len(history) for history in row.histories)
             values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
             x, mean = np.arange(1, epochs + 1), values.mean(0)
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
-            panel.plot(x, mean, label=row.title, marker="o", markersize=3, **style)
+            [named[row.title]] = panel.plot(x, mean, marker="o", markersize=3, **style)
             if len(values) > 1:
                 std = values.std(0, ddof=1)
                 panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
@@ -197,10 +197,10 @@ def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
         panel.set(title=f"best epoch chosen on {protocol}", xlabel="epoch")
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
-        panel.legend(frameon=False, fontsize=8)
     margin = 0.05 * (highest - lowest) + 0.1
     panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(title)
+    figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     return True
 
