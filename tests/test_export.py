@@ -9,7 +9,7 @@ import jax.export
 import numpy as np
 import pytest
 
-from mixer_jax import data, export, models
+from mixer_jax import export, models
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
@@ -44,7 +44,7 @@ def call(path, *flags):
 def expected(path, n):
     """Of n real images, and the logits that the run's model gives."""
     classifier = Classifier(RunDirectory(path))
-    images, _ = data.open_split(classifier.config.dataset, "test")[0].read(range(n))
+    images, _ = classifier.open_split("test").read(range(n))
     return images, classifier.logits(images, n)
 
 

@@ -35,6 +35,7 @@ def outcome(function, *arguments):
         return str(error)
 
 
+@pytest.mark.slow
 def test_config_values():
     """Every field takes every value, or refuses it; and so does what is built of it, before anything is compiled."""
     outcomes = [outcome(parse, field, value) for field, value in itertools.product(FIELDS, VALUES)]

@@ -130,3 +130,16 @@ def test_mistakes_get_one_line(arguments, line, run, tmp_path):
     with pytest.raises(UserError, match=line) as caught:
         call(run, *arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_the_logits_of_the_tokens_have_the_images_as_their_mean(run):
+    classifier = Classifier(RunDirectory(run))
+    images, _ = classifier.open_split("test").read(range(3))
+    for image, logits in zip(images, classifier.logits(images, 3), strict=True):
+        evidence, sizes = classifier.token_maps(image)
+        np.testing.assert_allclose(evidence.mean((0, 1)), logits, atol=1e-5)
+        assert evidence.shape == (4, 4, 10)
+        assert sizes.shape == (1, 4, 4)
+    # A bias of the head is in each token's logits, and nothing else changes.
+    classifier.params["head"]["bias"] = classifier.params["head"]["bias"] + 1
+    np.testing.assert_allclose(classifier.token_maps(images[2])[0], evidence + 1, atol=1e-5)

@@ -61,6 +61,7 @@ def peak_mebibytes():
     return int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux")
 def test_memory_of_the_streaming_feed_stays_flat_over_three_epochs():
     train, few = stream(Made(4000)), stream(Made(8))  # 188 MiB of images
