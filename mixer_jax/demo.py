@@ -69,7 +69,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
         try:
             return _told(classifier, read_image(Path(path), (height, width), channels))
         except UserError as error:
-            raise gradio.Error(str(error).partition(path)[0] + Path(path).name) from error
+            raise gradio.Error(str(error).replace(path, Path(path).name)) from error
 
     def of_drawing(
         drawing: dict[str, Any] | None, inverted: bool
@@ -112,8 +112,8 @@ def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], 
     rows = [("the image as it goes in", classifier.seen(image)[None] / 255.0)]
     if isinstance(classifier.model, MlpMixer):
         evidence, sizes = classifier.token_maps(image)
-        # Beside the mean of the tokens: by the last block each of them knows the whole image.
         likeliest = np.argsort(-shares, kind="stable")[:TOP]
+        # Beside the mean of the tokens: by the last block each of them knows the whole image.
         chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
         rows.append(("these classes: white for, black against", _to_one(chosen)))
         sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))

@@ -64,28 +64,24 @@ def evaluate(
       UserError: before anything is written, if the run or the data is not as it should be.
     """
     classifier = Classifier(run, checkpoint)
-    images, config, label_names = (
-        classifier.open_split(split, data_dir),
-        classifier.config.dataset,
-        classifier.label_names,
-    )
+    images, name = classifier.open_split(split, data_dir), classifier.config.dataset.name
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
     scores = {
-        "dataset": config.name,
+        "dataset": name,
         "split": split,
         "checkpoint": checkpoint,
         "step": classifier.step,
         "platform": jax.devices()[0].platform,
-        **score(logits, labels, label_names),
+        **score(logits, labels, classifier.label_names),
     }
-    title = f"{config.name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
+    title = f"{name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", scores)
-        write_confusion(scores["confusion"], label_names, output / "confusion.csv")
-        plot_confusion(scores["confusion"], label_names, output / "confusion.png", title)
+        write_confusion(scores["confusion"], classifier.label_names, output / "confusion.csv")
+        plot_confusion(scores["confusion"], classifier.label_names, output / "confusion.png", title)
     print(
-        f"{config.name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}\n"
+        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}\n"
         f"{describe(scores)}\n  {'results':15} {output}/evaluation.json, confusion.csv, confusion.png"
     )
     return scores

@@ -112,7 +112,7 @@ def _onnx(classifier: Classifier, path: Path, format: str) -> dict[str, Function
     from mixer_jax.interop.onnx_file import FromPixels, write_onnx
 
     model, params = classifier.model, jax.device_get(classifier.params)
-    network = FromPixels(model, params, classifier.scaling, classifier.mean, classifier.std)
+    network = FromPixels(model, params, classifier.scaling(), classifier.mean, classifier.std)
     write_onnx(network, classifier.image_shape, path, int8=format == "onnx_int8")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

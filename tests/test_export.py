@@ -98,7 +98,8 @@ def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained, name):
     path = trained[name]
     assert call(path, "--format", "onnx") == call(path, "--format", "onnx_int8") == 0
     small, whole = (path / "export" / name for name in ("model_int8.onnx", "model.onnx"))
-    assert small.stat().st_size < 0.5 * whole.stat().st_size or name == "scaled"  # of 602 parameters
+    if name == "mlp":  # of the other, with 602 parameters, most is not weights
+        assert small.stat().st_size < 0.5 * whole.stat().st_size
     images, logits = expected(path, 100)
     session = onnxruntime.InferenceSession(small, providers=["CPUExecutionProvider"])
     [found] = session.run(["logits"], {"images": images})

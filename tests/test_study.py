@@ -165,7 +165,7 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
     assert (len(theirs.read_metrics()), len(ours.read_metrics())) == (15, 15)
     for run in (theirs, ours):
         assert run.read_results()["test_accuracy"] > 60
-    assert abs(theirs.read_results()["num_params"] - ours.read_results()["num_params"]) == 0
+    assert theirs.read_results()["num_params"] == ours.read_results()["num_params"]
     for flag, line in (
         ("--config.ema_decay=0.9", "config.ema_decay=0.9: not in PyTorch here, where it is 0.0"),
         ("--config.optimizer.name=lion", "unknown config.optimizer.name in PyTorch here 'lion'"),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,14 +183,18 @@ def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
         return False
     figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    lowest, highest, named = 100.0, 0.0, {}
+    lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
     for panel, protocol in zip(panels, protocols, strict=True):
-        for i, row in enumerate(row for row in drawn if row.results[0]["selected_on"] == protocol):
+        of_title = Counter()  # two rows may have the same title, which then are two lines
+        for row in (row for row in drawn if row.results[0]["selected_on"] == protocol):
+            key = row.title, of_title[row.title]
+            of_title[row.title] += 1
+            i = numbers.setdefault(key, len(numbers))
             epochs = min(len(history) for history in row.histories)
             values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
             x, mean = np.arange(1, epochs + 1), values.mean(0)
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
-            [named[row.title]] = panel.plot(x, mean, marker="o", markersize=3, **style)
+            [lines[key]] = panel.plot(x, mean, marker="o", markersize=3, **style)
             if len(values) > 1:
                 std = values.std(0, ddof=1)
                 panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
@@ -200,7 +205,8 @@ def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
     margin = 0.05 * (highest - lowest) + 0.1
     panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(title)
-    figure.legend(named.values(), named, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    titles = [title for title, _ in lines]
+    figure.legend(lines.values(), titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     figure.savefig(path, dpi=110)
     return True
 

@@ -29,7 +29,6 @@ class Classifier:
       image_shape: (height, width, channels) of the images that go in, uint8.
       input_shape: of those that the model sees, which the images are scaled to.
       mean, std: of the pixels of each channel as fractions of 255, which the model sees taken off and divided by.
-      scaling: matrices (new, old) that scale the rows and columns of an image to what the model sees.
       step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
       model, params: the Flax module and its parameters, host arrays.
     """
@@ -68,10 +67,9 @@ class Classifier:
         )
         self.step, params = _parameters(run.checkpoints, which)
         self.input_shape, self.mean, self.std = augment.input_shape, mean, std
-        self.scaling = augment.scaling(self.image_shape)
         expected = models.param_shapes(model, self.input_shape)
         require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
-        self.model, self.params = model, params
+        self.model, self.params, self._augment = model, params, augment
         self._on_device = jax.device_put(params)
 
         def applied(model: models.Model, **settings: Any) -> Callable:
@@ -96,6 +94,10 @@ class Classifier:
     def pre_logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to what the head sees of them, (n, features) float32."""
         return self._in_batches(self._pre_logits, images, batch_size)
+
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Matrices (new, old) that scale the rows and the columns of an image to what the model sees."""
+        return self._augment.scaling(self.image_shape)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """What of an image (height, width, channels) uint8 the model sees, `input_shape` uint8."""

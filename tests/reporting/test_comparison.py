@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from scipy import stats
 
 from mixer_jax.reporting.comparison import (
@@ -13,6 +14,7 @@ from mixer_jax.reporting.comparison import (
     differences,
     interval,
     markdown,
+    plot_comparison,
 )
 
 SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
@@ -104,3 +106,22 @@ def test_circumstances_name_the_rows_only_where_they_differ():
 @pytest.mark.parametrize("cell", ["a|b", "plain"])
 def test_no_cell_breaks_the_table(cell):
     assert markdown(["x"], [[cell]]).splitlines()[-1].count("|") == 2
+
+
+def test_every_row_has_a_line_and_an_arm_one_colour_in_both_protocols(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: figures.append(self))
+    curve = [{"val_accuracy": accuracy} for accuracy in (90.0, 95.0)]
+
+    def drawn(title, selected_on):
+        return Row(title, [result(97.0, selected_on=selected_on)], [curve])
+
+    rows = [drawn(title, "test") for title in ("torch", "mixer", "mixer")]
+    rows += [drawn(title, "validation") for title in ("mixer", "mixer", "wide")]
+    assert plot_comparison(rows, tmp_path / "curves.png", "title")
+    [figure] = figures
+    test, validation = ([line.get_color() for line in panel.lines] for panel in figure.axes)
+    assert len(set(test)) == len(set(validation)) == 3
+    assert validation[:2] == test[1:]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["torch", "mixer", "mixer", "wide"]
+    assert not plot_comparison([Row("published", [], published={"last": 90.0})], tmp_path / "none.png", "title")
