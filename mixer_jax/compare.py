@@ -1,10 +1,12 @@
-"""Compares runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR]
+"""Compares runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR] [--merge]
 
 Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote; numbers
-that others published are in configs/results/published_cifar10.json. Prints a table in Markdown and writes
-comparison.md, .html, .json and curves.png.
+that others published are in configs/results/published_cifar10.json. With --merge, rows of one title that were trained
+alike are one row of all their seeds: of a study that several machines had a part in. Prints a table in Markdown and
+writes comparison.md, .html, .json and curves.png.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,25 +27,35 @@ KEPT = (
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
+# What runs of one row have in common.
+ALIKE = ("dataset", "model", "num_params", "epochs", "selected_on", "dtype", "data_fingerprint")
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line and compares; returns the exit code."""
     values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
-    return compare([Path(path) for path in paths], Path(values.output))
+    return compare([Path(path) for path in paths], Path(values.output), values.merge)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("output", "comparison", "folder for the results", flag_values=values)
+    flags.DEFINE_boolean("merge", False, "rows of one title, trained alike, are one of all seeds", flag_values=values)
 
 
-def compare(paths: Sequence[Path], output: Path) -> int:
+def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
     """Prints the comparison of what is in these paths, and writes it to a folder; returns the exit code.
 
+    Args:
+      paths: of runs, studies and comparison.json.
+      output: the folder.
+      merge: make one row of those that have a title in common and were trained alike.
+
     Raises:
-      UserError: before anything is written, if one of the paths holds no finished run.
+      UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed.
     """
     rows = [row for path in paths for row in _rows(path)]
+    if merge:
+        rows = _merged(rows)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
     title = ", ".join(path.name for path in paths)
@@ -92,6 +104,22 @@ def _rows(path: Path) -> Iterator[Row]:
         if not row:
             raise UserError(f"the run in {path} is not finished")
         yield row
+
+
+def _merged(rows: Sequence[Row]) -> list[Row]:
+    """Joins rows of one title whose results agree in all that is not of a seed or a machine."""
+    merged: dict[tuple, Row] = {}
+    for row in rows:
+        alike = tuple(row.results[0][key] for key in ALIKE) if row.results else ()
+        first = merged.setdefault((row.title, *alike), row)
+        if first is row:
+            continue
+        seeds = [result["seed"] for result in (*first.results, *row.results)]
+        if len(set(seeds)) < len(seeds) or not seeds:
+            raise UserError(f"--merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
+        results, histories = [*first.results, *row.results], [*first.histories, *row.histories]
+        merged[row.title, *alike] = dataclasses.replace(first, results=results, histories=histories)
+    return list(merged.values())
 
 
 def _seeds(path: Path) -> list[Path]:

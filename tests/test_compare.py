@@ -52,6 +52,28 @@ def test_what_it_wrote_it_reads(runs, tmp_path, capsys):
     assert written[0] == written[1]
 
 
+def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
+    assert call(runs / "three", f"--output={tmp_path / 'whole'}") == 0
+    whole = capsys.readouterr().out.partition(str(tmp_path))[0]
+    [row] = json.loads((tmp_path / "whole" / "comparison.json").read_text())["rows"]
+    parts = []
+    for name, seeds in (("first", slice(0, 1)), ("rest", slice(1, 3))):
+        part = row | {key: row[key][seeds] for key in ("results", "val_accuracies")}
+        parts.append(tmp_path / f"{name}.json")
+        parts[-1].write_text(json.dumps({"rows": [part]}))
+    assert call(*parts, "--merge", f"--output={tmp_path / 'merged'}") == 0
+    assert capsys.readouterr().out.partition(str(tmp_path))[0] == whole
+    assert call(*parts, f"--output={tmp_path / 'apart'}") == 0
+    assert capsys.readouterr().out.count("| three: digits, Pico/2 |") == 2
+    with pytest.raises(UserError, match=r"'three: digits, Pico/2' is there twice, of seeds \[0, 0, 1, 2\]"):
+        call(parts[0], tmp_path / "whole" / "comparison.json", "--merge", f"--output={tmp_path / 'twice'}")
+    assert not (tmp_path / "twice").exists()
+    longer = row | {"results": [result | {"seed": 9, "epochs": 5} for result in row["results"][:1]]}
+    (tmp_path / "longer.json").write_text(json.dumps({"rows": [longer | {"val_accuracies": [[1.0] * 5]}]}))
+    assert call(parts[1], tmp_path / "longer.json", "--merge", f"--output={tmp_path / 'unlike'}") == 0
+    assert len(json.loads((tmp_path / "unlike" / "comparison.json").read_text())["rows"]) == 2
+
+
 def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
     published = ROOT / "configs" / "results" / "published_cifar10.json"
     for out, paths in (("first", [runs / "one", published]), ("again", [tmp_path / "first" / "comparison.json"])):
