@@ -3,7 +3,7 @@
 Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote; numbers
 that others published are in configs/results/published_cifar10.json. With --merge, rows of one title that were trained
 alike are one row of all their seeds: of a study that several machines had a part in. Prints a table in Markdown and
-writes comparison.md, .html, .json and curves.png.
+writes comparison.md, .html, .json, curves.png and, of models of several sizes, costs.png.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from mixer_jax import cli
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import comparison, page
 from mixer_jax.reporting.comparison import Row
+from mixer_jax.reporting.comparison_plots import plot_costs, plot_curves
 from mixer_jax.run_directory import RunDirectory, write_json, writing
 
 STUDY_FILE = "study.json"
@@ -29,6 +30,12 @@ KEPT = (
 )  # fmt: skip
 # What runs of one row have in common.
 ALIKE = ("dataset", "model", "num_params", "epochs", "selected_on", "dtype", "data_fingerprint")
+
+# What draws, the file, its heading and what it shows.
+PICTURES = (
+    (plot_curves, "curves.png", "Learning curves", "validation accuracy over the epochs"),
+    (plot_costs, "costs.png", "Accuracy and what it costs", "test accuracy beside parameters and minutes"),
+)
 
 
 def main(argv: list[str]) -> int:
@@ -73,10 +80,10 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
     text = "\n\n".join(text)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        curves = output / "curves.png"
-        if comparison.plot_comparison(rows, curves, title):
-            parts.append(page.heading("Learning curves"))
-            parts.append(page.image(curves.read_bytes(), "validation accuracy over the epochs"))
+        for draw, file, heading, described in PICTURES:
+            if draw(rows, output / file, title):
+                parts.append(page.heading(heading))
+                parts.append(page.image((output / file).read_bytes(), described))
         (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": [_plain(row) for row in rows]})

@@ -12,9 +12,12 @@ import jax
 import pytest
 
 from mixer_jax import study
+from mixer_jax.benchmarks.steps import has_policy
+from mixer_jax.config import flat
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from support import ROOT
+from mixer_jax.training import Trainer
+from support import ROOT, make_dataset
 
 CONFIG = """
 from mixer_jax.arms import Arm
@@ -127,6 +130,28 @@ def test_the_shipped_study_is_the_published_one():
     assert sizes["tuned"] == sizes["torch_tuned"] == sizes["grid_14_128_10"] == 373_426
     assert (sizes["mlp"], sizes["cnn"]) == (203_530, 1_625_866)
     assert len([name for name in sizes if name.startswith("grid_")]) == 27
+
+
+def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
+    from configs import cifar10_fast, cifar10_study, mixer_nano_cifar10
+    from mixer_jax import models
+
+    base, arms = cifar10_study.get_config(), {arm.name: arm for arm in cifar10_study.get_arms()}
+    configs = {name: arm.config(base, arm.protocols[0]) for name, arm in arms.items()}
+    whole = {"fast": cifar10_fast.get_config()}
+    whole |= {f"nano_{size}": mixer_nano_cifar10.get_config(size) for size in ("1.13M", "0.67M")}
+    for name, config in configs.items():
+        expected = dict(flat(whole.get(name, base))) | dict(arms[name].changes)
+        on_test = arms[name].protocols == ("published",)
+        assert on_test == bool(arms[name].published)
+        expected |= {"num_seeds": arms[name].num_seeds, "dataset.val_split": "test" if on_test else ""}
+        assert dict(flat(config)) == expected
+        Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=500))
+    assert len({json.dumps(dict(flat(config)), sort_keys=True) for config in configs.values()}) == len(arms) - 1
+    assert not has_policy(configs["torch_plain"])
+    for name, count in (("recipe", 1_132_170), ("torch_plain", 1_132_170), ("nano_0.67M", 673_418)):
+        model = models.create(configs[name].model, num_classes=10, image_shape=(32, 32, 3))
+        assert sum(x.size for x in jax.tree.leaves(models.param_shapes(model, (32, 32, 3)))) == count
 
 
 @pytest.mark.slow

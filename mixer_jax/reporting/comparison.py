@@ -1,16 +1,13 @@
-"""Runs beside each other and beside published numbers: what the differences are worth, as Markdown and curves."""
+"""Runs beside each other and beside published numbers: what the differences are worth, as tables."""
 
 import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 LEVEL = 0.95
-SEVERAL = 8  # rows from which on the curves leave out those of a single seed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,49 +163,6 @@ def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     """A table in GitHub's Markdown."""
     lines = [columns, ["---"] * len(columns), *table]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
-
-
-def plot_comparison(rows: Sequence[Row], path: Path, title: str) -> bool:
-    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG.
-
-    Returns whether there is anything to draw.
-    """
-    from matplotlib.figure import Figure
-
-    drawn = [row for row in rows if row.histories]
-    if len(drawn) > SEVERAL:
-        drawn = [row for row in drawn if len(row.histories) > 1]
-    protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
-    if not drawn:
-        return False
-    figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
-    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
-    for panel, protocol in zip(panels, protocols, strict=True):
-        of_title = Counter()  # two rows may have the same title, which then are two lines
-        for row in (row for row in drawn if row.results[0]["selected_on"] == protocol):
-            key = row.title, of_title[row.title]
-            of_title[row.title] += 1
-            i = numbers.setdefault(key, len(numbers))
-            epochs = min(len(history) for history in row.histories)
-            values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
-            x, mean = np.arange(1, epochs + 1), values.mean(0)
-            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
-            [lines[key]] = panel.plot(x, mean, marker="o", markersize=3, **style)
-            if len(values) > 1:
-                std = values.std(0, ddof=1)
-                panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
-            lowest, highest = min(lowest, mean[min(1, epochs - 1) :].min()), max(highest, values.max())
-        panel.set(title=f"best epoch chosen on {protocol}", xlabel="epoch")
-        panel.xaxis.get_major_locator().set_params(integer=True)
-        panel.grid(alpha=0.3)
-    margin = 0.05 * (highest - lowest) + 0.1
-    panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
-    figure.suptitle(title)
-    titles = [title for title, _ in lines]
-    figure.legend(lines.values(), titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    figure.savefig(path, dpi=110)
-    return True
 
 
 def _with_interval(values: Sequence[float]) -> str:

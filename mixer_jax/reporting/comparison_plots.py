@@ -1,0 +1,92 @@
+"""Runs and published numbers as pictures: learning curves, and accuracy beside what it costs."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from mixer_jax.reporting.comparison import Row
+
+SEVERAL = 8  # rows from which on the curves leave out those of a single seed
+
+
+def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
+    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG.
+
+    Returns whether there is anything to draw.
+    """
+    from matplotlib.figure import Figure
+
+    drawn = [row for row in rows if row.histories]
+    if len(drawn) > SEVERAL:
+        drawn = [row for row in drawn if len(row.histories) > 1]
+    protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
+    if not drawn:
+        return False
+    figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
+    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
+    lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
+    for panel, protocol in zip(panels, protocols, strict=True):
+        of_title = Counter()  # two rows may have the same title, which then are two lines
+        for row in (row for row in drawn if row.results[0]["selected_on"] == protocol):
+            key = row.title, of_title[row.title]
+            of_title[row.title] += 1
+            i = numbers.setdefault(key, len(numbers))
+            epochs = min(len(history) for history in row.histories)
+            values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
+            x, mean = np.arange(1, epochs + 1), values.mean(0)
+            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
+            [lines[key]] = panel.plot(x, mean, marker="o", markersize=3, **style)
+            if len(values) > 1:
+                std = values.std(0, ddof=1)
+                panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
+            lowest, highest = min(lowest, mean[min(1, epochs - 1) :].min()), max(highest, values.max())
+        panel.set(title=f"best epoch chosen on {protocol}", xlabel="epoch")
+        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.grid(alpha=0.3)
+    margin = 0.05 * (highest - lowest) + 0.1
+    panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
+    figure.suptitle(title)
+    titles = [title for title, _ in lines]
+    figure.legend(lines.values(), titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    figure.savefig(path, dpi=110)
+    return True
+
+
+def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
+    """Draws the test accuracy of the last epoch beside the number of parameters and the time of training, as a PNG.
+
+    Means over seeds with a standard deviation; published numbers, whose time is not known, as hollow points. Returns
+    whether there is anything to draw: models of at least two sizes.
+    """
+    from matplotlib.figure import Figure
+
+    trained = [row for row in rows if row.results]
+    published = [row for row in rows if not row.results and row.num_params]
+    sizes = {row.results[0]["num_params"] for row in trained} | {row.num_params for row in published}
+    if not trained or len(sizes) < 2:
+        return False
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    panels, numbers = figure.subplots(1, 2, sharey=True), {}
+    for row in trained + published:
+        new, i = row.title not in numbers, numbers.setdefault(row.title, len(numbers))
+        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
+        style["label"] = row.title if new else None
+        if not row.results:
+            panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
+            continue
+        values, seconds = row.accuracies("last"), [result["train_seconds"] for result in row.results]
+        bar = np.std(values, ddof=1) if len(values) > 1 else None
+        for panel, x in zip(panels, (row.results[0]["num_params"], np.mean(seconds) / 60), strict=True):
+            panel.errorbar(x, np.mean(values), bar, capsize=3, **style)
+    for panel, label in zip(panels, ("parameters", "minutes of training, where it ran"), strict=True):
+        panel.set(xscale="log", xlabel=label)
+        panel.grid(alpha=0.3)
+    panels[0].set(ylabel="test accuracy, last epoch (%)")
+    figure.suptitle(title)
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
+    )
+    figure.savefig(path, dpi=110)
+    return True
