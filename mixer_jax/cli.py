@@ -6,6 +6,7 @@ import importlib.util
 import os
 import platform
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -21,11 +22,15 @@ from mixer_jax.errors import UserError, did_you_mean
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C."""
+    """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C, 141 on a closed pipe."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
     keep_compiled()
     try:
         code = main(sys.argv)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads along, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's own exit would complain once more
+        code = 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -153,7 +158,7 @@ def _parse_known(
     except flags.Error as error:
         raise UserError(str(error)) from error
     if values.help:
-        print(f"{usage.strip()}\n{values.get_help()}")
+        print(f"{usage.strip()}\n{values.get_help()}", flush=True)
         sys.exit(0)
     return values, rest
 

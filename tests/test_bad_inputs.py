@@ -1,6 +1,9 @@
 """What a user can get wrong, and the line that it gets: exit code 2, within seconds, and nothing is left behind."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 import time
 
@@ -184,3 +187,14 @@ def test_a_mistake_gets_its_line_and_leaves_nothing(main, arguments, line, work,
     assert seconds < SECONDS
     assert contents(work) == before
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", ["--help", f"{ROOT}/configs/results/published_cifar10.json --output=out"])
+def test_a_reader_who_has_seen_enough_gets_no_traceback(arguments, tmp_path):
+    reading, writing = os.pipe()
+    os.close(reading)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "mixer_jax.compare", *arguments.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
