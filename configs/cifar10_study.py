@@ -4,8 +4,8 @@ python -m mixer_jax.study --config configs/cifar10_study.py
 
 All of it is for a GPU, three seeds of each arm. On a CPU there is time for a few epochs of a few arms:
 
-python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1 --arms recipe,plain,torch_plain
-python -m mixer_jax.study --config configs/cifar10_study.py --arms small
+python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1
+    --arms recipe,plain,plain_init,torch_plain,small
 
 The best epoch is chosen on a tenth of the training images, but for the nano, which was published with a model trained
 on all of them.
@@ -29,6 +29,7 @@ def _changed(config):
     return {field: value for field, value in flat(config) if value != recipe[field]}
 
 
+TORCH_INIT = {"model.initialization": "torch", "model.zero_init_head": False}
 NO_MIXING = {"augment.mixing.mixup_alpha": 0.0}
 NO_RAND_AUGMENT = {"augment.automatic": "none"}
 NO_ERASING = {"augment.erasing.probability": 0.0}
@@ -50,6 +51,7 @@ PARTS = {
     "without crop and flip": {"augment.crop": "none", "augment.flip": "none"},
     "without stochastic depth": {"model.stochastic_depth_rate": 0.0},
     "without label smoothing": {"label_smoothing": 0.0},
+    "started as PyTorch does": TORCH_INIT,
     "without weight decay": {"optimizer.weight_decay": 0.0},
     "RandAugment of magnitude 5": {"augment.rand_augment.magnitude": 5},
     "RandAugment of magnitude 14": {"augment.rand_augment.magnitude": 14},
@@ -80,6 +82,9 @@ def get_arms():
     arms = [
         Arm("recipe", "the recipe, nano", **settings),
         plain,
+        dataclasses.replace(
+            plain, name="plain_init", title=f"{plain.title}, started as PyTorch does", changes=PLAIN | TORCH_INIT
+        ),
         dataclasses.replace(plain, name="torch_plain", title=f"{plain.title}, PyTorch here", in_torch=True),
         Arm("small", "a smaller model for a CPU", SMALL | NO_RAND_AUGMENT | NO_MIXING, 1, ("clean",)),
         *(
