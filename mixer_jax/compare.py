@@ -65,7 +65,9 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
         rows = _merged(rows)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
-    title = ", ".join(path.name for path in paths)
+    # What this command wrote is called as its folder.
+    names = (path.resolve().parent.name if path.name == "comparison.json" else path.name for path in paths)
+    title = ", ".join(dict.fromkeys(names))
     columns, table, notes = comparison.cells(rows)
     beside_columns, beside = comparison.differences(rows)
     where = comparison.circumstances(rows)

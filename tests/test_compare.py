@@ -50,6 +50,7 @@ def test_what_it_wrote_it_reads(runs, tmp_path, capsys):
     assert capsys.readouterr().out.partition(str(tmp_path))[0] == first
     written = [json.loads((tmp_path / name / "comparison.json").read_text()) for name in "ab"]
     assert written[0] == written[1]
+    assert (tmp_path / "b" / "comparison.md").read_text().startswith("# a\n")
 
 
 def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):

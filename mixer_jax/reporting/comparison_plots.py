@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(title)
     titles = [title for title, _ in lines]
-    figure.legend(lines.values(), titles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
+    _name(figure, list(lines.values()), titles)
     figure.savefig(path, dpi=110)
     return True
 
@@ -60,6 +61,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     Means over seeds with a standard deviation; published numbers, whose time is not known, as hollow points. Returns
     whether there is anything to draw: models of at least two sizes.
     """
+    from matplotlib import ticker
     from matplotlib.figure import Figure
 
     trained = [row for row in rows if row.results]
@@ -82,6 +84,9 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
             panel.errorbar(x, np.mean(values), bar, capsize=3, **style)
     for panel, label in zip(panels, ("parameters", "minutes of training, where it ran"), strict=True):
         panel.set(xscale="log", xlabel=label)
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="test accuracy, last epoch (%)")
     figure.suptitle(title)
@@ -90,3 +95,10 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     )
     figure.savefig(path, dpi=110)
     return True
+
+
+def _name(figure: Any, handles: Sequence[Any], titles: Sequence[str]) -> None:
+    """Puts a legend below, of as many columns as there is room for."""
+    columns = int(15 * figure.get_figwidth() / (max(map(len, titles)) + 8))  # about 15 letters an inch
+    columns = min(max(columns, 1), 3)
+    figure.legend(handles, titles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
