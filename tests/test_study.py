@@ -157,18 +157,19 @@ def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
 @pytest.mark.slow
 def test_a_study_that_is_killed_ends_with_the_same_tables(config, tmp_path):
     environment = os.environ | {"XDG_CACHE_HOME": str(tmp_path / "cache"), "PYTHONPATH": str(ROOT), "XLA_FLAGS": ""}
-    settings = ["--config.epochs=30", "--config.checkpoint_minutes=0.004"]
+    settings = ["--config.epochs=100", "--config.checkpoint_minutes=0.004"]
 
     def start(path):
         command = [sys.executable, "-m", "mixer_jax.study", "--config", str(config), "--workdir", str(path)]
         with (tmp_path / "log").open("a") as log:
             return subprocess.Popen([*command, *settings], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
+    begun = time.monotonic()
     assert start(tmp_path / "whole").wait(600) == 0
-    rng, killed = random.Random(0), tmp_path / "killed"
+    seconds, rng, killed = time.monotonic() - begun, random.Random(0), tmp_path / "killed"
     for _ in range(3):
         process = start(killed)
-        time.sleep(rng.uniform(4.0, 12.0))
+        time.sleep(seconds * rng.uniform(0.1, 0.25))
         assert process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.wait()
