@@ -72,9 +72,9 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     figure = Figure(figsize=(13, 5.6), layout="constrained")
     panels, numbers = figure.subplots(1, 2, sharey=True), {}
     for row in trained + published:
-        new, i = row.title not in numbers, numbers.setdefault(row.title, len(numbers))
-        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
-        style["label"] = row.title if new else None
+        label = None if row.title in numbers else row.title  # once in the legend
+        i = numbers.setdefault(row.title, len(numbers))
+        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none", "label": label}
         if not row.results:
             panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
             continue
@@ -90,9 +90,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="test accuracy, last epoch (%)")
     figure.suptitle(title)
-    figure.legend(
-        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=8
-    )
+    _name(figure, *panels[0].get_legend_handles_labels())
     figure.savefig(path, dpi=110)
     return True
 
