@@ -39,16 +39,16 @@ def main(argv: list[str]) -> int:
         raise UserError(f"the run in {run.path} is not finished: the same training command goes on")
     if "seeds" in results:
         raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
-    print(f"wrote {write(run, Classifier(run))}")
+    print(f"wrote {write(run, Classifier(run), results)}")
     return 0
 
 
-def finish(run: RunDirectory, test: Split | StreamedSplit) -> None:
-    """Keeps what a report takes and writes it, at the end of a training, which it does not make fail."""
+def finish(run: RunDirectory, results: dict[str, Any], test: Split | StreamedSplit) -> None:
+    """Keeps what a report takes and writes it, at the end of a training, before its results.json is there."""
     try:
         classifier = Classifier(run)
         keep_predictions(run, classifier, test)
-        write(run, classifier)
+        write(run, classifier, results)
     except UserError as error:
         warn(f"no report: {error}")
 
@@ -74,9 +74,9 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
 
 
-def write(run: RunDirectory, classifier: Classifier) -> Path:
-    """Writes report.html, and the model card, from what is in a finished run's directory; returns the report's path."""
-    results, config, described = run.read_results(), run.config(), run.described()
+def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) -> Path:
+    """Writes report.html, and the model card, from what is in a run's directory; returns the report's path."""
+    config, described = run.config(), run.described()
     title = f"{results['dataset']}, {results['model']}: {results['test_accuracy']:.2f}%"
     parts = [page.table([], _summary(results)), page.heading("Curves")]
     if not run.curves_file.exists():

@@ -17,7 +17,11 @@ from mixer_jax.errors import UserError
 
 # What a run may go on with another value of. The first two say when it is over; with the others it ends the same.
 ENDING = ("epochs", "early_stopping_patience")
-MAY_CHANGE = (*ENDING, "checkpoint_minutes", "checkpoint_steps", "dataset.data_dir", "dataset.reader_threads")
+MAY_CHANGE = (
+    *ENDING, "checkpoint_minutes", "checkpoint_steps",
+    "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
+)  # fmt: skip
+BEFORE_CONFIG = {".lock", ".config.json.partial"}  # what a run that was killed before it had a config may have left
 
 
 class RunDirectory:
@@ -74,7 +78,7 @@ class RunDirectory:
             process trains in it, or it cannot be written.
         """
         try:
-            held = sorted({p.name for p in self.path.iterdir()} - {".lock"}) if self.path.exists() else []
+            held = sorted({p.name for p in self.path.iterdir()} - BEFORE_CONFIG) if self.path.exists() else []
         except OSError as error:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
@@ -83,11 +87,6 @@ class RunDirectory:
             with contextlib.suppress(OSError), self.lock_file.open() as file:
                 self._lock(file)
         changes = self._changes(config) if held and not overwrite else {}
-        done = max((len(run.read_metrics()) for run, _ in self.runs(config)), default=0) if "epochs" in changes else 0
-        if config.epochs <= done - 1:
-            raise UserError(
-                f"config.epochs={config.epochs:g}: the run in {self.path} has done {done} already: give more"
-            )
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
             raise UserError(f"workdir {self.path} is not writable: choose another with --workdir")
@@ -150,7 +149,14 @@ class RunDirectory:
         if self.config_file.exists():
             changes = self._changes(config)  # again: a run may have come and gone since `check`
             there, here = self.described(), json.loads(json.dumps(dataset))
-            if differing := [key for key in here if there.get(key) != here[key]]:
+            differing = [key for key in here if there.get(key) != here[key]]
+            if "streamed" in differing:
+                how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
+                raise UserError(
+                    f"the set of the run in {self.path} {how} streamed: to go on with it here give {what} "
+                    "--config.dataset.memory_budget_gib"
+                )
+            if differing:
                 raise UserError(
                     f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
                     f"{', '.join(differing)}): choose another with --workdir, or start over with --overwrite"
@@ -203,13 +209,16 @@ class RunDirectory:
             file.write(json.dumps(record) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far; a line that a crash left unfinished is not one."""
+        """The epochs so far, as far as the file is whole: a crash may leave a line unfinished."""
         records = []
-        for line in self.metrics_file.read_text().splitlines() if self.metrics_file.exists() else []:
+        for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
             try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
+                record = json.loads(line)
+            except ValueError:
                 break
+            if not (isinstance(record, dict) and {"epoch", "step"} <= record.keys()):
+                break
+            records.append(record)
         return records
 
     def write_metrics(self, records: list[dict[str, Any]]) -> None:

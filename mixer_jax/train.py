@@ -19,7 +19,7 @@ from mixer_jax import cli, data, report
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
-from mixer_jax.training import Diverged, Interrupted, Trainer, fit, processes
+from mixer_jax.training import Diverged, Interrupted, Trainer, check_ending, fit, processes
 from mixer_jax.training.checkpoints import Checkpoints
 from mixer_jax.training.pretrained import initial_params
 from mixer_jax.training.processes import first_goes_first, on_first
@@ -87,6 +87,8 @@ def train(
         print(f"Changed: {change}")
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
+    if not overwrite:
+        on_first(lambda: check_ending(trainer, run, [one for one, _ in run.runs(config)]))
     if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):
         trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
     with contextlib.ExitStack() as stack:
@@ -149,8 +151,8 @@ def _finish(
         every.append({"seed": seed, **of_one, **circumstances})
         with writing(one.curves_file):
             plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
+        report.finish(one, every[-1], trainer.dataset.test)
         one.write_results(every[-1])
-        report.finish(one, trainer.dataset.test)
     results = every[0]
     if len(directories) > 1:
         results = aggregate(every)

@@ -52,6 +52,17 @@ def test_it_is_made_anew_from_the_directory_alone(trained, tmp_path):
     assert "Most confident mistakes" not in RunDirectory(copy).report_file.read_text()
 
 
+def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(report, "finish", killed)
+        run(tmp_path / "run", make_dataset(), patch)
+    assert RunDirectory(tmp_path / "run").read_results() is None
+    assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
+
+
 def test_what_is_shown_as_a_mistake_is_one(trained):
     with np.load(RunDirectory(trained).predictions_file) as file:
         logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))

@@ -39,6 +39,21 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         run.claim(make_config(), {"fingerprint": "b", "mean": (0.1,)})
 
 
+def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
+    run, kept = RunDirectory(tmp_path), {"streamed": False, "fingerprint": "1"}
+    run.claim(make_config(), kept)
+    with pytest.raises(UserError, match="was not streamed: .* give a larger --config.dataset.memory_budget_gib"):
+        run.claim(make_config(), {"streamed": True, "fingerprint": "2"})
+    roomy = make_config(dataset__memory_budget_gib=1.0)
+    assert list(run.check(roomy)) == ["dataset.memory_budget_gib"]
+    run.claim(roomy, kept)
+
+
+def test_a_first_start_that_was_killed_leaves_a_free_directory(tmp_path):
+    (tmp_path / ".config.json.partial").write_text("{")
+    assert RunDirectory(tmp_path).check(make_config()) == {}
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")
@@ -69,6 +84,9 @@ def test_metrics_are_rewound(tmp_path):
     with run.metrics_file.open("a") as file:
         file.write('{"epoch": 4, "st')
     assert [r["epoch"] for r in run.read_metrics()] == [1, 2, 3]
+    with run.metrics_file.open("ab") as file:
+        file.write(b"\n\xff\n")
+    assert len(run.read_metrics()) == 3
     run.write_metrics(run.read_metrics()[:2])
     assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [10, 20]
     assert run.read_metrics()[0]["loss"] == 0.1 + 0.2

@@ -107,7 +107,8 @@ class _Training:
             self.step, self.state, self.best = 0, self.trainer.init(), ()
             self.histories, self.sums = [[] for _ in self.runs], Sums.zero(len(self.runs))
         else:
-            self.step, self.best, progress = found.step, found.best, found.progress
+            self.step, progress = found.step, found.progress
+            self.best = to_host(found.best)  # which `_keep_best` writes into
             self.state = self.trainer.place(found.state)
             try:
                 self.histories, self.sums = progress["histories"], Sums(**progress["sums"])
@@ -118,8 +119,6 @@ class _Training:
                 ) from error
             if moved:
                 self._warn(f"the checkpoint is from elsewhere ({'; '.join(moved)}): it goes on, but not bit for bit")
-        if self.step > self.trainer.total_steps:
-            raise UserError(f"config.epochs={self.trainer.config.epochs:g}: the run is at step {self.step}: give more")
         self._saved = (self.step, self._epochs_done()) if found else None
         for run, history in zip(self.runs, self.histories, strict=True):
             if is_first():
@@ -261,6 +260,26 @@ def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
     for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
         if there.get(key) != here[key]:
             yield f"{key} {there.get(key)} there, {here[key]} here"
+
+
+def check_ending(trainer: Trainer, directory: RunDirectory, runs: Sequence[RunDirectory]) -> None:
+    """Raises `UserError` if what is there of the runs, see `fit`, cannot end after the epochs that are asked for."""
+    config, total = trainer.config, trainer.total_steps
+    histories = [history for history in (run.read_metrics() for run in runs) if history]
+    step = max(
+        [*Checkpoints(directory.checkpoints).steps(), *(history[-1]["step"] for history in histories)], default=0
+    )
+    if step > total:
+        raise UserError(
+            f"config.epochs={config.epochs:g}: the run in {directory.path} is at step {step} of {total}: give more"
+        )
+    for history in histories:
+        epochs, step = len(history), history[-1]["step"]
+        if epochs >= math.ceil(config.epochs) and step < total and not _stale(history, config.early_stopping_patience):
+            raise UserError(
+                f"config.epochs={config.epochs:g}: the run in {directory.path} ended at step {step}, in the midst of "
+                f"epoch {epochs}, which counts as done: give more than {epochs}"
+            )
 
 
 def _stale(history: list[Record], patience: int) -> bool:

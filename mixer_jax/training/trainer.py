@@ -1,5 +1,6 @@
 """Puts a config and a dataset together: the model, the optimiser, the plan and the compiled programs of a run."""
 
+import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -99,7 +100,12 @@ class Trainer:
         self.plans = [BatchPlan(len(dataset.train), config.batch_size, seed) for seed in self.seeds]
         if config.epochs * len(dataset.train) / config.batch_size >= BatchPlan.num_steps:
             raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
-        self.total_steps = self.plans[0].steps(config.epochs)
+        self.total_steps, whole = self.plans[0].steps(config.epochs), math.ceil(config.epochs) - 1
+        if not whole <= self.plans[0].steps(whole) < self.total_steps:
+            raise UserError(
+                f"config.epochs={config.epochs:g} of {len(dataset.train)} images in batches of {config.batch_size}: not "
+                "every epoch has a step of its own; give a smaller batch_size or other epochs"
+            )
         self.schedule = create_schedule(config, self.plans[0].steps)
         self.steps = Steps(
             self.model,

@@ -13,8 +13,9 @@ from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import checkpoints as module
+from mixer_jax.training import loop
 from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
-from runs import run
+from runs import crashing, run, without_times
 from support import make_config, make_dataset
 
 RNG = np.random.default_rng(0)
@@ -258,8 +259,42 @@ def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, mon
     assert (results, longer) == (whole, metrics)
     kept = json.loads((tmp_path / "run" / "results.old1.json").read_text())
     assert (kept["epochs"], kept["test_loss"]) == (2, first["test_loss"])
-    with pytest.raises(UserError, match=r"config.epochs=1: the run in .* has done 4 already: give more"):
+    with pytest.raises(UserError, match=r"config.epochs=1: the run in .* is at step \d+ of \d+: give more"):
         run(tmp_path / "run", dataset, monkeypatch, epochs=1.0, **fields)
+
+
+def test_an_ending_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+    dataset, path = make_dataset(), tmp_path / "run"
+    half, metrics = run(path, dataset, monkeypatch, epochs=1.5)
+    before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
+    for epochs, message in ((0.9, "is at step 5 of 3: give more"), (2.0, "in the midst of epoch 2, .* more than 2")):
+        with pytest.raises(UserError, match=message):
+            run(path, dataset, monkeypatch, epochs=epochs)
+        assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
+    longer, more = run(path, dataset, monkeypatch, epochs=3.0)
+    assert (half["steps"], longer["steps"], more[:2]) == (5, 10, metrics)
+
+
+def test_several_seeds_go_on_from_arrays_that_must_not_be_written(tmp_path, monkeypatch):
+    # As they come from another process.
+    def frozen(tree):
+        tree = jax.tree.map(np.array, tree)
+        for x in jax.tree.leaves(tree):
+            x.flags.writeable = False
+        return tree
+
+    fields = {"num_seeds": 2, "schedule__name": "constant", "model__num_blocks": 1, "batch_size": 16}
+    dataset = make_dataset()
+    monkeypatch.setattr(data, "load", lambda config: dataset)
+    whole, cut = RunDirectory(tmp_path / "whole"), RunDirectory(tmp_path / "cut")
+    train.train(make_config(epochs=6.0, **fields), whole)
+    with crashing(Checkpoints, "save", 1):
+        train.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
+    monkeypatch.setattr(loop, "from_first", frozen)
+    train.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
+    for seed in ("seed_0", "seed_1"):
+        mine, theirs = (RunDirectory(one.path / seed).read_results() for one in (whole, cut))
+        assert without_times(mine) == without_times(theirs)
 
 
 def test_a_directory_has_one_process_at_a_time(tmp_path, monkeypatch):

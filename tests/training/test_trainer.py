@@ -69,7 +69,8 @@ def test_a_batch_in_parts_gives_the_same_losses(fields):
 def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, parts):
     fields = {f"model__{key}": value for key, value in fields.items()}
     config = make_config(batch_size=batch_size, model__num_blocks=1, **fields)
-    assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).steps.accumulation_steps == parts
+    dataset = make_dataset(num_train=batch_size)
+    assert Trainer(config, dataset, jax.devices()[:num_devices]).steps.accumulation_steps == parts
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
@@ -158,6 +159,9 @@ def test_bfloat16_trains_with_float32_parameters():
         ({"model__variant": "Nano/3", "model__patch_size": 3}, 1, "image size 8x8 is not divisible by patch size 3"),
         ({"optimizer__name": "adm"}, 1, "unknown config.optimizer.name 'adm'"),
         ({"schedule__name": "cos"}, 1, "unknown config.schedule.name 'cos'"),
+        ({"batch_size": 512, "epochs": 12.0}, 1, "not every epoch has a step of its own"),
+        ({"batch_size": 16, "epochs": 1.1}, 1, "config.epochs=1.1 of 50 images in batches of 16: not every epoch has"),
+        ({"batch_size": 16, "epochs": 0.005}, 1, "not every epoch has a step of its own"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_compiled(fields, num_devices, message):
