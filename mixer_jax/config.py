@@ -83,7 +83,9 @@ def default_config() -> ConfigDict:
 
     config.augment = ConfigDict()  # of training images, in this order; nothing by default
     config.augment.input_size = ()  # (height, width) the model sees; (): as the images are
-    config.augment.eval_crop = 1.0  # evaluation scales the central box of this share of the sides to input_size
+    config.augment.eval_crop = (
+        1.0  # the central box of this share of the sides is scaled to input_size, but for "inception"
+    )
     config.augment.crop = "none"  # "pad": with crop_padding, then crop back; "inception": a random box, to input_size
     config.augment.crop_padding = 4  # pixels
     config.augment.inception = ConfigDict()
@@ -98,7 +100,7 @@ def default_config() -> ConfigDict:
     config.augment.erasing.probability = 0.0
     config.augment.erasing.area = (0.02, 0.33)  # of the box, as a share of the image's, uniform
     config.augment.erasing.aspect = (0.3, 3.3)  # its height over its width, log-uniform
-    config.augment.erasing.fill = "zero"  # the mean of the training pixels; "color": a random one; "noise"
+    config.augment.erasing.fill = "zero"  # after normalisation: the mean pixel if "standard"; or "color", "noise"
     config.augment.mixing = ConfigDict()
     config.augment.mixing.mixup_alpha = 0.0  # of the Beta distribution of the weight; 0: no Mixup
     config.augment.mixing.cutmix_alpha = 0.0  # of the area kept; 0: no CutMix; both: one or the other for each batch
@@ -134,7 +136,7 @@ def default_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"
     config.optimizer.learning_rate = 1e-3  # the peak
-    config.optimizer.weight_decay = 0.0  # on kernels only
+    config.optimizer.weight_decay = 0.0  # on kernels only; with muon not on the stem's
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
     config.optimizer.b1 = placeholder(float)
     config.optimizer.b2 = placeholder(float)
@@ -169,6 +171,8 @@ def check(config: ConfigDict) -> ConfigDict:
         if path not in known:
             raise unknown_field(path, known)
         block, _, key = path.rpartition(".")
+        if value is None and known[path] is not None:
+            raise UserError(f"config.{path}=None: expects {type(known[path]).__name__}")
         try:
             (checked[block] if block else checked)[key] = value
         except TypeError as error:

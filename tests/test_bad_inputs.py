@@ -30,6 +30,7 @@ TRAIN = [
     ("--config=WORK/nothing.py", "WORK/nothing.py has no function get_config(arg=None)"),
     ("--config=WORK/none.py", "WORK/none.py: get_config returns NoneType, not a ConfigDict"),
     ("--config=WORK/field.py", "unknown config field 'epocs' (did you mean 'epochs'?)"),
+    ("--config=WORK/unset.py", "config.epochs=None: expects float"),
     ("--config=WORK/type.py", "WORK/type.py: TypeError: Could not override field 'seed'"),
     (f"{DIGITS}:argument", "configs/digits.py: TypeError: get_config() takes 0 positional arguments"),
     (f"--config={ROOT}/configs/mixer_nano_cifar10.py:1M", "unknown number of parameters '1M'"),
@@ -83,6 +84,8 @@ TRAIN = [
     ),
     (f"{DIGITS} --config.augment.erasing.area=0.5,0.1", "config.augment.erasing.area=(0.5, 0.1): must be LOW,HIGH"),
     (f"{DIGITS} --config.dataset.name=cifar11", "unknown dataset 'cifar11' (did you mean 'cifar10"),
+    (f"{DIGITS} --config.dataset.name=fashion-mnist", "unknown dataset 'fashion-mnist' (did you mean 'fashion_mnist"),
+    (f"{DIGITS} --config.dataset.name=mnist:9.9.9", "unknown dataset 'mnist:9.9.9'"),
     (f"{DIGITS} --config.dataset.train_split=training", "unknown split of digits 'training'"),
     (
         f"{DIGITS} --config.dataset.val_fraction=1",
@@ -141,6 +144,7 @@ def work(tmp_path_factory):
         "syntax": "def get_config(:", "raises": "def get_config(): return 1 / 0", "nothing": "x = 1",
         "none": "def get_config(): return None", "field": f"{default}    config.epocs = 3\n    return config",
         "type": f"{default}    config.seed = 'x'\n    return config",
+        "unset": f"{default}    config.epochs = None\n    return config",
     }.items():  # fmt: skip
         (work / f"{name}.py").write_text(text)
     image = Image.fromarray(np.zeros((64, 64, 3), np.uint8))

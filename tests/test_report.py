@@ -56,9 +56,10 @@ def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(report, "finish", killed)
-        run(tmp_path / "run", make_dataset(), patch)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run", make_dataset(), patch)
     assert RunDirectory(tmp_path / "run").read_results() is None
     assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
 

@@ -70,8 +70,9 @@ def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
     shifts = [y * width + x for y in range(3) for x in range(3) if (y, x) != (1, 1)]
     neighbours = sum(padded[:, shift : shift + height * width] for shift in shifts)
     mean = jnp.floor((neighbours + 5 * levels) * np.float32(1 / 13) + 0.5)
-    inner = np.pad(np.ones((height - 2, width - 2), bool), 1).reshape(1, -1)
-    return jnp.where(inner, mean, levels)
+    rows, columns = np.arange(height)[:, None], np.arange(width)
+    inner = (rows > 0) & (rows < height - 1) & (columns > 0) & (columns < width - 1)
+    return jnp.where(inner.reshape(1, -1), mean, levels)
 
 
 def histogram(planes: jax.Array) -> jax.Array:

@@ -21,8 +21,8 @@ class RandomErasing:
       probability: that an image has something erased.
       area: bounds of the box's share of the image, uniform between them.
       aspect: bounds of the box's height over its width, log-uniform between them.
-      fill: "zero", the mean of the training pixels (torchvision; timm's "const"); "color", one normally distributed
-        colour a box (timm's "rand"); or "noise", a normally distributed value for every pixel (timm's "pixel").
+      fill: "zero", which of images normalised by their mean is that (torchvision; timm's "const"); "color", one
+        normally distributed colour a box (timm's "rand"); or "noise", such a value for every pixel (timm's "pixel").
     """
 
     probability: float = 0.5

@@ -119,5 +119,5 @@ def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.A
 def central_box(height: int, width: int, size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
     """The largest central box shaped like `size`, shrunk to `fraction` of its sides: (top, left, height, width)."""
     scale = fraction * min(height / size[0], width / size[1])
-    box = round(size[0] * scale), round(size[1] * scale)
+    box = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return (height - box[0]) // 2, (width - box[1]) // 2, *box

@@ -37,7 +37,14 @@ class TfdsSource:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         image_key, label_key = self._keys
-        return [(self._fit(e[image_key]), int(e[label_key])) for e in self._data.__getitems__(list(indices))]
+        try:
+            examples = self._data.__getitems__(list(indices))
+        except (OSError, RuntimeError, ValueError) as error:
+            raise UserError(
+                f"cannot read {self.name} in {self._builder.data_path}: {' '.join(str(error).split())[:200]}; delete "
+                "that folder, and it is prepared anew"
+            ) from error
+        return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"

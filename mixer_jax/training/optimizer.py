@@ -32,7 +32,8 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
     The gradient is first clipped to `clip_norm`. Weight decay is the optimiser's own, decoupled from the gradient and
     times the learning rate, where it has one (adamw, lion, lamb, ...), and otherwise the L2 term of torch.optim,
-    added to the gradient (adam, sgd, ...). Last, updates are scaled by their layer: see `layer_scales`.
+    added to the gradient (adam, sgd, ...). Muon's is of matrices only: the stem, whose kernel is none, is left to Adam
+    without it. Last, updates are scaled by their layer: see `layer_scales`.
 
     Raises:
       UserError: if the optimiser is unknown, or a setting is given that it does not have.

@@ -1,11 +1,12 @@
 """Learning-rate schedules by name."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import optax
 from ml_collections import ConfigDict
 
-from mixer_jax.errors import one_of
+from mixer_jax.errors import UserError, one_of
 
 SCHEDULES = ("cosine", "linear", "step", "constant")
 
@@ -22,7 +23,7 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
       steps_of: the number of steps that so many epochs take.
 
     Raises:
-      UserError: if the name is unknown.
+      UserError: if the name is unknown, or "step" takes less than a step.
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
     warmup, total = steps_of(config.schedule.warmup_epochs), steps_of(config.epochs)
@@ -31,11 +32,11 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
     elif name == "linear":
         main = optax.linear_schedule(peak, end, max(total - warmup, 1))
     elif name == "step":
-        every = config.schedule.decay_epochs
-        decays = int(config.epochs / every)
-        main = optax.piecewise_constant_schedule(
-            peak, {steps_of(i * every) - warmup: config.schedule.decay_rate for i in range(1, decays + 1)}
-        )
+        every, rate, boundaries = config.schedule.decay_epochs, config.schedule.decay_rate, Counter()
+        if config.epochs / every > total:
+            raise UserError(f"config.schedule.decay_epochs={every:g} is less than a step")
+        boundaries.update(steps_of(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))
+        main = optax.piecewise_constant_schedule(peak, {step: rate**times for step, times in boundaries.items()})
     elif name == "constant":
         main = optax.constant_schedule(peak)
     else:

@@ -103,8 +103,8 @@ class Trainer:
         self.total_steps, whole = self.plans[0].steps(config.epochs), math.ceil(config.epochs) - 1
         if not whole <= self.plans[0].steps(whole) < self.total_steps:
             raise UserError(
-                f"config.epochs={config.epochs:g} of {len(dataset.train)} images in batches of {config.batch_size}: not "
-                "every epoch has a step of its own; give a smaller batch_size or other epochs"
+                f"config.epochs={config.epochs:g} of {len(dataset.train)} images in batches of {config.batch_size}: "
+                "not every epoch has a step of its own; give a smaller batch_size or other epochs"
             )
         self.schedule = create_schedule(config, self.plans[0].steps)
         self.steps = Steps(

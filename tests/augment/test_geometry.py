@@ -76,3 +76,5 @@ def test_central_box():
     assert central_box(256, 256, (224, 224), 0.875) == (16, 16, 224, 224)
     assert central_box(100, 60, (32, 32), 1.0) == (20, 0, 60, 60)
     assert central_box(32, 32, (32, 32), 1.0) == (0, 0, 32, 32)
+    assert central_box(32, 32, (32, 32), 0.01) == (15, 15, 1, 1)
+    assert central_box(4, 100, (100, 4), 1.0) == (0, 49, 4, 1)

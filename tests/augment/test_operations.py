@@ -64,7 +64,7 @@ def pillow(name: str, image: Image.Image, value: float) -> Image.Image:
 
 
 @pytest.mark.parametrize("num_bins", [31, 10], ids=["randaugment", "autoaugment"])
-@pytest.mark.parametrize("shape", [(24, 37, 3), (28, 28, 1)], ids=["colour", "grey"])
+@pytest.mark.parametrize("shape", [(24, 37, 3), (28, 28, 1), (1, 9, 3)], ids=["colour", "grey", "line"])
 def test_pillow_at_all_magnitudes(shape, num_bins):
     rng = np.random.default_rng(0)
     smooth = np.add.outer(np.linspace(20, 180, shape[0]), np.linspace(0, 60, shape[1]))[..., None]

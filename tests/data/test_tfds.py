@@ -105,6 +105,19 @@ def test_a_damaged_download_and_a_missing_file_get_one_line(tmp_path):
     assert downloader.MAX_RETRIES == 10  # as it was
 
 
+def test_a_damaged_prepared_set_gets_one_line(tmp_path):
+    arrays = archives.made_images("mnist", 12, 5)
+    with archives.served("mnist", archives.pack("mnist", arrays), tmp_path / "served", arrays):
+        builder = prepared_builder("mnist", str(tmp_path / "sets"), ignore)
+    [file] = builder.data_path.glob("*test*.array_record*")
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(UserError, match=r"cannot read mnist test in .*: .*delete that folder"):
+        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets"), ignore), "test"))
+    file.unlink()
+    with pytest.raises(UserError, match=r"cannot read mnist test in .*: .*delete that folder"):
+        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets"), ignore), "test"))
+
+
 def test_sets_of_another_kind_are_refused(tmp_path):
     with pytest.raises(UserError, match="dataset 'imdb_reviews' is not an image-classification set"):
         prepared_builder("imdb_reviews", str(tmp_path))

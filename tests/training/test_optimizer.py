@@ -124,6 +124,11 @@ def test_schedules():
     np.testing.assert_allclose(schedule(name="step", decay_rate=0.7), steps, rtol=1e-5)
     steps[:20] = warmup
     np.testing.assert_allclose(schedule(name="step", decay_rate=0.7, warmup_epochs=2.0), steps, rtol=1e-5)
+    often = 0.5 * 0.9 ** np.floor(np.arange(80) / 1.2)  # boundaries fall on whole steps, rounded up
+    np.testing.assert_allclose(schedule(name="step", decay_rate=0.9, decay_epochs=0.12)[::6], often[::6], rtol=1e-4)
+    for little in (0.09, 1e-7, 1e-320):
+        with pytest.raises(UserError, match="config.schedule.decay_epochs=.* is less than a step"):
+            schedule(name="step", decay_epochs=little)
     with pytest.raises(UserError, match=r"unknown config.schedule.name 'cosin' .did you mean 'cosine'"):
         schedule(name="cosin")
 
