@@ -2,34 +2,38 @@
 
 Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote; numbers
 that others published are in configs/results/published_cifar10.json. With --merge, rows of one title that were trained
-alike are one row of all their seeds: of a study that several machines had a part in. Prints a table in Markdown and
-writes comparison.md, .html, .json, curves.png and, of models of several sizes, costs.png.
+by the same recipe are one row of all their seeds: of a study that several machines had a part in. Prints a table in
+Markdown and writes comparison.md, .html, .json, curves.png and, of models of several sizes, costs.png.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from mixer_jax import cli
+from mixer_jax.config import default_config, flat
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import comparison, page
 from mixer_jax.reporting.comparison import Row
 from mixer_jax.reporting.comparison_plots import plot_costs, plot_curves
-from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory, write_json, writing
 
 STUDY_FILE = "study.json"
+WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "comparison.json")
 # Of results.json, what a comparison needs and what tells where it is from.
 KEPT = (
     "dataset", "model", "num_params", "seed", "epochs", "best_epoch", "val_accuracy", "val_loss", "test_accuracy",
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
-    "device_kind", "dtype", "data_fingerprint", "versions",
+    "device_kind", "dtype", "data_fingerprint", "versions", "recipe",
 )  # fmt: skip
 # What runs of one row have in common.
-ALIKE = ("dataset", "model", "num_params", "epochs", "selected_on", "dtype", "data_fingerprint")
+ALIKE = ("recipe", "dtype", "data_fingerprint")
 
 # What draws, the file, its heading and what it shows.
 PICTURES = (
@@ -58,15 +62,17 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
       merge: make one row of those that have a title in common and were trained alike.
 
     Raises:
-      UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed.
+      UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed,
+        or the folder holds one of the paths or anything but an earlier comparison.
     """
+    _require_free(output, paths)
     rows = [row for path in paths for row in _rows(path)]
     if merge:
         rows = _merged(rows)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
     # What this command wrote is called as its folder.
-    names = (path.resolve().parent.name if path.name == "comparison.json" else path.name for path in paths)
+    names = (path.resolve().parent.name if path.name == WRITTEN[-1] else path.resolve().name for path in paths)
     title = ", ".join(dict.fromkeys(names))
     columns, table, notes = comparison.cells(rows)
     beside_columns, beside = comparison.differences(rows)
@@ -86,6 +92,8 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
             if draw(rows, output / file, title):
                 parts.append(page.heading(heading))
                 parts.append(page.image((output / file).read_bytes(), described))
+            else:
+                (output / file).unlink(missing_ok=True)  # of an earlier comparison
         (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": [_plain(row) for row in rows]})
@@ -93,16 +101,30 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
     return 0
 
 
+def _require_free(output: Path, paths: Sequence[Path]) -> None:
+    try:
+        there = {path.name for path in output.iterdir()} if output.exists() else set()
+    except OSError as error:
+        raise UserError(f"cannot use {output}: {error.strerror}") from error
+    if foreign := sorted(there.difference(WRITTEN)):
+        raise UserError(f"{output} holds other files ({foreign[0]}, ...): choose another with --output")
+    if any(path.resolve().parent == output.resolve() for path in paths):
+        raise UserError(f"{output} holds what is to be compared: choose another with --output")
+
+
 def _rows(path: Path) -> Iterator[Row]:
     if path.suffix == ".json":
         yield from _written(path)
     elif (path / STUDY_FILE).exists():
-        for arm in _read(path / STUDY_FILE)["arms"]:
-            for protocol in arm["protocols"]:
-                runs = [RunDirectory(one) for one in _seeds(path / arm["name"] / protocol)]
-                published = arm["published"] if protocol == "published" else {}
-                if row := _row(arm["title"], runs, published, arm["notes"] if published else ()):
-                    yield row
+        try:
+            for arm in _read(path / STUDY_FILE)["arms"]:
+                for protocol in arm["protocols"]:
+                    runs = [RunDirectory(one) for one in _seeds(path / arm["name"] / protocol)]
+                    published = arm["published"] if protocol == "published" else {}
+                    if row := _row(arm["title"], runs, published, arm["notes"] if published else ()):
+                        yield row
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path / STUDY_FILE} was not written by a study: {error}") from error
     else:
         run = RunDirectory(path)
         if not run.config_file.exists():
@@ -116,10 +138,11 @@ def _rows(path: Path) -> Iterator[Row]:
 
 
 def _merged(rows: Sequence[Row]) -> list[Row]:
-    """Joins rows of one title whose results agree in all that is not of a seed or a machine."""
+    """Joins rows of one title that were trained by the same recipe on the same data."""
     merged: dict[tuple, Row] = {}
     for row in rows:
         alike = tuple(row.results[0][key] for key in ALIKE) if row.results else ()
+        alike += ("torch" in row.results[0]["versions"],) if row.results else ()
         first = merged.setdefault((row.title, *alike), row)
         if first is row:
             continue
@@ -127,27 +150,48 @@ def _merged(rows: Sequence[Row]) -> list[Row]:
         if len(set(seeds)) < len(seeds) or not seeds:
             raise UserError(f"--merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
         results, histories = [*first.results, *row.results], [*first.histories, *row.histories]
-        merged[row.title, *alike] = dataclasses.replace(first, results=results, histories=histories)
+        diverged = first.diverged + row.diverged
+        merged[row.title, *alike] = dataclasses.replace(first, results=results, histories=histories, diverged=diverged)
     return list(merged.values())
 
 
 def _seeds(path: Path) -> list[Path]:
-    return sorted(path.glob("seed_*"), key=lambda one: int(one.name.removeprefix("seed_")))
+    seeds = {one.name.removeprefix("seed_"): one for one in path.glob("seed_*")}
+    return [seeds[number] for number in sorted(filter(str.isdecimal, seeds), key=int)]
 
 
 def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], notes: Sequence[str]) -> Row | None:
-    """The row of those runs that are finished."""
-    finished = [run for run in runs if run.results_file.exists()]
-    if not finished:
+    """The row of those runs that are finished, or diverged."""
+    finished, diverged = [run for run in runs if run.results_file.exists()], sum(run.diverged for run in runs)
+    if not finished and not diverged:
         return None
-    results, histories = [run.read_results() for run in finished], [run.read_metrics() for run in finished]
-    return Row(title, results, histories, published, tuple(notes))
+    results = []
+    for run in finished:
+        result = run.read_results() | {"recipe": _recipe(run.config())}
+        if missing := [key for key in KEPT if key not in result]:
+            raise UserError(f"cannot read {run.results_file}: {missing[0]} is missing")
+        # Seeds that were trained at once each say how long all of them took.
+        results.append(result | {"train_seconds": result["train_seconds"] / result.get("num_seeds", 1)})
+    histories = [[record for record in run.read_metrics() if "val_accuracy" in record] for run in finished]
+    return Row(title, results, histories, published, tuple(notes), diverged=diverged)
+
+
+def _recipe(config: ConfigDict) -> str:
+    """Tells configs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine."""
+    aside = {"seed", "num_seeds", *MAY_CHANGE}.difference(ENDING)
+    # Without what is left at its default, so that it stays the same when there are more fields.
+    defaults = {path: json.dumps(value) for path, value in flat(default_config())}
+    fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in aside)
+    text = json.dumps([field for field in fields if field[1] != defaults[field[0]]])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plain(row: Row) -> dict[str, Any]:
     kept = [{key: result[key] for key in KEPT} for result in row.results]
     curves = [[round(record["val_accuracy"], 4) for record in history] for history in row.histories]
-    rest = {"published": dict(row.published), "notes": list(row.notes)}
+    rest = {"published": dict(row.published), "notes": list(row.notes)} | (
+        {"diverged": row.diverged} if row.diverged else {}
+    )
     rest |= {} if row.results else {"num_params": row.num_params, "epochs": row.epochs}
     return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
 
@@ -157,9 +201,10 @@ def _written(path: Path) -> Iterator[Row]:
         for row in _read(path)["rows"]:
             histories = [[{"val_accuracy": value} for value in curve] for curve in row["val_accuracies"]]
             missing = [key for result in row["results"] for key in KEPT if key not in result]
-            if missing or not (row["results"] or row["published"]):
+            diverged = row.get("diverged", 0)
+            if missing or not (row["results"] or row["published"] or diverged):
                 raise KeyError(missing[0] if missing else "results")
-            sizes = row.get("num_params"), row.get("epochs")
+            sizes = row.get("num_params"), row.get("epochs"), diverged
             yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]), *sizes)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} was not written by this command: {error} is missing") from error

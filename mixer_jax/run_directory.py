@@ -30,6 +30,7 @@ class RunDirectory:
     config.json      what the run is: the config, and what the dataset turned out to be
     metrics.jsonl    a line an epoch, each epoch once
     results.json     the outcome; written last, so that it is there only when the run is finished
+    diverged.json    why it never will be, of a study, which does not try again while this is there
     checkpoints/     Orbax: the newest two, each with the best epoch's parameters; see `mixer_jax.training.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
     curves.png       the metrics as a picture
@@ -46,6 +47,7 @@ class RunDirectory:
         self.config_file = self.path / "config.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.results_file = self.path / "results.json"
+        self.diverged_file = self.path / "diverged.json"
         self.curves_file = self.path / "curves.png"
         self.predictions_file = self.path / "predictions.npz"
         self.report_file = self.path / "report.html"
@@ -198,6 +200,11 @@ class RunDirectory:
 
     def write_results(self, results: dict[str, Any]) -> None:
         write_json(self.results_file, results)
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a study gave it up."""
+        return self.diverged_file.exists() and not self.results_file.exists()
 
     def drop_checkpoints(self) -> None:
         """Deletes what each of several runs has by now in its own directory."""

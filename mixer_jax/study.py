@@ -2,7 +2,8 @@
 
 Arms are trained in the order that the config file lists them, first by the published protocol, then by the clean one,
 each run in a run directory of its own under --workdir. The same command again trains what is missing, and goes on in
-the midst of a run. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
+the midst of a run; one whose loss became infinite or no number is counted, and not tried again while its diverged.json
+is there. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ from ml_collections import ConfigDict
 from mixer_jax import cli, compare, data
 from mixer_jax.arms import PROTOCOLS, Arm
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.run_directory import ENDING, RunDirectory, write_json, writing
 from mixer_jax.train import described, train
 from mixer_jax.training import Diverged, Interrupted, Trainer
 
@@ -35,8 +36,9 @@ class Piece:
     config: ConfigDict
 
     @property
-    def finished(self) -> bool:
-        return all(one.read_results() is not None for one, _ in self.run.runs(self.config))
+    def over(self) -> bool:
+        """Whether every run of it is finished, or was given up."""
+        return all(one.diverged or one.read_results() is not None for one, _ in self.run.runs(self.config))
 
     @property
     def epochs(self) -> float:
@@ -44,13 +46,31 @@ class Piece:
 
     def check(self) -> None:
         """Raises `UserError` if it cannot be trained here."""
-        self.run.check(self.config)
+        changes = self.run.check(self.config)
+        if other := [change for field, change in changes.items() if field in ENDING]:
+            raise UserError(
+                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and a mean is of runs that end alike:"
+                " choose another --workdir"
+            )
         if self.arm.in_torch:
             from mixer_jax.benchmarks import torch_run
 
             torch_run.check(self.config)
 
     def train(self, dataset: data.Dataset) -> None:
+        """Trains it to the end, or until it diverges: of several seeds at once each goes on by itself then."""
+        try:
+            self._train(dataset)
+        except Diverged as error:
+            write_json(self.run.diverged_file, {"why": str(error)})
+            if self.config.num_seeds > 1:
+                print(f"warning: {error}; one seed at a time", file=sys.stderr)
+                for run, config in self.run.seeds(self.config):
+                    dataclasses.replace(self, run=run, config=config).train(dataset)
+            else:
+                print(f"warning: {self.run.path} diverged, and is left out: {error}", file=sys.stderr)
+
+    def _train(self, dataset: data.Dataset) -> None:
         if not self.arm.in_torch:
             train(self.config, self.run, dataset=dataset)
             return
@@ -118,8 +138,8 @@ def _pieces(
             continue
         run, config = RunDirectory(directory / arm.name / protocol), arm.config(base, protocol, num_seeds)
         seeds = run.seeds(config)
-        begun_alone = not run.config_file.exists() and any(one.path.exists() for one, _ in seeds)
-        if together and len(seeds) > 1 and not begun_alone and not arm.in_torch:
+        alone = run.diverged or (not run.config_file.exists() and any(one.path.exists() for one, _ in seeds))
+        if together and len(seeds) > 1 and not alone and not arm.in_torch:
             seeds = [(run, config)]
         pieces += [Piece(arm, protocol, one, its_config) for one, its_config in seeds]
     return pieces
@@ -127,7 +147,7 @@ def _pieces(
 
 def _train(pieces: Sequence[Piece]) -> None:
     """Trains what is missing; pieces on the same data one after the other load it once."""
-    missing = [piece for piece in pieces if not piece.finished]
+    missing = [piece for piece in pieces if not piece.over]
     print(f"{len(pieces)} trainings, of which {len(pieces) - len(missing)} are finished", flush=True)
     spent, done, loaded, dataset = 0.0, 0.0, None, None
     for i, piece in enumerate(missing):
@@ -137,10 +157,7 @@ def _train(pieces: Sequence[Piece]) -> None:
         start = time.monotonic()
         if piece.config.dataset != loaded:
             loaded, dataset = piece.config.dataset, data.load(piece.config.dataset)
-        try:
-            piece.train(dataset)
-        except Diverged as error:
-            print(f"warning: {piece.run.path} diverged, and is left out: {error}", file=sys.stderr)
+        piece.train(dataset)
         spent, done = spent + time.monotonic() - start, done + piece.epochs
 
 

@@ -172,7 +172,7 @@ def _circumstances(trainer: Trainer, fingerprint: str) -> dict[str, Any]:
         "model": config.model.variant,
         "num_params": trainer.num_params,
         "num_seeds": config.num_seeds,
-        "selected_on": config.dataset.val_split or "validation",
+        "selected_on": data.selected_on(config.dataset),
         **trainer.runs_on,
         "data_fingerprint": fingerprint,
     }

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 
@@ -9,7 +10,7 @@ from mixer_jax import compare
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from runs import train_digits
-from support import ROOT
+from support import ROOT, make_config
 
 
 @pytest.fixture(scope="module")
@@ -69,10 +70,21 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     with pytest.raises(UserError, match=r"'three: digits, Pico/2' is there twice, of seeds \[0, 0, 1, 2\]"):
         call(parts[0], tmp_path / "whole" / "comparison.json", "--merge", f"--output={tmp_path / 'twice'}")
     assert not (tmp_path / "twice").exists()
-    longer = row | {"results": [result | {"seed": 9, "epochs": 5} for result in row["results"][:1]]}
-    (tmp_path / "longer.json").write_text(json.dumps({"rows": [longer | {"val_accuracies": [[1.0] * 5]}]}))
-    assert call(parts[1], tmp_path / "longer.json", "--merge", f"--output={tmp_path / 'unlike'}") == 0
-    assert len(json.loads((tmp_path / "unlike" / "comparison.json").read_text())["rows"]) == 2
+    for change, count in (({"recipe": "another"}, 2), ({"epochs": 5}, 1)):  # one may have stopped early
+        other = row | {"results": [result | {"seed": 9} | change for result in row["results"][:1]]}
+        (tmp_path / "other.json").write_text(json.dumps({"rows": [other | {"val_accuracies": [[1.0] * 5]}]}))
+        output = tmp_path / str(count)
+        assert call(parts[1], tmp_path / "other.json", "--merge", f"--output={output}") == 0
+        assert len(json.loads((output / "comparison.json").read_text())["rows"]) == count
+    assert "| 4 to 5 | 3 |" in capsys.readouterr().out
+
+
+def test_a_recipe_is_all_of_a_config_but_the_seed_and_the_machine():
+    one = compare._recipe(make_config())
+    for same in ({"seed": 3, "num_seeds": 2}, {"dataset__data_dir": "/data", "checkpoint_minutes": 1.0}):
+        assert compare._recipe(make_config(**same)) == one
+    for other in ({"epochs": 3.0}, {"early_stopping_patience": 2}, {"optimizer__learning_rate": 0.5}):
+        assert compare._recipe(make_config(**other)) != one
 
 
 def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
@@ -85,6 +97,48 @@ def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
             assert number in told
         assert "673,418" in told
         assert (tmp_path / out / "curves.png").exists()
+
+
+def test_seeds_at_once_took_their_share_of_the_time(runs, tmp_path):
+    assert call(runs / "three", f"--output={tmp_path / 'out'}") == 0
+    [row] = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    whole = RunDirectory(runs / "three").read_results()["train_seconds"]
+    assert row["results"][0]["train_seconds"] == pytest.approx(whole / 3)
+
+
+def test_only_a_comparison_is_written_over(runs, tmp_path):
+    output = tmp_path / "out"
+    assert call(runs / "one", ROOT / "configs" / "results" / "published_cifar10.json", f"--output={output}") == 0
+    assert (output / "costs.png").exists()
+    assert call(runs / "one", f"--output={output}") == 0
+    assert not (output / "costs.png").exists()
+    with pytest.raises(UserError, match="out holds what is to be compared: choose another with --output"):
+        call(output / "comparison.json", f"--output={output}")
+    before = (runs / "three" / "curves.png").read_bytes()
+    with pytest.raises(UserError, match=r"one holds other files \(.*, ...\): choose another with --output"):
+        call(runs / "three", f"--output={runs / 'one'}")
+    assert (runs / "three" / "curves.png").read_bytes() == before
+
+
+def test_odd_names_and_damaged_runs(runs, tmp_path, capsys):
+    names = [tmp_path / "_x", tmp_path / "a $b_$ c"]
+    for name in names:
+        shutil.copytree(runs / "one", name)
+    published = ROOT / "configs" / "results" / "published_cifar10.json"
+    assert call(*names, published, f"--output={tmp_path / 'out'}") == 0
+    assert (tmp_path / "out" / "costs.png").exists()
+    (names[0] / "metrics.jsonl").unlink()
+    assert call(names[0], f"--output={tmp_path / 'without'}") == 0
+    assert not (tmp_path / "without" / "curves.png").exists()
+    (runs / "three" / "seed_0.old1").mkdir()
+    assert call(runs / "three", f"--output={tmp_path / 'three'}") == 0
+    (names[0] / "results.json").write_text("{}")
+    with pytest.raises(UserError, match=r"cannot read .*results.json: dataset is missing"):
+        call(names[0], f"--output={tmp_path / 'empty'}")
+    for text in ("{}", "[]"):
+        (tmp_path / "study.json").write_text(text)
+        with pytest.raises(UserError, match=r"study.json was not written by a study"):
+            call(tmp_path, f"--output={tmp_path / 'empty'}")
 
 
 def test_mistakes_get_one_line_and_write_nothing(runs, tmp_path):

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
-from mixer_jax import study
+from mixer_jax import compare, study
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.config import flat
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Trainer
+from mixer_jax.training import Trainer, epoch
 from support import ROOT, make_dataset
 
 CONFIG = """
@@ -116,6 +118,43 @@ def test_another_study_in_the_same_place_is_refused_before_anything_is_trained(c
     assert not list((tmp_path / "study").glob("mixer/*"))
 
 
+def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
+    assert main(config, tmp_path / "study", "--arms=wide", "--seeds=1") == 0
+    for flag in ("--config.epochs=6", "--config.early_stopping_patience=2"):
+        with pytest.raises(UserError, match="ends elsewhere .* and a mean is of runs that end alike: choose another"):
+            main(config, tmp_path / "study", flag)
+    assert not list((tmp_path / "study").glob("mixer/*"))
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_a_seed_that_diverges_is_counted_and_costs_no_other(platform, config, tmp_path, monkeypatch, capsys):
+    """On an accelerator all seeds are trained at once, and where one diverges each by itself."""
+    original, asked = epoch.require_finite, []
+
+    def require_finite(losses, going, seeds, step, what):
+        asked.append(tuple(seeds))
+        losses = losses.copy()
+        losses[[seed == 1 for seed in seeds]] = np.nan
+        original(losses, going, seeds, step, what)
+
+    monkeypatch.setattr(epoch, "require_finite", require_finite)
+    monkeypatch.setattr(study, "jax", SimpleNamespace(devices=lambda: [SimpleNamespace(platform=platform)]))
+    path = tmp_path / "study"
+    assert main(config, path, "--protocol=published") == 0
+    out, err = capsys.readouterr()
+    assert "| the Mixer [1] |" in out
+    assert "| 1 (1 more diverged) |" in out
+    assert "seed_1 diverged, and is left out: the loss became nan at step 1" in err
+    assert ((0, 1) in asked) == (platform == "gpu")
+    asked.clear()
+    assert main(config, path, "--protocol=published") == 0
+    assert asked == []
+    again = capsys.readouterr().out
+    assert "| 1 (1 more diverged) |" in again
+    assert compare.main(["compare", f"{path}/comparison/comparison.json", f"--output={tmp_path / 'again'}"]) == 0
+    assert "| 1 (1 more diverged) |" in capsys.readouterr().out
+
+
 def test_the_shipped_study_is_the_published_one():
     from configs import mnist_study
     from mixer_jax import models
@@ -146,7 +185,7 @@ def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
         assert on_test == bool(arms[name].published)
         expected |= {"num_seeds": arms[name].num_seeds, "dataset.val_split": "test" if on_test else ""}
         assert dict(flat(config)) == expected
-        Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=500))
+        Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=1000))
     assert len({json.dumps(dict(flat(config)), sort_keys=True) for config in configs.values()}) == len(arms) - 1
     assert not has_policy(configs["torch_plain"])
     for name, count in (("recipe", 1_132_170), ("torch_plain", 1_132_170), ("nano_0.67M", 673_418)):
@@ -196,6 +235,7 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
         ("--config.ema_decay=0.9", "config.ema_decay=0.9: not in PyTorch here, where it is 0.0"),
         ("--config.optimizer.name=lion", "unknown config.optimizer.name in PyTorch here 'lion'"),
         ("--config.augment.flip=random", "images are not augmented"),
+        ("--config.dtype=bfloat16", "config.dtype=bfloat16: in PyTorch here it is float32"),
     ):
         with pytest.raises(UserError, match=line):
             main(config, tmp_path / "other", "--protocol=clean", "--arms=torch", flag)

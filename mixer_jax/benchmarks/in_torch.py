@@ -133,7 +133,8 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
     ]
-    settings = {"betas": (config.b1 or 0.9, config.b2 or 0.999), "eps": config.eps or 1e-8}
+    b1, b2 = 0.9 if config.b1 is None else config.b1, 0.999 if config.b2 is None else config.b2
+    settings = {"betas": (b1, b2), "eps": config.eps or 1e-8}
     if config.name == "sgd":
         settings = {"momentum": config.momentum or 0.0}
     return optimizer_class(config.name)(groups, config.learning_rate, fused=True, **settings)

@@ -13,17 +13,20 @@ import torch
 from ml_collections import ConfigDict
 from torch import nn
 
+from mixer_jax import data
 from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_class, refuse
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_baselines import twin
 from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.training import Trainer
+from mixer_jax.training import Trainer, require_finite, stale
 
 
 def check(config: ConfigDict) -> None:
     """Raises `UserError` if the config asks for what is not there in PyTorch here."""
-    refuse(config, (*LACKS, "ema_decay"))
+    refuse(config, (*LACKS, "ema_decay", "init_from"))
+    if config.dtype == "bfloat16":
+        raise UserError(f"config.dtype={config.dtype}: in PyTorch here it is float32")
     optimizer_class(config.optimizer.name)
     if has_policy(config):
         raise UserError("in PyTorch here images are not augmented")
@@ -39,22 +42,27 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)
     optimizer = create_optimizer(config.optimizer, model)
     splits = {name: _placed(getattr(dataset, name), trainer, device) for name in ("train", "val", "test")}
-    history, best, start, step = [], None, time.monotonic(), 0
+    history, best, step = [], None, 0
     for epoch in range(1, math.ceil(config.epochs) + 1):
         end = trainer.plans[0].steps(min(epoch, config.epochs))
+        start = time.monotonic()
         train = _epoch(trainer, model, optimizer, splits["train"], step, end)
+        train["seconds"] = time.monotonic() - start
         step, val = end, _score(model, splits["val"])
+        require_finite(np.array([[train["train_loss"], val["loss"]]]), np.ones(1, bool), [config.seed], step, "a loss")
         record = {"epoch": epoch, "step": step, **train, "learning_rate": float(trainer.schedule(step - 1))}
         history.append(record | {"val_loss": val["loss"], "val_accuracy": val["accuracy"]})
         if best_epoch(history) is history[-1]:
             best = {key: value.clone() for key, value in model.state_dict().items()}
         print(f"epoch {epoch:2}  train loss {train['train_loss']:.4f}  val accuracy {val['accuracy']:.2f}%", flush=True)
-    seconds, last = time.monotonic() - start, _score(model, splits["test"])
+        if stale(history, config.early_stopping_patience):
+            break
+    seconds, last = sum(record["seconds"] for record in history), _score(model, splits["test"])
     model.load_state_dict(best)
     test, chosen = _score(model, splits["test"]), best_epoch(history)
     results = {
         "seed": config.seed,
-        "epochs": config.epochs,
+        "epochs": min(history[-1]["epoch"], config.epochs),
         "steps": step,
         "best_epoch": chosen["epoch"],
         "val_accuracy": chosen["val_accuracy"],
@@ -69,7 +77,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "dataset": dataset.name,
         "model": config.model.variant,
         "num_params": sum(p.numel() for p in model.parameters()),
-        "selected_on": config.dataset.val_split or "validation",
+        "selected_on": data.selected_on(config.dataset),
         "platform": "gpu" if device.type == "cuda" else "cpu",
         "device_kind": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "devices": 1,

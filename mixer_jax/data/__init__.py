@@ -28,6 +28,7 @@ __all__ = [
     "load",
     "open_split",
     "read_image",
+    "selected_on",
     "take",
 ]
 
@@ -90,6 +91,11 @@ def open_split(
     """
     source = _source(config, _opener(config, say), name)
     return _streamed(source, f"{name} images"), source.label_names
+
+
+def selected_on(config: ConfigDict) -> str:
+    """What the best epoch is chosen on by a `dataset` block: "test", or a "validation" that is none of it."""
+    return "test" if config.val_split == config.test_split else "validation"
 
 
 def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> Source:

@@ -23,7 +23,7 @@ def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str,
     labels = described["label_names"]
     names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     mean, std = (", ".join(f"{x:.4f}" for x in described[key]) for key in ("mean", "std"))
-    chosen = "the test images themselves" if r["selected_on"] == config.dataset.test_split else r["selected_on"]
+    chosen = "the test images themselves" if r["selected_on"] == "test" else "validation images"
     hardware = f"{r['devices']} x {r['device_kind']}, {r['dtype']}, jax {r['versions']['jax']}"
     return f"""# {r["dataset"]}, {r["model"]}
 

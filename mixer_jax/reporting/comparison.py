@@ -22,6 +22,7 @@ class Row:
       published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
       notes: footnotes.
       num_params, epochs: of what is only published, where they are known.
+      diverged: how many more runs have no result, because their loss became infinite or no number.
     """
 
     title: str
@@ -31,10 +32,16 @@ class Row:
     notes: Sequence[str] = ()
     num_params: int | None = None
     epochs: float | None = None
+    diverged: int = 0
 
     def accuracies(self, which: str) -> list[float]:
         """Test accuracies in percent, of the "last" epoch or of the "best"."""
         return [result["last_test_accuracy" if which == "last" else "test_accuracy"] for result in self.results]
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the fastest run: what else a machine had to do only adds to it."""
+        return min(result["train_seconds"] for result in self.results)
 
     @property
     def against(self) -> str:
@@ -87,7 +94,7 @@ def _quantile(freedom: float) -> float:
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     """The table: its columns, its rows, and footnotes, to which [1], [2], ... in the titles refer."""
     columns = ["model", "parameters", "epochs", "seeds", "published", "test accuracy, last epoch", "difference"]
-    columns += ["verdict", "test accuracy, best epoch", "chosen on", "seconds a run"]
+    columns += ["verdict", "test accuracy, best epoch", "chosen on", "seconds, fastest run"]
     notes, table = [], []
     for row in rows:
         marks = []
@@ -97,25 +104,26 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             marks.append(f"[{notes.index(note) + 1}]")
         published, values = row.published.get(row.against), row.accuracies(row.against)
         known, title = published is not None, " ".join((row.title, *marks))
+        seeds = f"{len(row.results)} ({row.diverged} more diverged)" if row.diverged else str(len(row.results))
         published_cell = f"{published:.2f}{' (best)' if row.against == 'best' else ''}" if known else ""
         if not row.results:
             sizes = ("" if number is None else f"{number:,}" for number in (row.num_params, row.epochs))
-            table.append([title, *sizes, "", published_cell, *[""] * 6])
+            table.append([title, *sizes, seeds if row.diverged else "", published_cell, *[""] * 6])
             continue
         first = row.results[0]
         table.append(
             [
                 title,
                 f"{first['num_params']:,}",
-                f"{first['epochs']:g}",
-                str(len(row.results)),
+                " to ".join(f"{x:g}" for x in sorted({f(r["epochs"] for r in row.results) for f in (min, max)})),
+                seeds,
                 published_cell,
                 _with_interval(row.accuracies("last")),
                 f"{np.mean(values) - published:+.2f}" if known else "",
                 against_one(values, published) if known else "",
                 _with_interval(row.accuracies("best")),
                 first["selected_on"],
-                f"{np.mean([result['train_seconds'] for result in row.results]):,.0f}",
+                f"{row.seconds:,.0f}",
             ]
         )
     return columns, table, notes

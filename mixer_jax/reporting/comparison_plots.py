@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mixer_jax.reporting.comparison import Row
+from mixer_jax.reporting.curves import plain
 
 SEVERAL = 8  # rows from which on the curves leave out those of a single seed
 
@@ -15,13 +16,13 @@ SEVERAL = 8  # rows from which on the curves leave out those of a single seed
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG.
 
-    Returns whether there is anything to draw.
+    Of many rows only those of several seeds, where there are any. Returns whether there is anything to draw.
     """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if row.histories]
+    drawn = [row for row in rows if row.histories and all(row.histories)]
     if len(drawn) > SEVERAL:
-        drawn = [row for row in drawn if len(row.histories) > 1]
+        drawn = [row for row in drawn if len(row.histories) > 1] or drawn
     protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
     if not drawn:
         return False
@@ -48,9 +49,8 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
         panel.grid(alpha=0.3)
     margin = 0.05 * (highest - lowest) + 0.1
     panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
-    figure.suptitle(title)
-    titles = [title for title, _ in lines]
-    _name(figure, list(lines.values()), titles)
+    figure.suptitle(plain(title))
+    _name(figure, list(lines.values()), [title for title, _ in lines])
     figure.savefig(path, dpi=110)
     return True
 
@@ -58,8 +58,8 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
 def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Draws the test accuracy of the last epoch beside the number of parameters and the time of training, as a PNG.
 
-    Means over seeds with a standard deviation; published numbers, whose time is not known, as hollow points. Returns
-    whether there is anything to draw: models of at least two sizes.
+    Means over seeds with a standard deviation, at the time of the fastest; published numbers, whose time is not known,
+    as hollow points. Returns whether there is anything to draw: models of at least two sizes.
     """
     from matplotlib import ticker
     from matplotlib.figure import Figure
@@ -70,18 +70,18 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     if not trained or len(sizes) < 2:
         return False
     figure = Figure(figsize=(13, 5.6), layout="constrained")
-    panels, numbers = figure.subplots(1, 2, sharey=True), {}
+    panels, handles = figure.subplots(1, 2, sharey=True), {}
     for row in trained + published:
-        label = None if row.title in numbers else row.title  # once in the legend
-        i = numbers.setdefault(row.title, len(numbers))
-        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none", "label": label}
+        i = list(handles).index(row.title) if row.title in handles else len(handles)
+        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
         if not row.results:
-            panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
-            continue
-        values, seconds = row.accuracies("last"), [result["train_seconds"] for result in row.results]
-        bar = np.std(values, ddof=1) if len(values) > 1 else None
-        for panel, x in zip(panels, (row.results[0]["num_params"], np.mean(seconds) / 60), strict=True):
-            panel.errorbar(x, np.mean(values), bar, capsize=3, **style)
+            drawn = panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
+        else:
+            values = row.accuracies("last")
+            bar = np.std(values, ddof=1) if len(values) > 1 else None
+            panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
+            drawn = panels[0].errorbar(row.results[0]["num_params"], np.mean(values), bar, capsize=3, **style)
+        handles.setdefault(row.title, drawn)
     for panel, label in zip(panels, ("parameters", "minutes of training, where it ran"), strict=True):
         panel.set(xscale="log", xlabel=label)
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -89,8 +89,8 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="test accuracy, last epoch (%)")
-    figure.suptitle(title)
-    _name(figure, *panels[0].get_legend_handles_labels())
+    figure.suptitle(plain(title))
+    _name(figure, list(handles.values()), list(handles))
     figure.savefig(path, dpi=110)
     return True
 
@@ -99,4 +99,6 @@ def _name(figure: Any, handles: Sequence[Any], titles: Sequence[str]) -> None:
     """Puts a legend below, of as many columns as there is room for."""
     columns = int(15 * figure.get_figwidth() / (max(map(len, titles)) + 8))  # about 15 letters an inch
     columns = min(max(columns, 1), 3)
-    figure.legend(handles, titles, loc="outside lower center", ncols=columns, frameon=False, fontsize=8)
+    figure.legend(
+        handles, list(map(plain, titles)), loc="outside lower center", ncols=columns, frameon=False, fontsize=8
+    )

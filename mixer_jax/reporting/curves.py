@@ -39,7 +39,7 @@ def plot_curves(
         if panel is not rate:
             panel.legend(frameon=False)
     rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
-    figure.suptitle(title)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=110)
 
 
@@ -63,8 +63,13 @@ def plot_trajectories(report: dict[str, Any], path: Path) -> None:
             panel.grid(alpha=0.3)
     panels[0, 0].set_ylabel("training loss")
     panels[1, 0].set_ylabel("relative difference")
-    figure.suptitle(f"{report['config']}: the same weights and batches, {report['steps']} steps")
+    figure.suptitle(f"{plain(report['config'])}: the same weights and batches, {report['steps']} steps")
     figure.savefig(path, dpi=110)
+
+
+def plain(text: str) -> str:
+    """Someone else's text as matplotlib draws it: no dollar begins a formula, no underscore hides a label."""
+    return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
 
 
 def _marked(bests: list[dict[str, Any]], key: str) -> str:

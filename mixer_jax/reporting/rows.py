@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mixer_jax.reporting.curves import plain
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -26,9 +28,9 @@ def plot_rows(rows: Sequence[Row], path: Path, title: str, software: str) -> Non
     for panel in panels.flat:
         panel.axis("off")
     for row, line in zip(rows, panels, strict=True):
-        line[0].text(-0.15, 0.5, row.title, transform=line[0].transAxes, ha="right", va="center", weight="bold")
+        line[0].text(-0.15, 0.5, plain(row.title), transform=line[0].transAxes, ha="right", va="center", weight="bold")
         for image, caption, panel in zip(row.images, row.captions, line, strict=False):
             panel.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
-            panel.set_title(caption, fontsize=8, pad=2)
-    figure.suptitle(title)
+            panel.set_title(plain(caption), fontsize=8, pad=2)
+    figure.suptitle(plain(title))
     figure.savefig(path, dpi=100, metadata={"Software": software})

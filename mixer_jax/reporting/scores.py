@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mixer_jax.reporting.curves import plain
+
 TOP = 5
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
 WORST_CLASSES = 5
@@ -97,8 +99,9 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
     panel.set(xlabel="predicted", ylabel="true", title=title)
     if n <= 100:
         size = 9 if few else max(3, 240 // n)
-        panel.set_xticks(range(n), label_names, rotation=90 if max(map(len, label_names)) > 2 else 0, fontsize=size)
-        panel.set_yticks(range(n), label_names, fontsize=size)
+        names = list(map(plain, label_names))
+        panel.set_xticks(range(n), names, rotation=90 if max(map(len, label_names)) > 2 else 0, fontsize=size)
+        panel.set_yticks(range(n), names, fontsize=size)
     for row, column in np.argwhere(counts) if few else ():
         color = "white" if shares[row, column] > 0.5 else "black"
         panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)

@@ -79,7 +79,7 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> np
     """The pictures line by line on white, (height, width, 3) uint8, each `side` pixels wide."""
     shades = np.clip(0.5 + 0.5 * tiles[..., None] if tiles.ndim == 3 else tiles, 0.0, 1.0)
     pixels = np.broadcast_to(np.round(255 * shades).astype(np.uint8), (*tiles.shape[:3], 3))
-    height = round(side * tiles.shape[1] / tiles.shape[2])
+    height = max(1, round(side * tiles.shape[1] / tiles.shape[2]))
     canvas = Image.new("RGB", (columns * (side + gap), -(-len(tiles) // columns) * (height + gap)), "white")
     how = Image.Resampling.BOX if tiles.shape[2] > side else Image.Resampling.NEAREST
     for i, tile in enumerate(pixels):

@@ -149,7 +149,7 @@ class _Training:
         return Checkpoint(what["step"], *from_first(arrays), what["progress"])
 
     def _over(self, history: list[Record]) -> bool:
-        return len(history) >= self._num_epochs or _stale(history, self.trainer.config.early_stopping_patience)
+        return len(history) >= self._num_epochs or stale(history, self.trainer.config.early_stopping_patience)
 
     def _epochs_done(self) -> int:
         return max(map(len, self.histories))
@@ -275,13 +275,13 @@ def check_ending(trainer: Trainer, directory: RunDirectory, runs: Sequence[RunDi
         )
     for history in histories:
         epochs, step = len(history), history[-1]["step"]
-        if epochs >= math.ceil(config.epochs) and step < total and not _stale(history, config.early_stopping_patience):
+        if epochs >= math.ceil(config.epochs) and step < total and not stale(history, config.early_stopping_patience):
             raise UserError(
                 f"config.epochs={config.epochs:g}: the run in {directory.path} ended at step {step}, in the midst of "
                 f"epoch {epochs}, which counts as done: give more than {epochs}"
             )
 
 
-def _stale(history: list[Record], patience: int) -> bool:
+def stale(history: list[Record], patience: int) -> bool:
     """Whether the last `patience` epochs brought nothing better on validation; never for a patience of 0."""
     return bool(patience and history) and history[-1]["epoch"] - best_epoch(history)["epoch"] >= patience

@@ -139,7 +139,7 @@ def test_accuracy_stands_beside_what_it_costs(tmp_path, monkeypatch):
     marks = [[line for line in panel.lines if line.get_marker() in ("o", "s", "D")] for panel in figure.axes]
     points = [sorted((*line.get_xdata(), *line.get_ydata()) for line in lines) for lines in marks]
     assert points[0] == [(1000.0, 91.0), (3000.0, 88.0), (5000.0, 97.0), (5000.0, 97.0)]
-    assert points[1] == [(2.0, 91.0), (20.0, 97.0), (20.0, 97.0)]
+    assert points[1] == [(1.0, 91.0), (20.0, 97.0), (20.0, 97.0)]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "large", "theirs"]
     assert not plot_costs([small, unknown], tmp_path / "none.png", "title")  # one size: nothing to set against
     assert not plot_costs([published, unknown], tmp_path / "none.png", "title")
