@@ -7,6 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import check, flat, unknown_field
+from mixer_jax.errors import UserError
 
 # On what a run's best epoch is chosen: as published on test, whose score is then no longer an honest one; or cleanly.
 PROTOCOLS = {"published": "test", "clean": "validation"}
@@ -47,7 +48,10 @@ class Arm:
             if path not in known:
                 raise unknown_field(path, known)
         config = base.copy_and_resolve_references()
-        config.update_from_flattened_dict(dict(self.changes))
+        try:
+            config.update_from_flattened_dict(dict(self.changes))
+        except TypeError as error:
+            raise UserError(f"arm {self.name!r}: {' '.join(str(error).split())}") from error
         config.dataset.val_split = config.dataset.test_split if PROTOCOLS[protocol] == "test" else ""
         config.num_seeds = min(self.num_seeds, num_seeds or self.num_seeds)
         return check(config)

@@ -8,6 +8,7 @@ another size: K times the resolution as in the paper's appendix C, any other by 
 python -m mixer_jax.convert gs://mixer_models/imagenet1k/Mixer-B_16.npz runs/mixer_b16
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +80,20 @@ def _write_file(weights: Weights, target: Path, layout: str) -> None:
         here, there = weights.fields[field], getattr(LAYOUTS[layout], field)
         if here != there:
             print(f"warning: {layout} computes with {field} {there}, this model with {here}: logits differ a little")
+    if {*weights.mean, *weights.std} != {0.5}:
+        print(
+            "warning: files do not tell how pixels are normalised, and pass for -1 to 1; this model takes them from 0 "
+            f"to 1, less {_rounded(weights.mean)}, over {_rounded(weights.std)}: whoever reads the file has to do so"
+        )
     partial = target.with_name(f".{target.name}.partial{target.suffix}")
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_file(partial, to_layout(weights.params, layout))
         partial.replace(target)
+
+
+def _rounded(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.4g}" for value in values)
 
 
 def _write_run(weights: Weights, target: Path) -> None:

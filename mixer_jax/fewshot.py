@@ -65,7 +65,7 @@ def fewshot(
 
     Returns:
       What is in the JSON file: of each number of shots the test `accuracies` in percent by seed, with their `mean` and
-      `std`, and the regularisation `l2` chosen.
+      `std`, None of a single seed, and the regularisation `l2` chosen.
 
     Raises:
       UserError: before anything is written, if the run or the data is not as it should be.
@@ -78,6 +78,8 @@ def fewshot(
         config.train_split, config.test_split, config.val_split = "train", "test", ""
     if data_dir is not None:
         config.data_dir = data_dir
+    if data.selected_on(config) == "test":
+        config.val_split = ""  # the regularisation is not chosen on the test images, whatever the run's epoch was
     splits, label_names = {}, ()
     for name in ("train", "validation", "test"):
         splits[name], label_names = data.open_split(config, name)
@@ -98,7 +100,8 @@ def fewshot(
         f"{checkpoint}, checkpoint of step {classifier.step}\n\n| shots | test accuracy (mean ± std) |\n|---|---|"
     )
     for row in rows:
-        print(f"| {row['shots']} | {row['mean']:.2f} ± {row['std']:.2f}% |")
+        spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
+        print(f"| {row['shots']} | {row['mean']:.2f}{spread}% |")
     print(f"\n{output}")
     return result
 
@@ -128,7 +131,7 @@ def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[
     """Solves for one number of shots, of which the fewer are always among the more."""
     each = [_solve(features[ranks < shots], labels[ranks < shots], *held_out) for features, labels, ranks in drawn]
     chosen, accuracies = zip(*each, strict=True)
-    std = float(np.std(accuracies, ddof=1)) if len(each) > 1 else 0.0
+    std = float(np.std(accuracies, ddof=1)) if len(each) > 1 else None
     return {"shots": shots, "mean": float(np.mean(accuracies)), "std": std, "accuracies": accuracies, "l2": chosen}
 
 

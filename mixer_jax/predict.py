@@ -145,7 +145,8 @@ def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None
     """A function that writes predictions to a file, which is there only when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with partial.open("w", newline="") as file:
+    # A file's name may be bytes that are no text, which are written as they are.
+    with partial.open("w", newline="", errors="surrogateescape") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
             ranks = range(1, top + 1)

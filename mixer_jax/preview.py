@@ -19,6 +19,7 @@ from mixer_jax.augment import OPERATIONS, Augment, Magnitudes, apply
 from mixer_jax.augment.operations import SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import Row, plot_rows
+from mixer_jax.run_directory import writing
 
 COLUMNS = 9
 BATCH_ROWS = 4
@@ -36,8 +37,9 @@ def main(argv: list[str]) -> int:
     config.dataset.memory_budget_gib = 0.0  # streamed: a few images are all it takes
     dataset = data.load(config.dataset)
     rows = [*_operations(config, dataset), *_steps(config, dataset), *_batches(config, dataset)]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}", SIGNATURE)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}", SIGNATURE)
     print(f"wrote {path}")
     return 0
 

@@ -7,9 +7,11 @@ directory alone.
 """
 
 import json
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import jax
 import numpy as np
@@ -39,6 +41,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"the run in {run.path} is not finished: the same training command goes on")
     if "seeds" in results:
         raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
+    if not run.read_metrics():
+        raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
     print(f"wrote {write(run, Classifier(run), results)}")
     return 0
 
@@ -115,8 +119,11 @@ def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
-    with np.load(run.predictions_file, allow_pickle=False) as file:
-        logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
+    try:
+        with run.predictions_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
+        raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
     scores = score(logits, labels, label_names)
     shares, predicted = _softmax(logits), logits.argmax(1)
     places = {int(index): place for place, index in enumerate(chosen)}

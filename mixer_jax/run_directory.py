@@ -255,9 +255,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(
-            f"cannot write {path}: {error.strerror}; mend that, and the same command goes on from the last checkpoint"
-        ) from error
+        raise UserError(f"cannot write {path}: {error.strerror}; mend that and give the same command again") from error
 
 
 def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:

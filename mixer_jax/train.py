@@ -87,6 +87,7 @@ def train(
         print(f"Changed: {change}")
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
+    trainer.check_epochs()
     if not overwrite:
         on_first(lambda: check_ending(trainer, run, [one for one, _ in run.runs(config)]))
     if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):

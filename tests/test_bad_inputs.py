@@ -123,7 +123,14 @@ EVALUATE = [
     ("--wrkdir=x", "unknown flag --wrkdir (did you mean 'workdir'?)"),
     ("--workdir=WORK/run more", "unexpected argument 'more'"),
 ]
-PREVIEW = [("", "no config: give one"), (f"{DIGITS} --config.augment.flip=up", "unknown config.augment.flip 'up'")]
+PREVIEW = [
+    ("", "no config: give one"),
+    (f"{DIGITS} --config.augment.flip=up", "unknown config.augment.flip 'up'"),
+    (
+        f"{DIGITS} --output=WORK/file/x.png",
+        "cannot write WORK/file/x.png: File exists; mend that and give the same",
+    ),
+]
 TABLE = [
     *((train.main, *row) for row in TRAIN),
     *((evaluate.main, *row) for row in EVALUATE),

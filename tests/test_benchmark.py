@@ -1,8 +1,10 @@
 """The benchmark command, over in a moment: what it writes, and that it overwrites nothing; and what it counts."""
 
+import contextlib
 import dataclasses
 import importlib.util
 import json
+import os
 from types import SimpleNamespace
 
 import jax
@@ -135,6 +137,24 @@ def test_rounds_take_turns_and_last_long_enough(clock):
     assert rounds.spread([3.0, 1.0, 2.0]) == {"median": 2.0, "min": 1.0, "max": 3.0}
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_on_one_core_what_else_holds_still_does():
+    inside, before = [], os.sched_getaffinity(0)
+
+    @contextlib.contextmanager
+    def around():
+        inside.append("in")
+        yield
+        inside.append("out")
+
+    def run(times):
+        inside.append(len(os.sched_getaffinity(0)))
+
+    rounds.measure({"a": rounds.on_one_core(rounds.Work(run, around=around))}, 1, 0.0)
+    assert inside[:4] == ["in", 1, 1, "out"]
+    assert os.sched_getaffinity(0) == before
+
+
 @pytest.mark.torch
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it compiles
 def test_against_torch(tmp_path):
@@ -167,7 +187,10 @@ def test_a_twin_that_computes_something_else_is_found(monkeypatch):
         in_torch.Theirs(ours)
 
 
-def test_mistakes():
+def test_mistakes(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write .*file/x.json: File exists"):
+        main(*DIGITS, f"--output={tmp_path}/file/x.json")
     with pytest.raises(UserError, match="unknown --against 'keras'"):
         main(*DIGITS, "--against=keras")
     with pytest.raises(UserError, match="give a config with --config, or a size of random images"):

@@ -104,7 +104,7 @@ def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
 
 
-def test_a_trained_run_goes_through_a_file_and_scores_the_same(tmp_path, write_folder):
+def test_a_trained_run_goes_through_a_file_and_scores_the_same(tmp_path, write_folder, capsys):
     images = write_folder()
     flags = [f"--config.dataset.data_dir={images}", "--config.dataset.normalization=paper", *SHRINK]
     assert main("folder", tmp_path / "run", *flags, "--config.model.patch_size=16") == 0
@@ -116,6 +116,13 @@ def test_a_trained_run_goes_through_a_file_and_scores_the_same(tmp_path, write_f
     assert after.label_names == ("class 0", "class 1")
     assert evaluate.main(["evaluate", "--workdir", str(tmp_path / "run")]) == 0
     assert call(tmp_path / "run", tmp_path / "timm.safetensors") == 0
+    assert "normalised" not in capsys.readouterr().out
+    config = RunDirectory(tmp_path / "run").config_file
+    written = json.loads(config.read_text())
+    written["dataset"] |= {"mean": [0.25] * 3, "std": [0.5, 0.5, 0.125]}
+    config.write_text(json.dumps(written))
+    assert call(tmp_path / "run", tmp_path / "other.npz") == 0
+    assert "from 0 to 1, less 0.25, 0.25, 0.25, over 0.5, 0.5, 0.125: whoever" in capsys.readouterr().out
 
 
 def changed(**changes):

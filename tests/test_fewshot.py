@@ -74,6 +74,22 @@ def test_another_dataset_is_fitted_to_the_runs_images(trained, write_folder, tmp
         call(run, "--dataset=digits")
 
 
+def test_one_seed_has_no_deviation_and_test_images_choose_nothing(tmp_path, monkeypatch, capsys):
+    run, opened, original = tmp_path / "run", {}, data.open_split
+
+    def open_split(config, name):
+        opened[name], labels = original(config, name)
+        return opened[name], labels
+
+    monkeypatch.setattr(fewshot.data, "open_split", open_split)
+    train_digits(run, "--config.dataset.val_split=test")
+    assert call(run, "--shots=2", "--seeds=1") == 0
+    assert "±" not in capsys.readouterr().out.rpartition("| shots |")[2].partition("|---")[2]
+    [row] = json.loads((run / "fewshot" / "digits_best.json").read_text())["shots"]
+    assert row["std"] is None
+    assert {name: len(split) for name, split in opened.items()} == {"train": 1150, "validation": 287, "test": 360}
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

@@ -52,6 +52,18 @@ def test_it_is_made_anew_from_the_directory_alone(trained, tmp_path):
     assert "Most confident mistakes" not in RunDirectory(copy).report_file.read_text()
 
 
+def test_damaged_files_get_one_line(trained, tmp_path):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    file = RunDirectory(copy).predictions_file
+    for content in (b"", b"PK", file.read_bytes()[:-300]):
+        file.write_bytes(content)
+        with pytest.raises(UserError, match="predictions.npz is damaged: without it, there is a report of the rest"):
+            report.main(["report", str(copy)])
+    RunDirectory(copy).metrics_file.write_text("")
+    with pytest.raises(UserError, match="metrics.jsonl: it holds no epoch"):
+        report.main(["report", str(copy)])
+
+
 def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt

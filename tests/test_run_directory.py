@@ -100,7 +100,7 @@ def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; mend that, and"):
+    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; mend that and give"):
         run.write_results({"test_accuracy": 2.0})
     assert run.read_results() == {"test_accuracy": 1.0}
 

@@ -185,7 +185,7 @@ def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
         assert on_test == bool(arms[name].published)
         expected |= {"num_seeds": arms[name].num_seeds, "dataset.val_split": "test" if on_test else ""}
         assert dict(flat(config)) == expected
-        Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=1000))
+        Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=500))
     assert len({json.dumps(dict(flat(config)), sort_keys=True) for config in configs.values()}) == len(arms) - 1
     assert not has_policy(configs["torch_plain"])
     for name, count in (("recipe", 1_132_170), ("torch_plain", 1_132_170), ("nano_0.67M", 673_418)):

@@ -72,6 +72,8 @@ class Theirs:
         self.difference = float(np.abs(logits - expected).max() / np.abs(expected).max())
         if not self.difference < TOLERANCE:
             raise RuntimeError(f"the logits of torch differ by {self.difference:.2g} of the largest")
+        if self.device.type == "cuda":
+            torch.set_float32_matmul_precision("high")  # TF32 where there is, as XLA has it
 
     def step(self, kind: str) -> Work:
         """Training steps on one batch that is on the device, EAGER, COMPILED or AUTOCAST."""
@@ -86,7 +88,9 @@ class Theirs:
             loss.item()  # waits for the device
 
         run(2)
-        return Work(run, batch_size, beside=STEP)
+        # bfloat16 beside float32 would say nothing about the programs.
+        like = kind == AUTOCAST or self._trainer.dtype == "float32"
+        return Work(run, batch_size, beside=STEP if like else None)
 
     def fed(self, batches: Iterator[Any]) -> Work:
         """Training steps on what a loader brings."""

@@ -60,9 +60,19 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
     return seconds
 
 
+def on_one_core(work: Work, beside: str | None = None) -> Work:
+    """The same work with all threads of this process on one core, `beside` another; Linux only."""
+
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        with work.around(), _one_core():
+            yield
+
+    return dataclasses.replace(work, around=around, beside=beside)
+
+
 @contextlib.contextmanager
-def one_core() -> Iterator[None]:
-    """Keeps all threads of this process on one core; Linux only."""
+def _one_core() -> Iterator[None]:
 
     def move(cores: set[int]) -> None:
         for thread in os.listdir("/proc/self/task"):

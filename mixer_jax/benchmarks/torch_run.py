@@ -35,6 +35,7 @@ def check(config: ConfigDict) -> None:
 def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     """Trains and scores what `check` found good; writes metrics.jsonl and results.json, whose content it returns."""
     config, dataset = trainer.config, trainer.dataset
+    trainer.check_epochs()
     if dataset.streamed:
         raise UserError("in PyTorch here images are not streamed: raise config.dataset.memory_budget_gib")
     torch.manual_seed(config.seed)

@@ -100,12 +100,7 @@ class Trainer:
         self.plans = [BatchPlan(len(dataset.train), config.batch_size, seed) for seed in self.seeds]
         if config.epochs * len(dataset.train) / config.batch_size >= BatchPlan.num_steps:
             raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
-        self.total_steps, whole = self.plans[0].steps(config.epochs), math.ceil(config.epochs) - 1
-        if not whole <= self.plans[0].steps(whole) < self.total_steps:
-            raise UserError(
-                f"config.epochs={config.epochs:g} of {len(dataset.train)} images in batches of {config.batch_size}: "
-                "not every epoch has a step of its own; give a smaller batch_size or other epochs"
-            )
+        self.total_steps = self.plans[0].steps(config.epochs)
         self.schedule = create_schedule(config, self.plans[0].steps)
         self.steps = Steps(
             self.model,
@@ -135,6 +130,15 @@ class Trainer:
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
         self._train = self.parallel.compile(self._each_seed(self.steps.train, own_steps=True), donate_state=True)
         self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_steps=False))
+
+    def check_epochs(self) -> None:
+        """Raises `UserError` if not every epoch has a step of its own, of which it could tell how it went."""
+        config, images, whole = self.config, len(self.dataset.train), math.ceil(self.config.epochs) - 1
+        if not whole <= self.plans[0].steps(whole) < self.total_steps:
+            raise UserError(
+                f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: not every epoch "
+                "has a step of its own; give a smaller batch_size or other epochs"
+            )
 
     def start_from(self, params: Any) -> None:
         """Lets `init` start from these parameters of the model, host arrays, instead of random ones."""

@@ -1,6 +1,7 @@
 """The compiled steps: the same numbers on any number of devices, every test image counted once."""
 
 import functools
+import math
 
 import jax
 import numpy as np
@@ -69,8 +70,7 @@ def test_a_batch_in_parts_gives_the_same_losses(fields):
 def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, parts):
     fields = {f"model__{key}": value for key, value in fields.items()}
     config = make_config(batch_size=batch_size, model__num_blocks=1, **fields)
-    dataset = make_dataset(num_train=batch_size)
-    assert Trainer(config, dataset, jax.devices()[:num_devices]).steps.accumulation_steps == parts
+    assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).steps.accumulation_steps == parts
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
@@ -159,14 +159,24 @@ def test_bfloat16_trains_with_float32_parameters():
         ({"model__variant": "Nano/3", "model__patch_size": 3}, 1, "image size 8x8 is not divisible by patch size 3"),
         ({"optimizer__name": "adm"}, 1, "unknown config.optimizer.name 'adm'"),
         ({"schedule__name": "cos"}, 1, "unknown config.schedule.name 'cos'"),
-        ({"batch_size": 512, "epochs": 12.0}, 1, "not every epoch has a step of its own"),
-        ({"batch_size": 16, "epochs": 1.1}, 1, "config.epochs=1.1 of 50 images in batches of 16: not every epoch has"),
-        ({"batch_size": 16, "epochs": 0.005}, 1, "not every epoch has a step of its own"),
     ],
 )
 def test_mistakes_are_found_before_anything_is_compiled(fields, num_devices, message):
     with pytest.raises(UserError, match=message):
         Trainer(make_config(**fields), make_dataset(), jax.devices()[:num_devices])
+
+
+@pytest.mark.parametrize(("batch_size", "epochs", "good"), [
+    (64, 2.0, True), (512, 1.0, True), (512, 12.0, False), (16, 1.1, False), (16, 1.3, True), (16, 0.005, False),
+])  # fmt: skip
+def test_every_epoch_has_a_step_of_its_own(batch_size, epochs, good):
+    trainer = Trainer(make_config(batch_size=batch_size, epochs=epochs), make_dataset())
+    ends = [trainer.plans[0].steps(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
+    assert (len(set(ends)) == len(ends)) == good
+    if good:
+        return trainer.check_epochs()
+    with pytest.raises(UserError, match=f"config.epochs={epochs:g} of 50 images in batches of {batch_size}: not every"):
+        trainer.check_epochs()
 
 
 def test_labels_of_padding_do_not_count():
