@@ -136,8 +136,8 @@ class Trainer:
         config, images, whole = self.config, len(self.dataset.train), math.ceil(self.config.epochs) - 1
         if not whole <= self.plans[0].steps(whole) < self.total_steps:
             raise UserError(
-                f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: not every epoch "
-                "has a step of its own; give a smaller batch_size or other epochs"
+                f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: not every "
+                "epoch has a step of its own; give a smaller batch_size or other epochs"
             )
 
     def start_from(self, params: Any) -> None:
