@@ -99,7 +99,7 @@ def main(argv: list[str]) -> int:
         chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
     pieces = _pieces(chosen, base, directory, values.seeds, values.protocol)
-    for piece in pieces:
+    for piece in pieces if not values.report else ():
         piece.check()
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)

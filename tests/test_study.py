@@ -124,6 +124,7 @@ def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
         with pytest.raises(UserError, match="ends elsewhere .* and a mean is of runs that end alike: choose another"):
             main(config, tmp_path / "study", flag)
     assert not list((tmp_path / "study").glob("mixer/*"))
+    assert main(config, tmp_path / "study", "--config.epochs=6", "--report") == 0
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
