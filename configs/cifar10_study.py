@@ -5,7 +5,7 @@ python -m mixer_jax.study --config configs/cifar10_study.py
 All of it is for a GPU, three seeds of each arm. On a CPU there is time for a few epochs of a few arms:
 
 python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1
-    --arms recipe,plain,plain_init,torch_plain,small
+    --arms recipe,plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
 The best epoch is chosen on a tenth of the training images, but for the nano, which was published with a model trained
 on all of them.

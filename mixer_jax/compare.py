@@ -30,10 +30,11 @@ WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "compa
 KEPT = (
     "dataset", "model", "num_params", "seed", "epochs", "best_epoch", "val_accuracy", "val_loss", "test_accuracy",
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
-    "device_kind", "dtype", "data_fingerprint", "versions", "recipe",
+    "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
-# What runs of one row have in common.
-ALIKE = ("recipe", "dtype", "data_fingerprint")
+SOMETIMES = ("recipe", "diverged", "num_params", "epochs")  # what a row may have beside its results
+# Of a config, what is of the seed, or of the machine and how it gets there.
+NOT_THE_RECIPE = {"seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", *MAY_CHANGE}.difference(ENDING)
 
 # What draws, the file, its heading and what it shows.
 PICTURES = (
@@ -65,7 +66,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
       UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed,
         or the folder holds one of the paths or anything but an earlier comparison.
     """
-    _require_free(output, paths)
+    require_free(output, paths)
     rows = [row for path in paths for row in _rows(path)]
     if merge:
         rows = _merged(rows)
@@ -101,9 +102,10 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
     return 0
 
 
-def _require_free(output: Path, paths: Sequence[Path]) -> None:
+def require_free(output: Path, paths: Sequence[Path] = ()) -> None:
+    """Raises `UserError` if a folder holds one of the paths, or anything but an earlier comparison."""
     try:
-        there = {path.name for path in output.iterdir()} if output.exists() else set()
+        there = {path.name for path in output.glob("[!.]*")} if output.is_dir() else set()
     except OSError as error:
         raise UserError(f"cannot use {output}: {error.strerror}") from error
     if foreign := sorted(there.difference(WRITTEN)):
@@ -140,19 +142,26 @@ def _rows(path: Path) -> Iterator[Row]:
 def _merged(rows: Sequence[Row]) -> list[Row]:
     """Joins rows of one title that were trained by the same recipe on the same data."""
     merged: dict[tuple, Row] = {}
-    for row in rows:
-        alike = tuple(row.results[0][key] for key in ALIKE) if row.results else ()
-        alike += ("torch" in row.results[0]["versions"],) if row.results else ()
-        first = merged.setdefault((row.title, *alike), row)
-        if first is row:
+    for row in sorted(rows, key=lambda row: not row.results):  # those with results first: others have only a recipe
+        if row.results and not row.recipe:
+            raise UserError(f"--merge: the file of {row.title!r} tells no recipe: compare its runs anew")
+        first = next((key for key in merged if key[:2] == (row.title, row.recipe) and not row.results), None)
+        key = first or (row.title, row.recipe, *_where(row))
+        other = merged.setdefault(key, row)
+        if other is row:
             continue
-        seeds = [result["seed"] for result in (*first.results, *row.results)]
-        if len(set(seeds)) < len(seeds) or not seeds:
+        results, histories = [*other.results, *row.results], [*other.histories, *row.histories]
+        diverged, seeds = other.diverged + row.diverged, [result["seed"] for result in results]
+        if len(set(seeds)) < len(seeds) or not (seeds or diverged):
             raise UserError(f"--merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
-        results, histories = [*first.results, *row.results], [*first.histories, *row.histories]
-        diverged = first.diverged + row.diverged
-        merged[row.title, *alike] = dataclasses.replace(first, results=results, histories=histories, diverged=diverged)
-    return list(merged.values())
+        merged[key] = dataclasses.replace(other, results=results, histories=histories, diverged=diverged)
+    order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
+    return sorted(merged.values(), key=lambda row: order.index((row.title, row.recipe)))
+
+
+def _where(row: Row) -> tuple:
+    """What else runs of one row have in common, where there are any."""
+    return tuple((r["dtype"], r["data_fingerprint"], "torch" in r["versions"]) for r in row.results[:1])
 
 
 def _seeds(path: Path) -> list[Path]:
@@ -167,21 +176,22 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
         return None
     results = []
     for run in finished:
-        result = run.read_results() | {"recipe": _recipe(run.config())}
+        result = run.read_results()
         if missing := [key for key in KEPT if key not in result]:
             raise UserError(f"cannot read {run.results_file}: {missing[0]} is missing")
         # Seeds that were trained at once each say how long all of them took.
         results.append(result | {"train_seconds": result["train_seconds"] / result.get("num_seeds", 1)})
     histories = [[record for record in run.read_metrics() if "val_accuracy" in record] for run in finished]
-    return Row(title, results, histories, published, tuple(notes), diverged=diverged)
+    [*recipes] = {_recipe(run.config()) for run in runs if run.diverged or run in finished}
+    recipe = recipes[0] if len(recipes) == 1 else ""
+    return Row(title, results, histories, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 
 def _recipe(config: ConfigDict) -> str:
     """Tells configs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine."""
-    aside = {"seed", "num_seeds", *MAY_CHANGE}.difference(ENDING)
     # Without what is left at its default, so that it stays the same when there are more fields.
     defaults = {path: json.dumps(value) for path, value in flat(default_config())}
-    fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in aside)
+    fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in NOT_THE_RECIPE)
     text = json.dumps([field for field in fields if field[1] != defaults[field[0]]])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -189,10 +199,8 @@ def _recipe(config: ConfigDict) -> str:
 def _plain(row: Row) -> dict[str, Any]:
     kept = [{key: result[key] for key in KEPT} for result in row.results]
     curves = [[round(record["val_accuracy"], 4) for record in history] for history in row.histories]
-    rest = {"published": dict(row.published), "notes": list(row.notes)} | (
-        {"diverged": row.diverged} if row.diverged else {}
-    )
-    rest |= {} if row.results else {"num_params": row.num_params, "epochs": row.epochs}
+    rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}
+    rest |= {"published": dict(row.published), "notes": list(row.notes)}
     return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
 
 
@@ -201,11 +209,10 @@ def _written(path: Path) -> Iterator[Row]:
         for row in _read(path)["rows"]:
             histories = [[{"val_accuracy": value} for value in curve] for curve in row["val_accuracies"]]
             missing = [key for result in row["results"] for key in KEPT if key not in result]
-            diverged = row.get("diverged", 0)
-            if missing or not (row["results"] or row["published"] or diverged):
+            rest = {key: row[key] for key in SOMETIMES if key in row}
+            if missing or not (row["results"] or row["published"] or "diverged" in rest):
                 raise KeyError(missing[0] if missing else "results")
-            sizes = row.get("num_params"), row.get("epochs"), diverged
-            yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]), *sizes)
+            yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]), **rest)
     except (KeyError, TypeError) as error:
         raise UserError(f"{path} was not written by this command: {error} is missing") from error
 

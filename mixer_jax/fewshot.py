@@ -14,6 +14,7 @@ import numpy as np
 from absl import flags
 
 from mixer_jax import cli, data
+from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory, write_json, writing
@@ -79,7 +80,8 @@ def fewshot(
     if data_dir is not None:
         config.data_dir = data_dir
     if data.selected_on(config) == "test":
-        config.val_split = ""  # the regularisation is not chosen on the test images, whatever the run's epoch was
+        # The regularisation is not chosen on the test images, whatever the run's epoch was.
+        config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
     splits, label_names = {}, ()
     for name in ("train", "validation", "test"):
         splits[name], label_names = data.open_split(config, name)

@@ -48,13 +48,16 @@ def main(argv: list[str]) -> int:
 
 
 def finish(run: RunDirectory, results: dict[str, Any], test: Split | StreamedSplit) -> None:
-    """Keeps what a report takes and writes it, at the end of a training, before its results.json is there."""
+    """Keeps what a report takes and writes it, at the end of a training, before its results.json is there.
+
+    Whatever goes wrong is a warning: the results do not wait for it.
+    """
     try:
         classifier = Classifier(run)
         keep_predictions(run, classifier, test)
         write(run, classifier, results)
-    except UserError as error:
-        warn(f"no report: {error}")
+    except Exception as error:
+        warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def keep_predictions(run: RunDirectory, classifier: Classifier, test: Split | StreamedSplit) -> None:

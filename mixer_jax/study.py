@@ -60,15 +60,15 @@ class Piece:
     def train(self, dataset: data.Dataset) -> None:
         """Trains it to the end, or until it diverges: of several seeds at once each goes on by itself then."""
         try:
-            self._train(dataset)
+            return self._train(dataset)
         except Diverged as error:
-            write_json(self.run.diverged_file, {"why": str(error)})
-            if self.config.num_seeds > 1:
-                print(f"warning: {error}; one seed at a time", file=sys.stderr)
-                for run, config in self.run.seeds(self.config):
-                    dataclasses.replace(self, run=run, config=config).train(dataset)
-            else:
-                print(f"warning: {self.run.path} diverged, and is left out: {error}", file=sys.stderr)
+            why = str(error)  # and no more of it, which holds what was on the device
+        write_json(self.run.diverged_file, {"why": why})
+        if self.config.num_seeds == 1:
+            return print(f"warning: {self.run.path} diverged, and is left out: {why}", file=sys.stderr)
+        print(f"warning: {why}; one seed at a time", file=sys.stderr)
+        for run, config in self.run.seeds(self.config):
+            dataclasses.replace(self, run=run, config=config).train(dataset)
 
     def _train(self, dataset: data.Dataset) -> None:
         if not self.arm.in_torch:
@@ -98,7 +98,8 @@ def main(argv: list[str]) -> int:
         print(f"PyTorch is not installed: without {', '.join(skipped)}")
         chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
-    pieces = _pieces(chosen, base, directory, values.seeds, values.protocol)
+    pieces, comparison = _pieces(chosen, base, directory, values.seeds, values.protocol), directory / "comparison"
+    compare.require_free(comparison)
     for piece in pieces if not values.report else ():
         piece.check()
     with writing(directory):
@@ -110,7 +111,7 @@ def main(argv: list[str]) -> int:
         except Interrupted as error:
             print(error, file=sys.stderr)
             return 128 + error.signal
-    return compare.compare([directory], directory / "comparison")
+    return compare.compare([directory], comparison)
 
 
 def _define_flags(values: flags.FlagValues) -> None:

@@ -70,18 +70,30 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     with pytest.raises(UserError, match=r"'three: digits, Pico/2' is there twice, of seeds \[0, 0, 1, 2\]"):
         call(parts[0], tmp_path / "whole" / "comparison.json", "--merge", f"--output={tmp_path / 'twice'}")
     assert not (tmp_path / "twice").exists()
-    for change, count in (({"recipe": "another"}, 2), ({"epochs": 5}, 1)):  # one may have stopped early
-        other = row | {"results": [result | {"seed": 9} | change for result in row["results"][:1]]}
-        (tmp_path / "other.json").write_text(json.dumps({"rows": [other | {"val_accuracies": [[1.0] * 5]}]}))
-        output = tmp_path / str(count)
-        assert call(parts[1], tmp_path / "other.json", "--merge", f"--output={output}") == 0
-        assert len(json.loads((output / "comparison.json").read_text())["rows"]) == count
-    assert "| 4 to 5 | 3 |" in capsys.readouterr().out
+    ninth = {"results": [row["results"][0] | {"seed": 9, "epochs": 5}], "val_accuracies": [[1.0] * 5]}
+    diverged = {"results": [], "val_accuracies": [], "diverged": 2}
+    for number, (other, cells) in enumerate((
+        (ninth, ["| 4 to 5 | 3 |"]),  # one may have stopped early
+        (ninth | {"recipe": "another"}, ["| 4 | 2 |", "| 5 | 1 |"]),
+        (diverged, ["| 4 | 2 (2 more diverged) |"]),
+        (diverged | {"recipe": "another"}, ["| 4 | 2 |", "| 0 (2 more diverged) |"]),
+    )):  # fmt: skip
+        (tmp_path / "other.json").write_text(json.dumps({"rows": [row | other]}))
+        capsys.readouterr()
+        assert call(tmp_path / "other.json", parts[1], "--merge", f"--output={tmp_path / str(number)}") == 0
+        table = capsys.readouterr().out
+        assert table.count("| three: digits, Pico/2 |") == len(cells)
+        assert all(cell in table for cell in cells)
+    del row["recipe"]
+    (tmp_path / "old.json").write_text(json.dumps({"rows": [row]}))
+    assert call(tmp_path / "old.json", f"--output={tmp_path / 'old'}") == 0
+    with pytest.raises(UserError, match="--merge: the file of 'three: digits, Pico/2' tells no recipe"):
+        call(tmp_path / "old.json", "--merge", f"--output={tmp_path / 'old'}")
 
 
 def test_a_recipe_is_all_of_a_config_but_the_seed_and_the_machine():
     one = compare._recipe(make_config())
-    for same in ({"seed": 3, "num_seeds": 2}, {"dataset__data_dir": "/data", "checkpoint_minutes": 1.0}):
+    for same in ({"seed": 3, "num_seeds": 2}, {"dataset__data_dir": "/data", "accumulation_steps": 2}):
         assert compare._recipe(make_config(**same)) == one
     for other in ({"epochs": 3.0}, {"early_stopping_patience": 2}, {"optimizer__learning_rate": 0.5}):
         assert compare._recipe(make_config(**other)) != one
@@ -112,6 +124,8 @@ def test_only_a_comparison_is_written_over(runs, tmp_path):
     assert (output / "costs.png").exists()
     assert call(runs / "one", f"--output={output}") == 0
     assert not (output / "costs.png").exists()
+    (output / ".comparison.json.partial").touch()  # of one that was killed
+    assert call(runs / "one", f"--output={output}") == 0
     with pytest.raises(UserError, match="out holds what is to be compared: choose another with --output"):
         call(output / "comparison.json", f"--output={output}")
     before = (runs / "three" / "curves.png").read_bytes()

@@ -64,6 +64,15 @@ def test_damaged_files_get_one_line(trained, tmp_path):
         report.main(["report", str(copy)])
 
 
+def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pictures, capsys):
+    def full(*args):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(report, "Classifier", full)
+    assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
+    assert "warning: no report: out of memory" in capsys.readouterr().err
+
+
 def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):
     def killed(*args):
         raise KeyboardInterrupt

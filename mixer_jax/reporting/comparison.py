@@ -23,6 +23,7 @@ class Row:
       notes: footnotes.
       num_params, epochs: of what is only published, where they are known.
       diverged: how many more runs have no result, because their loss became infinite or no number.
+      recipe: tells rows apart that were trained otherwise, where it is known.
     """
 
     title: str
@@ -33,6 +34,7 @@ class Row:
     num_params: int | None = None
     epochs: float | None = None
     diverged: int = 0
+    recipe: str = ""
 
     def accuracies(self, which: str) -> list[float]:
         """Test accuracies in percent, of the "last" epoch or of the "best"."""
