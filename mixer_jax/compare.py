@@ -132,7 +132,7 @@ def _rows(path: Path) -> Iterator[Row]:
         if not run.config_file.exists():
             raise UserError(f"{path} is no run directory, study or .json file")
         config = run.config()
-        title = f"{path.name}: {config.dataset.name}, {config.model.variant}"
+        title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
         row = _row(title, [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)], {}, ())
         if not row:
             raise UserError(f"the run in {path} is not finished")
