@@ -159,7 +159,7 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
                 titles.append(row.title)
     if len(kinds) == 1:
         return list(kinds)
-    return [f"{line}: {', '.join(titles)}" for line, titles in kinds.items()]
+    return [f"{line}: {'; '.join(titles)}" for line, titles in kinds.items()]
 
 
 EXPLANATION = (
