@@ -145,8 +145,9 @@ def _merged(rows: Sequence[Row]) -> list[Row]:
     for row in sorted(rows, key=lambda row: not row.results):  # those with results first: others have only a recipe
         if row.results and not row.recipe:
             raise UserError(f"--merge: the file of {row.title!r} tells no recipe: compare its runs anew")
-        first = next((key for key in merged if key[:2] == (row.title, row.recipe) and not row.results), None)
-        key = first or (row.title, row.recipe, *_where(row))
+        same = (key for key in merged if key[:2] == (row.title, row.recipe))
+        key = next(same, None) if not row.results else None
+        key = key or (row.title, row.recipe, *_where(row))
         other = merged.setdefault(key, row)
         if other is row:
             continue
@@ -182,8 +183,8 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
         # Seeds that were trained at once each say how long all of them took.
         results.append(result | {"train_seconds": result["train_seconds"] / result.get("num_seeds", 1)})
     histories = [[record for record in run.read_metrics() if "val_accuracy" in record] for run in finished]
-    [*recipes] = {_recipe(run.config()) for run in runs if run.diverged or run in finished}
-    recipe = recipes[0] if len(recipes) == 1 else ""
+    recipes = {_recipe(run.config()) for run in runs if run.diverged or run in finished}
+    recipe = recipes.pop() if len(recipes) == 1 else ""
     return Row(title, results, histories, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 

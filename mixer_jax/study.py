@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import cli, compare, data
 from mixer_jax.arms import PROTOCOLS, Arm
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import UserError, one_of, warn
 from mixer_jax.run_directory import ENDING, RunDirectory, write_json, writing
 from mixer_jax.train import described, train
 from mixer_jax.training import Diverged, Interrupted, Trainer
@@ -60,13 +60,15 @@ class Piece:
     def train(self, dataset: data.Dataset) -> None:
         """Trains it to the end, or until it diverges: of several seeds at once each goes on by itself then."""
         try:
-            return self._train(dataset)
+            self._train(dataset)
+            return
         except Diverged as error:
             why = str(error)  # and no more of it, which holds what was on the device
         write_json(self.run.diverged_file, {"why": why})
         if self.config.num_seeds == 1:
-            return print(f"warning: {self.run.path} diverged, and is left out: {why}", file=sys.stderr)
-        print(f"warning: {why}; one seed at a time", file=sys.stderr)
+            warn(f"{self.run.path} diverged, and is left out: {why}")
+            return
+        warn(f"{why}; one seed at a time")
         for run, config in self.run.seeds(self.config):
             dataclasses.replace(self, run=run, config=config).train(dataset)
 

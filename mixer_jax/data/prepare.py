@@ -36,7 +36,7 @@ def prepared_builder(name: str, data_dir: str, say: Callable[[str], None] = prin
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # it parses names with care, and not
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last two: no name at all
         known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"unknown dataset {name!r}{did_you_mean(name, known)}; valid: digits, folder, or a name of TensorFlow "

@@ -112,12 +112,12 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             sizes = ("" if number is None else f"{number:,}" for number in (row.num_params, row.epochs))
             table.append([title, *sizes, seeds if row.diverged else "", published_cell, *[""] * 6])
             continue
-        first = row.results[0]
+        first, epochs = row.results[0], [result["epochs"] for result in row.results]
         table.append(
             [
                 title,
                 f"{first['num_params']:,}",
-                " to ".join(f"{x:g}" for x in sorted({f(r["epochs"] for r in row.results) for f in (min, max)})),
+                " to ".join(f"{x:g}" for x in sorted({min(epochs), max(epochs)})),
                 seeds,
                 published_cell,
                 _with_interval(row.accuracies("last")),
