@@ -36,6 +36,7 @@ from mixer_jax.benchmarks import flops, steps
 from mixer_jax.benchmarks.rounds import Work, measure, on_one_core, ratio, spread
 from mixer_jax.benchmarks.scaling import grid, scaling
 from mixer_jax.benchmarks.tables import table
+from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.models import MlpMixer
@@ -219,7 +220,7 @@ def _described(trainer: Trainer) -> dict[str, Any]:
         "optimizer": config.optimizer.name,
         "dtype": str(trainer.dtype),
         "device": f"{len(trainer.parallel.devices)} x {device.device_kind}",
-        "cpu": f"{os.cpu_count()} cores, {cli.processor('model name')}",
+        "cpu": f"{os.cpu_count()} cores, {processor('model name')}",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("jax", "jaxlib", "flax")},
     }
 

@@ -1,10 +1,8 @@
-"""What every command shares: reading `--config FILE --config.a.b=v`, turning a user's mistake into one line, and
-keeping what was compiled."""
+"""What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
 
-import hashlib
+import gc
 import importlib.util
 import os
-import platform
 import re
 import signal
 import sys
@@ -17,6 +15,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mixer_jax.cache import keep_compiled
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.errors import UserError, did_you_mean
 
@@ -25,6 +24,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C, 141 on a closed pipe."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
     keep_compiled()
+    gc.freeze()  # else the collector goes through all of JAX again and again while programs are traced, and ...
+    gc.set_threshold(10_000)  # ... what it would free is little
     try:
         code = main(sys.argv)
         sys.stdout.flush()
@@ -48,36 +49,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         sys.stdout.flush()
         os._exit(code)  # Python's own exit would wait for the other processes, which wait for this one
     sys.exit(code)
-
-
-def keep_compiled() -> None:
-    """Keeps compiled programs for the next start, in the user's cache folder.
-
-    Whoever sets JAX_COMPILATION_CACHE_DIR has it there, and as JAX's other settings say.
-    """
-    if jax.config.jax_compilation_cache_dir is not None:
-        return
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / _processor_key()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return  # a home that is not writable is no reason not to train
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-
-
-def _processor_key() -> str:
-    """Tells processors apart that do not run each other's programs: machines may share a home."""
-    digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
-    return f"{platform.machine()}-{digest[:8]}"
-
-
-def processor(field: str) -> str:
-    """What Linux says of the processor in a field, a regular expression; elsewhere what Python knows."""
-    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    match = re.search(rf"^(?:{field})\s*:(.*)", cpuinfo, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def parse(

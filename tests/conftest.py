@@ -25,6 +25,14 @@ def compilation_cache(tmp_path_factory, worker_id):
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_folder(tmp_path_factory):
+    """Leaves the user's alone, in the processes too that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 PICTURES = report.finish, train.plot_curves
 
 

@@ -1,7 +1,7 @@
 """What several tests share: reference material, tiny configs and made-up data."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from scipy import stats
 
 from mixer_jax.config import check, default_config
 from mixer_jax.data import Dataset, Split, StreamedSplit
-from mixer_jax.data.sources import ArraySource, Source
+from mixer_jax.data.sources import Example, Source
 
 ROOT = Path(__file__).parent.parent
 SHARED = (
@@ -59,6 +59,31 @@ def draws(draw: Callable[[jax.Array], Any], n: int) -> Any:
 def same_distribution(some: np.ndarray, others: np.ndarray) -> bool:
     """Whether two samples look drawn from one distribution (Kolmogorov-Smirnov, one in a thousand is refused)."""
     return stats.ks_2samp(some, others, method="asymp").pvalue > 0.001
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraySource:
+    """Images that are in memory: images (n, height, width, channels) uint8, labels (n,) int."""
+
+    name: str
+    images: np.ndarray
+    labels: np.ndarray
+    label_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        return [(self.images[i], int(self.labels[i])) for i in indices]
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of {self.name}"
+
+    def identity(self) -> Iterable[bytes]:
+        return np.ascontiguousarray(self.images), np.ascontiguousarray(self.labels)
+
+    def files(self) -> Iterable[Path]:
+        return ()
 
 
 def stream(source: Source) -> StreamedSplit:

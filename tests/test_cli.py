@@ -131,7 +131,7 @@ def test_help_shows_the_flags(capsys):
 )
 def test_where_compiled_programs_are_kept(environment, expected, tmp_path):
     (tmp_path / "file").write_text("")
-    program = "import jax; from mixer_jax import cli; cli.keep_compiled(); print(jax.config.jax_compilation_cache_dir)"
+    program = "import jax, mixer_jax.cache as c; c.keep_compiled(); print(jax.config.jax_compilation_cache_dir)"
     process = subprocess.run(
         [sys.executable, "-c", program],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)} | environment, capture_output=True, text=True,

@@ -16,6 +16,7 @@ ROOMS = [
     "models",
     "run_directory",
     "config",
+    "cache",
     "errors",
 ]
 PACKAGE = ROOT / "mixer_jax"

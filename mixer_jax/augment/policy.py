@@ -70,7 +70,7 @@ class Augment:
             )
         self.input_shape = (*size, channels)
         self.num_classes = num_classes
-        self._mean, self._std = (jnp.array(x, jnp.float32).reshape(1, 1, -1) for x in (mean, std))
+        self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, -1) for x in (mean, std))
         self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
         self._flip = config.flip
         self._automatic = {

@@ -8,9 +8,10 @@ from ml_collections import ConfigDict
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.feeds import ResidentFeed, Share, StreamingFeed, take
 from mixer_jax.data.images import as_pixels, read_image
+from mixer_jax.data.kept import Kept
 from mixer_jax.data.memory import budget, decoded_size, device_memory
 from mixer_jax.data.plan import BatchPlan, EvaluationPlan, Plan
-from mixer_jax.data.sources import Source, Subset, digits, image_folder, shuffled
+from mixer_jax.data.sources import Digits, Source, Subset, image_folder, shuffled
 from mixer_jax.errors import UserError, one_of
 
 __all__ = [
@@ -40,7 +41,8 @@ STATISTICS_IMAGES = 10_000  # of a streamed set, that its mean and standard devi
 
 def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
     """Opens the dataset of `config.dataset`: holds out the validation slice, measures the pixels, and decodes it all,
-    unless it is larger than the memory budget; then its images are read as they are needed.
+    or reads what an earlier start has decoded, unless it is larger than the memory budget; then its images are read as
+    they are needed.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
@@ -58,10 +60,11 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
         if other.label_names != train.label_names:
             odd = sorted(set(other.label_names) ^ set(train.label_names))
             raise UserError(f"the classes of the {name} and the train split differ: {', '.join(odd[:5])}")
-    size = sum(decoded_size(source) for source in ((train, test) if val is test else (train, val, test)))
-    read = _streamed if size > budget(config.memory_budget_gib) else decode
-    splits = {"train": read(train, "train images"), "test": read(test, "test images")}
-    splits["validation"] = splits["test"] if val is test else read(val, "validation images")
+    sources = {"train": train, "test": test} | ({} if val is test else {"validation": val})
+    splits = _resident(config, sources) or {
+        name: _streamed(source, f"{name} images") for name, source in sources.items()
+    }
+    splits.setdefault("validation", splits["test"])
     shape = splits["train"].image_shape
     for name, split in splits.items():
         if split.image_shape != shape:
@@ -107,6 +110,19 @@ def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> S
     return train if name == "train" else val
 
 
+def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
+    """The splits, decoded, if the memory budget allows."""
+    most = budget(config.memory_budget_gib)
+    kept = Kept(config.to_json(), sources)
+    if splits := kept.read():
+        return splits if sum(split.images.nbytes for split in splits.values()) <= most else None
+    if sum(map(decoded_size, sources.values())) > most:
+        return None
+    splits = {name: decode(source, f"{name} images") for name, source in sources.items()}
+    kept.write(splits)
+    return splits
+
+
 def _streamed(source: Source, title: str) -> StreamedSplit:
     first = decode(Subset(source, np.arange(min(1, len(source)))), title)
     return StreamedSplit(source, first.image_shape, len(source.label_names))
@@ -126,7 +142,7 @@ def _opener(config: ConfigDict, say: Callable[[str], None]) -> Callable[[str], S
     if config.name == "digits":
         if size:
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
-        return digits
+        return Digits
     # Imported only here: TFDS takes a second to import, and the other sources do without it.
     from mixer_jax.data.prepare import prepared_builder
     from mixer_jax.data.tfds_source import TfdsSource

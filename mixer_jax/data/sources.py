@@ -1,7 +1,10 @@
-"""What a data source is, and the ones that need no download: arrays, scikit-learn's digits, image folders."""
+"""What a data source is, and the ones that need no download: scikit-learn's digits, and image folders."""
 
 import dataclasses
+import functools
+import importlib.util
 from collections.abc import Iterable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -33,27 +36,9 @@ class Source(Protocol):
         """What tells these examples from others, as far as it is known without decoding them."""
         ...
 
-
-@dataclasses.dataclass(frozen=True)
-class ArraySource:
-    """Images that are in memory: images (n, height, width, channels) uint8, labels (n,) int."""
-
-    name: str
-    images: np.ndarray
-    labels: np.ndarray
-    label_names: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [(self.images[i], int(self.labels[i])) for i in indices]
-
-    def describe(self, index: int) -> str:
-        return f"image {index} of {self.name}"
-
-    def identity(self) -> Iterable[bytes]:
-        return np.ascontiguousarray(self.images), np.ascontiguousarray(self.labels)
+    def files(self) -> Iterable[Path]:
+        """The files on this machine that the examples are read from, perhaps with others."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +65,9 @@ class Subset:
         yield from self.source.identity()
         yield np.ascontiguousarray(self.indices)
 
+    def files(self) -> Iterable[Path]:
+        return self.source.files()
+
 
 def shuffled(n: int, seed: int, stream: int = 0) -> np.ndarray:
     """A permutation of range(n) that depends on nothing but the seed and the stream, both from 0 on.
@@ -90,17 +78,42 @@ def shuffled(n: int, seed: int, stream: int = 0) -> np.ndarray:
     return np.argsort(np.random.Philox(key=(seed, stream)).random_raw(n), kind="stable")
 
 
-def digits(split: str) -> ArraySource:
+class Digits:
     """scikit-learn's 1,797 digits, 8x8 grey, shuffled once: "train" is the first 1,437, "test" the other 360."""
-    from sklearn.datasets import load_digits
 
-    if split not in ("train", "test"):
-        raise one_of("split of digits", split, ("train", "test"))
+    label_names = tuple("0123456789")
+
+    def __init__(self, split: str):
+        if split not in ("train", "test"):
+            raise one_of("split of digits", split, ("train", "test"))
+        self._split = split
+
+    def __len__(self) -> int:
+        return 1437 if self._split == "train" else 360
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Example]:
+        images, labels = _digits()
+        first = 0 if self._split == "train" else 1437
+        return [(images[first + i], int(labels[first + i])) for i in indices]
+
+    def describe(self, index: int) -> str:
+        return f"image {index} of digits {self._split}"
+
+    def identity(self) -> Iterable[bytes]:
+        yield f"digits {self._split} of scikit-learn {version('scikit-learn')}".encode()
+
+    def files(self) -> Iterable[Path]:
+        yield Path(importlib.util.find_spec("sklearn").origin)
+
+
+@functools.cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits  # only here: it takes longer to import than jax
+
     data = load_digits()
     order = shuffled(len(data.target), seed=0)
-    order = order[:1437] if split == "train" else order[1437:]
     images = np.round(data.images[order] * (255 / 16)).astype(np.uint8)  # grey levels 0 to 16
-    return ArraySource(f"digits {split}", images[..., None], data.target[order], tuple("0123456789"))
+    return images[..., None], data.target[order]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,6 +145,9 @@ class FolderSource:
         yield repr(self.image_size).encode()
         for path in self.paths:
             yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
+
+    def files(self) -> Iterable[Path]:
+        return self.paths
 
 
 def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) -> FolderSource:

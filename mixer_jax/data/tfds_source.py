@@ -1,6 +1,7 @@
 """Any image-classification set of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -52,6 +53,9 @@ class TfdsSource:
     def identity(self) -> Iterable[bytes]:
         yield f"{self._builder.info.full_name} {self.name} {self.image_size} {len(self)}".encode()
         yield repr({name: split.num_bytes for name, split in self._builder.info.splits.items()}).encode()
+
+    def files(self) -> Iterable[Path]:
+        return Path(self._builder.data_dir).glob("*")  # none where that is an address, such as gs://...
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         if not self.image_size:

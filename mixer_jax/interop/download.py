@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from tqdm import tqdm
 
 from mixer_jax.errors import UserError
@@ -26,6 +25,8 @@ def local(source: str, largest: int) -> Iterator[Path]:
             raise UserError(f"{source}: only https:// and gs:// are downloaded from")
         yield Path(source)
         return
+    import requests  # only now: most runs start from nothing that is downloaded
+
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / os.path.basename(source.partition("?")[0])
         try:

@@ -11,17 +11,18 @@ checkpoints/1000.damaged/  set aside
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 
 KEPT = 2  # the newest, and one to fall back on
 ROOM = 2**20  # bytes that names and metadata may take beside the arrays
@@ -198,25 +199,30 @@ def _require_room(directory: Path, arrays: list[np.ndarray]) -> None:
         raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
 
 
-def _orbax() -> ocp.Checkpointer:
+@contextlib.contextmanager
+def _orbax() -> Iterator[tuple[Any, Any]]:
+    """Orbax's checkpointer, and the arguments that it takes."""
+    import orbax.checkpoint as ocp  # only now: a run that starts needs nothing of it before its first step
+
     # Only the first process comes here, so no other is to be waited for.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
     )
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    return ocp.Checkpointer(handler, multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        yield checkpointer, ocp.args
 
 
 def _save(path: Path, tree: Tree) -> None:
     tree = jax.tree.map(np.asarray, tree)  # older Orbax takes no NumPy scalars
-    with _orbax() as checkpointer:
-        checkpointer.save(path.absolute(), args=ocp.args.StandardSave(tree))
+    with _orbax() as (checkpointer, args):
+        checkpointer.save(path.absolute(), args=args.StandardSave(tree))
 
 
 def _read(path: Path, like: Tree | None) -> Tree:
     like = like and jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-    with _orbax() as checkpointer:
-        tree = checkpointer.restore(path.absolute(), args=ocp.args.StandardRestore(like))
+    with _orbax() as (checkpointer, args):
+        tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(like))
     if like and _types(tree) != _types(like):
         raise ValueError("its arrays are of other shapes or types")
     return tree

@@ -9,10 +9,9 @@ import pytest
 
 from mixer_jax.data import BatchPlan, EvaluationPlan, ResidentFeed, Share, StreamedSplit, StreamingFeed, take
 from mixer_jax.data.dataset import decode
-from mixer_jax.data.sources import ArraySource
 from mixer_jax.errors import UserError
 from mixer_jax.training.parallel import DataParallel
-from support import stream
+from support import ArraySource, stream
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (70, 6, 5, 3), dtype=np.uint8)

@@ -8,9 +8,9 @@ from sklearn.datasets import load_digits
 from mixer_jax import data
 from mixer_jax.data.dataset import decode, pixel_statistics
 from mixer_jax.data.images import fit
-from mixer_jax.data.sources import ArraySource, digits, image_folder
+from mixer_jax.data.sources import Digits, image_folder
 from mixer_jax.errors import UserError
-from support import make_config
+from support import ArraySource, make_config
 
 
 def load(**fields):
@@ -18,7 +18,7 @@ def load(**fields):
 
 
 def test_digits_are_scikit_learns_split_once():
-    train, test = digits("train"), digits("test")
+    train, test = (decode(Digits(split), split) for split in ("train", "test"))
     images = np.concatenate([train.images, test.images]).reshape(1797, 64)
     original = load_digits()
     order = np.lexsort(images.T), np.lexsort(original.data.T)
@@ -27,7 +27,7 @@ def test_digits_are_scikit_learns_split_once():
     assert np.bincount(labels).tolist() == np.bincount(original.target).tolist()
     assert (len(train), len(test)) == (1437, 360)
     with pytest.raises(UserError, match="unknown split of digits 'tset' .did you mean 'test'"):
-        digits("tset")
+        Digits("tset")
 
 
 def test_validation_is_held_out_of_train_and_test_stays_whole():
@@ -36,7 +36,7 @@ def test_validation_is_held_out_of_train_and_test_stays_whole():
     parts = np.concatenate([split.train.images, split.val.images]).reshape(1437, -1)
     train = whole.train.images.reshape(1437, -1)
     assert np.array_equal(parts[np.lexsort(parts.T)], train[np.lexsort(train.T)])
-    assert np.array_equal(split.test.images, digits("test").images)
+    assert np.array_equal(split.test.images, decode(Digits("test"), "").images)
     assert whole.val is whole.test
 
 

@@ -1,0 +1,44 @@
+"""The user's cache folder, whose content may be deleted at any time: compiled programs, and decoded sets."""
+
+import hashlib
+import os
+import platform
+import re
+from pathlib import Path
+
+import jax
+
+
+def cache_folder(name: str) -> Path:
+    """A folder of this name in the user's cache folder, which need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / name
+
+
+def keep_compiled() -> None:
+    """Keeps compiled programs for the next start.
+
+    Whoever sets JAX_COMPILATION_CACHE_DIR has it there, and as JAX's other settings say.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    folder = cache_folder(_processor_key())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return  # a home that is not writable is no reason not to train
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def _processor_key() -> str:
+    """Tells processors apart that do not run each other's programs: machines may share a home."""
+    digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
+    return f"{platform.machine()}-{digest[:8]}"
+
+
+def processor(field: str) -> str:
+    """What Linux says of the processor in a field, a regular expression; elsewhere what Python knows."""
+    cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    match = re.search(rf"^(?:{field})\s*:(.*)", cpuinfo, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
