@@ -24,8 +24,10 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C, 141 on a closed pipe."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
     keep_compiled()
-    gc.freeze()  # else the collector goes through all of JAX again and again while programs are traced, and ...
-    gc.set_threshold(10_000)  # ... what it would free is little
+    # What has been imported stays, and tracing leaves little garbage: the collector need not look at either so often.
+    gc.freeze()
+    gc.set_threshold(10_000)
+    gc.enable()
     try:
         code = main(sys.argv)
         sys.stdout.flush()

@@ -138,3 +138,19 @@ def test_where_compiled_programs_are_kept(environment, expected, tmp_path):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert fnmatch.fnmatch(process.stdout.strip(), expected)
+
+
+def test_the_garbage_collector_rests_until_a_command_runs_and_in_no_other_program(tmp_path):
+    def says(*arguments):
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+        process = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+        assert (process.returncode, process.stderr) == (0, "")
+        return process.stdout.splitlines()
+
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "__init__.py").write_text("import gc, mixer_jax; print(gc.isenabled())")
+    (tmp_path / "theirs" / "train.py").write_text("")
+    assert says("-m", "theirs.train") == ["True"]
+    as_command = "import gc, sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'mixer_jax.train']\n"
+    as_command += "import mixer_jax.cli; print(gc.isenabled()); mixer_jax.cli.run(lambda argv: print(gc.isenabled()))"
+    assert says("-c", as_command) == ["False", "True"]

@@ -113,13 +113,18 @@ class Stem(nn.Module):
         return y.reshape(-1, batch, self.features)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+@functools.partial(jax.jit, static_argnums=3)
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """LayerNorm of (rows, features) with scale and bias (1, features), float32."""
-    return _normalize(x, scale, bias, epsilon)[0]
+    return _normalize(x, scale, bias, epsilon)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normalize(x, scale, bias, epsilon):
+    return _normalize_forward(x, scale, bias, epsilon)[0]
+
+
+def _normalize_forward(x, scale, bias, epsilon):
     mean = jnp.mean(x, axis=-1, keepdims=True)
     variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
     inverse = jax.lax.rsqrt(variance + epsilon)
@@ -137,7 +142,7 @@ def _normalize_backward(epsilon, residuals, gradient):
     return dx, jnp.sum(gradient * normalized, axis=0, keepdims=True), jnp.sum(gradient, axis=0, keepdims=True)
 
 
-normalize.defvjp(_normalize, _normalize_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 class LayerNorm(nn.Module):
@@ -188,6 +193,7 @@ class ExampleDropout(nn.Module):
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def random_bits(words: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Hashes of two random words an example (batch, 2) and of each place and channel: (places, batch, channels) uint32.
 
