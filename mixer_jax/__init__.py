@@ -6,5 +6,5 @@ import sys
 __version__ = "0.1.0"
 
 # While Python looks for the NAME of `python -m mixer_jax.NAME`; not in a program that imports this package.
-if sys.argv[:1] == ["-m"] and any(argument.startswith(f"{__name__}.") for argument in sys.orig_argv):
+if sys.argv[:1] == ["-m"] and sys.orig_argv[sys.orig_argv.index("-m") + 1].startswith(f"{__name__}."):
     gc.disable()  # until `cli.run`: while JAX is imported it would go through everything again and again

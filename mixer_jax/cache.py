@@ -11,7 +11,8 @@ import jax
 
 def cache_folder(name: str) -> Path:
     """A folder of this name in the user's cache folder, which need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "mixer_jax" / name
+    # Path.expanduser raises where there is no home.
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mixer_jax", name)
 
 
 def keep_compiled() -> None:

@@ -150,7 +150,7 @@ def test_the_garbage_collector_rests_until_a_command_runs_and_in_no_other_progra
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "__init__.py").write_text("import gc, mixer_jax; print(gc.isenabled())")
     (tmp_path / "theirs" / "train.py").write_text("")
-    assert says("-m", "theirs.train") == ["True"]
+    assert says("-m", "theirs.train", "mixer_jax.train") == ["True"]
     as_command = "import gc, sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'mixer_jax.train']\n"
     as_command += "import mixer_jax.cli; print(gc.isenabled()); mixer_jax.cli.run(lambda argv: print(gc.isenabled()))"
     assert says("-c", as_command) == ["False", "True"]

@@ -36,6 +36,8 @@ __all__ = [
 # Fixed, so that runs with different seeds are compared on the same validation images.
 HOLDOUT_SEED = 1
 NORMALIZATIONS = ("standard", "paper", "unit")
+# Of a `dataset` block, what decides which pixels it has.
+SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "val_fraction", "test_split", "image_size")
 STATISTICS_IMAGES = 10_000  # of a streamed set, that its mean and standard deviation are taken of
 
 
@@ -113,13 +115,14 @@ def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> S
 def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
     """The splits, decoded, if the memory budget allows."""
     most = budget(config.memory_budget_gib)
-    kept = Kept(config.to_json(), sources)
-    if splits := kept.read():
-        return splits if sum(split.images.nbytes for split in splits.values()) <= most else None
+    kept = Kept(repr([config[field] for field in SOURCE_FIELDS]), sources)
+    if splits := kept.read(most):
+        return splits
     if sum(map(decoded_size, sources.values())) > most:
         return None
+    key = kept.key()
     splits = {name: decode(source, f"{name} images") for name, source in sources.items()}
-    kept.write(splits)
+    kept.write(splits, key)
     return splits
 
 

@@ -1,6 +1,9 @@
 """A set that was decoded once is read from the cache folder, as long as nothing about it has changed."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,8 @@ from PIL import Image
 
 from mixer_jax import data
 from mixer_jax.data import kept
-from support import make_config
+from mixer_jax.errors import UserError
+from support import ROOT, ArraySource, make_config
 
 
 @pytest.fixture
@@ -131,7 +135,66 @@ def test_a_full_disk_leaves_nothing_behind(write_folder, cache, decoded, monkeyp
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_smaller_budget_streams_all_the_same(write_folder, cache):
+def test_a_smaller_budget_streams_all_the_same_and_reads_nothing(write_folder, cache, monkeypatch):
     root = write_folder()
     assert not load(root).streamed
+    monkeypatch.setattr(kept, "Split", None)
     assert load(root, memory_budget_gib=1e-9).streamed
+
+
+def test_what_changes_no_pixel_is_not_decoded_again(write_folder, cache, decoded):
+    root = write_folder()
+    load(root)
+    load(root, normalization="paper", memory_budget_gib=1.0, reader_threads=3)
+    assert decoded == SPLITS
+
+
+def test_images_that_change_places_are_noticed(write_folder, cache):
+    root = write_folder()
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
+    one, other = (root / "train" / name / "0.png" for name in ("cat", "dog"))
+    for path, image in zip((one, other), pixels, strict=True):
+        Image.fromarray(image).save(path, "bmp")
+        os.utime(path, (1e9, 1e9))
+    first = load(root)
+    one.rename(aside := root / "aside")
+    other.rename(one)
+    aside.rename(other)
+    assert load(root).fingerprint() != first.fingerprint()
+
+
+def test_an_image_that_is_not_there_is_one_line(write_folder, cache):
+    root = write_folder()
+    (root / "train" / "cat" / "z.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(UserError, match=r"cannot read image .*z\.png"):
+        load(root)
+
+
+@pytest.mark.parametrize("with_opencv", [False, True])
+def test_another_process_finds_it(cache, tmp_path, with_opencv):
+    if with_opencv:
+        (tmp_path / "cv2").mkdir()
+        (tmp_path / "cv2" / "__init__.py").write_text("")
+    program = "import sys; from mixer_jax import data; from configs.digits import get_config\n"
+    program += "data.load(get_config().dataset); print('sklearn' in sys.modules)"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
+    says = [subprocess.check_output([sys.executable, "-c", program], env=environment, text=True) for _ in range(2)]
+    assert says == ["True\n", "False\n"]
+
+
+def test_what_a_dead_process_left_is_removed(write_folder, cache):
+    root = write_folder()
+    load(root)
+    [file] = cache.iterdir()
+    left = file.with_suffix(".123.partial")
+    file.rename(left)
+    load(root)
+    assert list(cache.iterdir()) == [file]
+
+
+def test_what_is_in_no_file_here_is_not_kept(cache):
+    images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32)
+    place = kept.Kept("somewhere", {"train": ArraySource("made", images, labels, ("a",))})
+    place.write({"train": data.Split(images, labels)}, place.key())
+    assert place.read(1e9) is None
+    assert list(cache.iterdir()) == []
