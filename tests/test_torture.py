@@ -58,11 +58,14 @@ def everything(path):
 
 
 def test_a_run_survives_being_killed_at_any_moment(start, undisturbed, tmp_path):
+    begun = time.monotonic()
+    assert start(tmp_path / "timed").wait(600) == 0  # as `undisturbed`, but compiled before, as all that follow
+    seconds = time.monotonic() - begun
     path, rng, in_training, kill = tmp_path / "run", random.Random(0), 0, 0
     # A machine with other work may take longer to start than these kills leave it: then there are a few more, later.
     while kill < KILLS or not in_training:
         process = start(path)
-        time.sleep(rng.uniform(0.0, 9.0 + max(0, kill - KILLS)))
+        time.sleep(seconds * rng.uniform(0.0, 0.6 + 0.1 * max(0, kill - KILLS)))
         assert process.poll() is None, f"ended before kill {kill}: {(tmp_path / 'run.log').read_text()[-500:]}"
         in_training += bool(Checkpoints(path / "checkpoints").steps())
         process.kill()
