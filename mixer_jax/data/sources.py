@@ -87,14 +87,14 @@ class Digits:
         if split not in ("train", "test"):
             raise one_of("split of digits", split, ("train", "test"))
         self._split = split
+        self._part = range(1437) if split == "train" else range(1437, 1797)
 
     def __len__(self) -> int:
-        return 1437 if self._split == "train" else 360
+        return len(self._part)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         images, labels = _digits()
-        first = 0 if self._split == "train" else 1437
-        return [(images[first + i], int(labels[first + i])) for i in indices]
+        return [(images[i], int(labels[i])) for i in (self._part[index] for index in indices)]
 
     def describe(self, index: int) -> str:
         return f"image {index} of digits {self._split}"

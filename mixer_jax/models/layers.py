@@ -113,7 +113,7 @@ class Stem(nn.Module):
         return y.reshape(-1, batch, self.features)
 
 
-@functools.partial(jax.jit, static_argnums=3)
+@functools.partial(jax.jit, static_argnums=3)  # so that it is traced once, not in every layer
 def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
     """LayerNorm of (rows, features) with scale and bias (1, features), float32."""
     return _normalize(x, scale, bias, epsilon)
@@ -193,7 +193,7 @@ class ExampleDropout(nn.Module):
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(jax.jit, static_argnums=1)  # as `normalize`
 def random_bits(words: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Hashes of two random words an example (batch, 2) and of each place and channel: (places, batch, channels) uint32.
 
