@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mixer_jax.models.layers import Dense, ExampleDropout, initializers
+from mixer_jax.models.layers import Dense, ExampleDropout, kernel_and_bias
 
 
 class Mlp(nn.Module):
@@ -82,9 +82,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (batch, height, width, channels) to (batch, height, width, features)."""
-        kernel_init, bias_init = initializers("torch", 9 * x.shape[-1])
-        kernel = self.param("kernel", kernel_init, (3, 3, x.shape[-1], self.features))
-        bias = self.param("bias", bias_init, (self.features,))
+        kernel, bias = kernel_and_bias(self, (3, 3, x.shape[-1], self.features), "torch")
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         # In a loop, as an epoch is one, XLA's own takes many times as long on a CPU.
         y = jax.lax.platform_dependent(x, kernel, cpu=_product_of_shifts, default=_convolution)

@@ -4,9 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# tensorboardX writes the format by itself; the writers of TensorFlow, PyTorch and clu bring their frameworks along.
-from tensorboardX import SummaryWriter
-
 SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 
 
@@ -16,18 +13,17 @@ class TensorBoard:
     def __init__(self, directories: Sequence[Path]):
         """Takes a directory for each run."""
         self._directories = directories
-        self._writers: list[SummaryWriter] = []
+        self._done: list[int] = []
+        self._writers: list[Any] = []
 
     def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
-        for directory, history in zip(self._directories, histories, strict=True):
-            done = history[-1]["step"] if history else 0
-            # What an earlier process wrote after the checkpoint will be written again.
-            self._writers.append(SummaryWriter(str(directory), purge_step=done + 1))
+        self._done = [history[-1]["step"] if history else 0 for history in histories]
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         pass
 
     def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+        self._writers = self._writers or self._opened()
         now = max(record["step"] for record in latest)
         for writer, record in zip(self._writers, latest, strict=True):
             if record["step"] < now:
@@ -35,6 +31,14 @@ class TensorBoard:
             for key in SCALARS:
                 group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
                 writer.add_scalar(f"{group}/{name}", record[key], record["step"])
+
+    def _opened(self) -> list[Any]:
+        # tensorboardX writes the format by itself; the writers of TensorFlow, PyTorch and clu bring their frameworks.
+        from tensorboardX import SummaryWriter  # only here: a run that starts should not wait for it
+
+        # What an earlier process wrote after the checkpoint will be written again.
+        both = zip(self._directories, self._done, strict=True)
+        return [SummaryWriter(str(directory), purge_step=done + 1) for directory, done in both]
 
     def warning(self, message: str) -> None:
         pass

@@ -56,6 +56,18 @@ def test_gradients_equal_the_paper_code(golden):
         np.testing.assert_allclose(gradient, io[f"grad/{name}"], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.parametrize(
+    "name", ["stem/bias", "MixerBlock_1/LayerNorm_0/scale", "MixerBlock_2/token_mixing/Dense_1/bias"]
+)
+def test_a_parameter_of_another_shape_is_refused_though_it_would_broadcast(name):
+    images = np.zeros((2, 8, 8, 3), np.float32)
+    params = flatten_dict(MlpMixer(**TINY).init(jax.random.key(0), images)["params"], sep="/")
+    params[name] = params[name][:1]
+    layer, _, parameter = name.rpartition("/")
+    with pytest.raises(flax.errors.ScopeParamShapeError, match=f'"{parameter}" in "/{layer}"'):
+        MlpMixer(**TINY).apply({"params": unflatten_dict(params, sep="/")}, images)
+
+
 def test_exact_gelu_and_torch_layout_equal_timm(golden):
     theirs = load_file(shared("golden/timm_mixer_tiny.safetensors"))
     io = np.load(shared("golden/timm_mixer_tiny_io.npz"))
