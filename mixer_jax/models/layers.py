@@ -202,15 +202,19 @@ class ExampleDropout(nn.Module):
         """
         if positions is None or self.rate == 0.0:
             return x
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(self.make_rng("dropout"), positions)
-        words = jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys)
         places, _, channels = x.shape
         shape = {"entry": (places, channels), "channel": (1, channels), "example": (1, 1)}[self.together]
-        keep = random_bits(words, shape) >= np.uint32(self.rate * 2**32)
+        keep = bits_of_examples(self.make_rng("dropout"), positions, shape) >= np.uint32(self.rate * 2**32)
         return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
 
 
-@functools.partial(jax.jit, static_argnums=1)  # as `normalize`
+@functools.partial(jax.jit, static_argnums=2)  # as `normalize`
+def bits_of_examples(key: jax.Array, positions: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """`random_bits` of words that each example, at its position (batch,) in the global batch, draws with the key."""
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
+    return random_bits(jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys), shape)
+
+
 def random_bits(words: jax.Array, shape: tuple[int, int]) -> jax.Array:
     """Hashes of two random words an example (batch, 2) and of each place and channel: (places, batch, channels) uint32.
 
