@@ -82,6 +82,7 @@ class Augment:
         self._erasing = RandomErasing(**config.erasing) if config.erasing.probability else None
         mixes = config.mixing.probability and (config.mixing.mixup_alpha or config.mixing.cutmix_alpha)
         self._mixing = Mixing(**config.mixing) if mixes else None
+        self._draws = (self._crop, self._flip) != ("none", "none") or self._automatic or self._erasing
 
     def train(
         self,
@@ -104,14 +105,20 @@ class Augment:
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.
         """
-        examples, batches, flips = (jax.random.fold_in(jax.random.key(seed), i) for i in (EXAMPLES, BATCHES, FLIPS))
-        keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(examples, step), positions)
-        flip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(flips, batch["indices"])
-        images = jax.vmap(self._example)(keys, flip_keys, batch["images"], batch["epochs"])
+
+        def key(stream):
+            return jax.random.fold_in(jax.random.key(seed), stream)
+
+        if self._draws:
+            keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(key(EXAMPLES), step), positions)
+            flip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key(FLIPS), batch["indices"])
+            images = jax.vmap(self._example)(keys, flip_keys, batch["images"], batch["epochs"])
+        else:  # XLA drops keys that nothing draws with, but only when they have been traced
+            images = self.evaluate(batch["images"])
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
         if self._mixing:
-            key = jax.random.fold_in(batches, step)
-            images, targets = self._mixing(key, images, targets, *predecessors((images, targets)))
+            batch_key = jax.random.fold_in(key(BATCHES), step)
+            images, targets = self._mixing(batch_key, images, targets, *predecessors((images, targets)))
         return images, targets
 
     def evaluate(self, images: jax.Array) -> jax.Array:
