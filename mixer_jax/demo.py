@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from absl import flags
 from PIL import Image
-from scipy.special import softmax
 
 from mixer_jax import cli
 from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer
+from mixer_jax.reporting import probabilities
 from mixer_jax.reporting.weights import draw_tiles
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
@@ -108,7 +108,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
 
 def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:
     """The probability of each class, and pictures of what the model sees and what its tokens do."""
-    [shares] = softmax(classifier.logits(image[None], 1).astype(np.float64), axis=1)
+    [shares] = probabilities(classifier.logits(image[None], 1))
     rows = [("the image as it goes in", classifier.seen(image)[None] / 255.0)]
     if isinstance(classifier.model, MlpMixer):
         evidence, sizes = classifier.token_maps(image)

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 from absl import flags
-from scipy.special import softmax
 from tqdm import tqdm
 
 from mixer_jax import cli
 from mixer_jax.data import read_image
 from mixer_jax.errors import UserError
+from mixer_jax.reporting import probabilities
 from mixer_jax.run_directory import RunDirectory, writing
 from mixer_jax.training.inference import Classifier
 
@@ -124,7 +124,7 @@ def _read(
 
 def _likeliest(logits: np.ndarray, label_names: Sequence[str], top: int) -> Iterator[Prediction]:
     """The classes of each image with their probabilities, the likeliest first."""
-    for share in softmax(logits.astype(np.float64), axis=1):
+    for share in probabilities(logits):
         yield [(label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
 
 

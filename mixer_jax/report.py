@@ -21,7 +21,7 @@ from mixer_jax.config import flat
 from mixer_jax.data import Split, StreamedSplit
 from mixer_jax.errors import UserError, warn
 from mixer_jax.models import MlpMixer
-from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, score
+from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, probabilities, score
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory, writing
 from mixer_jax.training.inference import Classifier, over_split
@@ -74,7 +74,7 @@ def keep_predictions(run: RunDirectory, classifier: Classifier, test: Split | St
 
 def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The indices of the most confident mistakes, of all and of the hardest classes."""
-    confidence, wrong = _softmax(logits).max(1), logits.argmax(1) != labels
+    confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
     order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
     of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
     worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
@@ -128,7 +128,7 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
     scores = score(logits, labels, label_names)
-    shares, predicted = _softmax(logits), logits.argmax(1)
+    shares, predicted = probabilities(logits), logits.argmax(1)
     places = {int(index): place for place, index in enumerate(chosen)}
 
     def shown(indices: np.ndarray) -> str:
@@ -190,12 +190,6 @@ def _weights(classifier: Classifier) -> list[str]:
     picture = page.image(draw_tiles(rows), "filters", narrow=draw_tiles(rows, columns=8))
     parts += [page.heading("Patch embedding"), picture]
     return parts
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    from scipy.special import softmax
-
-    return softmax(logits.astype(np.float64), axis=1)
 
 
 if __name__ == "__main__":

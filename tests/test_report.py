@@ -2,13 +2,16 @@
 
 import re
 import shutil
+from io import BytesIO
 
 import numpy as np
 import pytest
+from PIL import Image
+from scipy.special import softmax
 
 from mixer_jax import report
 from mixer_jax.errors import UserError
-from mixer_jax.reporting.weights import embedding_filters, units_by_frequency
+from mixer_jax.reporting.weights import TITLE, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
 from runs import run, train_digits
 from support import make_dataset
@@ -93,7 +96,7 @@ def test_what_is_shown_as_a_mistake_is_one(trained):
     assert 100 * (1 - wrong.mean()) == pytest.approx(RunDirectory(trained).read_results()["test_accuracy"])
     assert wrong[chosen].all()
     assert len(images) == len(chosen)
-    confidence = report._softmax(logits).max(1)
+    confidence = softmax(logits.astype(np.float64), axis=1).max(1)
     worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: report.MISTAKES]
     assert set(worst) <= set(chosen)
 
@@ -137,3 +140,20 @@ def test_mistakes_get_one_line(tmp_path, trained):
     for path, line in ((tmp_path, "is no run directory"), (unfinished, "is not finished")):
         with pytest.raises(UserError, match=line):
             report.main(["report", str(path)])
+
+
+def test_tiles_stand_line_by_line_under_their_titles():
+    shades = np.linspace(-1.0, 1.0, 5)
+    greys = np.broadcast_to(shades[:, None, None], (5, 4, 8))  # twice as wide as high
+    colored = np.broadcast_to((1.0, 0.0, 0.5), (1, 3, 3, 3))
+    with Image.open(BytesIO(draw_tiles([("five", greys), ("one", colored)], columns=3))) as image:
+        pixels = np.asarray(image)
+    lines, columns = 2 * 34, 3 * 62
+    assert pixels.shape == (2 * TITLE + lines + 62, columns, 3)
+    for i, shade in enumerate(shades):
+        line, column = divmod(i, 3)
+        np.testing.assert_allclose(pixels[TITLE + 34 * line + 10, 62 * column + 30], 127.5 + 127.5 * shade, atol=0.5)
+    np.testing.assert_allclose(pixels[2 * TITLE + lines + 30, 30], (255, 0, 127.5), atol=0.5)
+    assert (pixels[2 * TITLE + lines + 30, 70:] == 255).all()
+    for top in (0, TITLE + lines):
+        assert pixels[top : top + TITLE, :, 0].min() < 50 < 250 < pixels[top : top + TITLE, [0, -1]].min()

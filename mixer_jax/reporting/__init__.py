@@ -4,7 +4,7 @@ from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import plot_curves, plot_trajectories
 from mixer_jax.reporting.progress import ConsoleProgress
 from mixer_jax.reporting.rows import Row, plot_rows
-from mixer_jax.reporting.scores import describe, plot_confusion, score, write_confusion
+from mixer_jax.reporting.scores import describe, plot_confusion, probabilities, score, write_confusion
 from mixer_jax.reporting.summary import aggregate, summarize
 from mixer_jax.reporting.tensorboard import TensorBoard
 
@@ -19,6 +19,7 @@ __all__ = [
     "plot_curves",
     "plot_rows",
     "plot_trajectories",
+    "probabilities",
     "score",
     "summarize",
     "write_confusion",

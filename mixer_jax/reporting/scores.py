@@ -29,9 +29,7 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
       (None without examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
     """
     n, num_classes = logits.shape
-    logits = logits.astype(np.float64)
-    log_probabilities = logits - logits.max(1, keepdims=True)
-    log_probabilities -= np.log(np.exp(log_probabilities).sum(1, keepdims=True))
+    log_probabilities = _log_softmax(logits)
     predicted, confidence = logits.argmax(1), np.exp(log_probabilities.max(1))
     correct = predicted == labels
     # Better than the label's own are so many; of equals the first counts as better, as argmax has it.
@@ -61,6 +59,16 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
         },
         "confusion": confusion.tolist(),
     }
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits (n, classes), float64; SciPy's takes longer to import than a prediction takes."""
+    return np.exp(_log_softmax(logits))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -5,7 +5,9 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
+
+TITLE = 30  # pixels high
 
 
 def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
@@ -62,21 +64,21 @@ def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> byt
       rows: titles, and (n, height, width) from -1, black, to 1, white, or (n, height, width, 1 or 3) from 0 to 1.
       columns: pictures side by side.
     """
-    from matplotlib.figure import Figure
-
     mosaics = [(title, _mosaic(tiles, columns)) for title, tiles in rows]
-    inches = [0.62 * columns * len(mosaic) / mosaic.shape[1] + 0.35 for _, mosaic in mosaics]
-    figure = Figure(figsize=(0.62 * columns, sum(inches)), layout="constrained")
-    panels = figure.subplots(len(rows), 1, squeeze=False, height_ratios=inches)[:, 0]
-    for panel, (title, mosaic) in zip(panels, mosaics, strict=True):
-        panel.imshow(mosaic, interpolation="nearest")
-        panel.set_title(title, fontsize=10)
-        panel.axis("off")
-    return _png(figure)
+    width, height = mosaics[0][1].width, sum(TITLE + mosaic.height for _, mosaic in mosaics)
+    canvas, top = Image.new("RGB", (width, height), "white"), 0
+    draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(TITLE // 2)
+    for title, mosaic in mosaics:
+        draw.text((width // 2, top + TITLE // 2), title, "black", font, anchor="mm")
+        canvas.paste(mosaic, (0, top + TITLE))
+        top += TITLE + mosaic.height
+    file = BytesIO()
+    canvas.save(file, "PNG")
+    return file.getvalue()
 
 
-def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> np.ndarray:
-    """The pictures line by line on white, (height, width, 3) uint8, each `side` pixels wide."""
+def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> Image.Image:
+    """The pictures line by line on white, each `side` pixels wide."""
     shades = np.clip(0.5 + 0.5 * tiles[..., None] if tiles.ndim == 3 else tiles, 0.0, 1.0)
     pixels = np.broadcast_to(np.round(255 * shades).astype(np.uint8), (*tiles.shape[:3], 3))
     height = max(1, round(side * tiles.shape[1] / tiles.shape[2]))
@@ -85,8 +87,8 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> np
     for i, tile in enumerate(pixels):
         line, column = divmod(i, columns)
         picture = Image.fromarray(np.ascontiguousarray(tile)).resize((side, height), how)
-        canvas.paste(picture, (column * (side + gap), line * (height + gap)))
-    return np.asarray(canvas)
+        canvas.paste(picture, (column * (side + gap) + gap // 2, line * (height + gap)))
+    return canvas
 
 
 def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
@@ -103,10 +105,6 @@ def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
     panel.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 102), ylim=(0, 102))
     panel.legend(frameon=False, loc="lower right")
     panel.grid(alpha=0.3)
-    return _png(figure)
-
-
-def _png(figure: Any) -> bytes:
     file = BytesIO()
     figure.savefig(file, dpi=110)
     return file.getvalue()
