@@ -59,12 +59,12 @@ def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Init
 
 
 def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]) -> jax.Array:
-    """What `module.param(name, init, shape)` gives.
+    """What `module.param(name, init, shape)` gives, of arrays that are not boxed.
 
     That one traces `init` at every use, only to see that the shapes agree, and so takes a sixth of the time in which a
     training step is traced.
     """
-    if not module.has_variable("params", name):
+    if module.is_initializing() or not module.has_variable("params", name):
         return module.param(name, init, shape)
     value = module.get_variable("params", name)
     if value.shape != shape:

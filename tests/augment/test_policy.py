@@ -73,6 +73,24 @@ def test_an_example_depends_on_seed_step_and_position_alone():
         assert not np.array_equal(changed, images[5])
 
 
+@pytest.mark.parametrize(
+    "alone",
+    [
+        {"crop": "pad"},
+        {"crop": "inception"},
+        {"flip": "random"},
+        {"flip": "alternating"},
+        {"automatic": "randaugment"},
+        {"automatic": "autoaugment_cifar10"},
+        {"erasing__probability": 1.0},
+    ],
+)
+def test_each_change_is_made_without_the_others_too(alone):
+    policy = make_policy(**alone)
+    apart = np.abs(augmented(policy)[0] - policy.evaluate(IMAGES)).max((1, 2, 3))
+    assert (apart > 1e-3).mean() > 0.2
+
+
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
 def test_the_partner_is_the_predecessor_in_the_global_batch(num_devices):
     policy = make_policy(mixing__mixup_alpha=1.0)

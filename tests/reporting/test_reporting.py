@@ -1,11 +1,14 @@
-"""The console on a terminal and in a pipe, and the curves."""
+"""The console on a terminal and in a pipe, the curves, and TensorBoard."""
 
 import io
+import time
 
 import numpy as np
+import pytest
 from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mixer_jax.reporting import ConsoleProgress, plot_curves
+from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves
 from mixer_jax.reporting import progress as progress_module
 
 
@@ -70,3 +73,22 @@ def test_curves_are_drawn_even_for_one_epoch(tmp_path):
         assert blue[:, : width // 3].any()
         assert blue[:, width // 3 : 2 * width // 3].any()
         assert green[:, 2 * width // 3 :].any()
+
+
+@pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of
+def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
+    def write(done, accuracy):
+        board = TensorBoard([tmp_path / "scalars"])
+        board.started([[record(epoch) for epoch in range(1, done + 1)]], step=10 * done, compile_seconds=1.0)
+        for epoch in range(done + 1, 4):
+            board.epoch([record(epoch, accuracy)], [record(1)])
+        board.closed()
+
+    write(0, 60.0)
+    time.sleep(1.1)  # it names its files by the second
+    write(ended, 70.0)
+    write(3, 80.0)  # and a finished one leaves nothing
+    events = EventAccumulator(str(tmp_path / "scalars"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("val/accuracy")]
+    assert shown == [(10 * epoch, 60.0 if epoch <= ended else 70.0) for epoch in (1, 2, 3)]
