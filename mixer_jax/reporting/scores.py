@@ -62,7 +62,7 @@ def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) ->
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (n, classes), float64; SciPy's takes longer to import than a prediction takes."""
+    """The softmax of logits (n, classes), float64; SciPy would be imported for this alone."""
     return np.exp(_log_softmax(logits))
 
 

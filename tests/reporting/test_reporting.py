@@ -87,7 +87,10 @@ def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
     write(0, 60.0)
     time.sleep(1.1)  # it names its files by the second
     write(ended, 70.0)
-    write(3, 80.0)  # and a finished one leaves nothing
+    files = set((tmp_path / "scalars").iterdir())
+    write(3, 80.0)  # a finished one leaves nothing
+    assert set((tmp_path / "scalars").iterdir()) == files
+    assert len(files) == 2
     events = EventAccumulator(str(tmp_path / "scalars"))
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("val/accuracy")]
