@@ -1,13 +1,37 @@
 """Optimisers by their optax name, with weight decay on kernels only and clipping by global norm."""
 
+import functools
 import inspect
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
+from optax.contrib import MuonDimensionNumbers
 
 from mixer_jax.errors import UserError, one_of
+
+BLOCKS = "MixerBlocks"  # where Muon sees all of them
+
+
+@functools.wraps(optax.contrib.muon)
+def muon(*args: Any, **settings: Any) -> optax.GradientTransformation:
+    """optax's, with the kernels of all blocks side by side: the small products that it is made of come in batches."""
+    optimizer = optax.contrib.muon(*args, **settings, muon_weight_dimension_numbers=matrices)
+
+    def init(params: Any) -> Any:
+        return optimizer.init(stack_blocks(params))
+
+    def update(updates: Any, state: Any, params: Any) -> tuple[Any, Any]:
+        stacked, state = optimizer.update(stack_blocks(updates), state, stack_blocks(params))
+        of_blocks = stacked.pop(BLOCKS, None)
+        names = [name for name in updates if name not in stacked]
+        each = {name: jax.tree.map(lambda x, i=i: x[i], of_blocks) for i, name in enumerate(sorted(names))}
+        return stacked | each, state
+
+    return optax.GradientTransformation(init, update)
+
 
 OPTIMIZERS = {
     "adabelief": optax.adabelief,
@@ -16,7 +40,7 @@ OPTIMIZERS = {
     "lamb": optax.lamb,
     "lars": optax.lars,
     "lion": optax.lion,
-    "muon": optax.contrib.muon,
+    "muon": muon,
     "nadam": optax.nadam,
     "nadamw": optax.nadamw,
     "radam": optax.radam,
@@ -58,6 +82,23 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     if config.layer_decay < 1:
         chain.append(optax.stateless(lambda updates, _: layer_scales(updates, config.layer_decay)))
     return optax.chain(*chain)
+
+
+def stack_blocks(tree: Any) -> Any:
+    """A Mixer's parameters with those of all blocks under one name, each array with a leading axis of them."""
+    names = sorted(name for name in tree if name.startswith("MixerBlock_"))
+    rest = {name: layer for name, layer in tree.items() if name not in names}
+    return rest | {BLOCKS: jax.tree.map(lambda *each: jnp.stack(each), *map(tree.get, names))} if names else rest
+
+
+def matrices(params: Any) -> Any:
+    """Which arrays of `stack_blocks` Muon treats: the kernels of dense layers; None for what it leaves to Adam."""
+
+    def axes(path: Any, x: jax.Array) -> MuonDimensionNumbers | None:
+        dense = path[-1].key == "kernel" and x.ndim == 2 + (path[0].key == BLOCKS)
+        return MuonDimensionNumbers(x.ndim - 2, x.ndim - 1) if dense else None
+
+    return jax.tree_util.tree_map_with_path(axes, params)
 
 
 def kernel_mask(params: Any) -> Any:

@@ -1,5 +1,6 @@
 """Optimisers, schedules and the loss against NumPy written from their definitions."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -8,7 +9,7 @@ import pytest
 from mixer_jax.data import BatchPlan
 from mixer_jax.errors import UserError
 from mixer_jax.training.losses import cross_entropy
-from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer
+from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask
 from mixer_jax.training.schedule import create_schedule
 from support import make_config
 
@@ -95,6 +96,39 @@ def test_a_layers_learning_rate_is_a_share_of_the_next_ones():
         for key in ("kernel", "bias"):
             scaled, whole = (updates[decay][name]["Dense_0"][key] for decay in (0.5, 1.0))
             np.testing.assert_allclose(scaled, share * whole, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_blocks", [0, 11])
+def test_muon_is_optaxs_on_each_block(num_blocks):
+    rng = np.random.default_rng(0)
+    block = {
+        "LayerNorm_0": {"scale": (6,), "bias": (6,)},
+        "token_mixing": {"Dense_0": {"kernel": (4, 8), "bias": (8,)}, "Dense_1": {"kernel": (8, 4), "bias": (4,)}},
+    }
+    shapes = {"stem": {"kernel": (2, 2, 1, 6), "bias": (6,)}, "head": {"kernel": (6, 3), "bias": (3,)}}
+    shapes |= {f"MixerBlock_{i}": block for i in range(num_blocks)}  # whose names do not sort as numbers do
+
+    def drawn():
+        def array(shape):
+            return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+        # In the model's order, which jax.tree.map of the whole would sort.
+        return {name: jax.tree.map(array, of, is_leaf=lambda x: type(x) is tuple) for name, of in shapes.items()}
+
+    schedule = optax.linear_schedule(0.1, 0.0, 4)
+    config = make_config(optimizer__name="muon", optimizer__weight_decay=0.3).optimizer
+    ours = create_optimizer(config, schedule)
+    theirs = optax.contrib.muon(schedule, weight_decay=0.3, weight_decay_mask=kernel_mask)
+    params = drawn()
+    states = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        gradients = drawn()
+        (updates, one), (expected, other) = (
+            optimizer.update(gradients, state, params) for optimizer, state in zip((ours, theirs), states, strict=True)
+        )
+        states = one, other
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), updates, expected)
+        params = optax.apply_updates(params, expected)
 
 
 def test_optimizer_mistakes_get_one_line():
