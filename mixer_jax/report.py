@@ -8,7 +8,7 @@ directory alone.
 
 import json
 import zlib
-from io import BytesIO
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -21,7 +21,7 @@ from mixer_jax.config import flat
 from mixer_jax.data import Split, StreamedSplit
 from mixer_jax.errors import UserError, warn
 from mixer_jax.models import MlpMixer
-from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, probabilities, score
+from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, probabilities, score, stack_curves
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory, writing
 from mixer_jax.training.inference import Classifier, over_split
@@ -43,21 +43,32 @@ def main(argv: list[str]) -> int:
         raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
     if not run.read_metrics():
         raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
+    draw_curves(run, results)  # anew: an older release may have drawn them otherwise
     print(f"wrote {write(run, Classifier(run), results)}")
     return 0
 
 
-def finish(run: RunDirectory, results: dict[str, Any], test: Split | StreamedSplit) -> None:
-    """Keeps what a report takes and writes it, at the end of a training, before its results.json is there.
+def finish(runs: Sequence[RunDirectory], results: Sequence[dict[str, Any]], test: Split | StreamedSplit) -> None:
+    """Draws the curves, keeps what a report takes and writes it: of each seed, before a results.json is there.
 
-    Whatever goes wrong is a warning: the results do not wait for it.
+    Whatever goes wrong with the report is a warning: the results do not wait for it.
     """
-    try:
-        classifier = Classifier(run)
-        keep_predictions(run, classifier, test)
-        write(run, classifier, results)
-    except Exception as error:
-        warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+    classifier = None
+    for run, of_run in zip(runs, results, strict=True):
+        draw_curves(run, of_run)
+        try:
+            classifier = classifier.of_seed(run) if classifier else Classifier(run)
+            keep_predictions(run, classifier, test)
+            write(run, classifier, of_run)
+        except Exception as error:
+            warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+
+
+def draw_curves(run: RunDirectory, results: dict[str, Any]) -> None:
+    """Draws a run's curves.png from its metrics.jsonl."""
+    with writing(run.curves_file):
+        title = f"{results['dataset']}, {results['model']}, seed {results['seed']}"
+        plot_curves([run.read_metrics()], run.curves_file, title)
 
 
 def keep_predictions(run: RunDirectory, classifier: Classifier, test: Split | StreamedSplit) -> None:
@@ -82,17 +93,15 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) -> Path:
-    """Writes report.html, and the model card, from what is in a run's directory; returns the report's path."""
+    """Writes report.html, and the model card, from what is in a run's directory; returns the report's path.
+
+    The curves are to be drawn already.
+    """
     config, described = run.config(), run.described()
     title = f"{results['dataset']}, {results['model']}: {results['test_accuracy']:.2f}%"
     parts = [page.table([], _summary(results)), page.heading("Curves")]
-    if not run.curves_file.exists():
-        with writing(run.curves_file):
-            plot_curves([run.read_metrics()], run.curves_file, f"{results['dataset']}, {results['model']}")
-    stacked = BytesIO()
-    plot_curves([run.read_metrics()], stacked, stacked=True)
     description = "loss, accuracy and learning rate over the epochs"
-    parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stacked.getvalue()))
+    parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stack_curves(run.curves_file)))
     if run.predictions_file.exists():
         parts += _predictions(run, described["label_names"])
     parts += _weights(classifier)

@@ -145,20 +145,17 @@ def _finish(
     trainer: Trainer, run: RunDirectory, directories: Sequence[RunDirectory], measured: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Writes and prints the results."""
-    title = f"{trainer.dataset.name}, {trainer.config.model.variant}"
     circumstances = _circumstances(trainer, run.described()["fingerprint"])
-    every = []
-    for one, seed, of_one in zip(directories, trainer.seeds, measured, strict=True):
-        every.append({"seed": seed, **of_one, **circumstances})
-        with writing(one.curves_file):
-            plot_curves([one.read_metrics()], one.curves_file, f"{title}, seed {seed}")
-        report.finish(one, every[-1], trainer.dataset.test)
-        one.write_results(every[-1])
+    every = [{"seed": seed, **of_one, **circumstances} for seed, of_one in zip(trainer.seeds, measured, strict=True)]
+    report.finish(directories, every, trainer.dataset.test)
+    for one, of_one in zip(directories, every, strict=True):
+        one.write_results(of_one)
     results = every[0]
     if len(directories) > 1:
         results = aggregate(every)
         with writing(run.curves_file):
-            plot_curves([one.read_metrics() for one in directories], run.curves_file, f"{title}, {len(every)} seeds")
+            title = f"{results['dataset']}, {results['model']}, {len(every)} seeds"
+            plot_curves([one.read_metrics() for one in directories], run.curves_file, title)
         run.write_results(results)
         run.drop_checkpoints()
     print(summarize(run, results))

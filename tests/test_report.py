@@ -46,6 +46,7 @@ def test_it_is_made_anew_from_the_directory_alone(trained, tmp_path):
     copy = shutil.copytree(trained, tmp_path / "copy")
     before = RunDirectory(copy).report_file.read_text()
     RunDirectory(copy).report_file.unlink()
+    RunDirectory(copy).curves_file.write_bytes(b"of an older release")
     assert report.main(["report", str(copy)]) == 0
     after = RunDirectory(copy).report_file.read_text()
     without_images = [re.sub('src="[^"]*"', "", text) for text in (before, after)]
@@ -74,6 +75,8 @@ def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pict
     monkeypatch.setattr(report, "Classifier", full)
     assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
     assert "warning: no report: out of memory" in capsys.readouterr().err
+    with Image.open(tmp_path / "run" / "curves.png") as curves:
+        assert curves.width > curves.height
 
 
 def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):

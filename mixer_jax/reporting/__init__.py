@@ -1,7 +1,7 @@
 """What people see: the console, curves, TensorBoard, the summary of a run, the scores of a model, rows of images."""
 
 from mixer_jax.reporting.card import model_card
-from mixer_jax.reporting.curves import plot_curves, plot_trajectories
+from mixer_jax.reporting.curves import plot_curves, plot_trajectories, stack_curves
 from mixer_jax.reporting.progress import ConsoleProgress
 from mixer_jax.reporting.rows import Row, plot_rows
 from mixer_jax.reporting.scores import describe, plot_confusion, probabilities, score, write_confusion
@@ -21,6 +21,7 @@ __all__ = [
     "plot_trajectories",
     "probabilities",
     "score",
+    "stack_curves",
     "summarize",
     "write_confusion",
 ]

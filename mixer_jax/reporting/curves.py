@@ -2,25 +2,35 @@
 
 import statistics
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from mixer_jax.run_directory import best_epoch
 
+DOTS = 110  # an inch
+WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # of a panel, and the title's, inches
 
-def plot_curves(
-    histories: Sequence[list[dict[str, Any]]], path: Path | BinaryIO, title: str = "", stacked: bool = False
-) -> None:
-    """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels.
 
-    The best epochs are marked. The panels are side by side, or `stacked` for a narrow screen.
+def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: str = "") -> None:
+    """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels side by side.
+
+    The best epochs are marked.
     """
     from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
 
     bests = [best_epoch(history) for history in histories]
     # A Figure of its own, not pyplot's: no display, no global state.
-    figure = Figure(figsize=(5, 10) if stacked else (13, 3.8), layout="constrained")
-    loss, accuracy, rate = figure.subplots(*((3, 1) if stacked else (1, 3)))
+    size = 3 * WIDTH, HEIGHT + TITLE
+    figure = Figure(figsize=size)
+    # Margins in inches: to compute a layout takes as long as all the drawing.
+    left, bottom, width, height = 0.6, 0.5, WIDTH - 0.75, HEIGHT - 0.95
+    loss, accuracy, rate = (
+        figure.add_axes(np.array([i * WIDTH + left, bottom, width, height]) / (*size, *size)) for i in range(3)
+    )
     for i, (history, best) in enumerate(zip(histories, bests, strict=True)):
         epochs = [record["epoch"] for record in history]
         style = {"marker": "o" if len(epochs) < 3 else None, "alpha": 1.0 if len(histories) == 1 else 0.6}
@@ -36,11 +46,20 @@ def plot_curves(
         panel.set_xlabel("epoch")
         panel.grid(alpha=0.3)
         panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
         if panel is not rate:
             panel.legend(frameon=False)
-    rate.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     figure.suptitle(plain(title))
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=DOTS)
+
+
+def stack_curves(path: Path) -> bytes:
+    """What `plot_curves` drew as a PNG for a narrow screen: the panels one below the other, without the title."""
+    with Image.open(path) as image:
+        panels = np.split(np.asarray(image)[round(TITLE * DOTS) :], 3, axis=1)
+    file = BytesIO()
+    Image.fromarray(np.concatenate(panels)).save(file, "PNG")
+    return file.getvalue()
 
 
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:

@@ -40,7 +40,8 @@ class Checkpoint:
 
     Attributes:
       step: steps done.
-      state: the `TrainState`, of host arrays, so that it belongs to no device count and no platform.
+      state: the `TrainState`, of host arrays, so that it belongs to no device count and no platform; or () where only
+        the best epoch's parameters were asked for.
       best: parameters of the best epoch, host arrays, or () before the first epoch is over.
       progress: the rest, as JSON has it.
     """
@@ -84,11 +85,13 @@ class Checkpoints:
         """Waits as well, but looks at no error."""
         self._writer.shutdown()
 
-    def newest(self, like: Checkpoint | None = None, set_aside: bool = True) -> tuple[Checkpoint | None, list[str]]:
+    def newest(
+        self, like: Checkpoint | None = None, set_aside: bool = True, best_alone: bool = False
+    ) -> tuple[Checkpoint | None, list[str]]:
         """Reads the newest checkpoint that is whole, and sets the damaged ones that are newer aside.
 
         Args:
-          like: as for `read`.
+          like, best_alone: as for `read`.
           set_aside: or leave them where they are.
 
         Returns:
@@ -100,7 +103,7 @@ class Checkpoints:
         problems = {}
         for step in reversed(self.steps()):
             try:
-                checkpoint = self.read(step, like)
+                checkpoint = self.read(step, like, best_alone)
                 break
             except Damaged as error:
                 problems[step] = str(error)
@@ -112,12 +115,13 @@ class Checkpoints:
             _set_aside(self.directory / str(step))
         return checkpoint, list(problems.values())
 
-    def read(self, step: int, like: Checkpoint | None = None) -> Checkpoint:
+    def read(self, step: int, like: Checkpoint | None = None, best_alone: bool = False) -> Checkpoint:
         """Reads the checkpoint of a step.
 
         Args:
           step: which.
           like: has the structure, shapes and types of what is to be read; without it trees of dicts, as on disk.
+          best_alone: leave out the state, three times the size with its optimiser's.
 
         Raises:
           Damaged: if it is not whole, or not like `like`.
@@ -125,7 +129,7 @@ class Checkpoints:
         path = self.directory / str(step)
         progress = verify(path)
         try:
-            state = _read(path / "state", like and like.state)
+            state = () if best_alone else _read(path / "state", like and like.state)
             best = _read(path / "best", like and like.best) if (path / "best").exists() else ()
         except Exception as error:  # whatever Orbax and TensorStore raise; nothing of theirs is promised
             raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error

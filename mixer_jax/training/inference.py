@@ -1,5 +1,6 @@
 """A trained model, as a run directory has it: from images to logits."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -65,12 +66,10 @@ class Classifier:
         model = models.create(
             self.config.model, num_classes=len(self.label_names), image_shape=augment.input_shape, dtype=jnp.float32
         )
-        self.step, params = _parameters(run.checkpoints, which)
         self.input_shape, self.mean, self.std = augment.input_shape, mean, std
-        expected = models.param_shapes(model, self.input_shape)
-        require_same_shapes(params, expected, f"checkpoint {run.checkpoints / str(self.step)}")
-        self.model, self.params, self._augment = model, params, augment
-        self._on_device = jax.device_put(params)
+        self.model, self._augment = model, augment
+        self._expected = models.param_shapes(model, self.input_shape)
+        self._read(run, which)
 
         def applied(model: models.Model, **settings: Any) -> Callable:
             def apply(params: Any, images: jax.Array) -> Any:
@@ -82,6 +81,17 @@ class Classifier:
         self._logits, self._pre_logits = applied(model), applied(model.clone(num_classes=0))
         self._tokens = applied(model, capture_intermediates=_after_block, mutable=["intermediates"])
         self._seen = jax.jit(lambda images: augment.denormalize(augment.evaluate(images)))
+
+    def of_seed(self, run: RunDirectory) -> "Classifier":
+        """The same, with the best epoch's parameters of a run whose seed alone is another: compiles nothing anew."""
+        other = copy.copy(self)
+        other._read(run, "best")
+        return other
+
+    def _read(self, run: RunDirectory, which: str) -> None:
+        self.step, self.params = _parameters(run.checkpoints, which)
+        require_same_shapes(self.params, self._expected, f"checkpoint {run.checkpoints / str(self.step)}")
+        self._on_device = jax.device_put(self.params)
 
     def logits(self, images: np.ndarray, batch_size: int) -> np.ndarray:
         """Maps images (n, height, width, channels) uint8 to logits (n, classes) float32."""
@@ -173,7 +183,10 @@ def _parameters(directory: Path, which: str) -> tuple[int, Any]:
         there = ", ".join(map(str, steps))
         raise UserError(f"no checkpoint {which!r} in {directory}; valid: best, latest, {there}")
     try:
-        found, problems = checkpoints.newest(set_aside=False) if newest else (checkpoints.read(int(which)), [])
+        if newest:
+            found, problems = checkpoints.newest(set_aside=False, best_alone=which == "best")
+        else:
+            found, problems = checkpoints.read(int(which)), []
     except Damaged as error:
         raise UserError(str(error)) from error
     for problem in problems:

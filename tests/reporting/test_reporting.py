@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves
+from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, stack_curves
 from mixer_jax.reporting import progress as progress_module
 
 
@@ -73,6 +73,21 @@ def test_curves_are_drawn_even_for_one_epoch(tmp_path):
         assert blue[:, : width // 3].any()
         assert blue[:, width // 3 : 2 * width // 3].any()
         assert green[:, 2 * width // 3 :].any()
+
+
+def test_curves_are_stacked_for_a_narrow_screen(tmp_path):
+    plot_curves([[record(1), record(2)]], tmp_path / "curves.png", "title")
+    file = tmp_path / "curves.png"
+    wide, narrow = (np.asarray(Image.open(png)) for png in (file, io.BytesIO(stack_curves(file))))
+    height, width = narrow.shape[0] // 3, narrow.shape[1]
+    assert narrow.shape[0] % 3 == 0
+    assert wide.shape[1] == 3 * width
+    for i in range(3):
+        panel = narrow[i * height : (i + 1) * height]
+        np.testing.assert_array_equal(panel, wide[-height:, i * width : (i + 1) * width])
+        for edge in (panel[0], panel[-1], panel[:, 0], panel[:, -1]):  # nothing is cut
+            assert (edge == 255).all()
+    assert (wide[:-height] < 128).any()  # the title
 
 
 @pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of

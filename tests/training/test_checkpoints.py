@@ -54,6 +54,17 @@ def test_the_newest_two_are_kept_and_read_back(tmp_path):
     assert (newest.step, newest.progress, problems) == (10, {"step": 10}, [])
     assert same(newest, written[-1])
     assert same(checkpoints.read(2), written[1])
+    best, problems = checkpoints.newest(best_alone=True)
+    assert (best.step, best.state, best.progress, problems) == (10, (), {"step": 10}, [])
+    assert jax.tree.all(jax.tree.map(np.array_equal, best.best, checkpoints.read(10).best))
+
+
+def test_a_damaged_state_is_found_by_those_who_want_the_best_alone(tmp_path, pair):
+    directory = shutil.copytree(pair[0], tmp_path / "c")
+    flip(files(directory / "200", "state")[0], 5)
+    newest, problems = Checkpoints(directory).newest(set_aside=False, best_alone=True)
+    assert newest.step == 100
+    assert "state" in problems[0]
 
 
 def files(path, part=""):

@@ -10,6 +10,7 @@ from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Trainer
+from mixer_jax.training.inference import Classifier
 from runs import crashing, run, without_times
 from support import make_config, make_dataset, streamed
 
@@ -94,6 +95,20 @@ def test_a_seeds_checkpoint_is_its_own(seeds_at_once):
         checkpoints.close()
     assert states[0]["seed"] == 2
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *states)
+
+
+def test_seeds_share_what_is_compiled_to_classify(seeds_at_once):
+    path, _ = seeds_at_once
+    images = make_dataset().test.images
+    first = Classifier(RunDirectory(path / "seed_0"))
+    logits = [first.logits(images, 8)]
+    for i in (1, 2):
+        run = RunDirectory(path / f"seed_{i}")
+        with jax.no_tracing():
+            logits.append(first.of_seed(run).logits(images, 8))
+        np.testing.assert_array_equal(logits[-1], Classifier(run).logits(images, 8))
+    assert not np.array_equal(logits[0], logits[1])
+    np.testing.assert_array_equal(first.logits(images, 8), logits[0])
 
 
 def test_the_results_of_all_are_mean_and_standard_deviation(seeds_at_once):
