@@ -32,10 +32,18 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def cores() -> int:
+    """How many of the CPU's cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _processor_key() -> str:
-    """Tells processors apart that do not run each other's programs: machines may share a home."""
+    """Tells apart what does not run each other's programs, or not well: a home, and so this folder, may be shared.
+
+    XLA divides a program's work among the cores that there are when it compiles, and its own key does not tell.
+    """
     digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
-    return f"{platform.machine()}-{digest[:8]}"
+    return f"{platform.machine()}-{digest[:8]}-{cores()}"
 
 
 def processor(field: str) -> str:

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from mixer_jax import cli
+from mixer_jax.cache import _processor_key, cores
 from mixer_jax.errors import UserError
 from support import ROOT
 
@@ -60,7 +61,7 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
         ([DIGITS, "--config.epochs=0"], "config.epochs=0.0: must be positive"),
         ([DIGITS, "--config.epochs=inf"], "config.epochs=inf: must be finite"),
         ([DIGITS, "--config.schedule.warmup_epochs=-1"], "config.schedule.warmup_epochs=-1.0: must not be negative"),
-        ([DIGITS, "--config.schedule.warmup_epochs=50"], "leaves nothing of config.epochs=40.0"),
+        ([DIGITS, "--config.schedule.warmup_epochs=50"], "leaves nothing of config.epochs=8.0"),
         ([DIGITS, "--config.schedule.decay_epochs=0"], "config.schedule.decay_epochs=0.0: must be positive"),
         ([DIGITS, "--config.early_stopping_patience=-1"], "config.early_stopping_patience=-1: must not be negative"),
         ([DIGITS, "--config.batch_size=0"], "config.batch_size=0: must be positive"),
@@ -124,7 +125,7 @@ def test_help_shows_the_flags(capsys):
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({"XDG_CACHE_HOME": "caches"}, "caches/mixer_jax/*-????????"),
+        ({"XDG_CACHE_HOME": "caches"}, f"caches/mixer_jax/*-????????-{cores()}"),
         ({"XDG_CACHE_HOME": "caches", "JAX_COMPILATION_CACHE_DIR": "mine"}, "mine"),
         ({"XDG_CACHE_HOME": "file"}, "None"),  # not a folder: does without
     ],
@@ -138,6 +139,18 @@ def test_where_compiled_programs_are_kept(environment, expected, tmp_path):
     )  # fmt: skip
     assert process.returncode == 0, process.stderr
     assert fnmatch.fnmatch(process.stdout.strip(), expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores are not for a process to choose here")
+def test_a_program_compiled_for_one_core_is_no_others():
+    allowed = os.sched_getaffinity(0)
+    all_of_them = _processor_key()
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert cores() == 1
+        assert (_processor_key() == all_of_them) == (len(allowed) == 1)
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 def test_the_garbage_collector_rests_until_a_command_runs_and_in_no_other_program(tmp_path):

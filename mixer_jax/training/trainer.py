@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
+from mixer_jax.cache import cores
 from mixer_jax.data import (
     BatchPlan,
     Dataset,
@@ -27,6 +28,7 @@ from mixer_jax.data import (
     device_memory,
 )
 from mixer_jax.errors import UserError
+from mixer_jax.training import seeds
 from mixer_jax.training.optimizer import create_optimizer
 from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.schedule import create_schedule
@@ -128,8 +130,8 @@ class Trainer:
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self._train = self.parallel.compile(self._each_seed(self.steps.train, own_steps=True), donate_state=True)
-        self._evaluate = self.parallel.compile(self._each_seed(self.steps.evaluate, own_steps=False))
+        self._train = self._compiled(self.steps.train, own_steps=True, at_once=cores() if num_devices == 1 else 1)
+        self._evaluate = self._compiled(self.steps.evaluate, own_steps=False, at_once=1)
 
     def check_epochs(self) -> None:
         """Raises `UserError` if not every epoch has a step of its own, of which it could tell how it went."""
@@ -225,24 +227,15 @@ class Trainer:
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 
-    def _each_seed(self, function: Callable, own_steps: bool) -> Callable:
-        """Makes a program of one seed one of all: side by side on an accelerator, which one alone does not fill.
-
-        On a CPU in turn: its caches hold the work of one. `own_steps`: whether the chunk and the number of steps have
-        an axis of seeds too.
-        """
-        if len(self.seeds) == 1:
-            return function
-
-        def of_all(state, resident, chunk, num_steps):
-            def of_one(each):
-                one_state, (one_chunk, one_num) = each
-                return function(one_state, resident, *((one_chunk, one_num) if own_steps else (chunk, num_steps)))
-
-            each = (state, (chunk, num_steps) if own_steps else (None, None))
-            return jax.lax.map(of_one, each) if self.platform == "cpu" else jax.vmap(of_one)(each)
-
-        return of_all
+    def _compiled(self, function: Callable, own_steps: bool, at_once: int) -> Callable:
+        """A program of `Steps` for all seeds; what trains takes `own_steps`, and its state is not needed any more."""
+        several = len(self.seeds) > 1
+        if several and self.platform != "cpu":
+            function = seeds.side_by_side(function, own_steps)
+        program = self.parallel.compile(function, donate_state=own_steps)
+        if several and self.platform == "cpu":
+            program = seeds.on_cores(program, len(self.seeds), own_steps, at_once)
+        return program
 
     def _parts(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
         """The parts in which a device computes its images fastest."""

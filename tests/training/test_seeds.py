@@ -9,8 +9,9 @@ import pytest
 from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged, Trainer
+from mixer_jax.training import Diverged, Trainer, seeds
 from mixer_jax.training.inference import Classifier
+from mixer_jax.training.parallel import DataParallel
 from runs import crashing, run, without_times
 from support import make_config, make_dataset, streamed
 
@@ -26,12 +27,24 @@ def trained(num_steps=6, devices=1, **fields):
 
 @pytest.mark.parametrize(
     ("devices", "side_by_side", "fields"),
-    [(2, False, RANDOM), (1, True, {"augment__automatic": "randaugment", "augment__flip": "alternating"})],
-    ids=["in turn", "side by side"],
+    [
+        (1, False, RANDOM),
+        (2, False, RANDOM),
+        (1, True, {"augment__automatic": "randaugment", "augment__flip": "alternating"}),
+    ],
+    ids=["on cores", "in turn", "side by side"],
 )
 def test_each_seed_trains_as_it_would_alone(devices, side_by_side, fields, monkeypatch):
     if side_by_side:  # as on an accelerator
-        monkeypatch.setattr(jax.lax, "map", lambda function, xs: jax.vmap(function)(xs))
+        compiled = DataParallel.compile
+        monkeypatch.setattr(seeds, "on_cores", lambda program, *_: program)
+        monkeypatch.setattr(
+            DataParallel,
+            "compile",
+            lambda self, function, donate_state: compiled(
+                self, seeds.side_by_side(function, own_steps=donate_state), donate_state
+            ),
+        )
     losses, states, scores = trained(seed=3, num_seeds=2, devices=devices, **fields)
     monkeypatch.undo()
     assert not np.allclose(losses[0], losses[1])
