@@ -15,11 +15,11 @@ def get_config():
     config.model.variant = "Pico/2"
     config.model.stochastic_depth_rate = 0.1
     config.batch_size = 64
-    config.epochs = 40
+    config.epochs = 8
     config.label_smoothing = 0.1
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 3e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 1e-2
     config.optimizer.weight_decay = 0.1
     config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 2
+    config.schedule.warmup_epochs = 1
     return config

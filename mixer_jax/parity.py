@@ -1,7 +1,7 @@
-"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py [--steps 200]
+"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py --config.epochs=40
 
 From the same weights, on the same batches and without anything random, the losses of both are compared after each of
-the first steps, with Adam and with SGD; what else the config says of training holds for both. Needs PyTorch.
+the first `--steps`, with Adam and with SGD; what else the config says of training holds for both. Needs PyTorch.
 """
 
 from pathlib import Path

@@ -11,7 +11,7 @@ from mixer_jax.errors import UserError
 from runs import SHRINK
 from support import ROOT
 
-DIGITS = ("--config", str(ROOT / "configs/digits.py"))
+DIGITS = ("--config", str(ROOT / "configs/digits.py"), "--config.epochs=40")
 with_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="needs torch")
 
 

@@ -29,6 +29,8 @@ def get_config():
     config = digits.get_config()
     config.model.update(num_blocks=1, hidden_dim=8, tokens_mlp_dim=8, channels_mlp_dim=8)
     config.epochs = 3
+    config.optimizer.update(name="adamw", learning_rate=3e-3)
+    config.schedule.warmup_epochs = 2
     return config
 
 def get_arms():
