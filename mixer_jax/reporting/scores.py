@@ -100,10 +100,11 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n, few = len(label_names), len(label_names) <= 20
     side = 3 + 0.45 * min(n, 30)
-    figure = Figure(figsize=(side + 1, side), layout="constrained")
+    figure = Figure(figsize=(side + (not few), side), layout="constrained")
     panel = figure.subplots()
     drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    figure.colorbar(drawn, ax=panel, label="share of the true class", shrink=0.8)
+    if not few:  # the cells of few have their numbers inside
+        figure.colorbar(drawn, ax=panel, label="share of the true class", shrink=0.8)
     panel.set(xlabel="predicted", ylabel="true", title=title)
     if n <= 100:
         size = 9 if few else max(3, 240 // n)
@@ -112,5 +113,6 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
         panel.set_yticks(range(n), names, fontsize=size)
     for row, column in np.argwhere(counts) if few else ():
         color = "white" if shares[row, column] > 0.5 else "black"
-        panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)
+        number = panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)
+        number.set_in_layout(False)  # which would measure each
     figure.savefig(path, dpi=110)

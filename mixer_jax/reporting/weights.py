@@ -95,8 +95,8 @@ def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
     """A PNG of the reliability diagram: accuracy over confidence, as `scores.score` has it in `calibration`."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.6, 4.2), layout="constrained")
-    panel = figure.subplots()
+    figure = Figure(figsize=(4.6, 4.2))
+    panel = figure.add_axes((0.15, 0.13, 0.81, 0.83))
     panel.plot([0, 100], [0, 100], "--", color="tab:gray", label="perfectly calibrated")
     confidence, accuracy = ([b[key] for b in bins] for key in ("confidence", "accuracy"))
     sizes = 12 + 180 * np.array([b["count"] for b in bins]) / sum(b["count"] for b in bins)
