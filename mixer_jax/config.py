@@ -67,7 +67,7 @@ def default_config() -> ConfigDict:
     """Returns the config that every file in `configs/` starts from."""
     config = ConfigDict()
     config.seed = 0  # of the initialisation, the order of the examples and all that is random in training
-    config.num_seeds = 1  # runs at once in one program, of seeds seed, seed + 1, ..., each as it would be alone
+    config.num_seeds = 1  # runs at once, of seeds seed, seed + 1, ..., each as it would be alone
 
     config.dataset = ConfigDict()
     config.dataset.name = "digits"  # "digits", "folder", or a name of TensorFlow Datasets

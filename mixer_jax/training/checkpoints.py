@@ -121,7 +121,7 @@ class Checkpoints:
         Args:
           step: which.
           like: has the structure, shapes and types of what is to be read; without it trees of dicts, as on disk.
-          best_alone: leave out the state, three times the size with its optimiser's.
+          best_alone: leave out the state, which with its optimiser's is several times the size.
 
         Raises:
           Damaged: if it is not whole, or not like `like`.
@@ -132,7 +132,7 @@ class Checkpoints:
             state = () if best_alone else _read(path / "state", like and like.state)
             best = _read(path / "best", like and like.best) if (path / "best").exists() else ()
         except Exception as error:  # whatever Orbax and TensorStore raise; nothing of theirs is promised
-            raise Damaged(f"checkpoint {path} cannot be read: {_first_line(error)}") from error
+            raise Damaged(f"checkpoint {path} cannot be read, or is another release's: {_first_line(error)}") from error
         return Checkpoint(step, state, best, progress)
 
     def _write(self, checkpoint: Checkpoint, progress: str) -> None:

@@ -107,7 +107,8 @@ def train_steps(
     observers: Sequence[Observer] = (),
     pause: Callable[[], bool] = lambda: False,
 ) -> tuple[TrainState, int]:
-    """Trains from `step` to `end`; one dispatch is always under way while the last one's metrics are looked at.
+    """Trains from `step` to `end`; where `trainer.ahead` says so, one dispatch is always under way while the last one's
+    metrics are looked at.
 
     Args:
       trainer, state, step, end: what to train, and from where to where.
@@ -134,7 +135,7 @@ def train_steps(
             state, metrics = trainer.train(state, step, num_steps, going)
             under_way.append((step, num_steps, metrics))
             step += num_steps
-        if under_way and (len(under_way) > 1 or step == end or paused):
+        if under_way and (len(under_way) > trainer.ahead or step == end or paused):
             begun, num_steps, metrics = under_way.pop(0)
             metrics = {key: np.atleast_2d(value)[:, :num_steps] for key, value in jax.device_get(metrics).items()}
             now = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Makes of a program of one seed one of several: side by side on an accelerator, each on cores of its own on a CPU.
+"""Makes of a program of one seed one of several: side by side on an accelerator, in threads on a CPU.
 
 The programs are those of `Steps`, of (state, resident, chunk, num_steps). Of several seeds the state has a leading axis
 of them, and so has what comes out; the chunk and the number of steps have one where `own_steps` says so.
@@ -23,9 +23,9 @@ def side_by_side(function: Callable, own_steps: bool) -> Callable:
 
 
 def on_cores(program: Callable, num_seeds: int, own_steps: bool, at_once: int) -> Callable:
-    """The compiled program of one seed, run for each, so many `at_once`; what comes out is on the host.
+    """The compiled program of one seed, run for each, so many `at_once`; what comes out is done, and on the host.
 
-    A core has products of its own to compute, where several would share small ones; its cache holds one seed's work.
+    While one has nothing to do for all cores, as where a small product is shared out, another has.
     """
 
     def of_all(state: Any, resident: Any, chunk: Any, num_steps: np.ndarray) -> Any:

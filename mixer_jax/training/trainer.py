@@ -55,6 +55,7 @@ class Trainer:
       schedule: the learning rate as a function of the step.
       total_steps: when training is over.
       max_steps: the most that one dispatch takes.
+      ahead: dispatches that `train` starts before the one before is done: 0 where it waits for each.
       num_params: of the model.
       runs_on: devices, type of the computation and versions, as results.json has them.
     """
@@ -130,6 +131,7 @@ class Trainer:
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
+        self.ahead = 0 if len(self.seeds) > 1 and self.platform == "cpu" else 1
         self._train = self._compiled(self.steps.train, own_steps=True, at_once=cores() if num_devices == 1 else 1)
         self._evaluate = self._compiled(self.steps.evaluate, own_steps=False, at_once=1)
 
@@ -173,7 +175,7 @@ class Trainer:
         return state, time.perf_counter() - start
 
     def memory(self, state: TrainState) -> int | None:
-        """Bytes that the training program needs on a device, data, state and all; None if XLA does not tell."""
+        """Bytes that one seed's training needs on a device, data, state and all; None if XLA does not tell."""
         resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(0, 0)
         sizes = self._train.lower(state, resident, chunk, self._each(0)).compile().memory_analysis()
         if sizes is None:
@@ -186,7 +188,7 @@ class Trainer:
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics.
 
-        Of several seeds only those `going`, by default all, take them.
+        Of several seeds only those `going`, by default all, take them; on a CPU they are done when this returns.
         """
         resident = self._resident(self.dataset.train, self._feeds[0])
         return self._train(state, resident, self._chunk(step, num_steps), self._each(num_steps, going))
