@@ -50,7 +50,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     if code in (1, 2) and jax.distributed.is_initialized():
         sys.stdout.flush()
         os._exit(code)  # Python's own exit would wait for the other processes, which wait for this one
-    gc.freeze()  # Python's own exit would look through everything once more
     sys.exit(code)
 
 
