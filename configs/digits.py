@@ -2,8 +2,8 @@
 
 python -m mixer_jax.train --config configs/digits.py
 
-96.94% of the 360 test images, 1.4 to 1.9 s of training on 2 cores of a cloud CPU; five seeds (--config.num_seeds=5) end
-at 97.61 +- 0.80%, in 5.6 to 6.3 s. Ten come to 97.50 +- 0.73% at the last epoch, and with AdamW (a rate of 3e-3, 40
+96.94% of the 360 test images, 1.3 to 1.9 s of training on 2 cores of a cloud CPU; five seeds (--config.num_seeds=5) end
+at 97.61 +- 0.80%, in 5.4 to 6.9 s. Ten come to 97.50 +- 0.73% at the last epoch, and with AdamW (a rate of 3e-3, 40
 epochs, 2 of them warmup) to 97.72 +- 0.68%, which is not distinguishable (a difference of 0.22 +- 0.66), but takes 4.4
 times as long to train.
 """

@@ -175,7 +175,7 @@ class Trainer:
         return state, time.perf_counter() - start
 
     def memory(self, state: TrainState) -> int | None:
-        """Bytes that one seed's training needs on a device, data, state and all; None if XLA does not tell."""
+        """Bytes that training a single seed needs on its device, data and all; None if XLA does not tell."""
         resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(0, 0)
         sizes = self._train.lower(state, resident, chunk, self._each(0)).compile().memory_analysis()
         if sizes is None:

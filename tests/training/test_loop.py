@@ -1,12 +1,11 @@
 """How the loop cuts an epoch into dispatches."""
 
-import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from mixer_jax.training import Trainer, epoch, seeds
+from mixer_jax.training import Trainer, epoch
 from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, Pace, Sums, train_steps
 from support import make_config, make_dataset
 
@@ -63,23 +62,3 @@ def test_a_dispatch_that_train_waits_for_counts_with_its_own_seconds(monkeypatch
     train_steps(trainer, None, 0, 24, pace, sums, np.ones(2, bool), [observer])
     assert rates == [2 * 16 / 0.5] * 6
     assert (sums.steps, sums.seconds) == (24, 12.0)
-
-
-def test_as_many_seeds_train_at_once_as_are_asked_for():
-    def run(at_once):
-        together, running, most = threading.Barrier(at_once, timeout=10), [0], [0]
-
-        def program(state, resident, chunk, num_steps):
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-            together.wait()
-            running[0] -= 1
-            return {"seed": state["seed"], "chunk": chunk, "num_steps": num_steps}
-
-        of_all = seeds.on_cores(program, num_seeds=4, own_steps=True, at_once=at_once)
-        result = of_all({"seed": np.arange(4)}, "data", np.arange(8).reshape(1, 4, 2), np.full(4, 3))
-        np.testing.assert_array_equal(result["seed"], np.arange(4))
-        np.testing.assert_array_equal(result["chunk"][:, 0], np.arange(8).reshape(4, 2))
-        return most[0]
-
-    assert [run(1), run(2)] == [1, 2]

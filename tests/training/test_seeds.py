@@ -1,6 +1,7 @@
 """Several seeds at once: each ends as it would alone, stops when it would, and leaves the run directory it would."""
 
 import json
+import threading
 
 import jax
 import numpy as np
@@ -54,6 +55,26 @@ def test_each_seed_trains_as_it_would_alone(devices, side_by_side, fields, monke
         jax.tree.map(lambda a, b, i=i: np.testing.assert_allclose(a[i], b, atol=2e-3), states, state)
         assert scores[i]["loss"] == pytest.approx(score["loss"], rel=1e-3)
         assert scores[i]["count"] == 30
+
+
+def test_as_many_seeds_train_at_once_as_are_asked_for():
+    def run(at_once):
+        together, running, most = threading.Barrier(at_once, timeout=10), [0], [0]
+
+        def program(state, resident, chunk, num_steps):
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            together.wait()
+            running[0] -= 1
+            return {"seed": state["seed"], "chunk": chunk, "num_steps": num_steps}
+
+        of_all = seeds.on_cores(program, num_seeds=4, own_steps=True, at_once=at_once)
+        result = of_all({"seed": np.arange(4)}, "data", np.arange(8).reshape(1, 4, 2), np.full(4, 3))
+        np.testing.assert_array_equal(result["seed"], np.arange(4))
+        np.testing.assert_array_equal(result["chunk"][:, 0], np.arange(8).reshape(4, 2))
+        return most[0]
+
+    assert [run(1), run(2)] == [1, 2]
 
 
 # A rate of next to nothing after the first epochs: seeds stop early, and not all in the same epoch.
