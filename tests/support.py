@@ -1,5 +1,6 @@
 """What several tests share: reference material, tiny configs and made-up data."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -97,3 +98,17 @@ def streamed(dataset: Dataset) -> Dataset:
     splits = [getattr(dataset, name) for name in names]
     sources = [ArraySource("made", split.images, split.labels, dataset.label_names) for split in splits]
     return dataclasses.replace(dataset, **dict(zip(names, map(stream, sources), strict=True)))
+
+
+@contextlib.contextmanager
+def programs_for(platform):
+    """Make JAX trace what it would compile for a platform that is not there, to run it on the CPU."""
+
+    def choose(*arguments, default=None, **functions):
+        return functions.get(platform, default)(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jax.lax, "platform_dependent", choose)
+        jax.clear_caches()
+        yield
+        jax.clear_caches()

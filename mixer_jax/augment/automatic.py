@@ -11,6 +11,7 @@ import numpy as np
 
 from mixer_jax.augment.color import pack, unpack_image
 from mixer_jax.augment.operations import INDEX, Magnitudes, transform
+from mixer_jax.augment.selection import row
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -80,10 +81,12 @@ class AutoAugment:
         pair_key, happens_key, sign_key = jax.random.split(key, 3)
         pair = jax.random.randint(pair_key, (), 0, len(CIFAR10_POLICY))
         names, probabilities, bins = (np.array(column) for column in np.moveaxis(np.array(CIFAR10_POLICY), -1, 0))
-        operations = jnp.asarray(np.vectorize(INDEX.get)(names))[pair]
-        happens = jax.random.uniform(happens_key, (2,)) <= jnp.asarray(probabilities.astype(np.float32))[pair]
+        percent = np.round(100 * probabilities.astype(float)).astype(np.int32)
+        table = np.column_stack([np.vectorize(INDEX.get)(names), percent, bins.astype(np.int32)])
+        operations, percent, bins = row(table, pair).reshape(3, 2)
+        happens = 100 * jax.random.uniform(happens_key, (2,)) <= percent
         negative = jax.random.bernoulli(sign_key, 0.5, (2,))
-        return jnp.where(happens, operations, INDEX["Identity"]), jnp.asarray(bins.astype(np.int32))[pair], negative
+        return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
         """Changes an image (height, width, channels) uint8."""

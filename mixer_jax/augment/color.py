@@ -37,9 +37,27 @@ def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 
 def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:
-    """Replaces each grey level by what the table of its channel has for it."""
-    entries = planes + 256 * jnp.arange(len(planes))[:, None]
-    return table.ravel().at[entries].get(mode="promise_in_bounds")
+    """Replace each grey level by what the table of its channel has for it; by products on a TPU."""
+
+    def gather(planes: jax.Array, table: jax.Array) -> jax.Array:
+        entries = planes + 256 * jnp.arange(len(planes))[:, None]
+        return table.ravel().at[entries].get(mode="promise_in_bounds")
+
+    def select(planes: jax.Array, table: jax.Array) -> jax.Array:
+        high, low = _digits(planes)
+        sixteens = jnp.einsum("chl,clp->chp", table.reshape(-1, 16, 16).astype(jnp.bfloat16), low)
+        return jnp.sum(sixteens * high, axis=1, dtype=jnp.float32).astype(jnp.int32)
+
+    return jax.lax.platform_dependent(planes, table, tpu=select, default=gather)
+
+
+def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the two hexadecimal digits of grey levels (channels, pixels), one-hot: (channels, 16, pixels) bfloat16.
+
+    Products of these with grey levels are exact in bfloat16, and so are their sums in float32.
+    """
+    digits = (planes >> 4, planes & 15)
+    return tuple((digit[:, None] == np.arange(16)[None, :, None]).astype(jnp.bfloat16) for digit in digits)
 
 
 def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
@@ -76,11 +94,24 @@ def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def histogram(planes: jax.Array) -> jax.Array:
-    """How often each grey level occurs in each channel, (channels, 256) int32."""
-    channels = len(planes)
-    entries = planes + 256 * jnp.arange(channels)[:, None]
-    counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
-    return counts.reshape(channels, 256)
+    """Count how often each grey level occurs in each channel, (channels, 256) int32; by products on a TPU."""
+
+    def scatter(planes: jax.Array) -> jax.Array:
+        channels = len(planes)
+        entries = planes + 256 * jnp.arange(channels)[:, None]
+        counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
+        return counts.reshape(channels, 256)
+
+    def product(planes: jax.Array) -> jax.Array:
+        counts = jnp.einsum("chp,clp->chl", *_digits(planes), preferred_element_type=jnp.float32)
+        return counts.reshape(-1, 256).astype(jnp.int32)
+
+    return jax.lax.platform_dependent(planes, tpu=product, default=scatter)
+
+
+def _entry(rows: jax.Array, level: jax.Array) -> jax.Array:
+    """Return the entry of each row (n, 256) at its level (n,), as a column (n, 1)."""
+    return jnp.sum(jnp.where(level[:, None] == LEVELS, rows, 0), axis=1, keepdims=True)
 
 
 def autocontrast_table(counts: jax.Array) -> jax.Array:
@@ -94,7 +125,7 @@ def autocontrast_table(counts: jax.Array) -> jax.Array:
     exact = jnp.minimum(_divide(above, span), 255)
     # Pillow computes in double precision and rounds down: a level that comes out even can end one too low.
     error = jnp.asarray(_double_rounding())[span[:, 0]]
-    short = jnp.take_along_axis(error, low[:, None], axis=1) - error > _rounded_up(exact)
+    short = _entry(error, low) - error > _rounded_up(exact)
     stretched = exact - (short & (exact * span == above))
     return jnp.where((high > low)[:, None], stretched, LEVELS)
 
@@ -117,8 +148,8 @@ def _rounded_up(levels: jax.Array) -> jax.Array:
 
 def equalize_table(counts: jax.Array) -> jax.Array:
     """Makes the histogram of each channel as even as it gets (`PIL.ImageOps.equalize`). Takes the histogram."""
-    brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1, keepdims=True)
-    step = (counts.sum(1, keepdims=True) - jnp.take_along_axis(counts, brightest, axis=1)) // 255
+    brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
+    step = (counts.sum(1, keepdims=True) - _entry(counts, brightest)) // 255
     table = jnp.minimum(_divide(step // 2 + _below(counts), jnp.maximum(step, 1)), 255)
     return jnp.where(step > 0, table, LEVELS)
 

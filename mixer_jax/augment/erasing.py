@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mixer_jax.augment.geometry import log_uniform, random_place
+from mixer_jax.augment.geometry import first_where, log_uniform, random_place
 
 FILLS = ("zero", "color", "noise")
 
@@ -38,9 +38,8 @@ class RandomErasing:
         heights = jnp.round(jnp.sqrt(area * aspect)).astype(jnp.int32)
         widths = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
         fits = (heights < height) & (widths < width)
-        first = jnp.argmax(fits)
         happens = jax.random.bernoulli(happens_key, self.probability) & fits.any()
-        box_height, box_width = (jnp.where(happens, sides[first], 0) for sides in (heights, widths))
+        box_height, box_width = (jnp.where(happens, first_where(fits, sides), 0) for sides in (heights, widths))
         top, left = random_place(place_key, height - box_height + 1, width - box_width + 1)
         return top, left, box_height, box_width
 

@@ -1,10 +1,15 @@
 """Moves pixels: warps, crops, flips and resizing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixer_jax.augment.color import pack_planes, unpack
+
 ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
+BLOCK = 2**20  # numbers an image that a warp on a TPU holds at a time
 
 
 def fixed_point(matrix: np.ndarray) -> np.ndarray:
@@ -14,23 +19,61 @@ def fixed_point(matrix: np.ndarray) -> np.ndarray:
     return np.floor(centred * ONE + 0.5).astype(np.int32)
 
 
-def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """Affine transform, nearest neighbour, 0 where the source lies outside.
+def warp(pixels: jax.Array, coefficients: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+    """Transform an image affinely by nearest neighbour, with 0 where the source lies outside.
 
     Pixel (x, y) is taken from (a x + b y + c, d x + e y + f), in Pillow's integer arithmetic, so it is bit for bit
-    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather.
+    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather, or on a TPU, which gathers single pixels one by
+    one, a matrix product.
 
     Args:
-      pixels: (height * width,), in rows.
+      pixels: (height * width,), packed and in rows; see `color.pack`.
       coefficients: (6,) int32, from `fixed_point`.
-      height, width: of the image.
+      shape: (height, width, channels) of the image.
     """
+    height, width, _ = shape
     a, b, c, d, e, f = coefficients
     x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
     from_x, from_y = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
+    return jax.lax.platform_dependent(
+        pixels,
+        from_x.ravel(),
+        from_y.ravel(),
+        tpu=functools.partial(_select, shape),
+        default=functools.partial(_gather, shape),
+    )
+
+
+def _gather(shape: tuple[int, int, int], pixels: jax.Array, from_x: jax.Array, from_y: jax.Array) -> jax.Array:
+    height, width, _ = shape
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
-    source = jnp.where(inside, from_y * width + from_x, height * width).ravel()
+    source = jnp.where(inside, from_y * width + from_x, height * width)
     return jnp.append(pixels, jnp.zeros(1, pixels.dtype)).at[source].get(mode="promise_in_bounds")
+
+
+def _select(shape: tuple[int, int, int], pixels: jax.Array, from_x: jax.Array, from_y: jax.Array) -> jax.Array:
+    """Take the column of every pixel by a product with a one-hot matrix, then its row by a masked sum."""
+    height, width, channels = shape
+    # Products of grey levels with zeros and ones are exact in bfloat16, and so are sums of one of them.
+    planes = unpack(pixels, channels).reshape(channels, height, width).astype(jnp.bfloat16)
+
+    def of_block(places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        from_x, from_y = places
+        columns = jnp.einsum("chw,wp->chp", planes, one_hot(from_x, width))
+        return jnp.sum(columns * one_hot(from_y, height)[None], axis=1, dtype=jnp.float32).astype(jnp.int32)
+
+    rows = max(
+        n for n in range(1, height + 1) if height % n == 0 and (n == 1 or channels * height * width * n <= BLOCK)
+    )
+    blocks = from_x.reshape(-1, rows * width), from_y.reshape(-1, rows * width)
+    if rows == height:
+        return pack_planes(of_block((blocks[0][0], blocks[1][0])))
+    return jax.lax.map(lambda places: pack_planes(of_block(places)), blocks).ravel()
+
+
+def one_hot(indices: jax.Array, size: int) -> jax.Array:
+    """Return columns (size, n) bfloat16 with a 1 at each index (n,), of zeros where it is out of range."""
+    return (indices[None, :] == jnp.arange(size)[:, None]).astype(jnp.bfloat16)
 
 
 def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
@@ -39,9 +82,19 @@ def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     Args:
       padding: in pixels; the crop is shifted by -padding to padding along each axis, all equally likely.
     """
-    top, left = jax.random.randint(key, (2,), 0, 2 * padding + 1)
-    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
-    return jax.lax.dynamic_slice(padded, (top, left, 0), image.shape)
+    place = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+
+    def slice_padded(image: jax.Array, place: jax.Array) -> jax.Array:
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (place[0], place[1], 0), image.shape)
+
+    def shift(image: jax.Array, place: jax.Array) -> jax.Array:
+        height, width, _ = image.shape
+        top, left = place - padding
+        rows, columns = one_hot(jnp.arange(height) + top, height), one_hot(jnp.arange(width) + left, width)
+        return jnp.einsum("hy,hwc,wx->yxc", rows, image.astype(jnp.bfloat16), columns).astype(image.dtype)
+
+    return jax.lax.platform_dependent(image, place, tpu=shift, default=slice_padded)
 
 
 def flip(image: jax.Array, flipped: jax.Array) -> jax.Array:
@@ -64,8 +117,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     heights = jnp.round(jnp.sqrt(target / ratio)).astype(jnp.int32)
     widths = jnp.round(jnp.sqrt(target * ratio)).astype(jnp.int32)
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
-    first = jnp.argmax(fits)
-    box_height, box_width = heights[first], widths[first]
+    box_height, box_width = first_where(fits, heights), first_where(fits, widths)
     top, left = random_place(place_key, height - box_height + 1, width - box_width + 1)
     ratio = min(max(width / height, aspect[0]), aspect[1])
     central = (height, round(height * ratio)) if width / height > ratio else (round(width / ratio), width)
@@ -73,6 +125,11 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     return tuple(
         jnp.where(fits.any(), *pair) for pair in zip((top, left, box_height, box_width), fallback, strict=True)
     )
+
+
+def first_where(condition: jax.Array, values: jax.Array) -> jax.Array:
+    """Return the first of the values (n,) of which the condition (n,) holds; without one, the first of all."""
+    return jnp.sum(jnp.where(jnp.arange(len(values)) == jnp.argmax(condition), values, 0))
 
 
 def log_uniform(key: jax.Array, shape: tuple[int, ...], bounds: tuple[float, float]) -> jax.Array:

@@ -17,7 +17,7 @@ import numpy as np
 
 from mixer_jax.augment import color
 from mixer_jax.augment.geometry import fixed_point, warp
-from mixer_jax.augment.selection import only_where
+from mixer_jax.augment.selection import only_where, row
 
 # In the order of torchvision's RandAugment; Invert is only AutoAugment's.
 OPERATIONS = (
@@ -56,17 +56,18 @@ class Magnitudes:
         return sign * _linspace(0.0, top.get(operation, 0.9), self.num_bins, bin_)
 
     @functools.cached_property
-    def tables(self) -> dict[str, np.ndarray]:
-        """What `apply` looks up: `warp` (operations, bins, 2, 6) int32, `factor` (operations, bins, 2), `keep` (bins,)
-        bits of posterize and `threshold` (bins,) of solarize; the axis of two is for the signs + and -."""
-        bins = range(self.num_bins)
-        cases = [[[(name, b, sign) for sign in (1, -1)] for b in bins] for name in OPERATIONS]
-        return {
-            "warp": fixed_point([[[self._matrix(*case) for case in row] for row in rows] for rows in cases]),
-            "factor": np.float32([[[1 + self.value(*case) for case in row] for row in rows] for rows in cases]),
-            "keep": np.int32([256 - 2 ** (8 - self.value("Posterize", b)) for b in bins]),
-            "threshold": np.float32([self.value("Solarize", b) for b in bins]),
-        }
+    def table(self) -> np.ndarray:
+        """The settings of each case, (operations * bins * 2, 9) int32, the sign + before -.
+
+        Columns: six coefficients of the warp, the factor of a blend (the bits of a float32), the bits that posterize
+        keeps, and the threshold of solarize (the bits of a float32).
+        """
+        cases = [(name, b, sign) for name in OPERATIONS for b in range(self.num_bins) for sign in (1, -1)]
+        factor = np.float32([1 + self.value(*case) for case in cases])
+        keep = np.int32([256 - 2 ** (8 - self.value("Posterize", b)) for _, b, _ in cases])
+        threshold = np.float32([self.value("Solarize", b) for _, b, _ in cases])
+        rest = [factor.view(np.int32), keep, threshold.view(np.int32)]
+        return np.column_stack([fixed_point([self._matrix(*case) for case in cases]), *rest])
 
     def _matrix(self, operation: str, bin_: int, sign: int) -> tuple[float, ...]:
         """Where pixels come from, as `PIL.Image.transform` has it."""
@@ -125,10 +126,9 @@ def transform(
     channels: int,
 ) -> jax.Array:
     """As `apply`, on packed pixels; for one operation after the other."""
-    tables = {name: jnp.asarray(table) for name, table in magnitudes.tables.items()}
-    height, width, sign = magnitudes.height, magnitudes.width, jnp.asarray(negative, jnp.int32)
-    pixels = warp(pixels, tables["warp"][operation, bin_, sign], height, width)
-    factor = tables["factor"][operation, bin_, sign]
+    settings = row(magnitudes.table, (operation * magnitudes.num_bins + bin_) * 2 + negative)
+    factor, threshold = (jax.lax.bitcast_convert_type(settings[i], jnp.float32) for i in (6, 8))
+    pixels = warp(pixels, settings[:6], (magnitudes.height, magnitudes.width, channels))
 
     def when(names: tuple[str, ...], change: Callable[..., jax.Array], x: jax.Array, *arguments: jax.Array):
         taken = functools.reduce(jnp.logical_or, (operation == INDEX[name] for name in names))
@@ -139,8 +139,8 @@ def transform(
     pixels = when(("AutoContrast", "Equalize"), _look_up, pixels, table)
     pixels = when(("Sharpness",), functools.partial(_sharpen, magnitudes, channels), pixels, factor)
     levels = color.unpack(pixels, channels)
-    levels = jnp.where(operation == INDEX["Posterize"], levels & tables["keep"][bin_], levels)
-    inverted = (operation == INDEX["Solarize"]) & (levels >= tables["threshold"][bin_])
+    levels = jnp.where(operation == INDEX["Posterize"], levels & settings[7], levels)
+    inverted = (operation == INDEX["Solarize"]) & (levels >= threshold)
     levels = jnp.where(inverted | (operation == INDEX["Invert"]), 255 - levels, levels)
     is_color, is_contrast = operation == INDEX["Color"], operation == INDEX["Contrast"]
     degenerate = jnp.where(is_color, color.greyscale(levels), jnp.where(is_contrast, color.mean_grey(levels), 0))

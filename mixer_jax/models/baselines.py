@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mixer_jax.models.layers import Dense, ExampleDropout, kernel_and_bias
+from mixer_jax.models.layers import Dense, draw_words, dropout, kernel_and_bias
 
 
 class Mlp(nn.Module):
@@ -26,7 +26,7 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
         """Maps images (batch, height, width, channels) to logits (batch, num_classes), float32."""
-        x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(images.shape[0], -1)))
+        x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(1, images.shape[0], -1)))
         return _head(x, self.num_classes)
 
 
@@ -53,19 +53,17 @@ class Cnn(nn.Module):
         in the global batch.
         """
         batch = images.shape[0]
-        if not train:
-            positions = None
-        elif positions is None:
-            positions = jnp.arange(batch)
+        words = (None, None)
+        if train:
+            words = draw_words(self.make_rng("dropout"), jnp.arange(batch) if positions is None else positions, 2)
         x = images
         for features in (32, 64):
             x = nn.relu(Conv(features, dtype=self.dtype)(x))
         x = nn.max_pool(x, (2, 2), (2, 2))
         # (places, batch, channels) is what dropout takes.
-        x = ExampleDropout(0.25, "channel")(x.reshape(batch, -1, 64).swapaxes(0, 1), positions).swapaxes(0, 1)
-        x = nn.relu(Dense(128, dtype=self.dtype, initialization="torch")(x.reshape(batch, -1)))
-        x = ExampleDropout(0.5)(x[None], positions)[0]
-        return _head(x, self.num_classes)
+        x = dropout(x.reshape(batch, -1, 64).swapaxes(0, 1), words[0], 0.25, whole_channels=True).swapaxes(0, 1)
+        x = nn.relu(Dense(128, dtype=self.dtype, initialization="torch")(x.reshape(1, batch, -1)))
+        return _head(dropout(x, words[1], 0.5), self.num_classes)
 
 
 class Conv(nn.Module):
@@ -103,11 +101,9 @@ def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _head(x: jax.Array, num_classes: int) -> jax.Array:
-    """Logits, or without classes what they are made of; float32."""
+    """Map (1, batch, features) to logits (batch, num_classes), or without classes to features; float32."""
     x = x.astype(jnp.float32)
-    if not num_classes:
-        return x
-    return Dense(num_classes, initialization="torch", name="head")(x)
+    return (Dense(num_classes, initialization="torch", name="head")(x) if num_classes else x)[0]
 
 
 BASELINES = {"MLP": Mlp, "CNN": Cnn}

@@ -1,11 +1,12 @@
-"""The layers of the Mixer, each with the backward pass that XLA does not find by itself.
+"""The layers of the Mixer, on activations (tokens, batch, channels).
 
-They compute what `flax.linen.Dense` and `LayerNorm` compute and have their parameters. Differentiable once and more in
-reverse mode, not in forward mode.
+They compute what `flax.linen.Dense` and `LayerNorm` compute and have their parameters. Both mixings are plain matrix
+products in this layout, over the first and over the last axis, and nothing is transposed.
 """
 
 import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -14,30 +15,7 @@ import numpy as np
 from flax.errors import ScopeParamShapeError
 from flax.linen.dtypes import promote_dtype
 
-
-def product(a: jax.Array, b: jax.Array, axes: tuple[int, int]) -> jax.Array:
-    """Multiplies two matrices, summing over an axis of each."""
-    return jax.lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())))
-
-
-@jax.custom_vjp
-def rows_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """x @ kernel: (rows, in) and (in, features) to (rows, features)."""
-    return product(x, kernel, (1, 0))
-
-
-def _rows_product_backward(residuals, gradient):
-    x, kernel = residuals
-    return product(gradient, kernel, (1, 1)), product(_transposed(x), gradient, (1, 0))
-
-
-def _transposed(x: jax.Array) -> jax.Array:
-    """The transpose; on a CPU a copy of its own, as XLA is slow there to sum over the first axis of a first factor."""
-    return jax.lax.platform_dependent(x, cpu=lambda x: jax.lax.optimization_barrier(x.T), default=lambda x: x.T)
-
-
-rows_product.defvjp(lambda x, kernel: (rows_product(x, kernel), (x, kernel)), _rows_product_backward)
-
+from mixer_jax.models import cpu
 
 INITIALIZATIONS = ("paper", "torch")
 
@@ -78,12 +56,18 @@ def kernel_and_bias(module: nn.Module, shape: tuple[int, ...], initialization: s
     return parameter(module, "kernel", kernel_init, shape), parameter(module, "bias", bias_init, shape[-1:])
 
 
+@cpu.with_cpu_gradient(cpu.channel_product)
+def mix_channels(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply (tokens, batch, in) by a kernel (in, features)."""
+    return jnp.einsum("tbc,cd->tbd", x, kernel)
+
+
 class Dense(nn.Module):
-    """A dense layer on the columns or on the rows of a matrix.
+    """A dense layer along the tokens or along the channels.
 
     Attributes:
       features: width of the result.
-      axis: 0 for columns, -1 for rows.
+      axis: 0 for the tokens, -1 for the channels.
       dtype: of the computation; parameters are float32.
       initialization: as in `initializers`.
     """
@@ -94,13 +78,18 @@ class Dense(nn.Module):
     initialization: str = "paper"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (rows, in) to (rows, features), or (in, columns) to (features, columns)."""
+    def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
+        """Map (tokens, batch, channels) to the same shape but for `axis`, which becomes `features`.
+
+        With `scale` (batch,) the result of each example is multiplied by it.
+        """
         kernel, bias = kernel_and_bias(self, (x.shape[self.axis], self.features), self.initialization)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        if self.axis == 0:
-            return product(kernel, x, (0, 0)) + bias[:, None]
-        return rows_product(x, kernel) + bias[None]
+        bias = bias[:, None, None] if self.axis == 0 else bias[None, None]
+        if scale is not None:  # of what goes in, which XLA fuses into what comes before
+            scale = scale[None, :, None]
+            x, bias = x * scale, bias * scale
+        return (jnp.einsum("tbc,ts->sbc", x, kernel) if self.axis == 0 else mix_channels(x, kernel)) + bias
 
 
 class Stem(nn.Module):
@@ -126,40 +115,22 @@ class Stem(nn.Module):
         kernel, bias = kernel_and_bias(self, (p, p, channels, self.features), self.initialization)
         images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
         patches = images.reshape(batch, height // p, p, width // p, p, channels).transpose(1, 3, 0, 2, 4, 5)
-        y = rows_product(patches.reshape(-1, p * p * channels), kernel.reshape(-1, self.features)) + bias[None]
-        return y.reshape(-1, batch, self.features)
+        patches = patches.reshape(-1, batch, p * p * channels)
+        return mix_channels(patches, kernel.reshape(-1, self.features)) + bias[None, None]
 
 
-@functools.partial(jax.jit, static_argnums=3)  # so that it is traced once, not in every layer
-def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array, epsilon: float) -> jax.Array:
-    """LayerNorm of (rows, features) with scale and bias (1, features), float32."""
-    return _normalize(x, scale, bias, epsilon)
+@functools.cache
+def layer_norm(epsilon: float) -> Callable[..., jax.Array]:
+    """Return the function that normalises x (..., features) and applies scale and bias (1, ..., features), float32."""
 
+    @jax.jit  # so that it is traced once, not in every layer
+    @cpu.with_cpu_gradient(cpu.layer_norm(epsilon))
+    def normalize(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        mean = jnp.mean(x, axis=-1, keepdims=True)
+        variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
+        return (x - mean) * (jax.lax.rsqrt(variance + epsilon) * scale) + bias
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normalize(x, scale, bias, epsilon):
-    return _normalize_forward(x, scale, bias, epsilon)[0]
-
-
-def _normalize_forward(x, scale, bias, epsilon):
-    mean = jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.maximum(jnp.mean(x * x, axis=-1, keepdims=True) - mean * mean, 0.0)
-    inverse = jax.lax.rsqrt(variance + epsilon)
-    # Of all that is computed only the input, which is there anyway, and two numbers a row are kept for the way back.
-    return (x - mean) * (inverse * scale) + bias, (x, mean, inverse, scale)
-
-
-def _normalize_backward(epsilon, residuals, gradient):
-    del epsilon
-    x, mean, inverse, scale = residuals
-    normalized = (x - mean) * inverse
-    inner = gradient * scale
-    along = jnp.mean(inner * normalized, axis=-1, keepdims=True)
-    dx = inverse * (inner - jnp.mean(inner, axis=-1, keepdims=True) - normalized * along)
-    return dx, jnp.sum(gradient * normalized, axis=0, keepdims=True), jnp.sum(gradient, axis=0, keepdims=True)
-
-
-_normalize.defvjp(_normalize_forward, _normalize_backward)
+    return normalize
 
 
 class LayerNorm(nn.Module):
@@ -178,58 +149,82 @@ class LayerNorm(nn.Module):
         """Maps (..., features) to the same shape."""
         scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:])
         bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:])
-        y = normalize(x.reshape(-1, x.shape[-1]).astype(jnp.float32), scale[None], bias[None], self.epsilon)
-        return y.reshape(x.shape).astype(self.dtype)
+        scale, bias = (y.reshape((1,) * (x.ndim - 1) + (-1,)) for y in (scale, bias))
+        return layer_norm(self.epsilon)(x.astype(jnp.float32), scale, bias).astype(self.dtype)
 
 
-class ExampleDropout(nn.Module):
-    """Inverted dropout whose mask depends on an example's position in the global batch, not on the device it is on.
+def draw_words(key: jax.Array, positions: jax.Array, num_words: int) -> jax.Array:
+    """Draw random words for each example by its position in the global batch, whichever device it is on.
 
-    Attributes:
-      rate: probability of dropping.
-      together: what is dropped together: "entry" for each by itself, "channel" for all of a channel (torch's
-        `Dropout2d`), or "example" for all of an example: stochastic depth (torchvision's, mode "row").
+    Args:
+      key: of the step.
+      positions: (batch,) int.
+      num_words: words an example; each decides one mask.
+
+    Returns:
+      (num_words, batch) uint32.
     """
-
-    rate: float
-    together: str = "entry"
-
-    @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array | None) -> jax.Array:
-        """Maps x (.., batch, ..), batch the second of three axes, to the same shape.
-
-        `positions` (batch,) are ints, or None for evaluation.
-        """
-        if positions is None or self.rate == 0.0:
-            return x
-        places, _, channels = x.shape
-        shape = {"entry": (places, channels), "channel": (1, channels), "example": (1, 1)}[self.together]
-        keep = bits_of_examples(self.make_rng("dropout"), positions, shape) >= np.uint32(self.rate * 2**32)
-        return jnp.where(keep, x / (1.0 - self.rate), jnp.zeros_like(x))
-
-
-@functools.partial(jax.jit, static_argnums=2)  # as `normalize`
-def bits_of_examples(key: jax.Array, positions: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """`random_bits` of words that each example, at its position (batch,) in the global batch, draws with the key."""
     keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, positions)
-    return random_bits(jax.vmap(lambda key: jax.random.bits(key, (2,)))(keys), shape)
+    return jax.vmap(lambda key: jax.random.bits(key, (num_words,)), out_axes=1)(keys)
 
 
-def random_bits(words: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Hashes of two random words an example (batch, 2) and of each place and channel: (places, batch, channels) uint32.
+def dropout(x: jax.Array, words: jax.Array | None, rate: float, whole_channels: bool = False) -> jax.Array:
+    """Zero entries of x (places, batch, channels) with probability `rate` and scale up the others.
+
+    Args:
+      x: any activations; the batch is the second of three axes.
+      words: (batch,), one of `draw_words`, or None to leave x as it is.
+      rate: probability of dropping.
+      whole_channels: drop all places of a channel or none (torch's `Dropout2d`).
+    """
+    if words is None or not rate:
+        return x
+    places, _, channels = x.shape
+    keep = mask(words, (1 if whole_channels else places, channels), rate)
+    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+
+
+def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.Array | None:
+    """Return what stochastic depth multiplies each example's branch by: 0 with probability `rate`, else 1 / (1 - rate).
+
+    Takes `words` as `dropout`; None stands for 1. torchvision's `StochasticDepth`, mode "row".
+    """
+    if words is None or not rate:
+        return None
+    return ((words >= threshold(rate)) / (1.0 - rate)).astype(dtype)
+
+
+def threshold(rate: float) -> np.uint32:
+    """Return the word that a uniform uint32 is below with probability `rate`."""
+    return np.uint32(rate * 2**32)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))  # so that it is traced once, not in every layer
+def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
+    """Return the entries to keep: bool (places, batch, channels) for words (batch,) and (places, channels)."""
+    places, channels = shape
+
+    def of_place(place: jax.Array) -> jax.Array:
+        return random_bits(
+            words[:, None], place * channels + jnp.arange(channels, dtype=jnp.uint32)[None]
+        ) >= threshold(rate)
+
+    # XLA would compute the hash again wherever the mask is used; on a CPU only a loop keeps it from that.
+    def in_turn(places: jax.Array) -> jax.Array:
+        return jax.lax.map(of_place, places)
+
+    def at_once(places: jax.Array) -> jax.Array:
+        return jax.lax.optimization_barrier(jax.vmap(of_place)(places))
+
+    return jax.lax.platform_dependent(jnp.arange(places, dtype=jnp.uint32), cpu=in_turn, default=at_once)
+
+
+def random_bits(words: jax.Array, entries: jax.Array) -> jax.Array:
+    """Hash random words and the numbers of entries, uint32 both, to uint32 of their broadcast shape.
 
     JAX's own generator takes longer than the products that a small Mixer drops from; a mask can do with a hash.
     """
-    places, channels = shape
-
-    def of_place(place):
-        counter = place * channels + jnp.arange(channels, dtype=jnp.uint32)[None]
-        return _mixed(_mixed(counter ^ words[:, :1]) ^ words[:, 1:])
-
-    # On a CPU in a loop, whose result XLA keeps: it would compute the hash anew, and slowly, wherever it is used.
-    return jax.lax.platform_dependent(
-        jnp.arange(places, dtype=jnp.uint32), cpu=lambda x: jax.lax.map(of_place, x), default=jax.vmap(of_place)
-    )
+    return _mixed(_mixed(entries + np.uint32(1)) ^ words)
 
 
 def _mixed(x: jax.Array) -> jax.Array:

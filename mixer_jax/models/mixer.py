@@ -4,19 +4,29 @@ Parameter names and shapes are those of the paper's released checkpoints. Inside
 channels): so both mixings are plain matrix products, over the first and over the last axis, and nothing is transposed.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixer_jax.models.layers import Dense, ExampleDropout, LayerNorm, Stem, initializers
+from mixer_jax.models import cpu
+from mixer_jax.models.layers import Dense, LayerNorm, Stem, depth_scale, draw_words, dropout, initializers
+
+
+def _exact(x: jax.Array) -> jax.Array:
+    # By erf, which XLA computes in half the time of Flax's erfc.
+    return 0.5 * x * (1.0 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
+
 
 GELUS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    "tanh": lambda x: nn.gelu(x, approximate=True),  # the paper's code and its checkpoints
-    # PyTorch's and timm's; by erf, which XLA computes in half the time of Flax's erfc.
-    "exact": lambda x: 0.5 * x * (1.0 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype))),
+    name: cpu.with_cpu_gradient(cpu.recomputed(function))(function)
+    for name, function in {
+        "tanh": functools.partial(nn.gelu, approximate=True),  # the paper's code and its checkpoints
+        "exact": _exact,  # PyTorch's and timm's
+    }.items()
 }
 
 
@@ -27,6 +37,7 @@ class MlpBlock(nn.Module):
       mlp_dim: width of the hidden layer.
       axis: 0 mixes the tokens, -1 the channels.
       dropout_rate: dropout after each dense layer.
+      stochastic_depth_rate: probability that an example's result is zero.
       gelu: "tanh" or "exact".
       dtype: of the computation; parameters are float32.
       initialization: of the parameters, "paper" or "torch", as in `layers.initializers`.
@@ -35,22 +46,22 @@ class MlpBlock(nn.Module):
     mlp_dim: int
     axis: int = -1
     dropout_rate: float = 0.0
+    stochastic_depth_rate: float = 0.0
     gelu: str = "tanh"
     dtype: jnp.dtype = jnp.float32
     initialization: str = "paper"
 
     @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
-        """Maps (tokens, batch, channels) to the same shape."""
-        tokens, batch, channels = x.shape
-        flat, wide = ((tokens, -1), (-1, batch, channels)) if self.axis == 0 else ((-1, channels), (tokens, batch, -1))
-        drop = ExampleDropout(self.dropout_rate)
-        y = Dense(self.mlp_dim, self.axis, self.dtype, self.initialization)(x.reshape(flat))
-        # Computed anew on the way back: that costs less than to keep what it is made of.
-        y = jax.checkpoint(GELUS[self.gelu])(y)
-        y = drop(y.reshape(wide), positions).reshape(y.shape)
-        y = Dense(x.shape[self.axis], self.axis, self.dtype, self.initialization)(y)
-        return drop(y.reshape(x.shape), positions)
+    def __call__(self, x: jax.Array, words: Sequence[jax.Array | None] = (None,) * 3) -> jax.Array:
+        """Map (tokens, batch, channels) to the same shape.
+
+        `words`, three of `layers.draw_words` (batch,), decide what is dropped; without them nothing is.
+        """
+        y = Dense(self.mlp_dim, self.axis, self.dtype, self.initialization)(x)
+        y = dropout(GELUS[self.gelu](y), words[0], self.dropout_rate)
+        scale = depth_scale(words[2], self.stochastic_depth_rate, self.dtype)
+        y = Dense(x.shape[self.axis], self.axis, self.dtype, self.initialization)(y, scale)
+        return dropout(y, words[1], self.dropout_rate)
 
 
 class MixerBlock(nn.Module):
@@ -80,24 +91,23 @@ class MixerBlock(nn.Module):
     initialization: str = "paper"
 
     @nn.compact
-    def __call__(self, x: jax.Array, positions: jax.Array | None = None) -> jax.Array:
-        """Maps (tokens, batch, channels) to the same shape."""
+    def __call__(self, x: jax.Array, words: Sequence[jax.Array | None] = (None,) * 6) -> jax.Array:
+        """Map (tokens, batch, channels) to the same shape; `words` are those of both `MlpBlock`s."""
         # Named, not numbered by Flax: a channel-only block must still call its norm LayerNorm_1.
         if self.token_mixing:
             y = LayerNorm(self.layer_norm_epsilon, self.dtype, name="LayerNorm_0")(x)
-            y = self._mlp(self.tokens_mlp_dim, axis=0, name="token_mixing")(y, positions)
-            x = x + ExampleDropout(self.stochastic_depth_rate, together="example")(y, positions)
+            x = x + self._mlp(self.tokens_mlp_dim, axis=0, name="token_mixing")(y, words[:3])
         if self.channel_mixing:
             y = LayerNorm(self.layer_norm_epsilon, self.dtype, name="LayerNorm_1")(x)
-            y = self._mlp(self.channels_mlp_dim, axis=-1, name="channel_mixing")(y, positions)
-            x = x + ExampleDropout(self.stochastic_depth_rate, together="example")(y, positions)
+            x = x + self._mlp(self.channels_mlp_dim, axis=-1, name="channel_mixing")(y, words[3:])
         if self.ablated_norm and not (self.token_mixing and self.channel_mixing):
             name = "LayerNorm_0" if self.channel_mixing else "LayerNorm_1"
             x = LayerNorm(self.layer_norm_epsilon, self.dtype, name=name)(x)
         return x
 
     def _mlp(self, mlp_dim: int, axis: int, name: str) -> MlpBlock:
-        return MlpBlock(mlp_dim, axis, self.dropout_rate, self.gelu, self.dtype, self.initialization, name=name)
+        rates = self.dropout_rate, self.stochastic_depth_rate
+        return MlpBlock(mlp_dim, axis, *rates, self.gelu, self.dtype, self.initialization, name=name)
 
 
 class MlpMixer(nn.Module):
@@ -155,10 +165,10 @@ class MlpMixer(nn.Module):
         Returns:
           Logits (batch, num_classes), float32; without a head pre-logits (batch, hidden_dim).
         """
-        if not train:
-            positions = None
-        elif positions is None:
-            positions = jnp.arange(images.shape[0])
+        words = [(None,) * 6] * self.num_blocks
+        if train and (self.dropout_rate or self.stochastic_depth_rate):
+            positions = jnp.arange(images.shape[0]) if positions is None else positions
+            words = draw_words(self.make_rng("dropout"), positions, 6 * self.num_blocks).reshape(self.num_blocks, 6, -1)
         x = Stem(self.hidden_dim, self.patch_size, self.dtype, self.initialization, name="stem")(images)
         for i in range(self.num_blocks):
             x = MixerBlock(
@@ -174,7 +184,7 @@ class MlpMixer(nn.Module):
                 dtype=self.dtype,
                 initialization=self.initialization,
                 name=f"MixerBlock_{i}",
-            )(x, positions)
+            )(x, words[i])
         if self.pre_head_norm:
             x = LayerNorm(self.layer_norm_epsilon, self.dtype, name="pre_head_layer_norm")(x)
         # The pool and the head stay float32: they cost nothing, and the loss is taken on what they return.

@@ -8,6 +8,7 @@ import pytest
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models import Cnn, Mlp
+from mixer_jax.models.layers import draw_words, dropout
 from mixer_jax.training import Trainer
 from support import make_config, make_dataset
 
@@ -65,8 +66,8 @@ def test_the_cnns_dropout_follows_the_position_and_is_off_in_evaluation():
 
 
 def test_channels_are_dropped_together():
-    drop = models.layers.ExampleDropout(0.25, "channel")
-    y = np.asarray(drop.apply({}, jnp.ones((6, 500, 20)), jnp.arange(500), rngs={"dropout": jax.random.key(0)}))
+    (words,) = draw_words(jax.random.key(0), jnp.arange(500), 1)
+    y = np.asarray(dropout(jnp.ones((6, 500, 20)), words, 0.25, whole_channels=True))
     gone = y == 0
     assert np.array_equal(gone.all(0), gone.any(0))
     assert abs(gone.mean() - 0.25) < 0.01

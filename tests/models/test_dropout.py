@@ -1,49 +1,49 @@
 """The bits that dropout draws are as random as they have to be, and dropped entries what they should be."""
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
 
-from mixer_jax.models.layers import ExampleDropout, random_bits
+from mixer_jax.models import MlpMixer
+from mixer_jax.models.layers import draw_words, dropout, mask, random_bits
+from support import programs_for
 
 PLACES, EXAMPLES, CHANNELS = 16, 64, 32
+ENTRIES = np.arange(PLACES * CHANNELS, dtype=np.uint32).reshape(PLACES, 1, CHANNELS)
 
 
 @pytest.fixture(scope="module")
 def bits():
-    words = jax.random.bits(jax.random.key(0), (EXAMPLES, 2))
-    return np.asarray(random_bits(words, (PLACES, CHANNELS)))
+    (words,) = draw_words(jax.random.key(0), jnp.arange(EXAMPLES), 1)
+    return np.asarray(random_bits(words[None, :, None], ENTRIES))
 
 
-def reference(words, shape):
+def reference(word, entry):
     """The hash in Python's own integers."""
-    places, channels = shape
-    out = np.zeros((places, len(words), channels), np.uint32)
 
     def mixed(x):
         x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
         x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
         return x ^ (x >> 16)
 
-    for place, example, channel in np.ndindex(out.shape):
-        first, second = map(int, words[example])
-        out[place, example, channel] = mixed(mixed((place * channels + channel) ^ first) ^ second)
-    return out
+    return mixed(mixed(entry + 1) ^ word)
 
 
-def test_they_are_the_hash_of_the_words_and_the_place():
-    words = np.random.default_rng(0).integers(0, 2**32, (3, 2), dtype=np.uint32)
-    np.testing.assert_array_equal(random_bits(jnp.asarray(words), (4, 5)), reference(words, (4, 5)))
+def test_they_are_the_hash_of_a_word_and_the_entry():
+    words = np.random.default_rng(0).integers(0, 2**32, 3, dtype=np.uint32)
+    expected = [[reference(int(word), entry) for entry in range(20)] for word in words]
+    np.testing.assert_array_equal(random_bits(words[:, None], np.arange(20, dtype=np.uint32)[None]), expected)
 
 
-def test_both_ways_to_compute_them_are_the_same(monkeypatch):
-    words = jax.random.bits(jax.random.key(1), (5, 2))
-    looped = random_bits(words, (3, 7))
-    monkeypatch.setattr(jax.lax, "platform_dependent", lambda x, cpu, default: default(x))
-    np.testing.assert_array_equal(random_bits(words, (3, 7)), looped)
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_an_entry_is_kept_if_its_bits_say_so_on_every_platform(platform):
+    words = jax.random.bits(jax.random.key(1), (5,))
+    with programs_for(platform):
+        kept = np.asarray(mask(words, (3, 7), 0.4))
+    for place, example, channel in np.ndindex(kept.shape):
+        assert kept[place, example, channel] == (reference(int(words[example]), 7 * place + channel) >= 0.4 * 2**32)
 
 
 def test_they_are_uniform(bits):
@@ -66,14 +66,20 @@ def test_neighbours_have_nothing_to_do_with_each_other(bits, axis):
 
 
 def test_another_layer_step_or_position_draws_anew():
-    class Two(nn.Module):
-        @nn.compact
-        def __call__(self, x, positions):
-            return ExampleDropout(0.5)(x, positions), ExampleDropout(0.5)(x, positions)
-
     x, masks = jnp.ones((8, 16, 32)), []
     for key, start in ((0, 0), (0, 16), (1, 0)):
-        both = Two().apply({}, x, jnp.arange(start, start + 16), rngs={"dropout": jax.random.key(key)})
-        masks += [np.asarray(mask).ravel() > 0 for mask in both]
+        for words in draw_words(jax.random.key(key), jnp.arange(start, start + 16), 2):
+            masks.append(np.asarray(dropout(x, words, 0.5)).ravel() > 0)
     same = np.mean(np.array(masks)[:, None] == np.array(masks)[None], axis=2)
     assert np.all(np.abs(same[~np.eye(6, dtype=bool)] - 0.5) < 4 * 0.5 / np.sqrt(x.size))
+
+
+def test_no_two_layers_of_a_model_use_the_same_words(monkeypatch):
+    used = []
+    monkeypatch.setattr("mixer_jax.models.mixer.dropout", lambda x, words, rate: used.append(words) or x)
+    monkeypatch.setattr("mixer_jax.models.mixer.depth_scale", lambda words, rate, dtype: used.append(words))
+    model = MlpMixer(10, 3, 4, 8, 8, 8, dropout_rate=0.1, stochastic_depth_rate=0.1)
+    images = jnp.ones((5, 8, 8, 3))
+    model.init({"params": jax.random.key(0), "dropout": jax.random.key(1)}, images, train=True)
+    assert len(used) == 3 * 6
+    assert len(np.unique(np.array(used))) == 3 * 6 * 5

@@ -14,6 +14,7 @@ from scipy import stats
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerBlock, MlpMixer
+from mixer_jax.models.layers import draw_words
 from support import make_config, shared
 
 TINY = {
@@ -244,7 +245,7 @@ class TestRandomDepth:
         x = np.random.default_rng(0).normal(size=(5, 1, 4)).astype(np.float32).repeat(4000, 1)
         params = block.init(jax.random.key(0), x)
         branch = np.asarray(block.apply(params, x) - x)
-        dropped = np.asarray(block.apply(params, x, np.arange(4000), rngs={"dropout": jax.random.key(0)}) - x)
+        dropped = np.asarray(block.apply(params, x, draw_words(jax.random.key(0), np.arange(4000), 6)) - x)
         gone = np.all(np.abs(dropped) < 1e-6, axis=(0, 2))
         assert abs(gone.mean() - 0.3) < 0.03
         np.testing.assert_allclose(dropped[:, ~gone], branch[:, ~gone] / 0.7, rtol=1e-4, atol=1e-5)
@@ -254,7 +255,7 @@ def test_dropout_drops_single_entries_at_the_given_rate():
     block = models.MlpBlock(8, dropout_rate=0.25)
     x = jnp.ones((6, 500, 10))
     params = block.init(jax.random.key(0), x)
-    y = np.asarray(block.apply(params, x, jnp.arange(500), rngs={"dropout": jax.random.key(0)}))
+    y = np.asarray(block.apply(params, x, draw_words(jax.random.key(0), jnp.arange(500), 3)))
     assert abs((y == 0).mean() - 0.25) < 0.01
     assert 0 < (y[:, 0] == 0).sum() < y[:, 0].size
 
