@@ -1,17 +1,14 @@
 """Which operations an image gets: RandAugment and AutoAugment, as in torchvision.
 
-Both draw (operations, bins, negative), each (n,), for `operations.transform`.
+Both draw (operations, bins, negative), each (n,) an image, for `operations.apply_all`.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from mixer_jax.augment.color import pack, unpack_image
-from mixer_jax.augment.operations import INDEX, Magnitudes, transform
-from mixer_jax.augment.selection import row
+from mixer_jax.augment.operations import INDEX, Magnitudes, apply_all
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -36,9 +33,9 @@ class RandAugment:
         negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
         return operations, jnp.full(self.num_ops, self.magnitude), negative
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """Changes an image (height, width, channels) uint8."""
-        return _apply_all(self.draw(key), image, self.num_bins)
+    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Change images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))
 
 
 # arXiv 1805.09501, table 7, as torchvision has it: 25 pairs of (operation, probability, bin of 10).
@@ -80,25 +77,15 @@ class AutoAugment:
         """Draws what one image gets: one of the policy's pairs, each operation of it with its probability."""
         pair_key, happens_key, sign_key = jax.random.split(key, 3)
         pair = jax.random.randint(pair_key, (), 0, len(CIFAR10_POLICY))
-        names, probabilities, bins = (np.array(column) for column in np.moveaxis(np.array(CIFAR10_POLICY), -1, 0))
-        percent = np.round(100 * probabilities.astype(float)).astype(np.int32)
-        table = np.column_stack([np.vectorize(INDEX.get)(names), percent, bins.astype(np.int32)])
-        operations, percent, bins = row(table, pair).reshape(3, 2)
+        rows = [
+            [[INDEX[name], round(100 * probability), bin_] for name, probability, bin_ in pair]
+            for pair in CIFAR10_POLICY
+        ]
+        operations, percent, bins = jnp.array(rows, jnp.int32)[pair].T
         happens = 100 * jax.random.uniform(happens_key, (2,)) <= percent
         negative = jax.random.bernoulli(sign_key, 0.5, (2,))
         return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
 
-    def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """Changes an image (height, width, channels) uint8."""
-        return _apply_all(self.draw(key), image, self.num_bins)
-
-
-def _apply_all(choice: Choice, image: jax.Array, num_bins: int) -> jax.Array:
-    magnitudes = Magnitudes(*image.shape[:2], num_bins)
-
-    def one(pixels, drawn):
-        return transform(pixels, *drawn, magnitudes, image.shape[-1]), None
-
-    # A loop, though a short one: XLA writes down what it carries, and does not compute pixels anew for each use.
-    pixels, _ = jax.lax.scan(one, pack(image), choice)
-    return unpack_image(pixels, image.shape)
+    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
+        """Change images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))

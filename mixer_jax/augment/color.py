@@ -37,27 +37,9 @@ def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
 
 
 def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:
-    """Replace each grey level by what the table of its channel has for it; by products on a TPU."""
-
-    def gather(planes: jax.Array, table: jax.Array) -> jax.Array:
-        entries = planes + 256 * jnp.arange(len(planes))[:, None]
-        return table.ravel().at[entries].get(mode="promise_in_bounds")
-
-    def select(planes: jax.Array, table: jax.Array) -> jax.Array:
-        high, low = _digits(planes)
-        sixteens = jnp.einsum("chl,clp->chp", table.reshape(-1, 16, 16).astype(jnp.bfloat16), low)
-        return jnp.sum(sixteens * high, axis=1, dtype=jnp.float32).astype(jnp.int32)
-
-    return jax.lax.platform_dependent(planes, table, tpu=select, default=gather)
-
-
-def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two hexadecimal digits of grey levels (channels, pixels), one-hot: (channels, 16, pixels) bfloat16.
-
-    Products of these with grey levels are exact in bfloat16, and so are their sums in float32.
-    """
-    digits = (planes >> 4, planes & 15)
-    return tuple((digit[:, None] == np.arange(16)[None, :, None]).astype(jnp.bfloat16) for digit in digits)
+    """Replaces each grey level by what the table of its channel has for it."""
+    entries = planes + 256 * jnp.arange(len(planes))[:, None]
+    return table.ravel().at[entries].get(mode="promise_in_bounds")
 
 
 def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
@@ -75,38 +57,31 @@ def greyscale(planes: jax.Array) -> jax.Array:
 
 
 def mean_grey(planes: jax.Array) -> jax.Array:
-    """The mean luma, rounded to a grey level: what `PIL.ImageEnhance.Contrast` blends with."""
+    """The mean luma, (1, ..., 1), rounded to a grey level: what `PIL.ImageEnhance.Contrast` blends with."""
     grey = greyscale(planes)
-    return (2 * grey.sum() + grey.size) // (2 * grey.size)
+    size = grey.shape[-1]
+    return (2 * grey.sum(-1, keepdims=True) + size) // (2 * size)
 
 
 def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
     """3x3 mean in which the centre counts five times, the border as it is (`PIL.ImageFilter.SMOOTH`); float32."""
     levels = planes.astype(jnp.float32)
     # A neighbour is a shift of the rows laid end to end; what that wraps around is border, and not used.
-    padded = jnp.pad(levels, ((0, 0), (width + 1, width + 1)))
+    padded = jnp.pad(levels, ((0, 0),) * (levels.ndim - 1) + ((width + 1, width + 1),))
     shifts = [y * width + x for y in range(3) for x in range(3) if (y, x) != (1, 1)]
-    neighbours = sum(padded[:, shift : shift + height * width] for shift in shifts)
+    neighbours = sum(padded[..., shift : shift + height * width] for shift in shifts)
     mean = jnp.floor((neighbours + 5 * levels) * np.float32(1 / 13) + 0.5)
     rows, columns = np.arange(height)[:, None], np.arange(width)
     inner = (rows > 0) & (rows < height - 1) & (columns > 0) & (columns < width - 1)
-    return jnp.where(inner.reshape(1, -1), mean, levels)
+    return jnp.where(inner.reshape((1,) * (levels.ndim - 1) + (-1,)), mean, levels)
 
 
 def histogram(planes: jax.Array) -> jax.Array:
-    """Count how often each grey level occurs in each channel, (channels, 256) int32; by products on a TPU."""
-
-    def scatter(planes: jax.Array) -> jax.Array:
-        channels = len(planes)
-        entries = planes + 256 * jnp.arange(channels)[:, None]
-        counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
-        return counts.reshape(channels, 256)
-
-    def product(planes: jax.Array) -> jax.Array:
-        counts = jnp.einsum("chp,clp->chl", *_digits(planes), preferred_element_type=jnp.float32)
-        return counts.reshape(-1, 256).astype(jnp.int32)
-
-    return jax.lax.platform_dependent(planes, tpu=product, default=scatter)
+    """How often each grey level occurs in each channel, (channels, 256) int32."""
+    channels = len(planes)
+    entries = planes + 256 * jnp.arange(channels)[:, None]
+    counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
+    return counts.reshape(channels, 256)
 
 
 def _entry(rows: jax.Array, level: jax.Array) -> jax.Array:

@@ -1,15 +1,10 @@
 """Moves pixels: warps, crops, flips and resizing."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixer_jax.augment.color import pack_planes, unpack
-
 ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
-BLOCK = 2**20  # numbers an image that a warp on a TPU holds at a time
 
 
 def fixed_point(matrix: np.ndarray) -> np.ndarray:
@@ -19,56 +14,31 @@ def fixed_point(matrix: np.ndarray) -> np.ndarray:
     return np.floor(centred * ONE + 0.5).astype(np.int32)
 
 
-def warp(pixels: jax.Array, coefficients: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
+def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
     """Transform an image affinely by nearest neighbour, with 0 where the source lies outside.
 
-    Pixel (x, y) is taken from (a x + b y + c, d x + e y + f), in Pillow's integer arithmetic, so it is bit for bit
-    `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one gather, or on a TPU, which gathers single pixels one by
-    one, a matrix product.
+    In Pillow's integer arithmetic, so it is bit for bit `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one
+    gather.
 
     Args:
-      pixels: (height * width,), packed and in rows; see `color.pack`.
+      pixels: (height * width,), in rows.
       coefficients: (6,) int32, from `fixed_point`.
-      shape: (height, width, channels) of the image.
+      height, width: of the image.
     """
-    height, width, _ = shape
-    a, b, c, d, e, f = coefficients
-    x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
-    from_x, from_y = (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
-    return jax.lax.platform_dependent(
-        pixels,
-        from_x.ravel(),
-        from_y.ravel(),
-        tpu=functools.partial(_select, shape),
-        default=functools.partial(_gather, shape),
-    )
-
-
-def _gather(shape: tuple[int, int, int], pixels: jax.Array, from_x: jax.Array, from_y: jax.Array) -> jax.Array:
-    height, width, _ = shape
+    from_x, from_y = sources(coefficients, height, width)
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
-    source = jnp.where(inside, from_y * width + from_x, height * width)
+    source = jnp.where(inside, from_y * width + from_x, height * width).ravel()
     return jnp.append(pixels, jnp.zeros(1, pixels.dtype)).at[source].get(mode="promise_in_bounds")
 
 
-def _select(shape: tuple[int, int, int], pixels: jax.Array, from_x: jax.Array, from_y: jax.Array) -> jax.Array:
-    """Take the column of every pixel by a product with a one-hot matrix, then its row by a masked sum."""
-    height, width, channels = shape
-    # Products of grey levels with zeros and ones are exact in bfloat16, and so are sums of one of them.
-    planes = unpack(pixels, channels).reshape(channels, height, width).astype(jnp.bfloat16)
+def sources(coefficients: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
+    """Return the column and the row, (height, width) int32, that a warp takes each pixel from.
 
-    def of_block(places: tuple[jax.Array, jax.Array]) -> jax.Array:
-        from_x, from_y = places
-        columns = jnp.einsum("chw,wp->chp", planes, one_hot(from_x, width))
-        return jnp.sum(columns * one_hot(from_y, height)[None], axis=1, dtype=jnp.float32).astype(jnp.int32)
-
-    rows = max(
-        n for n in range(1, height + 1) if height % n == 0 and (n == 1 or channels * height * width * n <= BLOCK)
-    )
-    blocks = from_x.reshape(-1, rows * width), from_y.reshape(-1, rows * width)
-    if rows == height:
-        return pack_planes(of_block((blocks[0][0], blocks[1][0])))
-    return jax.lax.map(lambda places: pack_planes(of_block(places)), blocks).ravel()
+    For pixel (x, y) they are (a x + b y + c, d x + e y + f), rounded down; they may lie outside of the image.
+    """
+    a, b, c, d, e, f = coefficients
+    x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
+    return (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
 
 
 def one_hot(indices: jax.Array, size: int) -> jax.Array:

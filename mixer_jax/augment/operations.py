@@ -3,21 +3,21 @@
 Under `vmap` a branch is computed for every image, whichever it takes, so here is one path: a warp and a blend, of which
 an operation is one and leaves the other idle. Whatever it gets, that costs an image one gather and a few passes over
 its pixels. The three operations that need more, AutoContrast and Equalize a histogram and a lookup, Sharpness a 3x3
-mean, are computed only for about as many images of a batch as get them (see `selection.only_where`).
+mean, are computed only for about as many images of a batch as get them (see `selection.only_where`). A TPU, which is
+slow at gathers and at loops as long as the data decide, computes them for all, by matrix products (see `products`).
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mixer_jax.augment import color
+from mixer_jax.augment import color, products
 from mixer_jax.augment.geometry import fixed_point, warp
-from mixer_jax.augment.selection import only_where, row
+from mixer_jax.augment.selection import only_where
 
 # In the order of torchvision's RandAugment; Invert is only AutoAugment's.
 OPERATIONS = (
@@ -99,7 +99,7 @@ def _linspace(start: float, end: float, num: int, index: int) -> float:
 def apply(
     image: jax.Array, operation: jax.Array, bin_: jax.Array, negative: jax.Array, magnitudes: Magnitudes
 ) -> jax.Array:
-    """Applies one operation to one image.
+    """Apply one operation to one image.
 
     Equals torchvision's functions on PIL images with nearest-neighbour interpolation and black fill.
 
@@ -113,39 +113,79 @@ def apply(
     Returns:
       The changed image, uint8.
     """
-    pixels = transform(color.pack(image), operation, bin_, negative, magnitudes, image.shape[-1])
+    drawn = (jnp.asarray(x).reshape(1, 1) for x in (operation, bin_, negative))
+    return apply_all(image[None], tuple(drawn), magnitudes)[0]
+
+
+def apply_all(images: jax.Array, drawn: tuple[jax.Array, jax.Array, jax.Array], magnitudes: Magnitudes) -> jax.Array:
+    """Apply one operation after the other to each image of a batch.
+
+    Args:
+      images: (batch, height, width, channels) uint8.
+      drawn: operations, bins and whether they are negative, each (batch, number of operations); see `apply`.
+      magnitudes: for images of this size.
+    """
+    operations, bins, negative = drawn
+    settings = jnp.asarray(magnitudes.table)[(operations * magnitudes.num_bins + bins) * 2 + negative]
+    settings = jnp.concatenate([operations[..., None], settings], axis=-1)
+    return jax.lax.platform_dependent(images, settings, tpu=_on_planes, default=jax.vmap(_on_pixels))
+
+
+def _on_planes(images: jax.Array, settings: jax.Array) -> jax.Array:
+    batch, height, width, channels = images.shape
+
+    def one(planes: jax.Array, settings: jax.Array) -> tuple[jax.Array, None]:
+        operation = settings[:, 0]
+        planes = products.warp(planes, settings[:, 1:7], height, width)
+        equalize = operation == INDEX["Equalize"]
+        uneven = equalize | (operation == INDEX["AutoContrast"])
+        planes = jnp.where(uneven[None, :, None], products.even_out(planes, equalize), planes)
+        return _adjust(planes, settings.T[:, None, :, None], color.smooth(planes, height, width)), None
+
+    planes = jnp.moveaxis(images, -1, 0).reshape(channels, batch, -1).astype(jnp.int32)
+    planes, _ = jax.lax.scan(one, planes, settings.swapaxes(0, 1))
+    return jnp.moveaxis(planes.reshape(channels, *images.shape[:3]), 0, -1).astype(jnp.uint8)
+
+
+def _on_pixels(image: jax.Array, settings: jax.Array) -> jax.Array:
+    height, width, channels = image.shape
+    identity = jnp.broadcast_to(color.LEVELS, (channels, 256))
+
+    def one(pixels: jax.Array, settings: jax.Array) -> tuple[jax.Array, None]:
+        operation, factor = settings[0], _floats(settings[7])
+        pixels = warp(pixels, settings[1:7], height, width)
+        uneven = (operation == INDEX["AutoContrast"]) | (operation == INDEX["Equalize"])
+        table = only_where(uneven, _table, identity, pixels, operation)
+        pixels = only_where(uneven, _look_up, pixels, table)
+        sharpen = functools.partial(_sharpen, height, width, channels)
+        pixels = only_where(operation == INDEX["Sharpness"], sharpen, pixels, factor)
+        return color.pack_planes(_adjust(color.unpack(pixels, channels), settings)), None
+
+    # A loop, though a short one: XLA writes down what it carries, and does not compute pixels anew for each use.
+    pixels, _ = jax.lax.scan(one, color.pack(image), settings)
     return color.unpack_image(pixels, image.shape)
 
 
-def transform(
-    pixels: jax.Array,
-    operation: jax.Array,
-    bin_: jax.Array,
-    negative: jax.Array,
-    magnitudes: Magnitudes,
-    channels: int,
-) -> jax.Array:
-    """As `apply`, on packed pixels; for one operation after the other."""
-    settings = row(magnitudes.table, (operation * magnitudes.num_bins + bin_) * 2 + negative)
-    factor, threshold = (jax.lax.bitcast_convert_type(settings[i], jnp.float32) for i in (6, 8))
-    pixels = warp(pixels, settings[:6], (magnitudes.height, magnitudes.width, channels))
+def _adjust(levels: jax.Array, settings: jax.Array, smoothed: jax.Array | None = None) -> jax.Array:
+    """Posterize, solarize, invert or blend planes (channels, ..., pixels), whichever the settings (10, ...) say.
 
-    def when(names: tuple[str, ...], change: Callable[..., jax.Array], x: jax.Array, *arguments: jax.Array):
-        taken = functools.reduce(jnp.logical_or, (operation == INDEX[name] for name in names))
-        return only_where(taken, change, x, *arguments)
-
-    identity = jnp.broadcast_to(color.LEVELS, (channels, 256))
-    table = when(("AutoContrast", "Equalize"), _table, identity, pixels, operation)
-    pixels = when(("AutoContrast", "Equalize"), _look_up, pixels, table)
-    pixels = when(("Sharpness",), functools.partial(_sharpen, magnitudes, channels), pixels, factor)
-    levels = color.unpack(pixels, channels)
-    levels = jnp.where(operation == INDEX["Posterize"], levels & settings[7], levels)
+    With `smoothed` planes also Sharpness, which blends with them.
+    """
+    operation, factor, keep, threshold = settings[0], _floats(settings[7]), settings[8], _floats(settings[9])
+    levels = jnp.where(operation == INDEX["Posterize"], levels & keep, levels)
     inverted = (operation == INDEX["Solarize"]) & (levels >= threshold)
     levels = jnp.where(inverted | (operation == INDEX["Invert"]), 255 - levels, levels)
     is_color, is_contrast = operation == INDEX["Color"], operation == INDEX["Contrast"]
     degenerate = jnp.where(is_color, color.greyscale(levels), jnp.where(is_contrast, color.mean_grey(levels), 0))
     blended = is_color | is_contrast | (operation == INDEX["Brightness"])
-    return color.pack_planes(color.blend(degenerate, levels, jnp.where(blended, factor, 1.0)))
+    if smoothed is not None:
+        is_sharpness = operation == INDEX["Sharpness"]
+        degenerate, blended = jnp.where(is_sharpness, smoothed, degenerate), blended | is_sharpness
+    return color.blend(degenerate, levels, jnp.where(blended, factor, 1.0))
+
+
+def _floats(bits: jax.Array) -> jax.Array:
+    return jax.lax.bitcast_convert_type(bits, jnp.float32)
 
 
 def _table(identity: jax.Array, pixels: jax.Array, operation: jax.Array) -> jax.Array:
@@ -159,6 +199,6 @@ def _look_up(pixels: jax.Array, table: jax.Array) -> jax.Array:
     return color.pack_planes(color.look_up(color.unpack(pixels, len(table)), table))
 
 
-def _sharpen(magnitudes: Magnitudes, channels: int, pixels: jax.Array, factor: jax.Array) -> jax.Array:
+def _sharpen(height: int, width: int, channels: int, pixels: jax.Array, factor: jax.Array) -> jax.Array:
     planes = color.unpack(pixels, channels)
-    return color.pack_planes(color.blend(color.smooth(planes, magnitudes.height, magnitudes.width), planes, factor))
+    return color.pack_planes(color.blend(color.smooth(planes, height, width), planes, factor))

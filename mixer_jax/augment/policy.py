@@ -32,7 +32,8 @@ class Augment:
     which example it is and on the epoch.
 
     Attributes:
-      input_shape: (height, width, channels) of what the model sees.
+      image_shape: (height, width, channels) of what the feed brings.
+      input_shape: the same of what the model sees.
       num_classes: width of the targets.
       box: (top, left, height, width) of the part of an image that is scaled where it is not cropped at random.
     """
@@ -68,9 +69,9 @@ class Augment:
             raise UserError(
                 f"config.augment.automatic={config.automatic} wants 1 or 3 channels, the images have {channels}"
             )
-        self.input_shape = (*size, channels)
+        self.image_shape, self.input_shape = image_shape, (*size, channels)
         self.num_classes = num_classes
-        self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, -1) for x in (mean, std))
+        self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, 1, -1) for x in (mean, std))
         self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
         self._flip = config.flip
         self._automatic = {
@@ -111,8 +112,16 @@ class Augment:
 
         if self._draws:
             keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.fold_in(key(EXAMPLES), step), positions)
-            flip_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key(FLIPS), batch["indices"])
-            images = jax.vmap(self._example)(keys, flip_keys, batch["images"], batch["epochs"])
+            move_keys, flip_keys, automatic_keys, erasing_keys = jax.vmap(jax.random.split, in_axes=(0, None))(
+                keys, 4
+            ).T
+            first_flips = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key(FLIPS), batch["indices"])
+            images = jax.vmap(self._move)(move_keys, flip_keys, first_flips, batch["images"], batch["epochs"])
+            if self._automatic:
+                images = self._automatic(automatic_keys, images)
+            images = self._normalize(images)
+            if self._erasing:
+                images = jax.vmap(self._erasing)(erasing_keys, images)
         else:  # XLA drops keys that nothing draws with, but only when they have been traced
             images = self.evaluate(batch["images"])
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
@@ -123,7 +132,7 @@ class Augment:
 
     def evaluate(self, images: jax.Array) -> jax.Array:
         """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
-        return jax.vmap(lambda image: self._normalize(self._fit(image, self.box)))(images)
+        return self._normalize(jax.vmap(lambda image: self._fit(image, self.box))(images))
 
     def scaling(self, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
         """What `evaluate` scales images of a shape by: matrices (new, old) for rows and columns; identities for not."""
@@ -132,8 +141,10 @@ class Augment:
         columns = resampling(image_shape[1], self.input_shape[1], left, width)
         return np.asarray(rows), np.asarray(columns)
 
-    def _example(self, key: jax.Array, first_flip: jax.Array, image: jax.Array, epoch: jax.Array) -> jax.Array:
-        crop_key, flip_key, automatic_key, erasing_key = jax.random.split(key, 4)
+    def _move(
+        self, crop_key: jax.Array, flip_key: jax.Array, first_flip: jax.Array, image: jax.Array, epoch: jax.Array
+    ) -> jax.Array:
+        """Crop, scale and flip an image (height, width, channels) uint8."""
         box = self.box
         if self._crop == "pad":
             image = pad_and_crop(crop_key, image, self._padding)
@@ -144,19 +155,16 @@ class Augment:
             image = flip(image, jax.random.bernoulli(flip_key))
         elif self._flip == "alternating":  # cifar10-airbench: half of them first, and then at every epoch the others
             image = flip(image, jax.random.bernoulli(first_flip) ^ (epoch % 2 == 1))
-        if self._automatic:
-            image = self._automatic(automatic_key, image)
-        image = self._normalize(image)
-        return self._erasing(erasing_key, image) if self._erasing else image
+        return image
 
     def _fit(self, image: jax.Array, box: tuple[Any, ...]) -> jax.Array:
         if box is self.box and box == (0, 0, *image.shape[:2]) and image.shape == self.input_shape:
             return image
         return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
 
-    def _normalize(self, image: jax.Array) -> jax.Array:
+    def _normalize(self, images: jax.Array) -> jax.Array:
         """Maps grey levels to float32, the mean taken off and divided by the standard deviation."""
-        return (image.astype(jnp.float32) / 255.0 - self._mean) / self._std
+        return (images.astype(jnp.float32) / 255.0 - self._mean) / self._std
 
     def denormalize(self, images: jax.Array) -> jax.Array:
         """Takes images (..., height, width, channels) of the model back to grey levels, uint8."""

@@ -2,9 +2,13 @@
 
 A feed gives chunks: arrays (devices, steps, batch / devices, ...) of which each device gets its own in a dispatch of so
 many steps. `take` makes a batch of it inside the compiled step.
+
+An image is a row of pixels until then: a TPU pads the last axis to 128 numbers, which of three channels would make 43
+times the bytes.
 """
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,6 +22,8 @@ from mixer_jax.data.plan import Plan
 Arrays = dict[str, Any]
 
 PIECE = 32  # examples a reader decodes at a time: few, so that all readers work on the same batch
+STREAMED_BYTES = 2**25  # of a streamed chunk: as many steps as fit, up to ...
+STREAMED_STEPS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,35 +58,34 @@ class Share:
 
 
 class ResidentFeed:
-    """The whole split lies in the memory of every device; chunks are no more than indices into it.
+    """The images of the whole split lie in the memory of every device; chunks hold indices into them, and the labels.
 
     Attributes:
       max_steps: the most steps a chunk has.
-      resident: what every device has to hold, `images` and `labels`.
+      resident: what every device has to hold, `images`.
     """
 
     max_steps = 256
 
     def __init__(self, split: Split, plan: Plan, share: Share):
-        self.resident: Arrays = {"images": split.images, "labels": split.labels}
-        self._plan, self._share = plan, share
+        self.resident: Arrays = {"images": split.images.reshape(len(split), -1)}
+        self._labels, self._plan, self._share = split.labels, plan, share
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """`num_steps` batches from `step` on, filled up to `max_steps`."""
-        return self._share.over_devices(self._share.of(self._plan.batches(step, num_steps)), self.max_steps)
+        batches = self._share.of(self._plan.batches(step, num_steps))
+        return self._share.over_devices(batches | {"labels": self._labels[batches["indices"]]}, self.max_steps)
 
 
 class StreamingFeed:
     """Images are decoded by parallel threads while the devices compute, and sent ahead to them.
 
-    Memory stays flat: about four batches wait on the host and two on the devices.
+    Memory stays flat: about two chunks wait on the host, and two are on the devices.
 
     Attributes:
       max_steps: the most steps a chunk has.
       resident: what every device has to hold: nothing.
     """
-
-    max_steps = 1
 
     def __init__(
         self, split: StreamedSplit, plan: Plan, share: Share, sharding: jax.sharding.Sharding, reader_threads: int
@@ -88,20 +93,23 @@ class StreamingFeed:
         """Takes the sharding of a chunk, whose leading axis is the devices'."""
         self.resident: Arrays = {}
         self._pieces = _Pieces(split, plan, share)
+        fitting = STREAMED_BYTES // (self._pieces.part * math.prod(split.image_shape))
+        self.max_steps = min(max(fitting, 1), STREAMED_STEPS)
         self._share, self._sharding, self._threads = share, sharding, reader_threads
-        self._next, self._chunks = -1, iter(())
+        self._next, self._batches = -1, iter(())
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
-        """The batch of `step`, or for no step at all one that is not to be looked at.
+        """`num_steps` batches from `step` on, filled up to `max_steps`.
 
         Fastest when steps are asked for one after the other.
         """
-        if num_steps == 0:
-            return jax.device_put(self._share.over_devices(self._pieces.nothing(), 1), self._sharding)
-        if step != self._next:
-            self._chunks = self._read(step)
-        self._next = step + 1
-        return next(self._chunks)
+        if num_steps and step != self._next:
+            self._batches = self._read(step)
+        if num_steps:
+            self._next = step + num_steps
+        batches = [next(self._batches) for _ in range(num_steps)] or [self._pieces.nothing()]
+        chunk = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+        return jax.device_put(self._share.over_devices(chunk, self.max_steps), self._sharding)
 
     def _read(self, step: int) -> Iterator[Arrays]:
         import grain  # only here: it is slow to import, and a set in memory does without it
@@ -110,14 +118,11 @@ class StreamingFeed:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which this command line is not for
         per_step = self._pieces.per_step
-        options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=max(2 * per_step, self._threads))
-        chunks = (
-            grain.MapDataset.source(self._pieces)[step * per_step :]
-            .to_iter_dataset(options)
-            .batch(per_step, batch_fn=_concatenate)
-            .map(lambda batch: self._share.over_devices(batch, 1))
+        options = grain.ReadOptions(
+            num_threads=self._threads, prefetch_buffer_size=max(self.max_steps * per_step, 2 * per_step, self._threads)
         )
-        return iter(grain.experimental.device_put(chunks, self._sharding, cpu_buffer_size=2, device_buffer_size=2))
+        pieces = grain.MapDataset.source(self._pieces)[step * per_step :].to_iter_dataset(options)
+        return iter(pieces.batch(per_step, batch_fn=_concatenate))
 
 
 class _Pieces:
@@ -134,7 +139,7 @@ class _Pieces:
     def nothing(self) -> Arrays:
         """No step of a batch: the right shapes and types, and a length of 0."""
         batch = self._share.of(self._plan.batches(0, 0))
-        images = np.empty((0, self.part, *self._split.image_shape), np.uint8)
+        images = np.empty((0, self.part, math.prod(self._split.image_shape)), np.uint8)
         return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}
 
     def __getitem__(self, number: int) -> Arrays:
@@ -143,20 +148,22 @@ class _Pieces:
         batch = self._share.of(self._plan.batches(step, 1))
         batch = {key: x[:, piece * PIECE : (piece + 1) * PIECE] for key, x in batch.items()}
         images, labels = self._split.read(batch["indices"][0])
-        return batch | {"images": images[None], "labels": labels[None]}
+        return batch | {"images": images.reshape(1, len(images), -1), "labels": labels[None]}
 
 
 def _concatenate(pieces: list[Arrays]) -> Arrays:
     return {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in pieces[0]}
 
 
-def take(resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
-    """Makes the batch of one of a chunk's steps, inside the compiled step.
+def take(resident: Arrays, chunk: Arrays, step: jax.Array, image_shape: tuple[int, int, int]) -> Arrays:
+    """Makes the batch of one of a chunk's steps, of images (height, width, channels), inside the compiled step.
 
     Returns:
       What the plan says of the batch, and `images` (batch, height, width, channels) uint8 and `labels` (batch,), which
       for an index of -1 are those of some example, to be masked.
     """
     batch = {key: x[step] for key, x in chunk.items()}
-    indices = jnp.maximum(batch["indices"], 0)
-    return batch | {key: jnp.take(x, indices, axis=0) for key, x in resident.items()}
+    if resident:
+        indices = jnp.maximum(batch["indices"], 0)
+        batch["images"] = jnp.asarray(resident["images"]).at[indices].get(mode="promise_in_bounds")
+    return batch | {"images": batch["images"].reshape(-1, *image_shape)}

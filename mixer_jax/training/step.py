@@ -93,7 +93,7 @@ class Steps:
 
         def body(i, carry):
             state, metrics = carry
-            batch = self.augment.train(state.seed, state.step, take(resident, chunk, i), positions, predecessors)
+            batch = self.augment.train(state.seed, state.step, self._take(resident, chunk, i), positions, predecessors)
             state, step_metrics = self._train_step(state, *batch, positions)
             return state, jax.tree.map(lambda all_steps, value: all_steps.at[i].set(value), metrics, step_metrics)
 
@@ -104,7 +104,7 @@ class Steps:
         """Sums `loss` and `correct` and counts the examples of `num_steps` batches; an index of -1 is no example."""
 
         def body(i, sums):
-            taken = take(resident, chunk, i)
+            taken = self._take(resident, chunk, i)
             present, labels = taken["indices"] >= 0, taken["labels"]
             logits = self.model.apply({"params": params}, self.augment.evaluate(taken["images"]))
             targets = jax.nn.one_hot(labels, logits.shape[-1])
@@ -121,6 +121,9 @@ class Steps:
             "count": jnp.zeros((), jnp.int32),
         }
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
+
+    def _take(self, resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
+        return take(resident, chunk, step, self.augment.image_shape)
 
     def _train_step(
         self, state: TrainState, images: jax.Array, targets: jax.Array, positions: jax.Array

@@ -37,7 +37,7 @@ def batches_of(feed, num_steps, start=0):
     for step in range(start, start + num_steps):
         chunk = jax.device_get(feed.chunk(step, 1))
         devices = range(len(chunk["indices"]))
-        parts = [take(feed.resident, {key: x[d] for key, x in chunk.items()}, 0) for d in devices]
+        parts = [take(feed.resident, {key: x[d] for key, x in chunk.items()}, 0, IMAGES.shape[1:]) for d in devices]
         yield {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -86,7 +86,7 @@ def test_no_step_is_brought_without_reading():
     source = Watched()
     _, streaming = feeds(BatchPlan(70, 8, seed=0), source, 2)
     source.read.clear()
-    assert streaming.chunk(0, 0)["images"].shape == (2, 1, 4, 6, 5, 3)
+    assert streaming.chunk(0, 0)["images"].shape == (2, 16, 4, 6 * 5 * 3)
     assert source.read == []
 
 

@@ -1,0 +1,68 @@
+"""The operations for a whole batch on a TPU, which gathers and scatters single pixels one by one, but multiplies fast.
+
+Images are planes, (channels, batch, pixels) int32 grey levels in rows, and 32 pixels square or a few hundred. Products
+of grey levels with one-hot matrices are exact in bfloat16, and every operation is computed for every image, so that no
+loop depends on what was drawn. The results are those of the other way, bit for bit.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mixer_jax.augment import color
+from mixer_jax.augment.geometry import one_hot, sources
+
+BLOCK = 2**20  # numbers an image that a warp holds at a time
+
+
+def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
+    """Transform images as `geometry.warp`, each by its coefficients (batch, 6).
+
+    A product with a one-hot matrix takes the column of every pixel, and a masked sum its row.
+    """
+    channels, batch, _ = planes.shape
+    images = planes.reshape(channels, batch, height, width).swapaxes(0, 1).astype(jnp.bfloat16)
+
+    def of_block(places: tuple[jax.Array, jax.Array]) -> jax.Array:
+        from_x, from_y = places  # (batch, pixels)
+        columns = jax.vmap(one_hot, in_axes=(0, None))(from_x, width)
+        rows = jax.vmap(one_hot, in_axes=(0, None))(from_y, height)
+        taken = jnp.einsum("bchw,bwp->bchp", images, columns)
+        each = [jnp.sum(taken[:, channel] * rows, axis=1, dtype=jnp.float32) for channel in range(channels)]
+        return jnp.stack(each).astype(jnp.int32)
+
+    from_x, from_y = jax.vmap(lambda each: sources(each, height, width))(coefficients)  # (batch, height, width)
+    rows = max(
+        n for n in range(1, height + 1) if height % n == 0 and (n == 1 or channels * height * width * n <= BLOCK)
+    )
+    if rows == height:
+        return of_block((from_x.reshape(batch, -1), from_y.reshape(batch, -1)))
+    blocks = [places.reshape(batch, -1, rows * width).swapaxes(0, 1) for places in (from_x, from_y)]
+    return jnp.moveaxis(jax.lax.map(of_block, tuple(blocks)), 0, 2).reshape(planes.shape)
+
+
+def histogram(planes: jax.Array) -> jax.Array:
+    """Count how often each grey level occurs, (channels, batch, 256) int32, as `color.histogram`."""
+    counts = jnp.einsum("cbhp,cblp->cbhl", *_digits(planes), preferred_element_type=jnp.float32)
+    return counts.reshape(*planes.shape[:2], 256).astype(jnp.int32)
+
+
+def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
+    """Replace grey levels by what tables (channels, batch, 256) have for them, as `color.look_up`."""
+    high, low = _digits(planes)
+    sixteens = jnp.einsum("cbhl,cblp->cbhp", tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16), low)
+    return jnp.sum(sixteens * high, axis=2, dtype=jnp.float32).astype(jnp.int32)
+
+
+def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the two hexadecimal digits of grey levels, one-hot: (channels, batch, 16, pixels) bfloat16."""
+    digits = (planes >> 4, planes & 15)
+    return tuple((digit[:, :, None] == np.arange(16).reshape(1, 1, 16, 1)).astype(jnp.bfloat16) for digit in digits)
+
+
+def even_out(planes: jax.Array, equalize: jax.Array) -> jax.Array:
+    """Return what Equalize makes of the images where `equalize` (batch,) says so, and AutoContrast of the others."""
+    counts = histogram(planes)
+    rows = counts.reshape(-1, 256)
+    tables = [make(rows).reshape(counts.shape) for make in (color.equalize_table, color.autocontrast_table)]
+    return look_up(planes, jnp.where(equalize[None, :, None], *tables))

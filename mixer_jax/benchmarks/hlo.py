@@ -1,0 +1,120 @@
+"""What a compiled program says of itself: XLA's estimate of its cycles, and what that estimate leaves out."""
+
+import collections
+import dataclasses
+import functools
+import re
+
+COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
+CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+OPERATION = re.compile(r'op_name="([^"]*)"')
+WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
+BOUND = re.compile(r" s32\[\]\S* constant\((\d+)\)")
+CALLED = re.compile(r"(?:to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)")
+GATHER = re.compile(r" gather\(.*slice_sizes=\{([\d,]*)\}")
+KIND_PARTS = 3  # of an operation's name: enough to tell what it is, few enough to add alike ones up
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A compiled program, read from its text.
+
+    Attributes:
+      cycles: XLA's estimate for a dispatch without the loop over its steps.
+      step_cycles: its estimate for one step, the body of that loop; inner loops count as often as they run.
+      kinds: cycles of a step by kind of instruction, the dearest first.
+      gathers, single_gathers: gathers, and those of them that take single elements.
+      scatters, sorts: how many.
+      loops: inner loops of a step.
+      open_loops: those of them whose length the data decide; the estimate counts their body once.
+    """
+
+    cycles: int
+    step_cycles: int
+    kinds: dict[str, int]
+    gathers: int
+    single_gathers: int
+    scatters: int
+    sorts: int
+    loops: int
+    open_loops: int
+
+
+@dataclasses.dataclass
+class _Computation:
+    kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+    loops: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # condition and body
+    bounds: list[int] = dataclasses.field(default_factory=list)  # integers that it may compare with
+    called: list[str] = dataclasses.field(default_factory=list)
+
+
+def read(text: str) -> Program:
+    """Read the text of a compiled program (`jax.stages.Compiled.as_text`) that loops over its steps.
+
+    The loop over the steps is the one of unknown length in the entry computation that takes most cycles; a program
+    without one is all dispatch and no step.
+    """
+    computations, entry = _computations(text)
+    trips = {
+        body: next(iter(computations[condition].bounds), None)
+        for computation in computations.values()
+        for condition, body in computation.loops
+    }
+
+    @functools.cache
+    def kinds(name: str) -> collections.Counter:
+        """The cycles of a computation and all that it calls."""
+        total = collections.Counter(computations[name].kinds)
+        for _, body in computations[name].loops:
+            total.update({kind: cycles * (trips[body] or 1) for kind, cycles in kinds(body).items()})
+        for called in computations[name].called:
+            total.update(kinds(called))
+        return total
+
+    def loops(name: str) -> list[str]:
+        """The bodies of the loops in a computation, and in those."""
+        own = [body for _, body in computations[name].loops]
+        return own + [inner for below in [*own, *computations[name].called] for inner in loops(below)]
+
+    outer = [body for _, body in computations[entry].loops if trips[body] is None]
+    step = max(outer, key=lambda body: kinds(body).total(), default=None)
+    of_step, inside = (kinds(step), loops(step)) if step else (collections.Counter(), [])
+    slices = [found[1] for found in GATHER.finditer(text)]
+    return Program(
+        cycles=kinds(entry).total() - of_step.total(),
+        step_cycles=of_step.total(),
+        kinds=dict(of_step.most_common()),
+        gathers=len(slices),
+        single_gathers=sum(all(size == "1" for size in sizes.split(",")) for sizes in slices),
+        scatters=len(re.findall(r" scatter\(", text)),
+        sorts=len(re.findall(r" sort\(", text)),
+        loops=len(inside),
+        open_loops=sum(trips[body] is None for body in inside),
+    )
+
+
+def _computations(text: str) -> tuple[dict[str, _Computation], str]:
+    """Return the computations of a program by name, and the name of its entry."""
+    computations, current, entry = {}, _Computation(), ""
+    for line in text.splitlines():
+        if found := COMPUTATION.match(line):
+            current = computations[found[1]] = _Computation()
+            entry = found[1] if line.startswith("ENTRY") else entry
+            continue
+        if found := CYCLES.search(line):
+            name = OPERATION.search(line)
+            current.kinds[_kind(name[1] if name else "unnamed")] += int(found[1])
+        if found := WHILE.search(line):
+            current.loops.append((found[1], found[2]))
+        elif found := BOUND.search(line):
+            current.bounds.append(int(found[1]))
+        elif " call(" in line or " conditional(" in line:
+            current.called += [name.strip("% ") for found in CALLED.finditer(line) for name in found[1].split(",")]
+    return computations, entry
+
+
+def _kind(operation: str) -> str:
+    """Name what an operation is part of, without the numbers of blocks and the way there."""
+    parts = [part for part in re.sub(r"_\d+\b", "_*", operation).split("/") if part not in ("while", "body", "cond")]
+    backward = "backward " if any(part.startswith("transpose(") for part in parts) else ""
+    return backward + "/".join(part for part in parts[-KIND_PARTS:] if not part.startswith(("jit(", "branch_")))
