@@ -9,6 +9,11 @@ training step alone, with the config's augmentation, and through the whole loop;
 pass; a lone matrix product, to say what the device could do. `--against torch` adds the same model with the same
 weights in PyTorch, `--against torchvision` the same augmentation in a PyTorch loader too.
 
+`--compile_for v5e:1x1` measures nothing, but compiles the config's programs for an accelerator that is not there, and
+tells what XLA says of them: whether they fit, how long they compile, how many cycles it expects (`pip install
+"jax[tpu]"`; or `--compile_for cuda:h100` with `jax[cuda12]`). `--against paper` adds the model in plain Flax, as in the
+paper's code, `--against plain` the step without augmentation.
+
 The model of a published MNIST study, without its dropout:
 
     --image_size 28 --channels 1 --config.batch_size=32 --config.model.variant=Nano/14 --config.model.num_blocks=10
@@ -32,10 +37,10 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
-from mixer_jax.benchmarks import flops, steps
+from mixer_jax.benchmarks import compiled, flops, steps, targets
 from mixer_jax.benchmarks.rounds import Work, measure, on_one_core, ratio, spread
 from mixer_jax.benchmarks.scaling import grid, scaling
-from mixer_jax.benchmarks.tables import table
+from mixer_jax.benchmarks.tables import compiled_table, table
 from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
@@ -46,6 +51,7 @@ from mixer_jax.training import Trainer
 SECONDS = 1.0  # that a measurement lasts, at least
 IMAGES = 2048  # that are measured with, or all of a smaller set
 AGAINST = ("torch", "torchvision")
+COMPILED_AGAINST = ("paper", "plain")
 PRODUCT = "product of two matrices of side"
 ONE_CORE = ", on one core"
 
@@ -53,8 +59,9 @@ ONE_CORE = ", on one core"
 def main(argv: list[str]) -> int:
     """Parses the command line and measures; returns the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__, default=default_config())
-    if values.against not in (None, *AGAINST):
-        raise one_of("--against", values.against, AGAINST)
+    valid = COMPILED_AGAINST if values.compile_for else AGAINST
+    if values.against not in (None, *valid):
+        raise one_of("--against", values.against, valid)
     if config.num_seeds > 1:
         raise UserError(f"config.num_seeds={config.num_seeds}: one run is measured at a time")
     if not all(n.isdecimal() and int(n) for n in values.forward):
@@ -65,6 +72,8 @@ def main(argv: list[str]) -> int:
     if output:
         with writing(output):  # before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
+    if values.compile_for:
+        return _compile_for(values, config, name, output)
     if values.against:
         in_torch = _torch_side(values.against)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch some of a GPU's memory
@@ -108,9 +117,26 @@ def main(argv: list[str]) -> int:
     return 0
 
 
+def _compile_for(values: flags.FlagValues, config: ConfigDict, name: str, output: Path | None) -> int:
+    chip, devices = targets.describe(values.compile_for)
+    shape = (values.image_size, values.image_size, values.channels, values.num_classes) if values.image_size else None
+    dataset = compiled.stand_in(config, chip, shape, values.num_images)
+    report = compiled.compile_for(config, name, chip, devices, dataset, values.against)
+    print(compiled_table(report))
+    if output:
+        write_json(output, report)
+    return 1 if any("does_not_fit" in row for row in report["programs"].values()) else 0
+
+
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("against", None, "torch, or torchvision: which has to be installed", flag_values=values)
+    flags.DEFINE_string(
+        "against", None, "torch, or torchvision, installed; with --compile_for paper, or plain", flag_values=values
+    )
+    flags.DEFINE_string(
+        "compile_for", None, f"compile for an accelerator that is not there: {targets.EXAMPLES}", flag_values=values
+    )
+    flags.DEFINE_integer("num_images", None, "training images, with --compile_for", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(
         "scaling", False, "also how time and memory grow with the batch and the depth", flag_values=values
     )

@@ -3,15 +3,20 @@
 import collections
 import dataclasses
 import functools
+import math
 import re
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 OPERATION = re.compile(r'op_name="([^"]*)"')
 WHILE = re.compile(r" while\(.*\bcondition=%?([\w.\-]+), body=%?([\w.\-]+)")
+TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(?\S.*?) ([a-z][\w\-]*)\((.*?)\)(?:,|$)")
+ARRAY = re.compile(r"\b(pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
 BOUND = re.compile(r" s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"(?:to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)")
 GATHER = re.compile(r" gather\(.*slice_sizes=\{([\d,]*)\}")
+NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
 KIND_PARTS = 3  # of an operation's name: enough to tell what it is, few enough to add alike ones up
 
 
@@ -20,8 +25,10 @@ class Program:
     """A compiled program, read from its text.
 
     Attributes:
-      cycles: XLA's estimate for a dispatch without the loop over its steps.
+      cycles: XLA's estimate for a dispatch without the loop over its steps; 0 where it makes none, as for a GPU.
       step_cycles: its estimate for one step, the body of that loop; inner loops count as often as they run.
+      kernels: instructions of a step that are more than names for others, each a kernel on a GPU.
+      bytes_moved: what they read and write.
       kinds: cycles of a step by kind of instruction, the dearest first.
       gathers, single_gathers: gathers, and those of them that take single elements.
       scatters, sorts: how many.
@@ -31,6 +38,8 @@ class Program:
 
     cycles: int
     step_cycles: int
+    kernels: int
+    bytes_moved: int
     kinds: dict[str, int]
     gathers: int
     single_gathers: int
@@ -43,7 +52,8 @@ class Program:
 @dataclasses.dataclass
 class _Computation:
     kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
-    loops: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # condition and body
+    loops: list[tuple[str, str, int | None]] = dataclasses.field(default_factory=list)  # condition, body, trips
+    lines: list[str] = dataclasses.field(default_factory=list)
     bounds: list[int] = dataclasses.field(default_factory=list)  # integers that it may compare with
     called: list[str] = dataclasses.field(default_factory=list)
 
@@ -56,16 +66,16 @@ def read(text: str) -> Program:
     """
     computations, entry = _computations(text)
     trips = {
-        body: next(iter(computations[condition].bounds), None)
+        body: known or next(iter(computations[condition].bounds), None)
         for computation in computations.values()
-        for condition, body in computation.loops
+        for condition, body, known in computation.loops
     }
 
     @functools.cache
     def kinds(name: str) -> collections.Counter:
         """The cycles of a computation and all that it calls."""
         total = collections.Counter(computations[name].kinds)
-        for _, body in computations[name].loops:
+        for _, body, _ in computations[name].loops:
             total.update({kind: cycles * (trips[body] or 1) for kind, cycles in kinds(body).items()})
         for called in computations[name].called:
             total.update(kinds(called))
@@ -73,16 +83,28 @@ def read(text: str) -> Program:
 
     def loops(name: str) -> list[str]:
         """The bodies of the loops in a computation, and in those."""
-        own = [body for _, body in computations[name].loops]
+        own = [body for _, body, _ in computations[name].loops]
         return own + [inner for below in [*own, *computations[name].called] for inner in loops(below)]
 
-    outer = [body for _, body in computations[entry].loops if trips[body] is None]
-    step = max(outer, key=lambda body: kinds(body).total(), default=None)
+    def traffic(name: str) -> tuple[int, int]:
+        """The kernels of a computation and all that it calls, and their bytes."""
+        kernels, moved = _traffic(computations[name].lines)
+        inner = [(body, trips[body] or 1) for _, body, _ in computations[name].loops]
+        for below, times in inner + [(called, 1) for called in computations[name].called]:
+            more = traffic(below)
+            kernels, moved = kernels + times * more[0], moved + times * more[1]
+        return kernels, moved
+
+    outer = [body for _, body, _ in computations[entry].loops if trips[body] is None]
+    step = max(outer, key=lambda body: (kinds(body).total(), len(computations[body].lines)), default=None)
+    kernels, moved = traffic(step) if step else (0, 0)
     of_step, inside = (kinds(step), loops(step)) if step else (collections.Counter(), [])
     slices = [found[1] for found in GATHER.finditer(text)]
     return Program(
         cycles=kinds(entry).total() - of_step.total(),
         step_cycles=of_step.total(),
+        kernels=kernels,
+        bytes_moved=moved,
         kinds=dict(of_step.most_common()),
         gathers=len(slices),
         single_gathers=sum(all(size == "1" for size in sizes.split(",")) for sizes in slices),
@@ -101,16 +123,37 @@ def _computations(text: str) -> tuple[dict[str, _Computation], str]:
             current = computations[found[1]] = _Computation()
             entry = found[1] if line.startswith("ENTRY") else entry
             continue
+        current.lines.append(line)
         if found := CYCLES.search(line):
             name = OPERATION.search(line)
             current.kinds[_kind(name[1] if name else "unnamed")] += int(found[1])
         if found := WHILE.search(line):
-            current.loops.append((found[1], found[2]))
+            known = TRIPS.search(line)
+            current.loops.append((found[1], found[2], int(known[1]) if known else None))
         elif found := BOUND.search(line):
             current.bounds.append(int(found[1]))
         elif " call(" in line or " conditional(" in line:
             current.called += [name.strip("% ") for found in CALLED.finditer(line) for name in found[1].split(",")]
     return computations, entry
+
+
+def _traffic(lines: list[str]) -> tuple[int, int]:
+    """Count the kernels among a computation's instructions, and the bytes of their operands and results."""
+    sizes, kernels, moved = {}, 0, 0
+    for line in lines:
+        if not (found := INSTRUCTION.match(line)):
+            continue
+        name, shape, opcode, operands = found.groups()
+        sizes[name] = sum(map(_bytes, ARRAY.finditer(shape)))
+        if opcode not in NAMES:
+            kernels += 1
+            moved += sizes[name] + sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
+    return kernels, moved
+
+
+def _bytes(array: re.Match) -> int:
+    kind, bits, sides = array.groups()
+    return math.prod(int(side) for side in sides.split(",") if side) * (1 if kind == "pred" else max(int(bits) // 8, 1))
 
 
 def _kind(operation: str) -> str:

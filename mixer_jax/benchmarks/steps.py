@@ -72,7 +72,7 @@ class Ours:
 
     def memory(self) -> int | None:
         """Bytes of the training program; see `Trainer.memory`."""
-        return self.trainer.memory(self.state)
+        return self.trainer.memory()
 
     def step(self) -> Work:
         """Training steps, as many a dispatch as there may be, nothing fetched."""

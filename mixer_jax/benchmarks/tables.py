@@ -50,3 +50,51 @@ def _spread(s: dict[str, float]) -> str:
 
 def _mib(size: int | None) -> str:
     return "unknown memory" if size is None else f"{size / 2**20:,.1f} MiB"
+
+
+def compiled_table(report: dict[str, Any]) -> str:
+    """The report of `compiled.compile_for` as lines of text."""
+    r = report
+    lines = [
+        f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
+        f"batch {r['batch_size']}, {r['dtype']}",
+        f"compiled for {r['target']}, which is not there; {', '.join(f'{k} {v}' for k, v in r['versions'].items())}",
+        "the set is streamed" if r["streamed"] else f"the training set in memory has {_mib(r['set_bytes'])}",
+        "What follows is XLA's account and its estimate, not a measurement.",
+    ]
+    memory = _mib(r["chip"]["memory"])
+    for title, row in r["programs"].items():
+        lines += ["", title]
+        if "does_not_fit" in row:
+            lines.append(f"  DOES NOT FIT: {row['does_not_fit']}")
+        if "device_bytes" not in row:
+            continue
+        lines += [
+            f"  compiled in {row['compile_seconds']:.1f} s with {_mib(row['host_bytes'])} of the host's memory; "
+            f"code {_mib(row['code_bytes'])}",
+            f"  a device needs {_mib(row['device_bytes'])} of {memory}: arguments {_mib(row['argument_bytes'])}, "
+            f"temporary {_mib(row['temporary_bytes'])}",
+        ]
+        if "step_cycles" in row:
+            estimate = f"  estimated cycles: {row['dispatch_cycles']:,} a dispatch, {row['step_cycles']:,} a step"
+            if "milliseconds" in row:
+                estimate += f", {row['milliseconds']:.3g} ms"
+            if "images_per_second" in row:
+                estimate += f"; {row['images_per_second']:,.0f} images/s a chip, {row['percent_of_peak']:.0f}% of peak"
+            lines.append(estimate)
+        elif "kernels" in row:
+            lines.append(
+                f"  a step has {row['kernels']:,} kernels that move {_mib(row['bytes_moved'])}: "
+                f"{row['milliseconds_of_moving']:.3g} ms at the card's bandwidth"
+            )
+        lines.append(
+            f"  not in the estimate: {row['gathers']} gathers ({row['single_gathers']} of single elements), "
+            f"{row['scatters']} scatters, {row['sorts']} sorts, {row['open_loops']} loops as long as the data decide "
+            f"(of {row['loops']})"
+        )
+        for kind, cycles in row.get("kinds", {}).items():
+            lines.append(f"    {100 * cycles / row['step_cycles']:5.1f}%  {kind}")
+    if r["ratios"]:
+        lines.append("")
+    lines += [f"{name}: {ratio:.3f}" for name, ratio in r["ratios"].items()]
+    return "\n".join(lines)

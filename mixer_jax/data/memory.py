@@ -25,7 +25,11 @@ def budget(gib: float | None) -> float:
 
 def device_memory(device: jax.Device) -> int:
     """Returns the bytes that a device has; a CPU's are the host's, as are those of one that does not tell."""
-    return (device.memory_stats() or {}).get("bytes_limit", _host_memory())
+    try:
+        statistics = device.memory_stats() or {}
+    except jax.errors.JaxRuntimeError:  # of a device that is only compiled for
+        statistics = {}
+    return statistics.get("bytes_limit", _host_memory())
 
 
 def _host_memory() -> int:

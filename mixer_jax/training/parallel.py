@@ -17,6 +17,7 @@ class DataParallel:
     Attributes:
       devices: the devices; their order says which gets which share.
       local: those of this process.
+      num_processes: how many processes they belong to.
       sharding: of arrays with a leading axis of local devices.
     """
 
@@ -24,6 +25,7 @@ class DataParallel:
         everyone = [device for process in range(jax.process_count()) for device in jax.local_devices(process)]
         self.devices = tuple(devices or everyone)
         self.local = tuple(device for device in self.devices if device.process_index == jax.process_index())
+        self.num_processes = len({device.process_index for device in self.devices})
         mesh = Mesh(np.array(self.local), (AXIS,))  # what goes in and comes out of pmap is this process's part
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self.sharding = NamedSharding(mesh, PartitionSpec(AXIS))
@@ -56,6 +58,14 @@ def predecessors(tree: Any) -> Any:
     num_devices = jax.lax.psum(1, AXIS)
     ring = [(device, (device + 1) % num_devices) for device in range(num_devices)]
     return jax.tree.map(lambda x: jnp.concatenate([jax.lax.ppermute(x[-1:], AXIS, ring), x[:-1]]), tree)
+
+
+def has_bfloat16(device: jax.Device) -> bool:
+    """Return whether a device multiplies in bfloat16: TPUs do, and NVIDIA's cards from compute capability 8.0 on."""
+    if device.platform == "gpu":
+        capability = getattr(device, "compute_capability", None)
+        return capability is None or float(capability) >= 8.0
+    return device.platform != "cpu"
 
 
 def to_host(tree: Any) -> Any:

@@ -30,7 +30,7 @@ from mixer_jax.data import (
 from mixer_jax.errors import UserError
 from mixer_jax.training import seeds
 from mixer_jax.training.optimizer import create_optimizer
-from mixer_jax.training.parallel import DataParallel
+from mixer_jax.training.parallel import DataParallel, has_bfloat16
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.step import Steps, TrainState
 
@@ -66,14 +66,14 @@ class Trainer:
         self.dataset = dataset
         self.parallel = DataParallel(devices)
         self.platform = self.parallel.devices[0].platform
-        share = Share(len(self.parallel.local), jax.process_index(), jax.process_count())
+        share = Share(len(self.parallel.local), jax.process_index(), self.parallel.num_processes)
         num_devices = share.num_devices * share.num_processes
         if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
             each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
             raise UserError(f"config.batch_size={config.batch_size} is not divisible by {num_devices} devices{each}")
         dtype = config.dtype
         if dtype == "auto":
-            dtype = "float32" if self.platform == "cpu" else "bfloat16"
+            dtype = "bfloat16" if all(map(has_bfloat16, self.parallel.devices)) else "float32"
         self.dtype = jnp.dtype(dtype)
         self.runs_on = {
             "platform": self.platform,
@@ -174,14 +174,27 @@ class Trainer:
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
-    def memory(self, state: TrainState) -> int | None:
+    def memory(self) -> int | None:
         """Bytes that training a single seed needs on its device, data and all; None if XLA does not tell."""
-        resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(0, 0)
-        sizes = self._train.lower(state, resident, chunk, self._each(0)).compile().memory_analysis()
-        if sizes is None:
-            return None
-        needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-        return needed - sizes.alias_size_in_bytes
+        return program_bytes(self.lower()["training"].compile())
+
+    def lower(self, steps: Steps | None = None) -> dict[str, jax.stages.Lowered]:
+        """Lower the programs of an epoch of a single seed, "training" and "evaluation"; computes and places nothing.
+
+        `steps` stand for the trainer's own, with another model of the same parameters.
+        """
+        steps, split = steps or self.steps, self.dataset.val
+        evaluated = self._feed_of(split, self._evaluation_plan(split))
+        inputs = {
+            "training": (self._compiled(steps.train, True, 1), self.state_shapes, self._feeds[0]),
+            "evaluation": (self._compiled(steps.evaluate, False, 1), self.state_shapes.evaluated, evaluated),
+        }
+        lowered = {}
+        for name, (program, state, feed) in inputs.items():
+            rest = jax.eval_shape(lambda feed=feed: (feed.chunk(0, 0), jnp.int32(0)))
+            resident = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), feed.resident)
+            lowered[name] = program.lower(state, resident, *rest)
+        return lowered
 
     def train(
         self, state: TrainState, step: int, num_steps: int, going: np.ndarray | None = None
@@ -216,9 +229,7 @@ class Trainer:
         return chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks)
 
     def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
-        num_devices = self._share.num_devices * self._share.num_processes
-        batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
-        plan = EvaluationPlan(len(split), batch_size)
+        plan = self._evaluation_plan(split)
         feed, end = self._feed_of(split, plan), plan.num_steps if num_steps is None else num_steps
         sums = {"loss": 0.0, "correct": 0, "count": 0}
         for step in range(0, max(end, 1), feed.max_steps):
@@ -228,6 +239,11 @@ class Trainer:
             )
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
+
+    def _evaluation_plan(self, split: AnySplit) -> EvaluationPlan:
+        num_devices = self._share.num_devices * self._share.num_processes
+        batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
+        return EvaluationPlan(len(split), batch_size)
 
     def _compiled(self, function: Callable, own_steps: bool, at_once: int) -> Callable:
         """A program of `Steps` for all seeds; what trains takes `own_steps`, and its state is not needed any more."""
@@ -258,3 +274,12 @@ class Trainer:
         if split not in self._placed:
             self._placed[split] = self.parallel.replicate(feed.resident)
         return self._placed[split]
+
+
+def program_bytes(program: jax.stages.Compiled) -> int | None:
+    """Return the bytes that a program needs on a device, its arguments and all; None if XLA does not tell."""
+    sizes = program.memory_analysis()
+    if sizes is None:
+        return None
+    needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    return needed - sizes.alias_size_in_bytes

@@ -1,0 +1,209 @@
+"""What a config's programs would need on an accelerator that is not there: compiled for it, by XLA's own account.
+
+Nothing here is measured on a device. Cycles are XLA's estimate, which ranks programs for the same chip; nobody has
+published how good it is.
+"""
+
+import contextlib
+import dataclasses
+import re
+import resource
+import time
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.benchmarks import hlo
+from mixer_jax.benchmarks.flops import forward_flops
+from mixer_jax.benchmarks.paper import PaperMixer
+from mixer_jax.benchmarks.steps import has_policy, without_policy
+from mixer_jax.benchmarks.targets import Chip
+from mixer_jax.errors import UserError
+from mixer_jax.training import Trainer
+from mixer_jax.training.trainer import program_bytes
+
+# Images for training and testing, their shape and the number of classes of sets that need not be at hand.
+KNOWN = {
+    "digits": (1437, 360, (8, 8, 1), 10),
+    "mnist": (60_000, 10_000, (28, 28, 1), 10),
+    "fashion_mnist": (60_000, 10_000, (28, 28, 1), 10),
+    "cifar10": (50_000, 10_000, (32, 32, 3), 10),
+    "cifar100": (50_000, 10_000, (32, 32, 3), 100),
+    "folder": (1_281_167, 50_000, (224, 224, 3), 1000),  # ImageNet-1k, to have one
+}
+KINDS = 8  # the dearest kinds of instruction that are listed
+VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
+STEP, PLAIN, PAPER = "training", "training, not augmented", "training by the paper's code"
+
+
+def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_images: int | None) -> data.Dataset:
+    """Return a dataset of the size of the config's, streamed if it would be on the chip, without its pixels.
+
+    Args:
+      config: the whole config.
+      chip: whose memory decides whether it is streamed.
+      shape: (height, width, channels, classes), or None for those of the config's set.
+      num_images: for training and validation, or None for those of the config's set.
+
+    Raises:
+      UserError: if nothing is known of the set.
+    """
+    if config.dataset.name not in KNOWN and not shape:
+        raise UserError(
+            f"config.dataset.name={config.dataset.name}: to compile for it give --image_size, --channels, --num_classes"
+        )
+    train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
+    if config.dataset.image_size:
+        sides = tuple(config.dataset.image_size)
+        image_shape = (*(sides * 2 if len(sides) == 1 else sides), image_shape[-1])
+    if shape:
+        *image_shape, num_classes = shape
+    held_out = 0 if config.dataset.val_split else round((num_images or train) * config.dataset.val_fraction)
+    sizes = {"train": (num_images or train) - held_out, "val": held_out or test, "test": test}
+    budget = config.dataset.memory_budget_gib
+    budget = chip.memory / 4 if budget is None else budget * 2**30
+    streamed = sum(sizes.values()) * np.prod(image_shape) > budget
+    splits = {name: _split(size, tuple(image_shape), num_classes, streamed) for name, size in sizes.items()}
+    names = tuple(map(str, range(num_classes)))
+    mean, std = ((value,) * image_shape[-1] for value in (0.5, 0.25))
+    return data.Dataset(config.dataset.name, names, **splits, mean=mean, std=std)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Nothing:
+    size: int
+
+    def __len__(self) -> int:
+        return self.size
+
+
+def _split(size: int, shape: tuple[int, int, int], num_classes: int, streamed: bool) -> data.Split | data.StreamedSplit:
+    if streamed:
+        return data.StreamedSplit(_Nothing(size), shape, num_classes)
+    # One image that stands for all takes no memory.
+    return data.Split(np.broadcast_to(np.zeros((1, *shape), np.uint8), (size, *shape)), np.zeros(size, np.int32))
+
+
+def compile_for(
+    config: ConfigDict, name: str, chip: Chip, devices: Sequence[jax.Device], dataset: data.Dataset, against: str | None
+) -> dict[str, Any]:
+    """Compile a config's programs for devices that are not there, and report what XLA says of them.
+
+    Args:
+      config: the whole config.
+      name: of the config, for the report.
+      chip, devices: from `targets.describe`.
+      dataset: from `stand_in`.
+      against: "plain" adds the training step without augmentation; "paper" the same, nothing random, and as the
+        paper's code has it in plain Flax.
+
+    Returns:
+      The report, as JSON has it.
+    """
+    trainer = Trainer(config, dataset, devices)
+    images = config.batch_size // len(devices)
+    flops = 3 * images * forward_flops(trainer.model, trainer.steps.augment.input_shape)
+    report = {
+        "config": name,
+        "target": f"{len(devices)} x {chip.name}",
+        "chip": dataclasses.asdict(chip),
+        "model": config.model.variant,
+        "num_params": trainer.num_params,
+        "image_shape": trainer.steps.augment.input_shape,
+        "batch_size": config.batch_size,
+        "dtype": str(trainer.dtype),
+        "streamed": dataset.streamed,
+        "set_bytes": 0 if dataset.streamed else dataset.train.images.size,
+        "flops": flops,
+        "versions": dict(_versions()),
+    }
+    programs = {STEP: ("training", trainer, None), "evaluation": ("evaluation", trainer, None)}
+    if against == "plain" and has_policy(config):
+        programs[PLAIN] = ("training", Trainer(without_policy(config), dataset, devices), None)
+    if against == "paper":
+        still = without_policy(config)
+        still.model.update(dropout_rate=0.0, stochastic_depth_rate=0.0)
+        still = Trainer(still, dataset, devices)
+        paper = dataclasses.replace(still.steps, model=PaperMixer(still.model))
+        programs |= {f"{STEP}, nothing random": ("training", still, None), PAPER: ("training", still, paper)}
+    report["programs"] = {
+        title: _compiled(each.lower(steps)[kind], chip, images, flops if kind == "training" else 0)
+        for title, (kind, each, steps) in programs.items()
+    }
+    report["ratios"] = dict(_ratios(report["programs"]))
+    return report
+
+
+def _versions():
+    for name in VERSIONS:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
+
+
+def _compiled(lowered: jax.stages.Lowered, chip: Chip, images: int, flops: float) -> dict[str, Any]:
+    _forget_peak()
+    start = time.perf_counter()
+    try:
+        program = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return {"does_not_fit": _first_line(str(error))}
+    row: dict[str, Any] = {"compile_seconds": round(time.perf_counter() - start, 1), "host_bytes": _peak()}
+    sizes = program.memory_analysis()
+    row |= {"device_bytes": program_bytes(program), "argument_bytes": sizes.argument_size_in_bytes}
+    row |= {"temporary_bytes": sizes.temp_size_in_bytes, "code_bytes": sizes.generated_code_size_in_bytes}
+    if row["device_bytes"] > chip.memory:
+        row["does_not_fit"] = f"{row['device_bytes']:,} bytes of {chip.memory:,}"
+    estimate = hlo.read(program.as_text())
+    row |= {"gathers": estimate.gathers, "single_gathers": estimate.single_gathers, "scatters": estimate.scatters}
+    row |= {"sorts": estimate.sorts, "loops": estimate.loops, "open_loops": estimate.open_loops}
+    if estimate.step_cycles:
+        row |= {"dispatch_cycles": estimate.cycles, "step_cycles": estimate.step_cycles}
+        row["kinds"] = dict(list(estimate.kinds.items())[:KINDS])
+        if chip.gigahertz:
+            seconds = estimate.step_cycles / (chip.gigahertz * 1e9)
+            row |= {"milliseconds": 1e3 * seconds}
+            if flops:
+                row |= {
+                    "images_per_second": images / seconds,
+                    "percent_of_peak": 100 * flops / seconds / (chip.teraflops * 1e12),
+                }
+    else:  # a GPU, of whose kernels XLA estimates nothing
+        row |= {"kernels": estimate.kernels, "bytes_moved": estimate.bytes_moved}
+        row["milliseconds_of_moving"] = 1e3 * estimate.bytes_moved / (chip.gigabytes_per_second * 1e9)
+    return row
+
+
+def _ratios(programs: dict[str, dict[str, Any]]):
+    def ratio(over: str, under: str):
+        if over in programs and under in programs:
+            cycles = [programs[name].get("step_cycles") for name in (over, under)]
+            if all(cycles):
+                yield f"cycles, {over} / {under}", cycles[0] / cycles[1]
+
+    yield from ratio(STEP, PLAIN)
+    yield from ratio(f"{STEP}, nothing random", PAPER)
+
+
+def _forget_peak() -> None:
+    """Let the peak of this process's memory start anew; Linux only."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak() -> int:
+    """Return the peak of this process's memory in bytes."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        return 1024 * int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _first_line(message: str) -> str:
+    return " ".join(message.splitlines()[0].split())[:300]

@@ -1,0 +1,53 @@
+"""The Mixer in plain Flax, in the way of the paper's own code, to measure the project's own form against."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mixer_jax.models import MlpMixer
+
+
+class _MlpBlock(nn.Module):
+    mlp_dim: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = nn.gelu(nn.Dense(self.mlp_dim, dtype=self.dtype)(x))
+        return nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+
+
+class _MixerBlock(nn.Module):
+    tokens_mlp_dim: int
+    channels_mlp_dim: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = jnp.swapaxes(nn.LayerNorm(dtype=self.dtype)(x), 1, 2)
+        y = _MlpBlock(self.tokens_mlp_dim, self.dtype, name="token_mixing")(y)
+        x = x + jnp.swapaxes(y, 1, 2)
+        y = nn.LayerNorm(dtype=self.dtype)(x)
+        return x + _MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
+
+
+class PaperMixer(nn.Module):
+    """Maps images (batch, height, width, channels) to logits (batch, num_classes), on (batch, tokens, channels).
+
+    Attributes:
+      like: the Mixer whose sizes, type and parameters this one has; nothing is dropped.
+    """
+
+    like: MlpMixer
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
+        like = self.like
+        patch = (like.patch_size, like.patch_size)
+        x = nn.Conv(like.hidden_dim, patch, patch, dtype=like.dtype, name="stem")(images)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        for i in range(like.num_blocks):
+            x = _MixerBlock(like.tokens_mlp_dim, like.channels_mlp_dim, like.dtype, name=f"MixerBlock_{i}")(x)
+        x = nn.LayerNorm(dtype=like.dtype, name="pre_head_layer_norm")(x)
+        x = jnp.mean(x.astype(jnp.float32), axis=1)
+        return nn.Dense(like.num_classes, kernel_init=nn.initializers.zeros, name="head")(x)
