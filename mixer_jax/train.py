@@ -16,13 +16,14 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data, report
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, warn
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, aggregate, plot_curves, summarize
 from mixer_jax.run_directory import ENDING, RunDirectory, writing
 from mixer_jax.training import Diverged, Interrupted, Trainer, check_ending, fit, processes
 from mixer_jax.training.checkpoints import Checkpoints
+from mixer_jax.training.platforms import unused_accelerator
 from mixer_jax.training.pretrained import initial_params
-from mixer_jax.training.processes import first_goes_first, on_first
+from mixer_jax.training.processes import check_same, first_goes_first, on_first
 
 
 def main(argv: list[str]) -> int:
@@ -85,6 +86,8 @@ def train(
             raise UserError(f"workdir {run.path} holds {config.num_seeds} seeds, finished: each goes on by itself only")
     for change in changes.values():
         print(f"Changed: {change}")
+    if line := unused_accelerator():
+        warn(line)
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     trainer = Trainer(config, dataset, devices)
     trainer.check_epochs()
@@ -92,9 +95,22 @@ def train(
         on_first(lambda: check_ending(trainer, run, [one for one, _ in run.runs(config)]))
     if config.init_from and (overwrite or not on_first(Checkpoints(run.checkpoints).steps)):
         trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
+    check_same(lambda: _told(trainer))
     with contextlib.ExitStack() as stack:
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         return _train(trainer, run)
+
+
+def _told(trainer: Trainer) -> dict[str, str]:
+    """What has to be the same on all processes; folders may have other names."""
+    config = trainer.config.copy_and_resolve_references()
+    config.init_from = config.dataset.data_dir = ""
+    return {
+        "config": config.to_json(sort_keys=True),
+        "data": trainer.dataset.fingerprint(),
+        "weights to start from": trainer.initial_fingerprint(),
+        "packages": str(trainer.runs_on),
+    }
 
 
 def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextlib.ExitStack) -> None:

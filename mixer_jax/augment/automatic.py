@@ -8,6 +8,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from mixer_jax.augment.draws import integers
 from mixer_jax.augment.operations import INDEX, Magnitudes, apply_all
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
@@ -29,7 +30,7 @@ class RandAugment:
     def draw(self, key: jax.Array) -> Choice:
         """Draws what one image gets."""
         operation_key, sign_key = jax.random.split(key)
-        operations = jax.random.randint(operation_key, (self.num_ops,), 0, INDEX["Invert"])
+        operations = integers(operation_key, (self.num_ops,), INDEX["Invert"])
         negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
         return operations, jnp.full(self.num_ops, self.magnitude), negative
 
@@ -76,7 +77,7 @@ class AutoAugment:
     def draw(self, key: jax.Array) -> Choice:
         """Draws what one image gets: one of the policy's pairs, each operation of it with its probability."""
         pair_key, happens_key, sign_key = jax.random.split(key, 3)
-        pair = jax.random.randint(pair_key, (), 0, len(CIFAR10_POLICY))
+        pair = integers(pair_key, (), len(CIFAR10_POLICY))
         rows = [
             [[INDEX[name], round(100 * probability), bin_] for name, probability, bin_ in pair]
             for pair in CIFAR10_POLICY

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mixer_jax.augment.geometry import first_where, log_uniform, random_place
+from mixer_jax.augment.draws import first_where, log_uniform, random_place
 
 FILLS = ("zero", "color", "noise")
 

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixer_jax.augment.draws import first_where, integers, log_uniform, random_place
+
 ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
 
 
@@ -52,7 +54,7 @@ def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     Args:
       padding: in pixels; the crop is shifted by -padding to padding along each axis, all equally likely.
     """
-    place = jax.random.randint(key, (2,), 0, 2 * padding + 1)
+    place = integers(key, (2,), 2 * padding + 1)
 
     def slice_padded(image: jax.Array, place: jax.Array) -> jax.Array:
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
@@ -95,22 +97,6 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     return tuple(
         jnp.where(fits.any(), *pair) for pair in zip((top, left, box_height, box_width), fallback, strict=True)
     )
-
-
-def first_where(condition: jax.Array, values: jax.Array) -> jax.Array:
-    """Return the first of the values (n,) of which the condition (n,) holds; without one, the first of all."""
-    return jnp.sum(jnp.where(jnp.arange(len(values)) == jnp.argmax(condition), values, 0))
-
-
-def log_uniform(key: jax.Array, shape: tuple[int, ...], bounds: tuple[float, float]) -> jax.Array:
-    """Draws numbers whose logarithm is uniform between the logarithms of the bounds."""
-    return jnp.exp(jax.random.uniform(key, shape, minval=np.log(bounds[0]), maxval=np.log(bounds[1])))
-
-
-def random_place(key: jax.Array, rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draws a row below `rows` and a column below `columns`, int32; bounds below 1 count as 1."""
-    bounds = jnp.maximum(jnp.stack([jnp.asarray(rows), jnp.asarray(columns)]), 1)
-    return tuple(jax.random.randint(key, (2,), 0, bounds))
 
 
 def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, int]) -> jax.Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.special import betaincinv
 
+from mixer_jax.augment.draws import integers
 from mixer_jax.augment.erasing import inside
 
 QUANTILES = 2**14
@@ -77,14 +78,14 @@ def _beta(key: jax.Array, alpha: float) -> jax.Array:
     JAX's own sampler loops until it accepts a draw, which takes long to compile, and on a TPU to run.
     """
     quantiles = betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)
-    return jax.lax.dynamic_index_in_dim(quantiles, jax.random.randint(key, (), 0, QUANTILES), keepdims=False)
+    return jax.lax.dynamic_index_in_dim(quantiles, integers(key, (), QUANTILES), keepdims=False)
 
 
 def _cutmix_box(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, ...]:
     """A box of the image's shape about a uniform centre, cut off at the edges (torchvision v2 `CutMix.make_params`)."""
     keep_key, place_key = jax.random.split(key)
     half = 0.5 * jnp.sqrt(1 - _beta(keep_key, alpha))
-    y, x = jax.random.randint(place_key, (2,), 0, jnp.array([height, width]))
+    y, x = integers(place_key, (2,), jnp.array([height, width]))
     half_height, half_width = (half * height).astype(jnp.int32), (half * width).astype(jnp.int32)
     top, left = jnp.maximum(y - half_height, 0), jnp.maximum(x - half_width, 0)
     bottom, right = jnp.minimum(y + half_height, height), jnp.minimum(x + half_width, width)

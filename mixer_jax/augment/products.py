@@ -21,15 +21,18 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
     A product with a one-hot matrix takes the column of every pixel, and a masked sum its row.
     """
     channels, batch, _ = planes.shape
-    images = planes.reshape(channels, batch, height, width).swapaxes(0, 1).astype(jnp.bfloat16)
+    images = planes.reshape(channels, batch, height, width).astype(jnp.bfloat16)
 
     def of_block(places: tuple[jax.Array, jax.Array]) -> jax.Array:
         from_x, from_y = places  # (batch, pixels)
         columns = jax.vmap(one_hot, in_axes=(0, None))(from_x, width)
-        rows = jax.vmap(one_hot, in_axes=(0, None))(from_y, height)
-        taken = jnp.einsum("bchw,bwp->bchp", images, columns)
-        each = [jnp.sum(taken[:, channel] * rows, axis=1, dtype=jnp.float32) for channel in range(channels)]
-        return jnp.stack(each).astype(jnp.int32)
+        there = from_y[:, None] == jnp.arange(height)[None, :, None]
+
+        def of_plane(plane: jax.Array) -> jax.Array:
+            taken = jnp.einsum("bhw,bwp->bhp", plane, columns, preferred_element_type=jnp.float32)
+            return jnp.sum(jnp.where(there, taken, 0), axis=1)
+
+        return jnp.stack([of_plane(plane) for plane in images]).astype(jnp.int32)
 
     from_x, from_y = jax.vmap(lambda each: sources(each, height, width))(coefficients)  # (batch, height, width)
     rows = max(
@@ -43,21 +46,22 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 
 def histogram(planes: jax.Array) -> jax.Array:
     """Count how often each grey level occurs, (channels, batch, 256) int32, as `color.histogram`."""
-    counts = jnp.einsum("cbhp,cblp->cbhl", *_digits(planes), preferred_element_type=jnp.float32)
+    high, low = (digit.astype(jnp.bfloat16) for digit in _digits(planes))
+    counts = jnp.einsum("cbhp,cblp->cbhl", high, low, preferred_element_type=jnp.float32)
     return counts.reshape(*planes.shape[:2], 256).astype(jnp.int32)
 
 
 def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
     """Replace grey levels by what tables (channels, batch, 256) have for them, as `color.look_up`."""
     high, low = _digits(planes)
-    sixteens = jnp.einsum("cbhl,cblp->cbhp", tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16), low)
-    return jnp.sum(sixteens * high, axis=2, dtype=jnp.float32).astype(jnp.int32)
+    tables = tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16)
+    sixteens = jnp.einsum("cbhl,cblp->cbhp", tables, low.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+    return jnp.sum(jnp.where(high, sixteens, 0), axis=2).astype(jnp.int32)
 
 
 def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two hexadecimal digits of grey levels, one-hot: (channels, batch, 16, pixels) bfloat16."""
-    digits = (planes >> 4, planes & 15)
-    return tuple((digit[:, :, None] == np.arange(16).reshape(1, 1, 16, 1)).astype(jnp.bfloat16) for digit in digits)
+    """Return the two hexadecimal digits of grey levels, one-hot: (channels, batch, 16, pixels) bool."""
+    return tuple(digit[:, :, None] == np.arange(16).reshape(1, 1, 16, 1) for digit in (planes >> 4, planes & 15))
 
 
 def even_out(planes: jax.Array, equalize: jax.Array) -> jax.Array:

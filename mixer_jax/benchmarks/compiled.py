@@ -26,7 +26,7 @@ from mixer_jax.benchmarks.steps import has_policy, without_policy
 from mixer_jax.benchmarks.targets import Chip
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
-from mixer_jax.training.trainer import program_bytes
+from mixer_jax.training.parallel import program_bytes
 
 # Images for training and testing, their shape and the number of classes of sets that need not be at hand.
 KNOWN = {

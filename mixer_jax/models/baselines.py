@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from mixer_jax.models.layers import Dense, draw_words, dropout, kernel_and_bias
+from mixer_jax.models.layers import Dense, draw_words, dropout, kernel_and_bias, precision
 
 
 class Mlp(nn.Module):
@@ -88,7 +88,8 @@ class Conv(nn.Module):
 
 
 def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision=precision(x))
 
 
 def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:

@@ -56,10 +56,20 @@ def kernel_and_bias(module: nn.Module, shape: tuple[int, ...], initialization: s
     return parameter(module, "kernel", kernel_init, shape), parameter(module, "bias", bias_init, shape[-1:])
 
 
+def precision(x: jax.Array) -> jax.lax.Precision:
+    """Return the precision of a product: float32 stays float32, of which a TPU and a GPU would drop bits by default."""
+    return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
+
+
 @cpu.with_cpu_gradient(cpu.channel_product)
 def mix_channels(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply (tokens, batch, in) by a kernel (in, features)."""
-    return jnp.einsum("tbc,cd->tbd", x, kernel)
+    return jnp.einsum("tbc,cd->tbd", x, kernel, precision=precision(x))
+
+
+def mix_tokens(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Multiply (in, batch, channels) by a kernel (in, features)."""
+    return jnp.einsum("tbc,ts->sbc", x, kernel, precision=precision(x))
 
 
 class Dense(nn.Module):
@@ -89,7 +99,7 @@ class Dense(nn.Module):
         if scale is not None:  # of what goes in, which XLA fuses into what comes before
             scale = scale[None, :, None]
             x, bias = x * scale, bias * scale
-        return (jnp.einsum("tbc,ts->sbc", x, kernel) if self.axis == 0 else mix_channels(x, kernel)) + bias
+        return (mix_tokens if self.axis == 0 else mix_channels)(x, kernel) + bias
 
 
 class Stem(nn.Module):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.models import cpu
-from mixer_jax.models.layers import Dense, LayerNorm, Stem, depth_scale, draw_words, dropout, initializers
+from mixer_jax.models.layers import Dense, LayerNorm, Stem, depth_scale, draw_words, dropout, initializers, precision
 
 
 def _exact(x: jax.Array) -> jax.Array:
@@ -194,4 +194,5 @@ class MlpMixer(nn.Module):
         kernel_init, bias_init = initializers(self.initialization, self.hidden_dim)
         if self.zero_init_head:
             kernel_init = bias_init = nn.initializers.zeros
-        return nn.Dense(self.num_classes, kernel_init=kernel_init, bias_init=bias_init, name="head")(x)
+        starts = {"kernel_init": kernel_init, "bias_init": bias_init}
+        return nn.Dense(self.num_classes, precision=precision(x), **starts, name="head")(x)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from mixer_jax.training.processes import Agreement
 from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
@@ -106,6 +107,7 @@ def train_steps(
     going: np.ndarray,
     observers: Sequence[Observer] = (),
     pause: Callable[[], bool] = lambda: False,
+    agreement: Agreement | None = None,
 ) -> tuple[TrainState, int]:
     """Trains from `step` to `end`; where `trainer.ahead` says so, one dispatch is always under way while the last one's
     metrics are looked at.
@@ -117,6 +119,7 @@ def train_steps(
       going: which of the runs still train; the others stay as they are.
       observers: are told of each dispatch.
       pause: asked before each dispatch; when it says so, what is under way is finished and nothing more begun.
+      agreement: of several processes; what it has to say goes along with each dispatch.
 
     Returns:
       The state, and the step that it is after.
@@ -132,12 +135,15 @@ def train_steps(
         if step < end and not paused:
             # In even parts: a dispatch of one step left over would cost as much as one of many.
             num_steps = math.ceil((end - step) / math.ceil((end - step) / pace.steps))
-            state, metrics = trainer.train(state, step, num_steps, going)
+            said = () if agreement is None or agreement.said is None else (agreement.said,)
+            state, metrics = trainer.train(state, step, num_steps, going, *said)
             under_way.append((step, num_steps, metrics))
             step += num_steps
         if under_way and (len(under_way) > trainer.ahead or step == end or paused):
             begun, num_steps, metrics = under_way.pop(0)
-            metrics = {key: np.atleast_2d(value)[:, :num_steps] for key, value in jax.device_get(metrics).items()}
+            metrics = jax.device_get(metrics)
+            metrics = agreement.hear(metrics) if agreement else metrics
+            metrics = {key: np.atleast_2d(value)[:, :num_steps] for key, value in metrics.items()}
             now = time.perf_counter()
             seconds, last_time = now - last_time, now
             losses, correct = metrics["loss"].astype(np.float64), metrics["correct"]

@@ -18,7 +18,7 @@ from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
 from mixer_jax.training.epoch import Diverged, Observer, Pace, Record, Sums, require_finite, train_steps
 from mixer_jax.training.interruption import Interrupted, StopRequest
 from mixer_jax.training.parallel import to_host
-from mixer_jax.training.processes import agree, from_first, is_first, on_first
+from mixer_jax.training.processes import Agreement, from_first, is_first, on_first
 from mixer_jax.training.results import hand_out, score
 from mixer_jax.training.trainer import Trainer
 
@@ -75,6 +75,7 @@ class _Training:
         self.trainer, self.runs, self.observers = trainer, runs, observers
         self.checkpoints, self._stop = checkpoints, stop
         self._pace, self._asked, self._time_is_up = Pace(trainer.max_steps), 0, False
+        self._agreement = Agreement()
         self._num_epochs = math.ceil(trainer.config.epochs)
         self._restore()
 
@@ -163,7 +164,16 @@ class _Training:
         while self.step < end:
             until = min(end, (self.step // every + 1) * every) if every else end
             self.state, self.step = train_steps(
-                trainer, self.state, self.step, until, self._pace, self.sums, going, self.observers, self._pause
+                trainer,
+                self.state,
+                self.step,
+                until,
+                self._pace,
+                self.sums,
+                going,
+                self.observers,
+                self._pause,
+                self._agreement,
             )
             if self.step < end and self._due():
                 self._save()
@@ -196,11 +206,10 @@ class _Training:
                 old[improved] = new[improved]
 
     def _pause(self) -> bool:
-        """Whether a checkpoint is due, or a process is asked to stop; all of them hear it, and keep the same pace."""
-        minutes = (time.monotonic() - self._saved_at) / 60
-        heard = agree(self._stop.signal, minutes >= self.trainer.config.checkpoint_minutes, self._pace.steps)
-        self._asked = int(heard[:, 0].max())
-        self._time_is_up, self._pace.steps = bool(heard[0, 1]), int(heard[0, 2])
+        """Whether a checkpoint is due, or a process is asked to stop; all of them do, and keep the same pace."""
+        time_is_up = (time.monotonic() - self._saved_at) / 60 >= self.trainer.config.checkpoint_minutes
+        settled = self._agreement.settle(self._stop.signal, time_is_up, self._pace.steps)
+        self._asked, self._time_is_up, self._pace.steps = settled
         return bool(self._asked) or self._time_is_up
 
     def _due(self) -> bool:

@@ -51,6 +51,11 @@ OPTIMIZERS = {
 DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
+def is_entrywise(config: ConfigDict) -> bool:
+    """Return whether the optimiser of `config.optimizer` treats an entry alike whatever array it is in."""
+    return config.name not in ("lamb", "lars", "muon") and config.layer_decay == 1
+
+
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Builds the optimiser of `config.optimizer`.
 

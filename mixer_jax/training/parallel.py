@@ -71,3 +71,12 @@ def has_bfloat16(device: jax.Device) -> bool:
 def to_host(tree: Any) -> Any:
     """Copies replicated device arrays to NumPy arrays that no later donation can touch."""
     return jax.tree.map(lambda x: np.array(x), tree)
+
+
+def program_bytes(program: jax.stages.Compiled) -> int | None:
+    """Return the bytes that a program needs on a device, its arguments and all; None if XLA does not tell."""
+    sizes = program.memory_analysis()
+    if sizes is None:
+        return None
+    needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    return needed - sizes.alias_size_in_bytes

@@ -4,6 +4,7 @@ Everything here is the same for one process, where it costs nothing.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -98,7 +99,61 @@ def first_goes_first(function: Callable[[], Any]) -> Any:
     return result if is_first() else function()
 
 
-def agree(*values: int) -> np.ndarray:
-    """What each process gives, int32 (processes, values)."""
-    mine = np.array(values, np.int32)
-    return multihost_utils.process_allgather(mine) if jax.process_count() > 1 else mine[None]
+class Agreement:
+    """What all processes do between two dispatches, without waiting for each other but in the training step itself.
+
+    Each says what it wants with every dispatch, and hears in the metrics of one what all have said with it. All look at
+    the metrics of the same dispatch before they start the next, so all hear the same.
+
+    Attributes:
+      said: int32 (3,), what goes along with the next dispatch; None for one process, which has nobody to agree with.
+    """
+
+    def __init__(self):
+        self.said = None if jax.process_count() == 1 else np.zeros(3, np.int32)
+        self._heard: np.ndarray | None = None
+
+    def settle(self, signal: int, time_is_up: bool, pace: int) -> tuple[int, bool, int]:
+        """Say what this process wants, and return what all do.
+
+        Args:
+          signal: that asks it to stop, or 0; one is enough for all.
+          time_is_up: whether a checkpoint is due; that and the pace are the first process's.
+          pace: steps of a dispatch.
+        """
+        if self.said is None:
+            return signal, time_is_up, pace
+        self.said = np.array([signal, *((time_is_up, pace) if is_first() else (0, 0))], np.int32)
+        if self._heard is None:
+            return 0, False, pace
+        signal, time_is_up, pace = map(int, self._heard)
+        return signal, bool(time_is_up), pace
+
+    def hear(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Take what was said with a dispatch out of its metrics."""
+        heard = metrics.pop("heard", None)
+        if heard is not None:
+            self._heard = heard.reshape(-1, 3)[0]
+        return metrics
+
+
+def check_same(describe: Callable[[], dict[str, str]]) -> None:
+    """Make sure that all processes are about to do the same.
+
+    Args:
+      describe: returns by name what has to be equal, such as the config, in any words.
+
+    Raises:
+      UserError: on all of them, that names what differs, and on which process.
+    """
+    if jax.process_count() == 1:
+        return
+    described = describe()
+    digests = [np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8) for text in described.values()]
+    everywhere = multihost_utils.process_allgather(np.stack(digests))
+    for i, name in enumerate(described):
+        if others := np.flatnonzero((everywhere[:, i] != everywhere[0, i]).any(axis=1)).tolist():
+            raise UserError(
+                f"process {others[0]} has another {name} than process 0: start all of them with the same command, on "
+                "the same files and packages"
+            )

@@ -1,6 +1,7 @@
 """What runs on the devices: many training steps, or many evaluation batches, in one dispatch."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax
@@ -12,6 +13,7 @@ import optax
 from mixer_jax.augment import Augment
 from mixer_jax.data import take
 from mixer_jax.training.losses import cross_entropy
+from mixer_jax.training.packing import Packing
 from mixer_jax.training.parallel import AXIS, predecessors
 
 Arrays = dict[str, jax.Array]
@@ -56,6 +58,7 @@ class Steps:
       ema_decay: of the average of the parameters; 0: none.
       frozen_trunk: train the head alone.
       sam_rho: how far sharpness-aware minimisation goes uphill before it takes the gradient; 0: not.
+      packing: of the parameters while steps are taken; None: as they are.
     """
 
     model: nn.Module
@@ -66,6 +69,7 @@ class Steps:
     ema_decay: float = 0.0
     frozen_trunk: bool = False
     sam_rho: float = 0.0
+    packing: Packing | None = None
 
     def init(self, seed: jax.Array) -> TrainState:
         """The state before the first step of a seed, int32."""
@@ -81,13 +85,17 @@ class Steps:
 
         Args:
           state: before; the same on every device.
-          resident, chunk: from the feed, this device's; arrays (length, batch / devices, ...) in the chunk.
+          resident, chunk: from the feed, this device's; arrays (length, batch / devices, ...) in the chunk. And what
+            this process has `said`, (3,), where there are several.
           num_steps: how many of the `length` steps to take.
 
         Returns:
           The state after, and per step the mean `loss` and the number of `correct` predictions over the global
           batch, each (length,), 0 where no step was taken. Of a mixed example the class with the greatest share counts.
+          And `heard` (3,), the greatest of what any process has said.
         """
+        chunk = dict(chunk)
+        said = chunk.pop("said", None)
         length, batch_size = chunk["indices"].shape
         positions = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
 
@@ -98,7 +106,12 @@ class Steps:
             return state, jax.tree.map(lambda all_steps, value: all_steps.at[i].set(value), metrics, step_metrics)
 
         metrics = {"loss": jnp.zeros(length, jnp.float32), "correct": jnp.zeros(length, jnp.int32)}
-        return jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+        if self.packing:
+            state = self._with_trees(state, self.packing.pack)
+        state, metrics = jax.lax.fori_loop(0, num_steps, body, (state, metrics))
+        if self.packing:
+            state = self._with_trees(state, self.packing.unpack)
+        return state, metrics if said is None else metrics | {"heard": jax.lax.pmax(said, AXIS)}
 
     def evaluate(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
         """Sums `loss` and `correct` and counts the examples of `num_steps` batches; an index of -1 is no example."""
@@ -121,6 +134,11 @@ class Steps:
             "count": jnp.zeros((), jnp.int32),
         }
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
+
+    @staticmethod
+    def _with_trees(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
+        trees = {name: change(getattr(state, name)) for name in ("params", "opt_state", "ema_params")}
+        return state.replace(**trees)
 
     def _take(self, resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
         return take(resident, chunk, step, self.augment.image_shape)
@@ -147,8 +165,10 @@ class Steps:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
         def loss_fn(trained, images, targets, positions):
+            params = state.params | trained
+            params = self.packing.unpack(params) if self.packing else params
             logits = self.model.apply(
-                {"params": state.params | trained}, images, train=True, positions=positions, rngs={"dropout": key}
+                {"params": params}, images, train=True, positions=positions, rngs={"dropout": key}
             )
             correct = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
             return jnp.mean(cross_entropy(logits, targets, self.label_smoothing)), correct

@@ -1,5 +1,7 @@
 """Puts a config and a dataset together: the model, the optimiser, the plan and the compiled programs of a run."""
 
+import dataclasses
+import hashlib
 import math
 import platform
 import time
@@ -29,8 +31,9 @@ from mixer_jax.data import (
 )
 from mixer_jax.errors import UserError
 from mixer_jax.training import seeds
-from mixer_jax.training.optimizer import create_optimizer
-from mixer_jax.training.parallel import DataParallel, has_bfloat16
+from mixer_jax.training.optimizer import create_optimizer, is_entrywise
+from mixer_jax.training.packing import Packing
+from mixer_jax.training.parallel import DataParallel, has_bfloat16, program_bytes
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.step import Steps, TrainState
 
@@ -80,6 +83,7 @@ class Trainer:
             "device_kind": self.parallel.devices[0].device_kind,
             "devices": num_devices,
             "dtype": str(self.dtype),
+            "products": "float32 in full" if self.dtype == jnp.float32 else "bfloat16, summed in float32",
             "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
         }
         augment = Augment(
@@ -115,6 +119,9 @@ class Trainer:
             config.frozen_trunk,
             config.optimizer.sam_rho,
         )
+        if self.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
+            params = models.param_shapes(self.model, augment.input_shape)
+            self.steps = dataclasses.replace(self.steps, packing=Packing(params))
         # The shapes alone: finds what does not fit together without computing anything.
         # It runs once: to optimise it would take longer than that makes up for.
         self._init = jax.jit(self._init_all, compiler_options={"xla_backend_optimization_level": 0})
@@ -147,6 +154,13 @@ class Trainer:
     def start_from(self, params: Any) -> None:
         """Lets `init` start from these parameters of the model, host arrays, instead of random ones."""
         self._initial = params
+
+    def initial_fingerprint(self) -> str:
+        """Return a hash of the parameters that `start_from` was given, or of none."""
+        digest = hashlib.sha256()
+        for x in jax.tree.leaves(self._initial):
+            digest.update(np.ascontiguousarray(x))
+        return digest.hexdigest()
 
     def init(self) -> TrainState:
         """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
@@ -197,14 +211,24 @@ class Trainer:
         return lowered
 
     def train(
-        self, state: TrainState, step: int, num_steps: int, going: np.ndarray | None = None
+        self,
+        state: TrainState,
+        step: int,
+        num_steps: int,
+        going: np.ndarray | None = None,
+        said: np.ndarray | None = None,
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics.
 
-        Of several seeds only those `going`, by default all, take them; on a CPU they are done when this returns.
+        Of several seeds only those `going`, by default all, take them; on a CPU they are done when this returns. What
+        one of several processes has `said`, see `processes.Agreement`, goes along.
         """
-        resident = self._resident(self.dataset.train, self._feeds[0])
-        return self._train(state, resident, self._chunk(step, num_steps), self._each(num_steps, going))
+        resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(step, num_steps)
+        if self._share.num_processes > 1:
+            seeds = (len(self.seeds),) if len(self.seeds) > 1 else ()
+            said = np.zeros(3, np.int32) if said is None else said
+            chunk = {**chunk, "said": np.broadcast_to(said, (self._share.num_devices, *seeds, 3))}
+        return self._train(state, resident, chunk, self._each(num_steps, going))
 
     def evaluate(self, params: Any, split: AnySplit) -> list[dict[str, float]]:
         """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`, by seed."""
@@ -274,12 +298,3 @@ class Trainer:
         if split not in self._placed:
             self._placed[split] = self.parallel.replicate(feed.resident)
         return self._placed[split]
-
-
-def program_bytes(program: jax.stages.Compiled) -> int | None:
-    """Return the bytes that a program needs on a device, its arguments and all; None if XLA does not tell."""
-    sizes = program.memory_analysis()
-    if sizes is None:
-        return None
-    needed = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
-    return needed - sizes.alias_size_in_bytes

@@ -53,7 +53,11 @@ def test_the_policy_is_torchvisions():
 def test_operations_are_applied_one_after_the_other(policy):
     image = np.random.default_rng(0).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     magnitudes = Magnitudes(12, 12, policy.num_bins)
-    one, several, draw = jax.jit(lambda *args: apply(*args, magnitudes)), jax.jit(lambda key: policy(key[None], image[None])[0]), jax.jit(policy.draw)
+    one, several, draw = (
+        jax.jit(lambda *args: apply(*args, magnitudes)),
+        jax.jit(lambda key: policy(key[None], image[None])[0]),
+        jax.jit(policy.draw),
+    )
     for key in jax.random.split(jax.random.key(1), 50):
         expected = image
         for operation, bin_, negative in zip(*draw(key), strict=True):

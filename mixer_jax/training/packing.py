@@ -1,0 +1,59 @@
+"""Biases and norms side by side in one vector: an accelerator starts a kernel for each array, however small it is.
+
+Inside the compiled steps only: what goes in and comes out, and so what a checkpoint holds, has every array by itself.
+"""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+VECTORS = "vectors"
+
+
+class Packing:
+    """Packs trees that look like a model's parameters, and the optimiser's state of them.
+
+    An optimiser that treats the entries of an array alike, whatever array they are in, takes the same steps packed.
+    """
+
+    def __init__(self, params: Any):
+        """Take the parameters, or their shapes: nested dicts, whose arrays of one axis are packed."""
+        self._names = params.keys()
+        self._shapes = {path: x.shape for path, x in flatten_dict(params).items()}
+        self._vectors = [path for path, shape in self._shapes.items() if len(shape) == 1]
+
+    def pack(self, tree: Any) -> Any:
+        """Pack a tree of parameters, or every such tree in the state of an optimiser."""
+        return self._map(self._packed, tree, self._names)
+
+    def unpack(self, tree: Any) -> Any:
+        """Undo `pack`."""
+        return self._map(self._unpacked, tree, self._packed_names())
+
+    def _packed_names(self) -> set[str]:
+        matrices = {path[0] for path, shape in self._shapes.items() if len(shape) > 1}
+        return matrices | {VECTORS}
+
+    @staticmethod
+    def _map(function, tree, names):
+        def is_params(x: Any) -> bool:
+            return isinstance(x, dict) and x.keys() == names
+
+        return jax.tree.map(lambda x: function(x) if is_params(x) else x, tree, is_leaf=is_params)
+
+    def _packed(self, params: Any) -> Any:
+        flat = flatten_dict(params)
+        vectors = jnp.concatenate([flat.pop(path) for path in self._vectors])
+        return unflatten_dict(flat) | {VECTORS: vectors}
+
+    def _unpacked(self, packed: Any) -> Any:
+        flat, start = flatten_dict(packed), 0
+        vectors = flat.pop((VECTORS,))
+        for path in self._vectors:
+            size = math.prod(self._shapes[path])
+            flat[path] = vectors[start : start + size]
+            start += size
+        return unflatten_dict({path: flat[path] for path in self._shapes})
