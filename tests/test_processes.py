@@ -43,14 +43,15 @@ def command(tmp_path_factory):
 
 
 @contextmanager
-def two(command, path):
-    """Starts both processes; kills what is left of them."""
+def two(command, path, *of_second):
+    """Starts both processes, the second with some flags more; kills what is left of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     logs = [path.parent / f"{path.name}.{i}.log" for i in range(2)]
     flags = [f"--coordinator_address={address}", "--num_processes=2"]
-    processes = [command(path, log, 2, *flags, f"--process_id={i}") for i, log in enumerate(logs)]
+    more = [(), of_second]
+    processes = [command(path, log, 2, *flags, f"--process_id={i}", *more[i]) for i, log in enumerate(logs)]
     try:
         yield processes, logs
     finally:
@@ -126,3 +127,13 @@ def test_a_mistake_ends_both_with_its_line(command, tmp_path):
     with two(command, tmp_path / "run") as (processes, logs):
         assert [process.wait(BOUND) for process in processes] == [2, 2]
         assert all("holds other files (thesis.tex, ...)" in log.read_text() for log in logs)
+
+
+@pytest.mark.parametrize(
+    ("flag", "what"), [("--config.seed=1", "config"), ("--config.dataset.test_split=test[:199]", "config")]
+)
+def test_processes_that_would_train_something_else_end_with_a_line(flag, what, command, tmp_path):
+    with two(command, tmp_path / "run", flag) as (processes, logs):
+        assert [process.wait(BOUND) for process in processes] == [2, 2]
+        assert all(f"process 1 has another {what} than process 0" in log.read_text() for log in logs)
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -61,8 +61,8 @@ class _Computation:
 def read(text: str) -> Program:
     """Read the text of a compiled program (`jax.stages.Compiled.as_text`) that loops over its steps.
 
-    The loop over the steps is the one of unknown length in the entry computation that takes most cycles; a program
-    without one is all dispatch and no step.
+    The loop over the steps is the one of unknown length in the entry computation that takes most cycles; of a program
+    without one all is the step.
     """
     computations, entry = _computations(text)
     trips = {
@@ -97,8 +97,10 @@ def read(text: str) -> Program:
 
     outer = [body for _, body, _ in computations[entry].loops if trips[body] is None]
     step = max(outer, key=lambda body: (kinds(body).total(), len(computations[body].lines)), default=None)
-    kernels, moved = traffic(step) if step else (0, 0)
-    of_step, inside = (kinds(step), loops(step)) if step else (collections.Counter(), [])
+    if step is None or (kinds(entry).total() and not kinds(step).total()):
+        step = entry  # a loop of one step, which XLA has taken out of it
+    of_step, inside = kinds(step), loops(step)
+    kernels, moved = traffic(step)
     slices = [found[1] for found in GATHER.finditer(text)]
     return Program(
         cycles=kinds(entry).total() - of_step.total(),

@@ -84,8 +84,8 @@ def compiled_table(report: dict[str, Any]) -> str:
             lines.append(estimate)
         elif "kernels" in row:
             lines.append(
-                f"  a step has {row['kernels']:,} kernels that move {_mib(row['bytes_moved'])}: "
-                f"{row['milliseconds_of_moving']:.3g} ms at the card's bandwidth"
+                f"  a step has {row['kernels']:,} kernels, whose operands and results are {_mib(row['bytes_moved'])}: "
+                f"at most {row['milliseconds_of_moving']:.3g} ms at the card's bandwidth"
             )
         lines.append(
             f"  not in the estimate: {row['gathers']} gathers ({row['single_gathers']} of single elements), "

@@ -206,8 +206,7 @@ class Trainer:
         lowered = {}
         for name, (program, state, feed) in inputs.items():
             rest = jax.eval_shape(lambda feed=feed: (feed.chunk(0, 0), jnp.int32(0)))
-            resident = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), feed.resident)
-            lowered[name] = program.lower(state, resident, *rest)
+            lowered[name] = program.lower(state, feed.resident_shapes, *rest)
         return lowered
 
     def train(
