@@ -7,6 +7,7 @@ import jax
 from mixer_jax.data.sources import Source
 
 GIB = 2**30
+TPU_LANES = 128  # a TPU pads the last axis of an array, here an image's bytes, to a multiple of this
 
 
 def budget(gib: float | None) -> float:
@@ -37,5 +38,10 @@ def _host_memory() -> int:
 
 
 def decoded_size(source: Source) -> float:
-    """The bytes of a source's decoded images, if all are like its first."""
-    return len(source) * source.__getitems__([0])[0][0].nbytes if len(source) else 0
+    """Return the bytes that a source's decoded images take on a device, if all are like its first."""
+    if not len(source):
+        return 0
+    size = source.__getitems__([0])[0][0].nbytes
+    if jax.local_devices()[0].platform == "tpu":
+        size = -(-size // TPU_LANES) * TPU_LANES
+    return len(source) * size

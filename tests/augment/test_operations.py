@@ -10,10 +10,17 @@ from PIL import Image, ImageEnhance, ImageOps
 from mixer_jax.augment import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.color import autocontrast_table, equalize_table
 from mixer_jax.augment.operations import INDEX, SIGNED
-from support import shared
+from support import programs_for, shared
 
 # Blends are computed in single precision by both, with other roundings in between.
 BLENDS = {"Brightness", "Color", "Contrast", "Sharpness"}
+
+
+@pytest.fixture(scope="module", autouse=True, params=["cpu", "tpu"])
+def platform(request):
+    """Everything here holds of what is compiled for a CPU or GPU, and for a TPU."""
+    with programs_for(request.param):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +29,7 @@ def golden():
 
 
 @pytest.fixture(scope="module")
-def on_golden(golden):
+def on_golden(golden, platform):
     magnitudes = Magnitudes(32, 32)
     return jax.jit(jax.vmap(lambda *args: apply(*args, magnitudes), in_axes=(0, None, None, None)))
 
