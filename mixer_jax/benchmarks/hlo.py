@@ -99,7 +99,7 @@ def read(text: str) -> Program:
     step = max(outer, key=lambda body: (kinds(body).total(), len(computations[body].lines)), default=None)
     if step is None or (kinds(entry).total() and not kinds(step).total()):
         step = entry  # a loop of one step, which XLA has taken out of it
-    of_step, inside = kinds(step), loops(step)
+    of_step, inside = kinds(step), [body for body in loops(step) if body not in outer]
     kernels, moved = traffic(step)
     slices = [found[1] for found in GATHER.finditer(text)]
     return Program(

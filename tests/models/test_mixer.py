@@ -286,3 +286,15 @@ class TestCreate:
         with pytest.raises(UserError, match=message) as caught:
             self.create(**fields)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_products_in_float32_keep_it_where_the_default_of_a_device_would_not(dtype):
+    model = MlpMixer(**TINY, dtype=jnp.dtype(dtype))
+    images = jax.ShapeDtypeStruct((2, 8, 8, 3), jnp.float32)
+    params = jax.eval_shape(model.init, jax.random.key(0), images)
+    lines = jax.jit(model.apply).lower(params, images).as_text().splitlines()
+    products = [line for line in lines if "dot_general" in line]
+    assert len(products) == 1 + 4 * TINY["num_blocks"] + 1  # stem, blocks, head
+    highest = ["precision = [HIGHEST, HIGHEST]" in line for line in products]
+    assert highest == [dtype == "float32"] * (len(products) - 1) + [True]  # the head is float32 anyway
