@@ -111,7 +111,10 @@ class Steps:
         state, metrics = jax.lax.fori_loop(0, num_steps, body, (state, metrics))
         if self.packing:
             state = self._with_trees(state, self.packing.unpack)
-        return state, metrics if said is None else metrics | {"heard": jax.lax.pmax(said, AXIS)}
+        if said is not None:
+            # Nothing is added, but the loop has to be over: a CPU would mix this collective up with the loop's.
+            metrics["heard"] = jax.lax.pmax(said + jnp.minimum(state.step, 0), AXIS)
+        return state, metrics
 
     def evaluate(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
         """Sums `loss` and `correct` and counts the examples of `num_steps` batches; an index of -1 is no example."""

@@ -138,7 +138,8 @@ class Trainer:
         self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
         self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self.ahead = 0 if len(self.seeds) > 1 and self.platform == "cpu" else 1
+        # Several processes on CPUs: the collectives of two dispatches at once would come in another order on each.
+        self.ahead = 0 if self.platform == "cpu" and max(len(self.seeds), share.num_processes) > 1 else 1
         self._train = self._compiled(self.steps.train, own_steps=True, at_once=cores() if num_devices == 1 else 1)
         self._evaluate = self._compiled(self.steps.evaluate, own_steps=False, at_once=1)
 
