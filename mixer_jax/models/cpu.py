@@ -34,6 +34,13 @@ def with_cpu_gradient(backward: Callable[..., Any]) -> Callable[[Function], Func
     return decorate
 
 
+def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the gradient of `layers.mix_tokens`, as products of matrices: of three axes XLA would transpose one."""
+    x, kernel = arguments
+    flat, gradient = x.reshape(len(x), -1), gradient.reshape(len(gradient), -1)
+    return (kernel @ gradient).reshape(x.shape), flat @ gradient.T
+
+
 def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the gradient of `layers.mix_channels`.
 

@@ -67,6 +67,7 @@ def mix_channels(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return jnp.einsum("tbc,cd->tbd", x, kernel, precision=precision(x))
 
 
+@cpu.with_cpu_gradient(cpu.token_product)
 def mix_tokens(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply (in, batch, channels) by a kernel (in, features)."""
     return jnp.einsum("tbc,ts->sbc", x, kernel, precision=precision(x))
