@@ -1,4 +1,4 @@
-"""Gradients that XLA's CPU backend computes faster in another way than JAX derives them; elsewhere JAX's are used."""
+"""What XLA's CPU backend computes faster in another way than it is written; elsewhere none of it is used."""
 
 import functools
 from collections.abc import Callable
@@ -10,11 +10,13 @@ import jax.numpy as jnp
 Function = Callable[..., jax.Array]
 
 
-def with_cpu_gradient(backward: Callable[..., Any]) -> Callable[[Function], Function]:
+def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Callable[[Function], Function]:
     """Give a function of arrays another gradient where it is compiled for a CPU.
 
     Args:
       backward: `backward(arguments, gradient)` returns the gradient of each argument.
+      flat: compute the function there on rows too, all but the last axis of its first argument being one; with three
+        axes a training step of Nano/4 took half as long again.
 
     Returns:
       A decorator. The function it returns is differentiable in reverse mode only.
@@ -27,8 +29,17 @@ def with_cpu_gradient(backward: Callable[..., Any]) -> Callable[[Function], Func
         def of_platform(arguments, gradient):
             return jax.lax.platform_dependent(arguments, gradient, cpu=backward, default=default)
 
-        wrapped = jax.custom_vjp(function)
-        wrapped.defvjp(lambda *arguments: (function(*arguments), arguments), of_platform)
+        def forward(*arguments):
+            if not flat:
+                return function(*arguments)
+
+            def rows(x, *rest):
+                return function(x.reshape(-1, x.shape[-1]), *rest).reshape(*x.shape[:-1], -1)
+
+            return jax.lax.platform_dependent(*arguments, cpu=rows, default=function)
+
+        wrapped = jax.custom_vjp(forward)
+        wrapped.defvjp(lambda *arguments: (forward(*arguments), arguments), of_platform)
         return functools.wraps(function)(wrapped)
 
     return decorate

@@ -61,10 +61,10 @@ def precision(x: jax.Array) -> jax.lax.Precision:
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
-@cpu.with_cpu_gradient(cpu.channel_product)
+@cpu.with_cpu_gradient(cpu.channel_product, flat=True)
 def mix_channels(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Multiply (tokens, batch, in) by a kernel (in, features)."""
-    return jnp.einsum("tbc,cd->tbd", x, kernel, precision=precision(x))
+    return jnp.dot(x, kernel, precision=precision(x))
 
 
 @cpu.with_cpu_gradient(cpu.token_product)

@@ -22,7 +22,7 @@ def _exact(x: jax.Array) -> jax.Array:
 
 
 GELUS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    name: cpu.with_cpu_gradient(cpu.recomputed(function))(function)
+    name: cpu.with_cpu_gradient(cpu.recomputed(function), flat=True)(function)
     for name, function in {
         "tanh": functools.partial(nn.gelu, approximate=True),  # the paper's code and its checkpoints
         "exact": _exact,  # PyTorch's and timm's
