@@ -1,10 +1,10 @@
-"""CIFAR-10 from scratch, downloaded and prepared on first use: RandAugment, Mixup, Random Erasing, label smoothing,
-stochastic depth, linear warmup and cosine, early stopping.
+"""CIFAR-10 from scratch, downloaded and prepared on first use: RandAugment, Mixup and CutMix, label smoothing, Muon,
+averaged parameters, linear warmup and cosine, early stopping.
 
 python -m mixer_jax.train --config configs/cifar10.py
 
-Five epochs (--config.epochs=5) on images re-encoded as JPEG: 57.54% on test, 12 minutes on one core of a cloud CPU.
-What the 100 reach has not been measured yet: that takes a GPU.
+On test, on images re-encoded as JPEG: 87.90 ± 0.18% (three seeds) after 100 epochs, which took one H200 167 s for all
+three. What each part is worth: configs/cifar10_study.py.
 """
 
 from mixer_jax.config import default_config
@@ -16,19 +16,20 @@ def get_config():
     config.augment.crop = "pad"
     config.augment.flip = "random"
     config.augment.automatic = "randaugment"
-    config.augment.erasing.probability = 0.25
-    config.augment.mixing.mixup_alpha = 0.2
+    config.augment.mixing.mixup_alpha = 0.8
+    config.augment.mixing.cutmix_alpha = 1.0
     config.model.variant = "Nano/4"
-    config.model.stochastic_depth_rate = 0.1
-    config.batch_size = 128
+    config.model.update(initialization="torch", zero_init_head=False)
+    config.batch_size = 256
     config.epochs = 100
     config.label_smoothing = 0.1
+    config.ema_decay = 0.9995
     config.early_stopping_patience = 20
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3
+    config.optimizer.name = "muon"
+    config.optimizer.learning_rate = 8e-3
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_norm = 1.0
     config.schedule.name = "cosine"
-    config.schedule.warmup_epochs = 1
+    config.schedule.warmup_epochs = 2
     config.schedule.end_learning_rate = 1e-6
     return config

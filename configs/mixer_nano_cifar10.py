@@ -3,7 +3,9 @@
 python -m mixer_jax.train --config configs/mixer_nano_cifar10.py          1,132,170 parameters, from the widths it lists
 python -m mixer_jax.train --config configs/mixer_nano_cifar10.py:0.67M    673,418, the count it gives: widths swapped
 
-Published: 90.83% on test after 300 epochs, one seed; at which of the two counts is not said. Not measured here yet.
+Published: 90.83% on test after 300 epochs, one seed; at which of the two counts is not said. Here 1.13M
+comes to 86.58% (its last epoch 86.46%), trained on nine tenths of the training images, re-encoded as JPEG.
+
 All is as there but for two things: there images are padded and cropped twice in a row, here once; and weight decay is
 there of all parameters, here of kernels only.
 """

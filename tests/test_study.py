@@ -184,7 +184,7 @@ def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
     whole |= {f"nano_{size}": mixer_nano_cifar10.get_config(size) for size in ("1.13M", "0.67M")}
     for name, config in configs.items():
         expected = dict(flat(whole[name])) if name in whole else dict(flat(base)) | dict(arms[name].changes)
-        on_test = arms[name].protocols == ("published",)
+        on_test = arms[name].protocols[0] == "published"
         assert on_test == bool(arms[name].published)
         expected |= {"num_seeds": arms[name].num_seeds, "dataset.val_split": "test" if on_test else ""}
         assert dict(flat(config)) == expected
