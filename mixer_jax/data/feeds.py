@@ -24,6 +24,7 @@ Arrays = dict[str, Any]
 PIECE = 32  # examples a reader decodes at a time: few, so that all readers work on the same batch
 STREAMED_BYTES = 2**25  # of a streamed chunk: as many steps as fit, up to ...
 STREAMED_STEPS = 16
+GATHERED = 2**14  # numbers of an image that are gathered at a time, at most
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +69,16 @@ class ResidentFeed:
     max_steps = 256
 
     def __init__(self, split: Split, plan: Plan, share: Share):
-        shape = (len(split), math.prod(split.image_shape))
+        numbers = math.prod(split.image_shape)
+        self._width = gathered_width(numbers)
+        shape = (len(split) * numbers // self._width, self._width)
         self.resident_shapes: Arrays = {"images": jax.ShapeDtypeStruct(shape, np.uint8)}
         self._split, self._plan, self._share = split, plan, share
 
     @property
     def resident(self) -> Arrays:
         """What every device has to hold: `images`."""
-        return {"images": as_rows(self._split.images)}
+        return {"images": as_rows(self._split.images).reshape(-1, self._width)}
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """`num_steps` batches from `step` on, filled up to `max_steps`."""
@@ -163,6 +166,15 @@ def as_rows(images: np.ndarray) -> np.ndarray:
     return np.moveaxis(images, -1, 1).reshape(len(images), -1)
 
 
+def gathered_width(numbers: int) -> int:
+    """Return how wide the parts are that a row of so many numbers is gathered in: all of it, if it is not too wide.
+
+    Of wider rows than `GATHERED` XLA copies the whole set to slices at each step on a TPU, to gather from these.
+    """
+    fitting = [numbers // n for n in range(1, numbers + 1) if numbers % n == 0 and numbers // n <= GATHERED]
+    return next((width for width in fitting if width % 128 == 0), fitting[0])
+
+
 def _concatenate(pieces: list[Arrays]) -> Arrays:
     return {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in pieces[0]}
 
@@ -176,8 +188,10 @@ def take(resident: Arrays, chunk: Arrays, step: jax.Array, image_shape: tuple[in
     """
     batch = {key: x[step] for key, x in chunk.items()}
     if resident:
-        indices = jnp.maximum(batch["indices"], 0)
-        batch["images"] = jnp.asarray(resident["images"]).at[indices].get(mode="promise_in_bounds")
+        images = jnp.asarray(resident["images"])
+        parts = math.prod(image_shape) // images.shape[1]
+        indices = jnp.maximum(batch["indices"], 0)[:, None] * parts + jnp.arange(parts)[None]
+        batch["images"] = images.at[indices.ravel()].get(mode="promise_in_bounds")
     height, width, channels = image_shape
     planes = batch["images"].reshape(-1, channels, height, width)
     return batch | {"images": jnp.moveaxis(planes, 1, -1)}

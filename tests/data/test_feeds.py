@@ -9,6 +9,7 @@ import pytest
 
 from mixer_jax.data import BatchPlan, EvaluationPlan, ResidentFeed, Share, StreamedSplit, StreamingFeed, take
 from mixer_jax.data.dataset import decode
+from mixer_jax.data.feeds import gathered_width
 from mixer_jax.errors import UserError
 from mixer_jax.training.parallel import DataParallel
 from support import ArraySource, stream
@@ -48,10 +49,12 @@ def feeds(plan, source, num_devices=1, process=0, num_processes=1):
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
-@pytest.mark.parametrize("batch_size", [4, 48])  # 48 is more than a piece of the reader, and no multiple
-def test_both_feeds_bring_the_same_batches(batch_size, num_devices):
+@pytest.mark.parametrize(("batch_size", "gathered"), [(4, 2**14), (4, 20), (48, 2**14)])  # a reader's piece has 32
+def test_both_feeds_bring_the_same_batches(batch_size, gathered, num_devices, monkeypatch):
+    monkeypatch.setattr("mixer_jax.data.feeds.GATHERED", gathered)
     plan = BatchPlan(70, batch_size, seed=5)
     resident, streaming = feeds(plan, Watched(), num_devices)
+    assert resident.resident_shapes["images"].shape == {2**14: (70, 90), 20: (350, 18)}[gathered]
     for one, other in zip(batches_of(resident, 40), batches_of(streaming, 40), strict=True):
         assert one.keys() == other.keys()
         for key, x in one.items():
@@ -130,3 +133,9 @@ class TestMistakes:
         feed = StreamingFeed(split, BatchPlan(70, 32, seed=0), Share(1), DataParallel(jax.devices()[:1]).sharding, 4)
         with pytest.raises(UserError, match=r"has label [23], outside 0\.\.1"):
             feed.chunk(0, 1)
+
+
+@pytest.mark.parametrize(("numbers", "width"), [(3072, 3072), (784, 784), (150_528, 12_544), (32_770, 6_554)])
+def test_rows_that_are_too_wide_are_gathered_in_equal_parts(numbers, width):
+    assert gathered_width(numbers) == width
+    assert numbers % width == 0
