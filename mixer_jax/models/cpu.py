@@ -45,6 +45,16 @@ def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Calla
     return decorate
 
 
+def if_cpu(function: Function, x: jax.Array, *rest: jax.Array) -> jax.Array:
+    """Return `function(x, *rest)` where it is compiled for a CPU, elsewhere x."""
+    return jax.lax.platform_dependent(x, *rest, cpu=function, default=lambda x, *_: x)
+
+
+def unless_cpu(function: Function, x: jax.Array, *rest: jax.Array) -> jax.Array:
+    """Return x where it is compiled for a CPU, elsewhere `function(x, *rest)`."""
+    return jax.lax.platform_dependent(x, *rest, cpu=lambda x, *_: x, default=function)
+
+
 def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the gradient of `layers.mix_tokens`, as products of matrices: of three axes XLA would transpose one."""
     x, kernel = arguments

@@ -92,15 +92,19 @@ class Dense(nn.Module):
     def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
         """Map (tokens, batch, channels) to the same shape but for `axis`, which becomes `features`.
 
-        With `scale` (batch,) the result of each example is multiplied by it.
+        With `scale` (batch,) the result of each example is multiplied by it: on a CPU the result itself, elsewhere the
+        input, where XLA fuses that into what comes before.
         """
         kernel, bias = kernel_and_bias(self, (x.shape[self.axis], self.features), self.initialization)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
         bias = bias[:, None, None] if self.axis == 0 else bias[None, None]
-        if scale is not None:  # of what goes in, which XLA fuses into what comes before
-            scale = scale[None, :, None]
-            x, bias = x * scale, bias * scale
-        return (mix_tokens if self.axis == 0 else mix_channels)(x, kernel) + bias
+        mix = mix_tokens if self.axis == 0 else mix_channels
+        if scale is None:
+            return mix(x, kernel) + bias
+        scale = scale[None, :, None]
+        bias = jnp.broadcast_to(bias, np.broadcast_shapes(bias.shape, scale.shape))
+        x, bias = (cpu.unless_cpu(jnp.multiply, y, scale) for y in (x, bias))
+        return cpu.if_cpu(jnp.multiply, mix(x, kernel) + bias, scale)
 
 
 class Stem(nn.Module):
