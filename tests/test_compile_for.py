@@ -138,7 +138,7 @@ class TestOnATpu:
         arguments = [
             "--image_size=224",
             "--config.model.variant=L/16",
-            "--config.batch_size=512",
+            "--config.batch_size=4096",
             "--config.model.num_blocks=2",
         ]
         report, result = compiled(tmp_path / "r.json", *arguments)
