@@ -1,4 +1,4 @@
-"""Measures training: python -m mixer_jax.benchmark --config configs/cifar10.py [--against torch] [--scaling]
+"""Measures training: python -m mixer_jax.benchmark --config configs/cifar10.py [--scaling]
 
 Without a config, or with --image_size, on images of random pixels:
 
@@ -7,7 +7,8 @@ Without a config, or with --image_size, on images of random pixels:
 Everything is measured in turns, once a round, so that whatever else the machine does meets all of it alike: the
 training step alone, with the config's augmentation, and through the whole loop; the augmentation alone; the forward
 pass; a lone matrix product, to say what the device could do. `--against torch` adds the same model with the same
-weights in PyTorch, `--against torchvision` the same augmentation in a PyTorch loader too.
+weights in PyTorch, with an optimiser that PyTorch has (`--config.optimizer.name=adamw`), `--against torchvision` the
+same augmentation in a PyTorch loader too.
 
 `--compile_for v5e:1x1` measures nothing, but compiles the config's programs for an accelerator that is not there, and
 tells what XLA says of them: whether they fit, how long they compile, how many cycles it expects (`pip install
