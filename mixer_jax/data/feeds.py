@@ -169,7 +169,7 @@ def as_rows(images: np.ndarray) -> np.ndarray:
 def gathered_width(numbers: int) -> int:
     """Return how wide the parts are that a row of so many numbers is gathered in: all of it, if it is not too wide.
 
-    Of wider rows than `GATHERED` XLA copies the whole set to slices at each step on a TPU, to gather from these.
+    Of rows wider than some 30,000 bytes XLA copies the whole set to slices at each step on a TPU, to gather from these.
     """
     fitting = [numbers // n for n in range(1, numbers + 1) if numbers % n == 0 and numbers // n <= GATHERED]
     return next((width for width in fitting if width % 128 == 0), fitting[0])
