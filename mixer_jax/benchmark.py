@@ -46,7 +46,8 @@ from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.models import MlpMixer
-from mixer_jax.run_directory import write_json, writing
+from mixer_jax.output import define_flags, require_new
+from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
 
 SECONDS = 1.0  # that a measurement lasts, at least
@@ -68,9 +69,8 @@ def main(argv: list[str]) -> int:
     if not all(n.isdecimal() and int(n) for n in values.forward):
         raise UserError(f"--forward={','.join(values.forward)}: give batch sizes, such as 1,16,128")
     output = Path(values.output) if values.output else None
-    if output and output.exists():
-        raise UserError(f"--output={output} is there already: choose another name")
     if output:
+        require_new([output], values.overwrite)
         with writing(output):  # before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
     if values.compile_for:
@@ -89,6 +89,7 @@ def main(argv: list[str]) -> int:
         in_torch.check(trainer)
     if values.against == "torchvision" and not steps.has_policy(config):
         raise UserError("--against torchvision: this config does not augment its images")
+    print("Compiling, and then measuring in turns", flush=True)
     with _compiled_afresh():
         ours = steps.Ours(trainer)
         program_bytes = ours.memory()
@@ -150,7 +151,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("channels", 3, "of the random images", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("num_classes", 10, "of the random images", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("output", None, "JSON file to write the measurements to", flag_values=values)
+    define_flags(values, "JSON file to write the measurements to")
 
 
 def _torch_side(against: str) -> Any:

@@ -1,5 +1,6 @@
 """The user's cache folder, whose content may be deleted at any time: compiled programs, and decoded sets."""
 
+import contextlib
 import hashlib
 import os
 import platform
@@ -7,6 +8,8 @@ import re
 from pathlib import Path
 
 import jax
+
+DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # that are kept, at most
 
 
 def cache_folder(name: str) -> Path:
@@ -30,6 +33,25 @@ def keep_compiled() -> None:
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def tidy() -> None:
+    """Delete what was used longest ago of what is kept, where that is more than its limit."""
+    top = cache_folder("")
+    for kind, limit in (("decoded", DECODED_BYTES), ("", COMPILED_BYTES)):
+        found = []
+        for file in (top / kind).rglob("*") if (top / kind).is_dir() else ():
+            with contextlib.suppress(OSError):  # another process may have deleted it
+                if file.is_file() and ((top / "decoded") in file.parents) == (kind == "decoded"):
+                    status = file.stat()
+                    found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+        size = sum(size for _, size, _ in found)
+        for _, of_file, file in sorted(found):
+            if size <= limit:
+                break
+            with contextlib.suppress(OSError):
+                file.unlink()
+                size -= of_file
 
 
 def cores() -> int:

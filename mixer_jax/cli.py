@@ -1,7 +1,9 @@
 """What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
 
+import difflib
 import gc
 import importlib.util
+import io
 import os
 import re
 import signal
@@ -15,7 +17,7 @@ import jax
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mixer_jax.cache import keep_compiled
+from mixer_jax.cache import keep_compiled, tidy
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.errors import UserError, did_you_mean
 
@@ -23,11 +25,14 @@ from mixer_jax.errors import UserError, did_you_mean
 def run(main: Callable[[list[str]], int | None]) -> None:
     """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C, 141 on a closed pipe."""
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # of a terminal that knows ASCII alone, too
     keep_compiled()
+    tidy()
     # What has been imported stays, and tracing leaves little garbage: the collector need not look at either so often.
     gc.freeze()
     gc.set_threshold(10_000)
-    gc.enable()
     try:
         code = main(sys.argv)
         sys.stdout.flush()
@@ -79,6 +84,8 @@ def parse(
         define(values)
 
     values, rest = _parse_known(argv, define_all, usage)
+    if files := [argument for argument in rest[1:] if argument.endswith(".py")]:
+        raise UserError(f"unexpected argument {files[0]!r}: give the config as --config {files[0]}")
     if not values.config and default is None:
         raise UserError("no config: give one with --config, such as --config configs/digits.py")
     path, _, argument = (values.config or "").partition(":")
@@ -95,6 +102,8 @@ def parse_flags(
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise UserError(f"unknown flag --{name}{did_you_mean(name, list(values))}")
+    if files := [argument for argument in rest if argument.endswith(".py")]:
+        raise UserError(f"unexpected argument {files[0]!r}: this command takes no config")
     if rest and num_paths == 0:
         raise UserError(f"unexpected argument {rest[0]!r}")
     if len(rest) != num_paths and (num_paths is not None or not rest):
@@ -131,7 +140,8 @@ def _parse_known(
     except flags.Error as error:
         raise UserError(str(error)) from error
     if values.help:
-        print(f"{usage.strip()}\n{values.get_help()}", flush=True)
+        own, _, _ = values.get_help().partition("\n\nabsl.flags:")
+        print(f"{usage.strip()}\n{own}", flush=True)
         sys.exit(0)
     return values, rest
 
@@ -147,7 +157,9 @@ def load_config(path: str, argument: str | None = None) -> ConfigDict:
 def call_in(path: str, function: str, *arguments: str) -> Any:
     """Returns what a function of a Python file returns."""
     if not Path(path).is_file():
-        raise UserError(f"no config file {path}")
+        there = {file.stem: str(file) for file in sorted(Path("configs").glob("*.py"))}
+        near = difflib.get_close_matches(Path(path).stem, there, n=1, cutoff=0.5)
+        raise UserError(f"no config file {path}{f' (did you mean {there[near[0]]}?)' if near else ''}")
     spec = importlib.util.spec_from_file_location(f"config_{Path(path).stem}", path)
     if spec is None:
         raise UserError(f"{path} is not a Python file")
@@ -177,7 +189,9 @@ def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence
     try:
         extra = values(list(arguments))[1:]
     except flags.UnrecognizedFlagError as error:
-        raise UserError(f"unknown flag --{error.flagname}{did_you_mean(error.flagname, flag_names)}") from error
+        fields = [field for field in known if field.rpartition(".")[2] == error.flagname or field == error.flagname]
+        hint = f" (did you mean --config.{fields[0]}?)" if fields else did_you_mean(error.flagname, flag_names)
+        raise UserError(f"unknown flag --{error.flagname}{hint}") from error
     except flags.IllegalFlagValueError as error:
         match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if not match:

@@ -9,6 +9,7 @@ Markdown and writes comparison.md, .html, .json, curves.png and, of models of se
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ from ml_collections import ConfigDict
 
 from mixer_jax import cli
 from mixer_jax.config import default_config, flat
+from mixer_jax.data import selected_on
 from mixer_jax.errors import UserError
+from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import comparison, page
 from mixer_jax.reporting.comparison import Row
 from mixer_jax.reporting.comparison_plots import plot_costs, plot_curves
-from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory, write_json, writing
+from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory
+from mixer_jax.storage import write_json, writing
 
 STUDY_FILE = "study.json"
 WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "comparison.json")
@@ -32,9 +36,11 @@ KEPT = (
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
-SOMETIMES = ("recipe", "diverged", "num_params", "epochs")  # what a row may have beside its results
+SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "selected_on")  # what a row may have beside its results
 # Of a config, what is of the seed, or of the machine and how it gets there.
-NOT_THE_RECIPE = {"seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", *MAY_CHANGE}.difference(ENDING)
+NOT_THE_RECIPE = {
+    "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
+}.difference(ENDING)  # fmt: skip
 
 # What draws, the file, its heading and what it shows.
 PICTURES = (
@@ -46,27 +52,29 @@ PICTURES = (
 def main(argv: list[str]) -> int:
     """Parses the command line and compares; returns the exit code."""
     values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
-    return compare([Path(path) for path in paths], Path(values.output), values.merge)
+    return compare([Path(path) for path in paths], Path(values.output or "comparison"), values.merge, values.overwrite)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("output", "comparison", "folder for the results", flag_values=values)
+    define_flags(values, "folder for the results; by default comparison")
     flags.DEFINE_boolean("merge", False, "rows of one title, trained alike, are one of all seeds", flag_values=values)
 
 
-def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> int:
+def compare(paths: Sequence[Path], output: Path, merge: bool = False, overwrite: bool = False) -> int:
     """Prints the comparison of what is in these paths, and writes it to a folder; returns the exit code.
 
     Args:
       paths: of runs, studies and comparison.json.
       output: the folder.
       merge: make one row of those that have a title in common and were trained alike.
+      overwrite: an earlier comparison that is there.
 
     Raises:
       UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed,
         or the folder holds one of the paths or anything but an earlier comparison.
     """
     require_free(output, paths)
+    require_new((output / name for name in WRITTEN), overwrite)
     rows = [row for path in paths for row in _rows(path)]
     if merge:
         rows = _merged(rows)
@@ -133,9 +141,10 @@ def _rows(path: Path) -> Iterator[Row]:
             raise UserError(f"{path} is no run directory, study or .json file")
         config = run.config()
         title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
-        row = _row(title, [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)], {}, ())
+        runs = [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)]
+        row = _row(title, runs, {}, ()) or _unfinished(title, runs)
         if not row:
-            raise UserError(f"the run in {path} is not finished")
+            raise UserError(f"the run in {path} is not finished, and no epoch of it is")
         yield row
 
 
@@ -183,17 +192,34 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
         # Seeds that were trained at once each say how long all of them took.
         results.append(result | {"train_seconds": result["train_seconds"] / result.get("num_seeds", 1)})
     histories = [[record for record in run.read_metrics() if "val_accuracy" in record] for run in finished]
-    recipes = {_recipe(run.config()) for run in runs if run.diverged or run in finished}
+    recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
     recipe = recipes.pop() if len(recipes) == 1 else ""
+    before = sorted({of["epochs"] for run in finished for of in run.extended})
+    if before:
+        epochs = ", ".join(f"{x:g}" for x in before)
+        notes = (*notes, f"trained for {epochs} epochs at first, then on: the learning rate went down more than once")
     return Row(title, results, histories, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 
-def _recipe(config: ConfigDict) -> str:
-    """Tells configs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine."""
+def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
+    """The row of runs that are not finished, which has a curve and no test accuracy."""
+    histories = [run.read_metrics() for run in runs]
+    if not histories or not all(histories):
+        return None
+    config, done = runs[0].config(), min(map(len, histories))
+    title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
+    return Row(title, (), histories, epochs=done, selected_on=selected_on(config.dataset))
+
+
+def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
+    """Tells runs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine.
+
+    That is the config, and what the run was to be before it was given more epochs.
+    """
     # Without what is left at its default, so that it stays the same when there are more fields.
     defaults = {path: json.dumps(value) for path, value in flat(default_config())}
     fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in NOT_THE_RECIPE)
-    text = json.dumps([field for field in fields if field[1] != defaults[field[0]]])
+    text = json.dumps([field for field in fields if field[1] != defaults[field[0]]] + list(extended))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -211,7 +237,7 @@ def _written(path: Path) -> Iterator[Row]:
             histories = [[{"val_accuracy": value} for value in curve] for curve in row["val_accuracies"]]
             missing = [key for result in row["results"] for key in KEPT if key not in result]
             rest = {key: row[key] for key in SOMETIMES if key in row}
-            if missing or not (row["results"] or row["published"] or "diverged" in rest):
+            if missing or not (row["results"] or row["published"] or histories or "diverged" in rest):
                 raise KeyError(missing[0] if missing else "results")
             yield Row(row["title"], row["results"], histories, row["published"], tuple(row["notes"]), **rest)
     except (KeyError, TypeError) as error:

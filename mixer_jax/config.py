@@ -76,6 +76,7 @@ def default_config() -> ConfigDict:
     config.dataset.test_split = "test"
     config.dataset.val_split = ""  # "": hold out val_fraction of train; equal to test_split: select on test
     config.dataset.val_fraction = 0.1
+    config.dataset.hold_out = "by_class"  # the same share of every class, which keeps an image at least; or "random"
     config.dataset.image_size = ()  # (height, width) to fit images to; (): as they are, all alike
     config.dataset.memory_budget_gib = placeholder(float)  # larger sets are streamed; None: a quarter of the memory
     config.dataset.reader_threads = 16  # that decode images while a set is streamed
@@ -147,14 +148,14 @@ def default_config() -> ConfigDict:
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # or "linear", "step", "constant"; each after a linear warmup from 0
-    config.schedule.warmup_epochs = 0.0
+    config.schedule.warmup_epochs = 0.0  # of a run that is no longer than this a tenth
     config.schedule.end_learning_rate = 0.0  # where cosine and linear end
     config.schedule.decay_rate = 0.1  # "step" multiplies the rate by this ...
     config.schedule.decay_epochs = 1.0  # ... every so many epochs
 
     config.early_stopping_patience = 0  # epochs without a better one on validation; 0: never stop early
     config.eval_batch_size = 512
-    config.checkpoint_minutes = 5.0  # between checkpoints, in the midst of an epoch too
+    config.checkpoint_minutes = placeholder(float)  # between checkpoints; None: 5, or 20 on a network drive
     config.checkpoint_steps = 0  # a checkpoint each time that so many more steps are done; 0: by the minutes only
     return config
 
@@ -213,11 +214,6 @@ def _check_ranges(config: ConfigDict) -> None:
         rule, holds = RULES.get(path.rpartition(".")[2], ("", lambda value: True))
         if not holds(value):
             raise UserError(f"config.{path}={value}: {rule}")
-    if config.schedule.warmup_epochs >= config.epochs:
-        raise UserError(
-            f"config.schedule.warmup_epochs={config.schedule.warmup_epochs} leaves nothing of "
-            f"config.epochs={config.epochs}: give fewer"
-        )
     if config.seed + config.num_seeds > 2**31:
         raise UserError(f"config.seed={config.seed} leaves no room below 2147483648 for {config.num_seeds} seeds")
     if config.accumulation_steps and config.batch_size % config.accumulation_steps:

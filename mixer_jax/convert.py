@@ -18,7 +18,8 @@ from mixer_jax import cli
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.interop.weights import COMPUTED_WITH, LAYOUTS, to_layout, write_file
-from mixer_jax.run_directory import RunDirectory, writing
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import writing
 from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from mixer_jax.training.pretrained import PARTS, Weights, at_image_size, read_weights
 
@@ -34,8 +35,9 @@ def main(argv: list[str]) -> int:
     layout = values.layout or SUFFIXES.get(target.suffix, ("",))[0]
     if target.suffix in SUFFIXES and layout not in SUFFIXES[target.suffix]:
         raise one_of(f"layout of {target.suffix}", layout, SUFFIXES[target.suffix])
-    if target.exists():
-        raise UserError(f"{target} is there already: choose another name")
+    if target.exists() and not (values.overwrite and layout and target.is_file()):
+        remedy = "--overwrite writes over it, or choose" if layout and target.is_file() else "choose"
+        raise UserError(f"{target} is there already: {remedy} another name")
     weights = read_weights(source, values.checkpoint)
     print(f"{source}: {weights.found}")
     if values.image_size:
@@ -51,6 +53,7 @@ def main(argv: list[str]) -> int:
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("layout", None, "of a .safetensors: timm, the default, or lucidrains", flag_values=values)
     flags.DEFINE_string("checkpoint", "best", "of a run directory: best, latest, or a step", flag_values=values)
+    flags.DEFINE_boolean("overwrite", False, "write over a file that is there already", flag_values=values)
     flags.DEFINE_list("image_size", [], "HEIGHT,WIDTH that TO is for, if another", flag_values=values)
     flags.DEFINE_boolean(
         "interpolate", False, "for another size interpolate the token mixing, not tile it", flag_values=values

@@ -17,8 +17,8 @@ from PIL import Image
 from mixer_jax import cli
 from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
+from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
-from mixer_jax.reporting import probabilities
 from mixer_jax.reporting.weights import draw_tiles
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
@@ -69,7 +69,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
         try:
             return _told(classifier, read_image(Path(path), (height, width), channels))
         except UserError as error:
-            raise gradio.Error(str(error).replace(path, Path(path).name)) from error
+            raise gradio.Error(str(error).replace(path, Path(path).name), print_exception=False) from error
 
     def of_drawing(
         drawing: dict[str, Any] | None, inverted: bool
@@ -100,6 +100,8 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
                 classes = gradio.Label(num_top_classes=TOP, show_label=False)
                 gradio.Markdown("What the model sees, and what its tokens do")
                 maps = gradio.Image(show_label=False, interactive=False, elem_id="maps")
+        # Gradio would open the image first, of whatever kind, and print where that failed.
+        file.preprocess = lambda uploaded: uploaded and uploaded.path
         file.change(of_file, file, [classes, maps])
         for changed in (canvas, inverted):
             changed.change(of_drawing, [canvas, inverted], [classes, maps])

@@ -12,10 +12,14 @@ from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.reporting import describe, plot_confusion, score, write_confusion
-from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.metrics import score
+from mixer_jax.output import define_flags, folder, require_new
+from mixer_jax.reporting import describe, plot_confusion, write_confusion
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import write_json, writing
 from mixer_jax.training.inference import Classifier, over_split
 
+WRITTEN = ("evaluation.json", "confusion.csv", "confusion.png")
 SPLITS = ("train", "validation", "test")
 
 
@@ -27,7 +31,8 @@ def main(argv: list[str]) -> int:
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size}: must be positive")
     run = RunDirectory(values.workdir)
-    output = Path(values.output) if values.output else run.path / "evaluation" / f"{values.split}_{values.checkpoint}"
+    output = folder(values.output, run, f"evaluation/{values.split}_{values.checkpoint}")
+    require_new((output / name for name in WRITTEN), values.overwrite)
     evaluate(run, values.split, values.checkpoint, output, values.data_dir, values.batch_size)
     return 0
 
@@ -35,7 +40,7 @@ def main(argv: list[str]) -> int:
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
-    flags.DEFINE_string("output", None, "folder for the results; by default in the run directory", flag_values=values)
+    define_flags(values, "folder for the results; by default in the run directory")
     flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
 
 
@@ -75,15 +80,17 @@ def evaluate(
         **score(logits, labels, classifier.label_names),
     }
     title = f"{name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
+    how_far = classifier.unfinished and f"; {classifier.unfinished}"
+    print(
+        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}{how_far}\n"
+        f"{describe(scores)}"
+    )
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", scores)
         write_confusion(scores["confusion"], classifier.label_names, output / "confusion.csv")
         plot_confusion(scores["confusion"], classifier.label_names, output / "confusion.png", title)
-    print(
-        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}\n"
-        f"{describe(scores)}\n  {'results':15} {output}/evaluation.json, confusion.csv, confusion.png"
-    )
+    print(f"  {'results':15} {output}/{', '.join(WRITTEN)}")
     return scores
 
 

@@ -8,8 +8,8 @@ them, and gives logits; what comes before the model is in it.
 `onnx` is for onnxruntime and others, and `onnx_int8` the same with weights of 8 bits. These two take PyTorch, whose
 exporter writes them: pip install torch onnxscript onnxruntime.
 
-A file is run on test images before it is kept: its logits have to be the run's to 1e-4, relative to the largest where
-that is above 1; 8 bits may cost half a point of accuracy.
+A file is run on test images before it is kept, where they are at hand: its logits have to be the run's to 1e-4,
+relative to the largest where that is above 1; 8 bits may cost half a point of accuracy. --benchmark times it, too.
 """
 
 import importlib.util
@@ -25,11 +25,14 @@ from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
-from mixer_jax.errors import UserError, one_of
-from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.errors import UserError, one_of, warn
+from mixer_jax.output import define_flags, folder, require_new
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import write_json, writing
 from mixer_jax.training.inference import Classifier
 
 FORMATS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
+LABELS = "labels.json"  # of every format the same
 TOLERANCE = 1e-4  # of logits, relative to the largest where that is above 1
 INT8_MAY_COST = 0.5  # percentage points of accuracy
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -47,17 +50,31 @@ def main(argv: list[str]) -> int:
     if missing:
         raise UserError(f"--format={values.format} takes packages that are not here: pip install {' '.join(missing)}")
     run = RunDirectory(values.workdir)
-    return export(run, values.format, values.checkpoint, values.data_dir, values.num_images)
+    output = folder(values.output, run, "export")
+    require_new([output / FORMATS[values.format]], values.overwrite)
+    return export(
+        run, values.format, values.checkpoint, values.data_dir, values.num_images, output, benchmark=values.benchmark
+    )
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
+    flags.DEFINE_boolean("benchmark", False, "time it beside the run's model", flag_values=values)
+    define_flags(values, "folder for the file; by default export/ in the run directory")
 
 
-def export(run: RunDirectory, format: str, checkpoint: str, data_dir: str | None, num_images: int) -> int:
-    """Writes `export/model.*` and the names of the classes in a run directory, checks the file and prints.
+def export(
+    run: RunDirectory,
+    format: str,
+    checkpoint: str,
+    data_dir: str | None,
+    num_images: int,
+    output: Path,
+    benchmark: bool = False,
+) -> int:
+    """Writes `model.*` and the names of the classes into a folder, checks the file and prints.
 
     Args:
       run: the run directory.
@@ -65,35 +82,47 @@ def export(run: RunDirectory, format: str, checkpoint: str, data_dir: str | None
       checkpoint: "best", "latest" or a step.
       data_dir: of the test images, instead of the config's.
       num_images: of them to check it on, at most.
+      output: the folder.
+      benchmark: time the file beside the run's model.
 
     Returns:
       The exit code: 0, or 1 if the file gives something else than the run's model; it is then not kept.
     """
     classifier = Classifier(run, checkpoint)
-    split = classifier.open_split("test", data_dir)
-    # From all over the split, which may be sorted by class.
-    images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
-    file = run.path / "export" / FORMATS[format]
+    try:
+        split = classifier.open_split("test", data_dir)
+    except UserError as error:
+        warn(f"there are no test images to compare the file on: {error}")
+        split = None
+    file = output / FORMATS[format]
     partial = file.with_name(f".{file.name}.partial")
+    print("Compiling", flush=True)
     try:
         with writing(file):
-            file.parent.mkdir(exist_ok=True)
+            output.mkdir(parents=True, exist_ok=True)
             others = _stablehlo(classifier, partial) if format == "stablehlo" else _onnx(classifier, partial, format)
-        print(
-            f"{' x '.join(map(str, classifier.image_shape))} uint8, any number of them, to "
-            f"{len(classifier.label_names)} logits; compared on {len(images):,} test images of "
-            f"{classifier.config.dataset.name}"
-        )
         functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
-        if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
-            print("error: that is too far from the run's model, and not kept", file=sys.stderr)
-            return 1
-        _tell_latency(functions, images)
-        partial.replace(file)
+        sizes, count = " x ".join(map(str, classifier.image_shape)), len(classifier.label_names)
+        print(
+            f"{sizes} uint8, any number of them, to {count} logits{classifier.unfinished and ', of a run at '}"
+            f"{classifier.unfinished}"
+        )
+        images = np.zeros((1, *classifier.image_shape), np.uint8)
+        if split is not None:
+            # From all over the split, which may be sorted by class.
+            images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
+            print(f"  compared on {len(images):,} test images of {classifier.config.dataset.name}")
+            if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
+                print("error: that is too far from the run's model, and not kept", file=sys.stderr)
+                return 1
+        if benchmark:
+            _tell_latency(functions, images)
+        with writing(file):
+            partial.replace(file)
+            write_json(output / LABELS, list(classifier.label_names))
     finally:
         partial.unlink(missing_ok=True)
-    write_json(file.with_name("labels.json"), list(classifier.label_names))
-    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and labels.json beside it")
+    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and {LABELS} beside it")
     return 0
 
 

@@ -17,7 +17,9 @@ from mixer_jax import cli, data
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory, write_json, writing
+from mixer_jax.output import define_flags, folder, require_new
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import write_json, writing
 from mixer_jax.training.inference import Classifier, over_split
 
 L2 = tuple(2.0**i for i in range(-10, 20))
@@ -32,7 +34,10 @@ def main(argv: list[str]) -> int:
         if values[name].value < 1:
             raise UserError(f"--{name}={values[name].value}: must be positive")
     run, shots = RunDirectory(values.workdir), sorted(set(map(int, values.shots)))
-    fewshot(run, values.checkpoint, values.dataset, values.data_dir, shots, values.seeds, values.batch_size)
+    name = f"{Path(values.dataset or run.config().dataset.name).name}_{values.checkpoint}.json"
+    output = Path(values.output) if values.output else folder(None, run, "fewshot") / name
+    require_new([output], values.overwrite)
+    fewshot(run, values.checkpoint, values.dataset, values.data_dir, shots, values.seeds, values.batch_size, output)
     return 0
 
 
@@ -42,6 +47,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_list("shots", ["1", "5", "10", "25"], "training images of each class", flag_values=values)
     flags.DEFINE_integer("seeds", 3, "draws of the training images", flag_values=values)
     flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
+    define_flags(values, "JSON file to write; by default in the run directory")
 
 
 def fewshot(
@@ -52,8 +58,9 @@ def fewshot(
     shots: Sequence[int],
     num_seeds: int,
     batch_size: int,
+    output: Path,
 ) -> dict[str, Any]:
-    """Measures, prints a table, and writes fewshot/<dataset>_<checkpoint>.json in the run directory.
+    """Measures, prints a table, and writes a JSON file.
 
     Args:
       run: the run directory.
@@ -63,6 +70,7 @@ def fewshot(
       shots: training images of each class, increasing.
       num_seeds: how often the images are drawn anew.
       batch_size: images at a time.
+      output: the JSON file.
 
     Returns:
       What is in the JSON file: of each number of shots the test `accuracies` in percent by seed, with their `mean` and
@@ -93,10 +101,6 @@ def fewshot(
     rows = [_row(drawn, held_out, n) for n in shots]
     circumstances = {"dataset": config.name, "checkpoint": checkpoint, "step": classifier.step, "seeds": num_seeds}
     result = circumstances | {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
-    output = run.path / "fewshot" / f"{Path(config.name).name}_{checkpoint}.json"
-    with writing(output):
-        output.parent.mkdir(exist_ok=True)
-        write_json(output, result)
     print(
         f"{config.name}, {result['test_images']:,} test images of {len(label_names)} classes, {num_seeds} seeds; "
         f"{checkpoint}, checkpoint of step {classifier.step}\n\n| shots | test accuracy (mean ± std) |\n|---|---|"
@@ -104,6 +108,9 @@ def fewshot(
     for row in rows:
         spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
         print(f"| {row['shots']} | {row['mean']:.2f}{spread}% |")
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_json(output, result)
     print(f"\n{output}")
     return result
 

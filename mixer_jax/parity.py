@@ -1,4 +1,4 @@
-"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py --config.epochs=40
+"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
 
 From the same weights, on the same batches and without anything random, the losses of both are compared after each of
 the first `--steps`, with Adam and with SGD; what else the config says of training holds for both. Needs PyTorch.
@@ -12,10 +12,13 @@ from absl import flags
 from mixer_jax import cli, data
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
+from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import plot_trajectories
-from mixer_jax.run_directory import write_json, writing
+from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
 
+STEPS = 200
+WRITTEN = ("parity.json", "parity.png")
 # What PyTorch has under the same name, with a usual learning rate and momentum.
 OPTIMIZERS = {
     "adam": {"learning_rate": 1e-3, "momentum": None},
@@ -33,18 +36,19 @@ def main(argv: list[str]) -> int:
     if config.num_seeds > 1:
         raise UserError(f"config.num_seeds={config.num_seeds}: one run is compared at a time")
     output = Path(values.output or Path("parity") / name)
-    if output.exists():
-        raise UserError(f"--output={output} is there already: choose another name")
+    require_new([output / name for name in WRITTEN], values.overwrite)
     plain, dataset = trajectory.without_randomness(config), data.load(config.dataset)
     if isinstance(dataset.train, StreamedSplit):
         raise UserError("a streamed set is not compared: raise config.dataset.memory_budget_gib if it fits into memory")
-    report = {"config": name, "steps": values.steps, "optimizers": {}}
+    report = {"config": name, "optimizers": {}}
     for optimizer, settings in OPTIMIZERS.items():
         plain.optimizer.update(name=optimizer, b1=None, b2=None, eps=None, **settings)
         trainer = Trainer(plain, dataset)
-        if values.steps > trainer.total_steps:
+        if values.steps is not None and values.steps > trainer.total_steps:
             raise UserError(f"--steps={values.steps}: the config takes {trainer.total_steps}")
-        ours, theirs = trajectory.our_losses(trainer, values.steps), trajectory.torch_losses(trainer, values.steps)
+        steps = report["steps"] = values.steps or min(STEPS, trainer.total_steps)
+        print(f"{optimizer}: {steps} steps here, and then in PyTorch", flush=True)
+        ours, theirs = trajectory.our_losses(trainer, steps), trajectory.torch_losses(trainer, steps)
         difference = np.abs(ours - theirs) / theirs
         report["optimizers"][optimizer] = {
             "learning_rate": plain.optimizer.learning_rate,
@@ -53,11 +57,11 @@ def main(argv: list[str]) -> int:
             "torch": theirs.tolist(),
         }
         print(
-            f"{optimizer}: loss {ours[0]:.4f} at first, after {values.steps} steps {ours[-1]:.6f} here and "
+            f"{optimizer}: loss {ours[0]:.4f} at first, after {steps} steps {ours[-1]:.6f} here and "
             f"{theirs[-1]:.6f} in PyTorch; the largest relative difference of any step is {difference.max():.1e}"
         )
     with writing(output):
-        output.mkdir(parents=True)
+        output.mkdir(parents=True, exist_ok=True)
         write_json(output / "parity.json", report)
         plot_trajectories(report, output / "parity.png")
     print(f"{output}/parity.json, parity.png")
@@ -65,8 +69,10 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("steps", 200, "training steps", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("output", None, "new folder for the results; by default parity/<config>", flag_values=values)
+    flags.DEFINE_integer(
+        "steps", None, f"training steps; by default {STEPS}, or as many as the config takes", 1, flag_values=values
+    )
+    define_flags(values, "folder for the results; by default parity/<config>")
 
 
 if __name__ == "__main__":

@@ -20,9 +20,11 @@ from tqdm import tqdm
 
 from mixer_jax import cli
 from mixer_jax.data import read_image
-from mixer_jax.errors import UserError
-from mixer_jax.reporting import probabilities
-from mixer_jax.run_directory import RunDirectory, writing
+from mixer_jax.errors import UserError, warn
+from mixer_jax.metrics import probabilities
+from mixer_jax.output import define_flags, require_new
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import writing
 from mixer_jax.training.inference import Classifier
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # what is taken of a folder
@@ -38,18 +40,20 @@ def main(argv: list[str]) -> int:
     output = Path(values.output) if values.output else None
     if output and output.suffix not in (".csv", ".json"):
         raise UserError(f"--output={output}: give a name that ends in .csv or .json")
-    if output and output.exists():
-        raise UserError(f"--output={output} is there already: choose another name")
+    if output:
+        require_new([output], values.overwrite)
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(SUFFIXES)}")
     classifier = Classifier(RunDirectory(values.workdir), values.checkpoint)
+    if classifier.unfinished:
+        warn(f"{values.workdir}: {classifier.unfinished}")
     top = min(values.top, len(classifier.label_names))
     return predict(classifier, files, output, top, min(values.batch_size, len(files)))
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("output", None, "file to write all predictions to, .csv or .json", flag_values=values)
+    define_flags(values, "file to write all predictions to, .csv or .json")
     flags.DEFINE_integer("top", 5, "likeliest classes of each image", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("batch_size", 64, "images at a time", flag_values=values)
 

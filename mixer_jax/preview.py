@@ -12,53 +12,42 @@ import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
-from PIL import Image
 
 from mixer_jax import cli, data
 from mixer_jax.augment import OPERATIONS, Augment, Magnitudes, apply
 from mixer_jax.augment.operations import SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
+from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import Row, plot_rows
-from mixer_jax.run_directory import writing
+from mixer_jax.storage import writing
 
 COLUMNS = 9
 BATCH_ROWS = 4
 # The steps of a policy but for the operations: what turns each off, and what makes each happen for sure.
 OFF = {"crop": "none", "flip": "none", "erasing": {"probability": 0.0}, "mixing": {"probability": 0.0}}
 SURE = {"erasing": {"probability": 1.0}, "mixing": {"probability": 1.0}}
-SIGNATURE = "mixer_jax.preview"  # in the files it writes, so that it overwrites no others
 
 
 def main(argv: list[str]) -> int:
     """Parses the command line and draws; returns the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     path = Path(values.output or f"previews/{name}.png")
-    _check_writable(path)
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--output={path}: a preview is a PNG, name it so")
+    require_new([path], values.overwrite)
+    print("Compiling the augmentation, step by step", flush=True)
     config.dataset.memory_budget_gib = 0.0  # streamed: a few images are all it takes
     dataset = data.load(config.dataset)
     rows = [*_operations(config, dataset), *_steps(config, dataset), *_batches(config, dataset)]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}", SIGNATURE)
+        plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}")
     print(f"wrote {path}")
     return 0
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("output", None, "PNG to write; by default previews/<config>.png", flag_values=values)
-
-
-def _check_writable(path: Path) -> None:
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--output={path}: a preview is a PNG, name it so")
-    if path.exists():
-        try:
-            with Image.open(path) as image:
-                ours = image.info.get("Software") == SIGNATURE
-        except OSError:
-            ours = False
-        if not ours:
-            raise UserError(f"--output={path} is there already and no preview: choose another name")
+    define_flags(values, "PNG to write; by default previews/<config>.png")
 
 
 def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:

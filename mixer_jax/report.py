@@ -3,7 +3,7 @@
 report.html is one file that holds everything and needs no network: the results, curves, confusion, the most confident
 mistakes, the hardest classes, what the token-mixing units look at, the patch embedding, calibration, config and
 environment. README.md beside it is the model card. Training ends with both; this command makes them anew from the run
-directory alone.
+directory alone, and of a run that is not finished a report of what there is.
 """
 
 import json
@@ -18,17 +18,20 @@ import numpy as np
 
 from mixer_jax import cli
 from mixer_jax.config import flat
-from mixer_jax.data import Split, StreamedSplit
+from mixer_jax.data import Split, StreamedSplit, selected_on
 from mixer_jax.errors import UserError, warn
+from mixer_jax.metrics import probabilities, score
 from mixer_jax.models import MlpMixer
-from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, probabilities, score, stack_curves
+from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, stack_curves
+from mixer_jax.reporting.summary import duration
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
-from mixer_jax.run_directory import RunDirectory, writing
-from mixer_jax.training.inference import Classifier, over_split
+from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.storage import write_text, writing
+from mixer_jax.training.inference import Classifier
+from mixer_jax.training.results import Outcome
 
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # images of mistakes; of each of the so many hardest classes
 UNITS, BLOCKS = 64, 3  # token-mixing units that are shown, of the first blocks
-BATCH_SIZE = 256
 
 
 def main(argv: list[str]) -> int:
@@ -37,28 +40,57 @@ def main(argv: list[str]) -> int:
     run = RunDirectory(paths[0])
     if not run.config_file.exists():
         raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
-    if (results := run.read_results()) is None:
-        raise UserError(f"the run in {run.path} is not finished: the same training command goes on")
-    if "seeds" in results:
+    results = run.read_results()
+    if results and "seeds" in results:
         raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
     if not run.read_metrics():
         raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
+    classifier = Classifier(run)
+    results = results or unfinished(run, classifier)
     draw_curves(run, results)  # anew: an older release may have drawn them otherwise
-    print(f"wrote {write(run, Classifier(run), results)}")
+    print(f"wrote {write(run, classifier, results)}{classifier.unfinished and f': {classifier.unfinished}'}")
     return 0
 
 
-def finish(runs: Sequence[RunDirectory], results: Sequence[dict[str, Any]], test: Split | StreamedSplit) -> None:
+def unfinished(run: RunDirectory, classifier: Classifier) -> dict[str, Any]:
+    """Return as much of a results.json as there is of a run that is not finished: it has scored no test image yet."""
+    history, config = run.read_metrics(), classifier.config
+    best, last = best_epoch(history), history[-1]
+    return {
+        "seed": config.seed,
+        "epochs": last["epoch"],
+        "steps": last["step"],
+        "best_epoch": best["epoch"],
+        "val_accuracy": best["val_accuracy"],
+        "val_loss": best["val_loss"],
+        "train_seconds": sum(record["seconds"] for record in history),
+        "images_per_second": last["images_per_second"],
+        "dataset": config.dataset.name,
+        "model": config.model.variant,
+        "num_params": sum(x.size for x in jax.tree.leaves(classifier.params)),
+        "selected_on": selected_on(config.dataset),
+        "data_fingerprint": run.described()["fingerprint"],
+        "cautions": [classifier.unfinished],
+        **classifier.ran_on,
+    }
+
+
+def finish(
+    runs: Sequence[RunDirectory],
+    results: Sequence[dict[str, Any]],
+    outcomes: Sequence[Outcome],
+    test: Split | StreamedSplit,
+) -> None:
     """Draws the curves, keeps what a report takes and writes it: of each seed, before a results.json is there.
 
     Whatever goes wrong with the report is a warning: the results do not wait for it.
     """
     classifier = None
-    for run, of_run in zip(runs, results, strict=True):
+    for run, of_run, outcome in zip(runs, results, outcomes, strict=True):
         draw_curves(run, of_run)
         try:
+            keep_predictions(run, outcome.logits, outcome.labels, test)
             classifier = classifier.of_seed(run) if classifier else Classifier(run)
-            keep_predictions(run, classifier, test)
             write(run, classifier, of_run)
         except Exception as error:
             warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
@@ -71,9 +103,8 @@ def draw_curves(run: RunDirectory, results: dict[str, Any]) -> None:
         plot_curves([run.read_metrics()], run.curves_file, title)
 
 
-def keep_predictions(run: RunDirectory, classifier: Classifier, test: Split | StreamedSplit) -> None:
+def keep_predictions(run: RunDirectory, logits: np.ndarray, labels: np.ndarray, test: Split | StreamedSplit) -> None:
     """Keeps of the test set what the report takes: all logits and labels, and the images of the worst mistakes."""
-    logits, labels = over_split(classifier.logits, test, BATCH_SIZE, "test images")
     chosen = _mistakes(logits, labels)
     images, _ = test.read(chosen)
     file = run.predictions_file
@@ -98,11 +129,14 @@ def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) ->
     The curves are to be drawn already.
     """
     config, described = run.config(), run.described()
-    title = f"{results['dataset']}, {results['model']}: {results['test_accuracy']:.2f}%"
-    parts = [page.table([], _summary(results)), page.heading("Curves")]
+    done = "test_accuracy" in results
+    number = f"{results['test_accuracy']:.2f}%" if done else f"{results['val_accuracy']:.2f}% on validation"
+    title = f"{results['dataset']}, {results['model']}: {number}"
+    parts = [*map(page.paragraph, map(_sentence, results.get("cautions", ())))]
+    parts += [page.table([], _summary(results)), page.heading("Curves")]
     description = "loss, accuracy and learning rate over the epochs"
     parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stack_curves(run.curves_file)))
-    if run.predictions_file.exists():
+    if done and run.predictions_file.exists():
         parts += _predictions(run, described["label_names"])
     parts += _weights(classifier)
     settings = [(path, json.dumps(value)) for path, value in flat(config)]
@@ -110,24 +144,34 @@ def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) ->
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
     parts += [page.folded("Environment", page.table(["package", "version"], environment))]
     with writing(run.report_file):
-        run.report_file.write_text(page.page(title, parts))
-        run.card_file.write_text(model_card(config, described, results))
+        write_text(run.report_file, page.page(title, parts))
+        if done:
+            write_text(run.card_file, model_card(config, described, results))
     return run.report_file
 
 
 def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
     r = results
     best = f"epoch {r['best_epoch']}, best on {r['selected_on']}"
+    scores = [("validation accuracy", f"{r['val_accuracy']:.2f}% ({best})")]
+    if "test_accuracy" in r:
+        scores = [
+            ("test accuracy, best epoch", f"{r['test_accuracy']:.2f}% ({best})"),
+            ("test accuracy, last epoch", f"{r['last_test_accuracy']:.2f}%; {r['test_examples']:,} images"),
+            ("test loss", f"{r['test_loss']:.4f}"),
+        ]
     return [
-        ("test accuracy, best epoch", f"{r['test_accuracy']:.2f}% ({best})"),
-        ("test accuracy, last epoch", f"{r['last_test_accuracy']:.2f}%; {r['test_examples']:,} images"),
-        ("test loss", f"{r['test_loss']:.4f}"),
+        *scores,
         ("model", f"{r['model']}, {r['num_params']:,} parameters, seed {r['seed']}"),
-        ("trained", f"{r['epochs']:g} epochs, {r['steps']:,} steps, in {r['train_seconds']:,.0f} s"),
+        ("trained", f"{r['epochs']:g} epochs, {r['steps']:,} steps, in {duration(r['train_seconds'])}"),
         ("throughput", f"{r['images_per_second']:,.0f} images/s"),
         ("hardware", f"{r['devices']} x {r['device_kind']}, {r['dtype']}"),
         ("data", f"{r['dataset']}, fingerprint {r['data_fingerprint']}"),
     ]
+
+
+def _sentence(caution: str) -> str:
+    return f"{caution[0].upper()}{caution[1:]}."
 
 
 def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:

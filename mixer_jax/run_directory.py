@@ -1,19 +1,19 @@
 """The run directory: all that is known of a run, on disk."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from mixer_jax import hold
 from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError
+from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # What a run may go on with another value of. The first two say when it is over; with the others it ends the same.
 ENDING = ("epochs", "early_stopping_patience")
@@ -21,6 +21,8 @@ MAY_CHANGE = (
     *ENDING, "checkpoint_minutes", "checkpoint_steps",
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
+BEFORE = {"dataset.hold_out": "random"}  # what runs did whose config.json has no such field
+TO_THE_END = ("cosine", "linear")  # schedules that know how many epochs there are
 BEFORE_CONFIG = {".lock", ".config.json.partial"}  # what a run that was killed before it had a config may have left
 
 
@@ -70,7 +72,7 @@ class RunDirectory:
         return runs
 
     def check(self, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
-        """Makes sure that this config may run here; writes nothing.
+        """Makes sure that this config, `adopted`, may run here; writes nothing.
 
         Returns:
           What has changed since the run was here last, by the field's name; only what may.
@@ -85,9 +87,7 @@ class RunDirectory:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
             raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another with --workdir")
-        if self.lock_file.exists():
-            with contextlib.suppress(OSError), self.lock_file.open() as file:
-                self._lock(file)
+        hold.require_free(self.lock_file)
         changes = self._changes(config) if held and not overwrite else {}
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
@@ -104,26 +104,10 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                file = stack.enter_context(self.lock_file.open("a+"))
+                stack.enter_context(hold.held(self.lock_file))
             except OSError as error:
                 raise self._not_writable(error) from error
-            self._lock(file)
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
             yield
-
-    def _lock(self, file: TextIO) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise UserError(
-                f"workdir {self.path} is in use by {file.read() or 'another process'}: "
-                "wait for its end, or choose another with --workdir"
-            ) from error
-        except OSError:
-            pass  # some network file systems have no locks; then nobody is kept out
 
     def _not_writable(self, error: OSError) -> UserError:
         return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir")
@@ -133,7 +117,7 @@ class RunDirectory:
         if not self.config_file.exists():
             return None
         path = self.path.absolute()
-        aside = _free(path.parent, f"{path.name}.old")
+        aside = free_name(path.parent, f"{path.name}.old")
         with self.held():
             try:
                 path.rename(aside)
@@ -147,25 +131,71 @@ class RunDirectory:
         Raises:
           UserError: if a run is here already that saw other data.
         """
-        changes = {}
+        changes, extended = {}, self.extended
         if self.config_file.exists():
             changes = self._changes(config)  # again: a run may have come and gone since `check`
-            there, here = self.described(), json.loads(json.dumps(dataset))
-            differing = [key for key in here if there.get(key) != here[key]]
-            if "streamed" in differing:
-                how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
-                raise UserError(
-                    f"the set of the run in {self.path} {how} streamed: to go on with it here give {what} "
-                    "--config.dataset.memory_budget_gib"
-                )
-            if differing:
-                raise UserError(
-                    f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
-                    f"{', '.join(differing)}): choose another with --workdir, or start over with --overwrite"
-                )
-        write_json(self.config_file, {"config": _plain(config), "dataset": dataset})
+            self.check_data(config, dataset)
+            if "epochs" in changes and config.schedule.name in TO_THE_END and (step := self._steps_done()):
+                extended = [*extended, {"step": step, "epochs": self.config().epochs}]
+        content = {"config": _plain(config), "dataset": dataset} | ({"extended": extended} if extended else {})
+        write_json(self.config_file, content)
         if not changes.keys().isdisjoint(ENDING) and self.results_file.exists():
-            self.results_file.rename(_free(self.path, "results.old", ".json"))
+            self.results_file.rename(free_name(self.path, "results.old", ".json"))
+
+    def check_data(self, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
+        """Raises `UserError` if the run that is here saw other data than this, of which `claim` is told.
+
+        Of a finished run it does not matter how much fits into memory here; but then less can be compared.
+        """
+        there, here = self.described(), json.loads(json.dumps(dataset))
+        if finished and there.get("streamed") != here["streamed"]:
+            here = {key: here[key] for key in ("label_names", "image_shape")}
+        differing = [key for key in here if there.get(key) != here[key]]
+        if "streamed" in differing:
+            how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
+            raise UserError(
+                f"the set of the run in {self.path} {how} streamed: to go on with it here give {what} "
+                "--config.dataset.memory_budget_gib"
+            )
+        if differing:
+            before, now = self.config().dataset.data_dir, config.dataset.data_dir
+            folders = f"; it was in {before}, and is {now} now" if before != now else f"; in {now}" if now else ""
+            raise UserError(
+                f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
+                f"{', '.join(differing)}{folders}): choose another with --workdir, or start over with --overwrite"
+            )
+
+    @property
+    def extended(self) -> list[dict[str, Any]]:
+        """The numbers of `epochs` that the run was to have before, each with the `step` at which it got more.
+
+        Only where that makes another run than one that had the last number from the first step on.
+        """
+        if not self.config_file.exists():
+            return []
+        extended = self._read(self.config_file).get("extended")
+        if extended is None and self.config().schedule.name in TO_THE_END:  # an older release kept the results alone
+            earlier = [self._read(file) for file in sorted(self.path.glob("results.old*.json"))]
+            extended = [{"step": of.get("steps"), "epochs": of.get("epochs")} for of in earlier]
+        return extended or []
+
+    def adopted(self, config: ConfigDict) -> ConfigDict:
+        """Return the config, in which fields that are newer than the run here say what that run does without them."""
+        config = config.copy_and_resolve_references()
+        config.update_from_flattened_dict(self.newer_fields())
+        return config
+
+    def newer_fields(self) -> dict[str, Any]:
+        """Return those fields with their values; none where no run is."""
+        if not self.config_file.exists():
+            return {}
+        known = self._read(self.config_file).get("config")
+        known = dict(flat(ConfigDict(known))) if isinstance(known, dict) else {}
+        return {field: value for field, value in BEFORE.items() if field not in known}
+
+    def _steps_done(self) -> int:
+        saved = [int(p.name) for p in self.checkpoints.glob("*") if p.name.isdecimal()]
+        return max([*saved, *(record["step"] for record in self.read_metrics())], default=0)
 
     def _changes(self, config: ConfigDict) -> dict[str, str]:
         changes = _differences(self.config(), config)
@@ -183,7 +213,7 @@ class RunDirectory:
           UserError: if config.json cannot be read, or is no config.
         """
         try:
-            return check(ConfigDict(self._read(self.config_file)["config"]))
+            return self.adopted(check(ConfigDict(self._read(self.config_file)["config"])))
         except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise self._unreadable(self.config_file, error) from error
 
@@ -230,7 +260,7 @@ class RunDirectory:
 
     def write_metrics(self, records: list[dict[str, Any]]) -> None:
         """Makes these the epochs so far; those after them are about to be run again."""
-        _replace(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records))
+        write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records))
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -243,19 +273,6 @@ class RunDirectory:
 
     def _unreadable(self, path: Path, why: Exception | str) -> UserError:
         return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turns a failure to write a file into one line.
-
-    Raises:
-      UserError: instead of OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; mend that and give the same command again") from error
 
 
 def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
@@ -272,27 +289,3 @@ def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
     """Says field by field how two configs differ."""
     old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
     return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}
-
-
-def _free(folder: Path, stem: str, suffix: str = "") -> Path:
-    """The first of stem1, stem2, ... that is not in the folder yet."""
-    number = 1
-    while (path := folder / f"{stem}{number}{suffix}").exists():
-        number += 1
-    return path
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file so that at any moment it is either the old one or the new one, whole."""
-    _replace(path, json.dumps(value, indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that at any moment it is either the old one or the new one, whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        with partial.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)

@@ -21,7 +21,8 @@ from ml_collections import ConfigDict
 from mixer_jax import cli, compare, data
 from mixer_jax.arms import PROTOCOLS, Arm
 from mixer_jax.errors import UserError, one_of, warn
-from mixer_jax.run_directory import ENDING, RunDirectory, write_json, writing
+from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax.storage import write_json, writing
 from mixer_jax.train import described, train
 from mixer_jax.training import Diverged, Interrupted, Trainer
 
@@ -113,7 +114,7 @@ def main(argv: list[str]) -> int:
         except Interrupted as error:
             print(error, file=sys.stderr)
             return 128 + error.signal
-    return compare.compare([directory], comparison)
+    return compare.compare([directory], comparison, overwrite=True)
 
 
 def _define_flags(values: flags.FlagValues) -> None:

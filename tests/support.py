@@ -70,6 +70,7 @@ class ArraySource:
     images: np.ndarray
     labels: np.ndarray
     label_names: tuple[str, ...]
+    labels_at_hand = False
 
     def __len__(self) -> int:
         return len(self.images)

@@ -36,6 +36,12 @@ TRAIN = [
     (f"--config={ROOT}/configs/mixer_nano_cifar10.py:1M", "unknown number of parameters '1M'"),
     (f"{DIGITS} --wrkdir=x", "unknown flag --wrkdir (did you mean 'workdir'?)"),
     (f"{DIGITS} extra", "unexpected argument 'extra'"),
+    (f"{ROOT}/configs/digits.py", "digits.py': give the config as --config "),
+    (f"{DIGITS} --batch_size=3", "unknown flag --batch_size (did you mean --config.batch_size?)"),
+    (
+        f"{DIGITS} --config.dataset.hold_out=by_clas",
+        "unknown config.dataset.hold_out 'by_clas' (did you mean 'by_class'?)",
+    ),
     (f"{DIGITS} --overwrite=perhaps", "flag --overwrite=perhaps: "),
     (f"{DIGITS} --config.epocs=3", "unknown config field 'epocs' (did you mean 'epochs'?)"),
     (
@@ -64,10 +70,6 @@ TRAIN = [
     (f"{DIGITS} --config.optimizer.learning_rate=0", "config.optimizer.learning_rate=0.0: must be positive"),
     (f"{DIGITS} --config.optimizer.b1=1", "config.optimizer.b1=1.0: must be in [0, 1)"),
     (f"{DIGITS} --config.schedule.name=cosin", "unknown config.schedule.name 'cosin' (did you mean 'cosine'?)"),
-    (
-        f"{DIGITS} --config.schedule.warmup_epochs=50",
-        "config.schedule.warmup_epochs=50.0 leaves nothing of",
-    ),
     (f"{DIGITS} --config.model.variant=S", "model variant 'S' needs a patch size in pixels"),
     (f"{DIGITS} --config.model.variant=Q/4", "unknown model variant 'Q/4'"),
     (f"{DIGITS} --config.model.patch_size=3", "image size 8x8 is not divisible by patch size 3"),
@@ -105,7 +107,7 @@ TRAIN = [
     ),
     (f"{DIGITS} --workdir=WORK/foreign", "workdir WORK/foreign holds other files (thesis.tex, ...)"),
     (f"{DIGITS} --workdir=WORK/file", "cannot use workdir WORK/file: Not a directory"),
-    (f"{DIGITS} --workdir=WORK/run", "workdir WORK/run holds a run with another config (batch_size: "),
+    (f"{DIGITS} --workdir=WORK/run", "workdir WORK/run holds a run with another config ("),
     (f"{DIGITS} --workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     (f"{DIGITS} --workdir=WORK/odd", "cannot read WORK/odd/config.json: "),
     (f"{DIGITS} --num_processes=2", "--coordinator_address is missing: give all of"),

@@ -8,7 +8,7 @@ import sys
 import pytest
 from absl import flags
 
-from mixer_jax import cli
+from mixer_jax import cache, cli
 from mixer_jax.cache import _processor_key, cores
 from mixer_jax.errors import UserError
 from support import ROOT
@@ -61,7 +61,6 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
         ([DIGITS, "--config.epochs=0"], "config.epochs=0.0: must be positive"),
         ([DIGITS, "--config.epochs=inf"], "config.epochs=inf: must be finite"),
         ([DIGITS, "--config.schedule.warmup_epochs=-1"], "config.schedule.warmup_epochs=-1.0: must not be negative"),
-        ([DIGITS, "--config.schedule.warmup_epochs=50"], "leaves nothing of config.epochs=8.0"),
         ([DIGITS, "--config.schedule.decay_epochs=0"], "config.schedule.decay_epochs=0.0: must be positive"),
         ([DIGITS, "--config.early_stopping_patience=-1"], "config.early_stopping_patience=-1: must not be negative"),
         ([DIGITS, "--config.batch_size=0"], "config.batch_size=0: must be positive"),
@@ -73,12 +72,24 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
             "batch_size=64 is not divisible by config.accumulation_steps=7",
         ),
         ([DIGITS, "--wrkdir=x"], r"unknown flag --wrkdir \(did you mean 'workdir'\?\)"),
+        ([DIGITS, "--epochs=3"], r"unknown flag --epochs \(did you mean --config.epochs\?\)"),
+        (
+            [DIGITS, "--learning_rate=3"],
+            r"unknown flag --learning_rate \(did you mean --config.optimizer.learning_rate",
+        ),
         ([DIGITS, "extra"], "unexpected argument 'extra'"),
+        (
+            ["configs/digits.py"],
+            "unexpected argument 'configs/digits.py': give the config as --config configs/digits.py",
+        ),
         (["--config=missing.py"], "no config file missing.py"),
+        (["--config=digits"], r"no config file digits \(did you mean configs/digits.py\?\)"),
+        (["--config=configs/cifar.py"], r"no config file configs/cifar.py \(did you mean configs/cifar10"),
         ([f"--config={ROOT / 'README.md'}"], "README.md is not a Python file"),
     ],
 )
-def test_mistakes_on_the_command_line(arguments, message):
+def test_mistakes_on_the_command_line(arguments, message, monkeypatch):
+    monkeypatch.chdir(ROOT)
     with pytest.raises(UserError, match=message) as caught:
         parse(*arguments)
     assert "\n" not in str(caught.value)
@@ -120,6 +131,7 @@ def test_help_shows_the_flags(capsys):
     out = capsys.readouterr().out
     assert "usage" in out
     assert "--workdir" in out
+    assert "flagfile" not in out  # absl's own
 
 
 @pytest.mark.parametrize(
@@ -153,17 +165,46 @@ def test_a_program_compiled_for_one_core_is_no_others():
         os.sched_setaffinity(0, allowed)
 
 
-def test_the_garbage_collector_rests_until_a_command_runs_and_in_no_other_program(tmp_path):
-    def says(*arguments):
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])}
-        process = subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+def test_importing_the_package_changes_nothing_and_commands_start_as_python_is_told_to(tmp_path):
+    """Real processes, because what was wrong once hung on how Python itself was called."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path)}
+    for start in (["-um", "mixer_jax.compare"], ["-Bm", "mixer_jax.compare"], ["-mmixer_jax.compare"]):
+        process = subprocess.run([sys.executable, *start, "--help"], env=environment, capture_output=True, text=True)
         assert (process.returncode, process.stderr) == (0, "")
-        return process.stdout.splitlines()
+        assert "python -m mixer_jax.compare RUN_OR_STUDY" in process.stdout
+    program = "import gc, sys; sys.argv = ['-m']; before = gc.isenabled(), gc.get_threshold()\n"
+    program += "import mixer_jax, mixer_jax.models; assert (gc.isenabled(), gc.get_threshold()) == before"
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 0
 
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "__init__.py").write_text("import gc, mixer_jax; print(gc.isenabled())")
-    (tmp_path / "theirs" / "train.py").write_text("")
-    assert says("-m", "theirs.train", "mixer_jax.train") == ["True"]
-    as_command = "import gc, sys; sys.argv = ['-m']; sys.orig_argv = ['python', '-m', 'mixer_jax.train']\n"
-    as_command += "import mixer_jax.cli; print(gc.isenabled()); mixer_jax.cli.run(lambda argv: print(gc.isenabled()))"
-    assert says("-c", as_command) == ["False", "True"]
+
+def test_the_package_itself_lists_its_commands():
+    says = subprocess.run(
+        [sys.executable, "-m", "mixer_jax"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    files = {path.stem for path in (ROOT / "mixer_jax").glob("*.py") if "cli.run(main)" in path.read_text()}
+    assert {line.split()[0] for line in says.splitlines()[2:]} == files
+
+
+def test_a_terminal_that_knows_ascii_alone_gets_no_traceback(tmp_path):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path), "PYTHONIOENCODING": "ascii"}
+    published = ROOT / "configs" / "results" / "published_cifar10.json"
+    command = [sys.executable, "-m", "mixer_jax.compare", str(published), f"--output={tmp_path / 'out'}"]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert "mean ? standard deviation" in process.stdout
+
+
+def test_the_cache_keeps_what_was_used_last(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(cache, "DECODED_BYTES", 250)
+    monkeypatch.setattr(cache, "COMPILED_BYTES", 150)
+    for folder in ("decoded", "x86_64-01234567-2"):
+        (tmp_path / "mixer_jax" / folder).mkdir(parents=True)
+        for age in range(4):
+            file = tmp_path / "mixer_jax" / folder / str(age)
+            file.write_bytes(bytes(100))
+            os.utime(file, (1e9 - age, 1e9 - age))
+    (tmp_path / "mine").write_bytes(bytes(1000))
+    cache.tidy()
+    left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
+    assert left == ["mine", "mixer_jax/decoded/0", "mixer_jax/decoded/1", "mixer_jax/x86_64-01234567-2/0"]

@@ -88,7 +88,7 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     (tmp_path / "old.json").write_text(json.dumps({"rows": [row]}))
     assert call(tmp_path / "old.json", f"--output={tmp_path / 'old'}") == 0
     with pytest.raises(UserError, match="--merge: the file of 'three: digits, Pico/2' tells no recipe"):
-        call(tmp_path / "old.json", "--merge", f"--output={tmp_path / 'old'}")
+        call(tmp_path / "old.json", "--merge", f"--output={tmp_path / 'older'}")
 
 
 def test_a_recipe_is_all_of_a_config_but_the_seed_and_the_machine():
@@ -122,16 +122,47 @@ def test_only_a_comparison_is_written_over(runs, tmp_path):
     output = tmp_path / "out"
     assert call(runs / "one", ROOT / "configs" / "results" / "published_cifar10.json", f"--output={output}") == 0
     assert (output / "costs.png").exists()
-    assert call(runs / "one", f"--output={output}") == 0
+    with pytest.raises(UserError, match="is there already: --overwrite writes over it"):
+        call(runs / "one", f"--output={output}")
+    assert call(runs / "one", f"--output={output}", "--overwrite") == 0
     assert not (output / "costs.png").exists()
     (output / ".comparison.json.partial").touch()  # of one that was killed
-    assert call(runs / "one", f"--output={output}") == 0
+    assert call(runs / "one", f"--output={output}", "--overwrite") == 0
     with pytest.raises(UserError, match="out holds what is to be compared: choose another with --output"):
         call(output / "comparison.json", f"--output={output}")
     before = (runs / "three" / "curves.png").read_bytes()
     with pytest.raises(UserError, match=r"one holds other files \(.*, ...\): choose another with --output"):
         call(runs / "three", f"--output={runs / 'one'}")
     assert (runs / "three" / "curves.png").read_bytes() == before
+
+
+def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, capsys):
+    """The cosine went down twice: another recipe, and a footnote says so."""
+    train_digits(tmp_path / "whole", "--config.epochs=4", "--config.seed=1")
+    train_digits(tmp_path / "run" / "x", "--config.epochs=2")
+    train_digits(tmp_path / "run" / "x", "--config.epochs=4")
+    (tmp_path / "whole").rename(tmp_path / "x")
+    assert call(tmp_path / "x", tmp_path / "run" / "x", "--merge", f"--output={tmp_path / 'out'}") == 0
+    out = capsys.readouterr().out
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [len(row["results"]) for row in rows] == [1, 1]
+    assert "| x: digits, Pico/2 [1] |" in out
+    assert "trained for 2 epochs at first, then on: the learning rate went down more than once" in out
+    assert (
+        "the first 36 steps were of a run of 2 epochs, which got more" in RunDirectory(tmp_path / "run" / "x").read_results()["cautions"]
+    )
+
+
+def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, capsys):
+    half = shutil.copytree(runs / "one", tmp_path / "half")
+    (half / "results.json").unlink()
+    RunDirectory(half).write_metrics(RunDirectory(half).read_metrics()[:1])
+    assert call(half, runs / "one", f"--output={tmp_path / 'out'}") == 0
+    out = capsys.readouterr().out
+    assert "| half: digits, Pico/2, epoch 1 of 2, not finished |" in out
+    again = tmp_path / "out" / "comparison.json"
+    assert call(again, f"--output={tmp_path / 'again'}") == 0
+    assert json.loads((tmp_path / "again" / "comparison.json").read_text()) == json.loads(again.read_text())
 
 
 def test_odd_names_and_damaged_runs(runs, tmp_path, capsys):

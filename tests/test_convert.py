@@ -213,3 +213,15 @@ def test_a_mixer_without_a_part_is_nobody_elses(tmp_path):
     with pytest.raises(UserError, match="a Mixer with config.model.pre_head_norm=False is nobody else's"):
         call(tmp_path / "run", tmp_path / "x.npz")
     assert json.loads((tmp_path / "run" / "results.json").read_text())["epochs"] == 2
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(number, tmp_path):
+    arrays = dict(np.load(shared(PAPER)))
+    name = next(key for key in arrays if key.endswith("token_mixing/Dense_0/bias"))
+    arrays[name] = np.full_like(arrays[name], number)
+    np.savez(tmp_path / "bad.npz", **arrays)
+    for target in (tmp_path / "run", tmp_path / "out.safetensors"):
+        with pytest.raises(UserError, match=r"bad.npz: MixerBlock_\d/token_mixing/Dense_0/bias holds NaN or infinity"):
+            call(tmp_path / "bad.npz", target)
+        assert not target.exists()

@@ -11,7 +11,7 @@ from sklearn import metrics
 
 from mixer_jax import evaluate
 from mixer_jax.errors import UserError
-from mixer_jax.reporting import score
+from mixer_jax.metrics import score
 from mixer_jax.training.checkpoints import Checkpoints
 from runs import SHRINK, main
 
@@ -56,7 +56,21 @@ def run(tmp_path_factory):
 
 
 def call(*flags):
-    return evaluate.main(["evaluate", *map(str, flags)])
+    return evaluate.main(["evaluate", "--overwrite", *map(str, flags)])
+
+
+def test_it_writes_over_nothing_unasked(run, tmp_path):
+    flags = "--workdir", run, "--output", tmp_path
+    assert call(*flags) == 0
+    with pytest.raises(UserError, match="evaluation.json is there already: --overwrite writes over it"):
+        evaluate.main(["evaluate", *map(str, flags)])
+
+
+def test_numbers_are_printed_before_they_cannot_be_written(run, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot write .*file/out: Not a directory"):
+        call("--workdir", run, "--output", tmp_path / "file" / "out")
+    assert "% top-1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("checkpoint", "prefix"), [("best", ""), ("latest", "last_")])

@@ -9,18 +9,26 @@ import jax.export
 import numpy as np
 import pytest
 
-from mixer_jax import export, models
+from mixer_jax import export, models, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.inference import Classifier
-from runs import main, train_digits
+from runs import SHRINK, main, train_digits
 
 FLAGS = {  # of the runs: pixels as they are, and a central crop that is scaled up
     "plain": [],
     "scaled": ["--config.augment.input_size=12,12", "--config.augment.eval_crop=0.8", "--config.epochs=4"],
 }
 
-MLP = ["--config.model.variant=MLP", "--config.model.stochastic_depth_rate=0.0", "--config.epochs=3"]
+MLP = """
+from configs import digits
+
+def get_config():
+    config = digits.get_config()
+    config.model.update(variant="MLP", hidden_dim=None, stochastic_depth_rate=0.0)
+    config.epochs = 3
+    return config
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +41,8 @@ def one_round(monkeypatch):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
     mixers = {name: train_digits(folder / name, *flags) for name, flags in FLAGS.items()}
-    assert main("digits", folder / "mlp", *MLP) == 0
+    (folder / "mlp.py").write_text(MLP)
+    assert train.main(["train", "--config", str(folder / "mlp.py"), "--workdir", str(folder / "mlp")]) == 0
     return mixers | {"mlp": folder / "mlp"}
 
 
@@ -51,7 +60,9 @@ def expected(path, n):
 @pytest.mark.parametrize("name", [*FLAGS, "mlp"])
 def test_stablehlo(trained, name, capsys):
     assert call(trained[name]) == 0
-    assert "accuracy" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "accuracy" in out
+    assert " ms (" not in out  # timed only when asked
     exported = jax.export.deserialize(bytearray((trained[name] / "export" / "model.stablehlo").read_bytes()))
     images, logits = expected(trained[name], 100)
     for n in (100, 1, 7):
@@ -60,7 +71,7 @@ def test_stablehlo(trained, name, capsys):
 
 
 def test_stablehlo_needs_nothing_of_this_package(trained, tmp_path):
-    assert call(trained["plain"]) == 0
+    assert call(trained["plain"], "--overwrite") == 0
     images, logits = expected(trained["plain"], 5)
     np.savez(tmp_path / "images.npz", images=images)
     program = (
@@ -81,7 +92,7 @@ def test_onnx(trained, name, capsys):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     path = trained[name]
-    assert call(path, "--format", "onnx") == 0
+    assert call(path, "--format", "onnx", "--benchmark") == 0
     session = onnxruntime.InferenceSession(path / "export" / "model.onnx", providers=["CPUExecutionProvider"])
     images, logits = expected(path, 100)
     for n in (100, 1, 7):
@@ -92,12 +103,13 @@ def test_onnx(trained, name, capsys):
 
 @pytest.mark.torch
 @pytest.mark.parametrize("name", ["scaled", "mlp"])
-def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained, name):
+def test_onnx_of_8_bits_is_smaller_and_as_accurate(trained, name, tmp_path):
     pytest.importorskip("onnxscript")
     onnxruntime = pytest.importorskip("onnxruntime")
     path = trained[name]
-    assert call(path, "--format", "onnx") == call(path, "--format", "onnx_int8") == 0
-    small, whole = (path / "export" / name for name in ("model_int8.onnx", "model.onnx"))
+    flags = f"--output={tmp_path}", "--format"
+    assert call(path, *flags, "onnx") == call(path, *flags, "onnx_int8") == 0
+    small, whole = (tmp_path / name for name in ("model_int8.onnx", "model.onnx"))
     if name == "mlp":  # of the other, with 602 parameters, most is not weights
         assert small.stat().st_size < 0.5 * whole.stat().st_size
     images, logits = expected(path, 100)
@@ -124,6 +136,29 @@ def test_what_differs_is_not_kept(trained, tmp_path, monkeypatch, capsys):
     assert call(path) == 1
     assert "not kept" in capsys.readouterr().err
     assert not list((path / "export").glob("*stablehlo*"))
+
+
+def test_without_the_test_images_it_is_not_compared(write_folder, tmp_path, capsys):
+    images = write_folder()
+    flags = [f"--config.dataset.data_dir={images}", *SHRINK, "--config.model.patch_size=16"]
+    assert main("folder", tmp_path / "run", *flags) == 0
+    images.rename(tmp_path / "elsewhere")
+    assert call(tmp_path / "run", f"--output={tmp_path / 'out'}") == 0
+    told = capsys.readouterr()
+    assert "warning: there are no test images to compare the file on: cannot read image folder" in told.err
+    assert "--data_dir=DATA_DIR" in told.err  # the flag that this command has
+    exported = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
+    assert exported.call(np.zeros((3, 64, 64, 3), np.uint8)).shape == (3, 2)
+    with pytest.raises(UserError, match="model.stablehlo is there already: --overwrite writes over it"):
+        call(tmp_path / "run", f"--output={tmp_path / 'out'}")
+    assert call(tmp_path / "run", f"--output={tmp_path / 'out'}", "--overwrite") == 0
+
+
+def test_a_run_that_cannot_be_written_is_exported_elsewhere(trained, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
+    assert call(trained["plain"]) == 0
+    assert (tmp_path / "plain" / "export" / "model.stablehlo").exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,13 @@ def trained(tmp_path_factory):
 
 
 def call(path, *flags):
-    return fewshot.main(["fewshot", "--workdir", str(path), *flags])
+    return fewshot.main(["fewshot", "--workdir", str(path), "--overwrite", *flags])
+
+
+def test_it_writes_over_nothing_unasked(trained, tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    with pytest.raises(UserError, match="mine.json is there already: --overwrite writes over it"):
+        fewshot.main(["fewshot", "--workdir", str(trained), f"--output={tmp_path / 'mine.json'}"])
 
 
 def ridge(features, labels, l2):
@@ -95,7 +101,7 @@ def test_one_seed_has_no_deviation_and_test_images_choose_nothing(tmp_path, monk
     [
         (["--shots=0"], "--shots=0: give numbers of images a class"),
         (["--shots=a,2"], "--shots=a,2: give numbers"),
-        (["--shots=1000"], "--shots=1000: of class . there are 98 in training"),
+        (["--shots=1000"], "--shots=1000: of class . there are .* in training"),
         (["--seeds=0"], "--seeds=0: must be positive"),
         (["--dataset=digitz"], "digitz"),
         (["--checkpoint=7"], "no checkpoint '7'"),

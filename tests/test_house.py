@@ -15,8 +15,11 @@ ROOMS = [
     "interop",
     "models",
     "run_directory",
+    "hold",
+    "metrics",
     "config",
     "cache",
+    "storage",
     "errors",
 ]
 PACKAGE = ROOT / "mixer_jax"

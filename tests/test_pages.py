@@ -95,6 +95,24 @@ def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, trained, tmp_
         served.close()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Gradio's own, of pandas
+def test_a_damaged_upload_gets_one_line_on_the_page_and_none_in_the_terminal(chromium, trained, tmp_path, capfd):
+    pytest.importorskip("gradio")
+    (tmp_path / "digit.png").write_bytes(b"not an image")
+    served = demo.build(trained)
+    _, url, _ = served.launch(prevent_thread_lock=True, quiet=True)
+    try:
+        page, _ = opened(chromium, url, 1440)
+        page.locator("input[type=file]").first.set_input_files(tmp_path / "digit.png")
+        told = page.get_by_test_id("toast-body").first
+        told.wait_for(timeout=60_000)
+        assert "cannot read image digit.png: cannot identify image file" in told.inner_text()
+        assert "Traceback" not in capfd.readouterr().err
+    finally:
+        served.close()
+
+
 def test_a_demo_without_gradio_or_a_run_says_so(monkeypatch, tmp_path):
     with pytest.raises(UserError, match="--workdir"):
         demo.main(["demo"])

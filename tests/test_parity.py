@@ -54,13 +54,15 @@ def test_a_difference_is_seen(tmp_path, monkeypatch):
     [
         (("--steps=100000",), "--steps=100000: the config takes 8.."),
         (("--config.num_seeds=2",), "config.num_seeds=2: one run is compared at a time"),
-        (("--output=.",), "--output=. is there already"),
+        (("--output=WORK",), "parity.json is there already: --overwrite writes over it"),
         (("--config.dataset.memory_budget_gib=0",), "a streamed set is not compared"),
         (("--config.optimizer.sam_rho=0.1",), "config.optimizer.sam_rho=0.1: not in PyTorch here, where it is 0.0"),
         (("--config.frozen_trunk",), "config.frozen_trunk=True: not in PyTorch here"),
     ],
 )
 def test_mistakes_get_one_line(flags, line, tmp_path):
+    (tmp_path / "parity.json").touch()
+    flags = [flag.replace("WORK", str(tmp_path)) for flag in flags]
     with pytest.raises(UserError, match=line) as caught:
         main(*DIGITS, f"--output={tmp_path / 'out'}", *flags)
     assert "\n" not in str(caught.value)

@@ -24,7 +24,6 @@ def test_a_picture_of_the_policy(write_folder, tmp_path, capsys):
     assert main(path, *flags) == 0
     assert f"wrote {path}" in capsys.readouterr().out
     with Image.open(path) as image:
-        assert image.info["Software"] == preview.SIGNATURE
         height = image.size[1]
         # 14 operations, 4 other steps and 4 batches.
         assert height == round(100 * (1.5 * (14 + 4 + 4) + 0.6))
@@ -34,8 +33,7 @@ def test_a_picture_of_the_policy(write_folder, tmp_path, capsys):
 
 def test_a_config_without_augmentation_shows_its_batches(tmp_path):
     path = tmp_path / "digits.png"
-    for _ in range(2):  # its own picture it may overwrite
-        assert main(path, config="digits") == 0
+    assert main(path, config="digits") == 0
     with Image.open(path) as image:
         assert image.size[1] == 100 * 1.5 * _rows("digits") + 60
 
@@ -44,14 +42,14 @@ def _rows(config):
     from mixer_jax import cli
 
     augment = cli.load_config(str(ROOT / f"configs/{config}.py")).augment
-    return preview.BATCH_ROWS + sum(augment[name] != "none" for name in ("crop", "flip"))
+    return preview.BATCH_ROWS + sum(augment[name] != "none" for name in ("crop", "flip")) + 1  # and the mixing
 
 
-def test_a_file_that_is_no_preview_is_not_overwritten(tmp_path):
+def test_what_is_there_is_not_overwritten_unasked(tmp_path):
     mine = tmp_path / "mine.png"
     Image.new("RGB", (4, 4)).save(mine)
     before = mine.read_bytes()
-    with pytest.raises(UserError, match="is there already and no preview"):
+    with pytest.raises(UserError, match="mine.png is there already: --overwrite writes over it"):
         main(mine, config="digits")
     assert mine.read_bytes() == before
     with pytest.raises(UserError, match="a preview is a PNG"):

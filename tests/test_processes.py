@@ -89,7 +89,7 @@ def wait_for(text, log, process):
 def test_they_train_as_one(command, one_process, tmp_path):
     with two(command, tmp_path / "run") as (processes, logs):
         assert [process.wait(300) for process in processes] == [0, 0]
-        assert "epoch 4/4" in logs[0].read_text()
+        assert " 4/4 " in logs[0].read_text()
         assert "epoch" not in logs[1].read_text()  # one of them speaks
     assert_same(tmp_path / "run", one_process)
 
@@ -97,7 +97,7 @@ def test_they_train_as_one(command, one_process, tmp_path):
 @pytest.mark.parametrize("dying", [0, 1])
 def test_when_one_dies_the_other_ends_with_a_message_and_both_resume(dying, command, one_process, tmp_path):
     with two(command, tmp_path / "run") as (processes, logs):
-        wait_for("epoch 2/4", logs[0], processes[0])
+        wait_for(" 2/4 ", logs[0], processes[0])
         processes[dying].kill()
         killed = time.monotonic()
         assert processes[1 - dying].wait(BOUND) not in (0, None)
@@ -112,7 +112,7 @@ def test_when_one_dies_the_other_ends_with_a_message_and_both_resume(dying, comm
 
 def test_when_one_is_asked_to_stop_both_do(command, one_process, tmp_path):
     with two(command, tmp_path / "run") as (processes, logs):
-        wait_for("epoch 2/4", logs[0], processes[0])
+        wait_for(" 2/4 ", logs[0], processes[0])
         processes[1].send_signal(signal.SIGTERM)
         assert [process.wait(BOUND) for process in processes] == [143, 143]
         assert "stopped at step " in logs[0].read_text()

@@ -12,7 +12,8 @@ from scipy.special import softmax
 from mixer_jax import report
 from mixer_jax.errors import UserError
 from mixer_jax.reporting.weights import TITLE, draw_tiles, embedding_filters, units_by_frequency
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.training.inference import Classifier
 from runs import run, train_digits
 from support import make_dataset
 
@@ -66,6 +67,34 @@ def test_damaged_files_get_one_line(trained, tmp_path):
     RunDirectory(copy).metrics_file.write_text("")
     with pytest.raises(UserError, match="metrics.jsonl: it holds no epoch"):
         report.main(["report", str(copy)])
+
+
+def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_path, capsys):
+    copy = shutil.copytree(trained, tmp_path / "copy")
+    for name in ("results.json", "report.html", "README.md", "predictions.npz"):
+        (copy / name).unlink()
+    assert report.main(["report", str(copy)]) == 0
+    assert "report.html: epoch 2 of 2, not finished" in capsys.readouterr().out
+    text = RunDirectory(copy).report_file.read_text()
+    best = best_epoch(RunDirectory(copy).read_metrics())
+    assert f"<h1>digits, Pico/2: {best['val_accuracy']:.2f}% on validation</h1>" in text
+    assert "<p>Epoch 2 of 2, not finished.</p>" in text
+    assert "test accuracy" not in text
+    assert not RunDirectory(copy).card_file.exists()
+
+
+def test_one_evaluator_gives_all_numbers(trained):
+    """results.json, the report's confusion and title, and `evaluate` are of the same logits."""
+    results, file = RunDirectory(trained).read_results(), np.load(RunDirectory(trained).predictions_file)
+    classifier = Classifier(RunDirectory(trained))
+    images, labels = classifier.open_split("test").read(range(360))
+    logits = classifier.logits(images, 360)
+    np.testing.assert_allclose(file["logits"], logits, atol=1e-5)
+    assert np.array_equal(file["labels"], labels)
+    assert results["test_accuracy"] == 100 * np.mean(file["logits"].argmax(1) == labels)
+    log_softmax = file["logits"] - np.log(np.exp(file["logits"].astype(float)).sum(1, keepdims=True))
+    assert results["test_loss"] == pytest.approx(-log_softmax[np.arange(360), labels].mean(), rel=1e-6)
+    assert f"<h1>digits, Pico/2: {results['test_accuracy']:.2f}%</h1>" in RunDirectory(trained).report_file.read_text()
 
 
 def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pictures, capsys):
@@ -138,9 +167,10 @@ def test_filters_are_sorted_by_size_around_grey():
 
 
 def test_mistakes_get_one_line(tmp_path, trained):
-    unfinished = shutil.copytree(trained, tmp_path / "unfinished")
-    (unfinished / "results.json").unlink()
-    for path, line in ((tmp_path, "is no run directory"), (unfinished, "is not finished")):
+    begun = shutil.copytree(trained, tmp_path / "begun")
+    (begun / "results.json").unlink()
+    (begun / "metrics.jsonl").unlink()
+    for path, line in ((tmp_path, "is no run directory"), (begun, "metrics.jsonl: it holds no epoch")):
         with pytest.raises(UserError, match=line):
             report.main(["report", str(path)])
 

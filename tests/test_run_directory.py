@@ -39,6 +39,48 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
         run.claim(make_config(), {"fingerprint": "b", "mean": (0.1,)})
 
 
+def test_other_data_in_another_folder_names_both(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(make_config(dataset__data_dir="/a"), {"fingerprint": "a", "streamed": False})
+    moved = make_config(dataset__data_dir="/b")
+    run.check_data(moved, {"fingerprint": "a", "streamed": False})
+    with pytest.raises(UserError, match=r"\(its fingerprint; it was in /a, and is /b now\): choose another"):
+        run.check_data(moved, {"fingerprint": "b", "streamed": False})
+
+
+def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
+    for schedule, told in (("cosine", [{"step": 30, "epochs": 2.0}]), ("constant", [])):
+        run = RunDirectory(tmp_path / schedule)
+        with run.held():
+            run.claim(make_config(schedule__name=schedule), {})
+            run.claim(make_config(schedule__name=schedule, epochs=3.0), {})  # before its first step
+            run.claim(make_config(schedule__name=schedule), {})
+            run.append_metrics({"epoch": 1, "step": 30})
+            run.claim(make_config(schedule__name=schedule, early_stopping_patience=3), {})
+            assert run.extended == []
+            run.claim(make_config(schedule__name=schedule, epochs=4.0, early_stopping_patience=3), {})
+        assert run.extended == told
+
+
+def test_a_run_of_an_older_release_was_extended_where_it_kept_earlier_results(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(make_config(epochs=4.0), {})
+    (tmp_path / "results.old1.json").write_text('{"epochs": 2.0, "steps": 60}')
+    assert run.extended == [{"step": 60, "epochs": 2.0}]
+
+
+def test_a_run_of_an_older_release_holds_out_as_it_did(tmp_path):
+    run = RunDirectory(tmp_path)
+    run.claim(make_config(), {})
+    content = json.loads(run.config_file.read_text())
+    assert run.newer_fields() == {}
+    del content["config"]["dataset"]["hold_out"]
+    run.config_file.write_text(json.dumps(content))
+    assert run.config().dataset.hold_out == "random"
+    assert run.adopted(make_config()).dataset.hold_out == "random"
+    assert run.check(run.adopted(make_config())) == {}
+
+
 def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
     run, kept = RunDirectory(tmp_path), {"streamed": False, "fingerprint": "1"}
     run.claim(make_config(), kept)

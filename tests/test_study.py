@@ -23,12 +23,14 @@ from support import ROOT, make_dataset
 
 CONFIG = """
 from mixer_jax.arms import Arm
+from mixer_jax.config import default_config
 from configs import digits
 
 def get_config():
     config = digits.get_config()
     config.model.update(num_blocks=1, hidden_dim=8, tokens_mlp_dim=8, channels_mlp_dim=8)
-    config.epochs = 3
+    config.epochs, config.ema_decay = 3, 0.0
+    config.augment = default_config().augment
     config.optimizer.update(name="adamw", learning_rate=3e-3)
     config.schedule.warmup_epochs = 2
     return config

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -13,8 +14,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import archives
 from mixer_jax import cli
+from mixer_jax.config import check
+from mixer_jax.data import BatchPlan
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
+from mixer_jax.training.schedule import create_schedule
 from runs import SHRINK, main, train_digits
 from support import ROOT, make_dataset
 
@@ -33,7 +37,7 @@ def test_shipped_config_of_a_tfds_set(name, tmp_path, capsys):
         config = "mnist" if name == "kmnist" else name
         flags = [f"--config.dataset.name={name}", f"--config.dataset.data_dir={tmp_path / 'sets'}", *SHRINK]
         if name == "cifar100":  # whose policy is cifar10's and takes long to compile
-            flags.append("--config.augment.automatic=none")
+            flags += ["--config.augment.automatic=none", "--config.dataset.hold_out=random"]  # of one image a class
         assert main(config, tmp_path / "run", *flags) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert (results["dataset"], results["test_examples"], results["steps"]) == (name, 9, 10)
@@ -111,16 +115,62 @@ def test_a_run_leaves_pictures_and_scalars(digits_run):
 
 def test_the_same_command_again_says_it_is_finished(digits_run, capsys):
     before = (digits_run / "results.json").stat().st_mtime_ns
-    assert main("digits", digits_run, *SHRINK, "--config.batch_size=64", "--config.epochs=3") == 0
+    train_digits(digits_run, "--config.epochs=3")
     out = capsys.readouterr().out
-    assert "Finished already; --overwrite starts over" in out
+    assert "Finished already on 2" in out
+    assert "UTC: Pico/2 on digits, 10 classes, data fingerprint" in out
+    assert "; --overwrite starts over" in out
     assert "test accuracy" in out
     assert (digits_run / "results.json").stat().st_mtime_ns == before
 
 
+def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp_path, capsys):
+    images = write_folder(per_class=20)
+    flags = [*SHRINK, "--config.model.patch_size=16"]
+
+    def again(folder):
+        return main("folder", tmp_path / "run", f"--config.dataset.data_dir={folder}", *flags)
+
+    assert again(images) == 0
+    moved = images.rename(tmp_path / "moved")
+    with pytest.raises(UserError, match="cannot read image folder .*images/train: No such file"):
+        again(images)
+    capsys.readouterr()
+    assert again(moved) == 0  # the same images
+    out = capsys.readouterr().out
+    assert f"UTC: Nano/8 on folder in {images}, 2 classes, data fingerprint" in out
+    other = shutil.copytree(moved, tmp_path / "other")
+    (other / "train" / "cat" / "0.png").unlink()
+    line = rf"a run on other data than folder is now \(its .*fingerprint; it was in {images}, and is {other} now\)"
+    with pytest.raises(UserError, match=line):
+        again(other)
+    for split in ("train", "test"):
+        (moved / split / "dog").rename(moved / split / "fox")
+    with pytest.raises(UserError, match=r"its label_names; it was in .*images, and is .*moved now"):
+        again(moved)
+
+
+def test_a_run_of_fewer_epochs_than_its_warmup_has_a_shorter_one(tmp_path, capsys):
+    config = cli.load_config(str(ROOT / "configs/digits.py"))
+    assert main("digits", tmp_path / "run", *SHRINK, "--config.epochs=1", "--config.schedule.warmup_epochs=1") == 0
+    assert "0.1 epochs of warmup" in capsys.readouterr().out
+    config.epochs = 1.0
+    rates = create_schedule(check(config), BatchPlan(1000, 10, 0).steps)
+    assert float(rates(10)) == float(max(map(rates, range(100)))) == pytest.approx(1e-2)
+
+
+def test_early_stopping_is_told(tmp_path, capsys):
+    flags = ["--config.epochs=9", "--config.early_stopping_patience=2", "--config.optimizer.learning_rate=1e-12"]
+    flags.append("--config.optimizer.name=adamw")
+    train_digits(tmp_path / "run", *flags)
+    out = capsys.readouterr().out
+    assert "Stopped early: epoch 3 of 9; 2 epochs brought nothing better than epoch 1 on validation\n" in out
+    assert out.index("Stopped early") < out.index("Scoring 360 test images") < out.index("test accuracy")
+
+
 def test_another_config_in_the_same_workdir_is_refused(digits_run):
     with pytest.raises(UserError, match=r"holds a run with another config \(batch_size: 64 there, 32 here\)"):
-        main("digits", digits_run, *SHRINK, "--config.batch_size=32", "--config.epochs=4")
+        train_digits(digits_run, "--config.batch_size=32", "--config.epochs=4")
 
 
 @pytest.fixture
@@ -163,7 +213,8 @@ def test_digits_need_neither_network_nor_tensorflow(guarded, tmp_path):
     assert (tmp_path / "runs" / "digits" / "results.json").exists()
     # In a pipe: plain lines, one an epoch, nothing on stderr.
     lines = process.stdout.splitlines()
-    assert sum(line.startswith("epoch 1/1  train loss") for line in lines) == 1
+    assert sum(line.startswith("      1/1  ") for line in lines) == 1
+    assert max(len(line) for line in lines if "%" in line and "accuracy  " not in line) <= 80
     assert "\r" not in process.stdout
     assert process.stderr == ""
 

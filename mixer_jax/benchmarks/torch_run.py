@@ -19,7 +19,7 @@ from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_baselines import twin
 from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.training import Trainer, require_finite, stale
+from mixer_jax.training import Trainer, check_epochs, require_finite, stale
 
 
 def check(config: ConfigDict) -> None:
@@ -35,7 +35,7 @@ def check(config: ConfigDict) -> None:
 def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     """Trains and scores what `check` found good; writes metrics.jsonl and results.json, whose content it returns."""
     config, dataset = trainer.config, trainer.dataset
-    trainer.check_epochs()
+    check_epochs(trainer)
     if dataset.streamed:
         raise UserError("in PyTorch here images are not streamed: raise config.dataset.memory_budget_gib")
     torch.manual_seed(config.seed)
@@ -84,7 +84,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
         "devices": 1,
         "dtype": "float32",
         "versions": {"torch": torch.__version__},
-        "data_fingerprint": dataset.fingerprint(),
+        "data_fingerprint": dataset.fingerprint,
     }
     run.write_metrics(history)
     run.write_results(results)

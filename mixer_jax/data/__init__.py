@@ -1,17 +1,20 @@
 """The data: from a config's `dataset` block to decoded, checked splits (`load`), a plan of batches, and a feed."""
 
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mixer_jax.data.cautions import cautions
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.feeds import ResidentFeed, Share, StreamingFeed, take
+from mixer_jax.data.holdout import HOLD_OUTS, hold_out
 from mixer_jax.data.images import as_pixels, read_image
 from mixer_jax.data.kept import Kept
 from mixer_jax.data.memory import budget, decoded_size, device_memory
 from mixer_jax.data.plan import BatchPlan, EvaluationPlan, Plan
-from mixer_jax.data.sources import Digits, Source, Subset, image_folder, shuffled
+from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 
 __all__ = [
@@ -33,11 +36,9 @@ __all__ = [
     "take",
 ]
 
-# Fixed, so that runs with different seeds are compared on the same validation images.
-HOLDOUT_SEED = 1
 NORMALIZATIONS = ("standard", "paper", "unit")
 # Of a `dataset` block, what decides which pixels it has.
-SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "val_fraction", "test_split", "image_size")
+SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "test_split", "image_size")
 STATISTICS_IMAGES = 10_000  # of a streamed set, that its mean and standard deviation are taken of
 
 
@@ -55,17 +56,25 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
     """
     if config.normalization not in NORMALIZATIONS:
         raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
+    if config.hold_out not in HOLD_OUTS:
+        raise one_of("config.dataset.hold_out", config.hold_out, HOLD_OUTS)
     source = _opener(config, say)
-    train, test = _source(config, source, "train"), _source(config, source, "test")
-    val = test if config.val_split == config.test_split else _source(config, source, "validation")
-    for name, other in (("test", test), ("validation", val)):
-        if other.label_names != train.label_names:
-            odd = sorted(set(other.label_names) ^ set(train.label_names))
+    sources = {"train": source(config.train_split), "test": source(config.test_split)}
+    if config.val_split not in ("", config.test_split):
+        sources["validation"] = source(config.val_split)
+    label_names = sources["train"].label_names
+    for name, other in sources.items():
+        if other.label_names != label_names:
+            odd = sorted(set(other.label_names) ^ set(label_names))
             raise UserError(f"the classes of the {name} and the train split differ: {', '.join(odd[:5])}")
-    sources = {"train": train, "test": test} | ({} if val is test else {"validation": val})
-    splits = _resident(config, sources) or {
-        name: _streamed(source, f"{name} images") for name, source in sources.items()
-    }
+    splits = _resident(config, sources)
+    if splits and not config.val_split:
+        whole = splits["train"]
+        splits["train"], splits["validation"] = map(whole.subset, hold_out(config, len(whole), lambda: whole.labels))
+    elif not splits:
+        if not config.val_split:
+            sources["train"], sources["validation"] = _held_out(config, sources["train"])
+        splits = {name: _streamed(source, f"{name} images") for name, source in sources.items()}
     splits.setdefault("validation", splits["test"])
     shape = splits["train"].image_shape
     for name, split in splits.items():
@@ -75,7 +84,8 @@ def load(config: ConfigDict, say: Callable[[str], None] = print) -> Dataset:
                 "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
             )
     mean, std = _normalization(config.normalization, splits["train"])
-    return Dataset(config.name, train.label_names, splits["train"], splits["validation"], splits["test"], mean, std)
+    dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)
+    return dataclasses.replace(dataset, cautions=cautions(dataset, config.train_split == config.test_split))
 
 
 def open_split(
@@ -108,8 +118,12 @@ def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> S
         return source(config.test_split)
     if config.val_split:
         return source(config.train_split if name == "train" else config.val_split)
-    train, val = _hold_out(source(config.train_split), config.val_fraction)
-    return train if name == "train" else val
+    return _held_out(config, source(config.train_split))[0 if name == "train" else 1]
+
+
+def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
+    rest, held = hold_out(config, len(train), train.labels)
+    return Subset(train, rest), Subset(train, held)
 
 
 def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
@@ -152,18 +166,6 @@ def _opener(config: ConfigDict, say: Callable[[str], None]) -> Callable[[str], S
 
     builder = prepared_builder(config.name, config.data_dir, say)
     return lambda split: TfdsSource(builder, split, size)
-
-
-def _hold_out(train: Source, fraction: float) -> tuple[Subset, Subset]:
-    """Splits a validation slice off, picked once and for all at random."""
-    size = round(len(train) * fraction)
-    if not 0 < size < len(train):
-        raise UserError(
-            f"config.dataset.val_fraction={fraction} of {len(train)} training examples leaves an empty split: "
-            "give a fraction between 0 and 1, or name a split with config.dataset.val_split"
-        )
-    order = shuffled(len(train), HOLDOUT_SEED)
-    return Subset(train, np.sort(order[size:])), Subset(train, np.sort(order[:size]))
 
 
 def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -1,6 +1,7 @@
 """The three splits of a dataset: decoded into memory, or read as they are needed."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Sequence
 
@@ -30,6 +31,14 @@ class Split:
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Examples as `StreamedSplit.read` gives them."""
         return self.images[indices], self.labels[indices]
+
+    def subset(self, indices: np.ndarray) -> "Split":
+        """Return the examples at these indices, copied."""
+        return Split(self.images[indices], self.labels[indices])
+
+    def known_labels(self) -> np.ndarray | None:
+        """Return the labels, as far as they are known without reading images."""
+        return self.labels
 
     def identity(self) -> Iterable[bytes]:
         """What the fingerprint is taken of: every pixel and label."""
@@ -72,6 +81,10 @@ class StreamedSplit:
             images[place], labels[place] = image, label
         return images, labels
 
+    def known_labels(self) -> np.ndarray | None:
+        """Return the labels, as far as they are known without reading images."""
+        return self.source.labels() if self.source.labels_at_hand else None
+
     def identity(self) -> Iterable[bytes]:
         """What the fingerprint is taken of: what the source knows of itself without decoding."""
         return self.source.identity()
@@ -86,6 +99,7 @@ class Dataset:
       label_names: the classes, in the order of the labels.
       train, val, test: the splits; the best epoch is chosen on `val`.
       mean, std: of the training pixels as fractions of 255, one a channel, which the model subtracts and divides by.
+      cautions: what makes an accuracy worth less than it looks, a line each.
     """
 
     name: str
@@ -95,6 +109,7 @@ class Dataset:
     test: Split | StreamedSplit
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    cautions: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -109,6 +124,7 @@ class Dataset:
     def streamed(self) -> bool:
         return isinstance(self.train, StreamedSplit)
 
+    @functools.cached_property
     def fingerprint(self) -> str:
         """A hash by which to tell whether two runs saw the same data.
 

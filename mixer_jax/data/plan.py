@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -52,7 +53,7 @@ class BatchPlan:
         epochs = (np.arange(start, stop) // self.num_examples).astype(np.int32)
         for epoch in np.unique(epochs):
             first = max(int(epoch) * self.num_examples, start)
-            order = _permutation(self.num_examples, self.seed, int(epoch))
+            order = _orders(self.num_examples, self.seed)(int(epoch))
             piece = order[first % self.num_examples :][: stop - first]
             indices[first - start :][: len(piece)] = piece
         shape = (num_steps, self.batch_size)
@@ -63,9 +64,10 @@ class BatchPlan:
         return -(-round(epochs * self.num_examples) // self.batch_size)
 
 
-@functools.lru_cache(maxsize=2)
-def _permutation(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    return shuffled(num_examples, seed, epoch + 1)
+@functools.lru_cache(maxsize=64)
+def _orders(num_examples: int, seed: int) -> Callable[[int], np.ndarray]:
+    """The order of each epoch of a seed; the last two are kept, which a batch may be part of."""
+    return functools.lru_cache(maxsize=2)(lambda epoch: shuffled(num_examples, seed, epoch + 1))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,8 +21,13 @@ class Source(Protocol):
     """A random-access sequence of labelled images: each a uint8 (height, width, channels) array and an int label."""
 
     label_names: tuple[str, ...]
+    labels_at_hand: bool  # whether `labels` costs nothing
 
     def __len__(self) -> int: ...
+
+    def labels(self) -> np.ndarray | None:
+        """Return the label of each example, (n,) int; None if too much would have to be read for it."""
+        ...
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Returns the examples at these indices, in their order."""
@@ -52,8 +57,16 @@ class Subset:
     def label_names(self) -> tuple[str, ...]:
         return self.source.label_names
 
+    @property
+    def labels_at_hand(self) -> bool:
+        return self.source.labels_at_hand
+
     def __len__(self) -> int:
         return len(self.indices)
+
+    def labels(self) -> np.ndarray | None:
+        labels = self.source.labels()
+        return None if labels is None else labels[self.indices]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         return self.source.__getitems__([int(self.indices[i]) for i in indices])
@@ -82,6 +95,7 @@ class Digits:
     """scikit-learn's 1,797 digits, 8x8 grey, shuffled once: "train" is the first 1,437, "test" the other 360."""
 
     label_names = tuple("0123456789")
+    labels_at_hand = False
 
     def __init__(self, split: str):
         if split not in ("train", "test"):
@@ -95,6 +109,9 @@ class Digits:
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         images, labels = _digits()
         return [(images[i], int(labels[i])) for i in (self._part[index] for index in indices)]
+
+    def labels(self) -> np.ndarray:
+        return _digits()[1][self._part.start : self._part.stop]
 
     def describe(self, index: int) -> str:
         return f"image {index} of digits {self._split}"
@@ -122,21 +139,25 @@ class FolderSource:
 
     Attributes:
       paths: the image files.
-      labels: their labels, (n,) int.
+      of_class: their labels, (n,) int.
       label_names: the classes.
       image_size: (height, width) to fit the images to, or () to take them as they are.
     """
 
     paths: tuple[Path, ...]
-    labels: np.ndarray
+    of_class: np.ndarray
     label_names: tuple[str, ...]
     image_size: tuple[int, ...]
+    labels_at_hand = True
+
+    def labels(self) -> np.ndarray:
+        return self.of_class
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [(read_image(self.paths[i], self.image_size), int(self.labels[i])) for i in indices]
+        return [(read_image(self.paths[i], self.image_size), int(self.of_class[i])) for i in indices]
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])

@@ -1,20 +1,26 @@
 """Any image-classification set of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
 
+import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tqdm import tqdm
 
 from mixer_jax.data.images import fit
 from mixer_jax.data.prepare import supervised_keys
 from mixer_jax.data.sources import Example
 from mixer_jax.errors import UserError, one_of
 
+LABELS = 200_000  # examples that are read for nothing but their labels, at most
+
 
 class TfdsSource:
     """One split of a prepared set, as `tfds.data_source` gives it; see `Source`."""
+
+    labels_at_hand = False
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: tuple[int, ...] = ()):
         self._builder = builder
@@ -25,6 +31,8 @@ class TfdsSource:
         self._keys = image_key, label_key
         try:
             self._data = builder.as_data_source(split=split)
+            undecoded = {image_key: tfds.decode.SkipDecoding()}
+            self._undecoded = functools.partial(builder.as_data_source, split=split, decoders=undecoded)
         except NotImplementedError as error:
             raise UserError(
                 f"{builder.name} in {builder.data_path} is prepared as {builder.info.file_format.value}, which only "
@@ -46,6 +54,15 @@ class TfdsSource:
                 "that folder, and it is prepared anew"
             ) from error
         return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]
+
+    def labels(self) -> np.ndarray | None:
+        if len(self) > LABELS:
+            return None
+        examples, label_key, labels = self._undecoded(), self._keys[1], []
+        for start in tqdm(range(0, len(self), 1000), f"labels of {self.name}", unit="k", leave=False, disable=None):
+            chunk = examples.__getitems__(list(range(start, min(start + 1000, len(self)))))
+            labels += [int(example[label_key]) for example in chunk]
+        return np.array(labels)
 
     def describe(self, index: int) -> str:
         return f"image {index} of {self.name}"

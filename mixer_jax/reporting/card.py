@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import default_config, flat
+from mixer_jax.reporting.summary import duration
 
 
 def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str, Any]) -> str:
@@ -24,6 +25,7 @@ def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str,
     names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     mean, std = (", ".join(f"{x:.4f}" for x in described[key]) for key in ("mean", "std"))
     chosen = "the test images themselves" if r["selected_on"] == "test" else "validation images"
+    cautions = "".join(f"{line[0].upper()}{line[1:]}.\n\n" for line in r.get("cautions", ()))
     hardware = f"{r['devices']} x {r['device_kind']}, {r['dtype']}, jax {r['versions']['jax']}"
     return f"""# {r["dataset"]}, {r["model"]}
 
@@ -35,14 +37,14 @@ A model of {r["num_params"]:,} parameters that tells {len(labels)} classes of im
 {r["last_test_accuracy"]:.2f}% at the last epoch. Test loss {r["test_loss"]:.4f}. One run, of seed {r["seed"]}: another
 gives another number.
 
-## Data
+{cautions}## Data
 
 {r["dataset"]}, {height}x{width}x{channels}, fingerprint {r["data_fingerprint"]}. Pixels from 0 to 1 are normalised by
 mean {mean} and standard deviation {std}.
 
 ## Recipe
 
-{r["epochs"]:g} epochs in {r["train_seconds"]:,.0f} s on {hardware}. What differs from the defaults of
+{r["epochs"]:g} epochs in {duration(r["train_seconds"])} on {hardware}. What differs from the defaults of
 mixer_jax/config.py:
 
 {recipe}

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mixer_jax.reporting.summary import duration
+
 LEVEL = 0.95
 
 
@@ -21,7 +23,7 @@ class Row:
       histories: metrics.jsonl of each.
       published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
       notes: footnotes.
-      num_params, epochs: of what is only published, where they are known.
+      num_params, epochs, selected_on: of what is only published, or not finished, where they are known.
       diverged: how many more runs have no result, because their loss became infinite or no number.
       recipe: tells rows apart that were trained otherwise, where it is known.
     """
@@ -35,6 +37,12 @@ class Row:
     epochs: float | None = None
     diverged: int = 0
     recipe: str = ""
+    selected_on: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """What the best epoch is chosen on, where it is known."""
+        return self.results[0]["selected_on"] if self.results else self.selected_on
 
     def accuracies(self, which: str) -> list[float]:
         """Test accuracies in percent, of the "last" epoch or of the "best"."""
@@ -96,7 +104,7 @@ def _quantile(freedom: float) -> float:
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     """The table: its columns, its rows, and footnotes, to which [1], [2], ... in the titles refer."""
     columns = ["model", "parameters", "epochs", "seeds", "published", "test accuracy, last epoch", "difference"]
-    columns += ["verdict", "test accuracy, best epoch", "chosen on", "seconds, fastest run"]
+    columns += ["verdict", "test accuracy, best epoch", "chosen on", "training time, fastest run"]
     notes, table = [], []
     for row in rows:
         marks = []
@@ -125,7 +133,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
                 against_one(values, published) if known else "",
                 _with_interval(row.accuracies("best")),
                 first["selected_on"],
-                f"{row.seconds:,.0f}",
+                duration(row.seconds),
             ]
         )
     return columns, table, notes

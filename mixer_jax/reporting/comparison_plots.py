@@ -23,7 +23,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     drawn = [row for row in rows if row.histories and all(row.histories)]
     if len(drawn) > SEVERAL:
         drawn = [row for row in drawn if len(row.histories) > 1] or drawn
-    protocols = list(dict.fromkeys(row.results[0]["selected_on"] for row in drawn))
+    protocols = list(dict.fromkeys(row.protocol for row in drawn))
     if not drawn:
         return False
     figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
@@ -31,7 +31,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
     for panel, protocol in zip(panels, protocols, strict=True):
         of_title = Counter()  # two rows may have the same title, which then are two lines
-        for row in (row for row in drawn if row.results[0]["selected_on"] == protocol):
+        for row in (row for row in drawn if row.protocol == protocol):
             key = row.title, of_title[row.title]
             of_title[row.title] += 1
             i = numbers.setdefault(key, len(numbers))

@@ -1,6 +1,8 @@
 """Curves: loss, accuracy and learning rate over the epochs of a run; the losses of two programs, step by step."""
 
+import contextlib
 import statistics
+import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -11,6 +13,7 @@ from PIL import Image
 
 from mixer_jax.run_directory import best_epoch
 
+FIRST_DRAWING, DRAWING_SHARE = 0.5, 0.05  # seconds, guessed; and of the time of training, at most
 DOTS = 110  # an inch
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # of a panel, and the title's, inches
 
@@ -51,6 +54,37 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
             panel.legend(frameon=False)
     figure.suptitle(plain(title))
     figure.savefig(path, dpi=DOTS)
+
+
+class LiveCurves:
+    """Draws the curves of a run that trains, after every epoch, as an observer of `mixer_jax.training`.
+
+    After epochs that are so short that drawing would take a good part of the time, now and then.
+    """
+
+    def __init__(self, path: Path, title: str):
+        self._path, self._title = path, title
+        self._histories: Sequence[list[dict[str, Any]]] = ()
+        self._took, self._drawn = FIRST_DRAWING, time.monotonic()
+
+    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
+        self._histories, self._drawn = histories, time.monotonic()
+
+    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+        start = time.monotonic()
+        if (start - self._drawn) * DRAWING_SHARE < self._took:
+            return
+        partial = self._path.with_name(f".{self._path.stem}.partial.png")
+        with contextlib.suppress(OSError):  # a picture is no reason to stop
+            plot_curves(self._histories, partial, self._title)
+            partial.replace(self._path)
+        self._drawn = time.monotonic()
+        self._took = self._drawn - start
+
+    def ignore(self, *told: object) -> None:
+        pass
+
+    progress = validating = note = warning = closed = ignore
 
 
 def stack_curves(path: Path) -> bytes:

@@ -9,6 +9,10 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch gives a sign of life
+# For 80 columns; a star is at the best epoch so far.
+HEADER = (
+    f"{'epoch':>9} {'train loss':>10} {'accuracy':>9} {'val loss':>10} {'accuracy':>9}  {'images/s':>10} {'left':>9}"
+)
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
@@ -35,6 +39,8 @@ class ConsoleProgress:
         self._epoch = 1 + max(map(len, histories))
         if step:
             self._say(f"Going on from step {step} of {self.total_steps}, in {self._title()}")
+        if step < self.total_steps:
+            self._say(HEADER)
         if self._file.isatty():
             self._bar = tqdm(
                 total=self.total_steps,
@@ -52,7 +58,16 @@ class ConsoleProgress:
             self._bar.update(step - self._bar.n)
         elif time.monotonic() - self._spoke > PLAIN_LINE_SECONDS:
             left = (self.total_steps - step) * self.batch_size / images_per_second
-            self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {_clock(left)} left")
+            self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {tqdm.format_interval(left)} left")
+
+    def validating(self) -> None:
+        if self._bar is not None:
+            self._bar.set_postfix_str("validation")
+
+    def note(self, line: str) -> None:
+        if self._bar is not None and self._bar.n >= self.total_steps:
+            self.closed()  # not a bar of 100% that waits
+        self._say(line)
 
     def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
         epoch = max(record["epoch"] for record in latest)
@@ -64,12 +79,11 @@ class ConsoleProgress:
         note = "*" if best[0] is latest[0] else " "
         if len(latest) > 1:
             spread = statistics.stdev(record["val_accuracy"] for record in latest)
-            note = f" \u00b1{spread:5.2f}" + f" ({len(going)} of {len(latest)} go on)" * (len(going) < len(latest))
+            note = f"   \u00b1{spread:.2f}" + f" {len(going)} of {len(latest)} go on" * (len(going) < len(latest))
         self._say(
-            f"epoch {epoch:>{len(str(self.num_epochs))}}/{self.num_epochs}"
-            f"  train loss {mean['train_loss']:.4f} accuracy {mean['train_accuracy']:6.2f}%"
-            f"  val loss {mean['val_loss']:.4f} accuracy {mean['val_accuracy']:6.2f}%{note}"
-            f"  {images_per_second:,.0f} images/s  {_clock(left)} left"
+            f"{f'{epoch}/{self.num_epochs}':>9} {mean['train_loss']:10.4f} {mean['train_accuracy']:8.2f}%"
+            f" {mean['val_loss']:10.4f} {mean['val_accuracy']:8.2f}%{note[:1]}"
+            f" {images_per_second:10,.0f} {tqdm.format_interval(left):>9}{note[1:]}"
         )
         if self._bar is not None:
             self._bar.set_description_str(self._title())
@@ -80,6 +94,7 @@ class ConsoleProgress:
     def closed(self) -> None:
         if self._bar is not None:
             self._bar.close()
+            self._bar = None
 
     def _title(self) -> str:
         return f"epoch {min(self._epoch, self.num_epochs)}/{self.num_epochs}"
@@ -88,8 +103,3 @@ class ConsoleProgress:
         self._spoke = time.monotonic()
         tqdm.write(line, file=self._file)
         self._file.flush()
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

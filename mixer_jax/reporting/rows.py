@@ -18,8 +18,8 @@ class Row:
     captions: Sequence[str]
 
 
-def plot_rows(rows: Sequence[Row], path: Path, title: str, software: str) -> None:
-    """Draws rows of images as a PNG, which names the software in its metadata."""
+def plot_rows(rows: Sequence[Row], path: Path, title: str) -> None:
+    """Draws rows of images as a PNG."""
     from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
 
     columns = max(len(row.images) for row in rows)
@@ -33,4 +33,4 @@ def plot_rows(rows: Sequence[Row], path: Path, title: str, software: str) -> Non
             panel.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             panel.set_title(plain(caption), fontsize=8, pad=2)
     figure.suptitle(plain(title))
-    figure.savefig(path, dpi=100, metadata={"Software": software})
+    figure.savefig(path, dpi=100)

@@ -1,4 +1,4 @@
-"""How good a model is, of its logits and the labels: accuracies, loss, calibration, confusion."""
+"""How good a model is, for people to read: a few lines, and the confusion as CSV and as a picture."""
 
 import csv
 from collections.abc import Sequence
@@ -7,68 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mixer_jax.metrics import CALIBRATION_BINS, TOP
 from mixer_jax.reporting.curves import plain
 
-TOP = 5
-CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
 WORST_CLASSES = 5
-
-
-def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    """Scores predictions.
-
-    Args:
-      logits: (n, classes) float.
-      labels: (n,) int.
-      label_names: of the classes.
-
-    Returns:
-      `examples`; `accuracy` and `top5_accuracy` in percent; `loss`, the mean cross-entropy in nats;
-      `calibration_error`, the expected one in percent, over 15 bins of equal width; `calibration`, of each bin that is
-      not empty its `confidence` and `accuracy` in percent and its `count`; `per_class`, of each class its `accuracy`
-      (None without examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
-    """
-    n, num_classes = logits.shape
-    log_probabilities = _log_softmax(logits)
-    predicted, confidence = logits.argmax(1), np.exp(log_probabilities.max(1))
-    correct = predicted == labels
-    # Better than the label's own are so many; of equals the first counts as better, as argmax has it.
-    own = logits[np.arange(n), labels][:, None]
-    rank = (logits > own).sum(1) + ((logits == own) & (np.arange(num_classes) < labels[:, None])).sum(1)
-    confusion = np.zeros((num_classes, num_classes), int)
-    np.add.at(confusion, (labels, predicted), 1)
-    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    calibration = [
-        {
-            "confidence": 100.0 * float(confidence[bins == b].mean()),
-            "accuracy": 100.0 * float(correct[bins == b].mean()),
-            "count": int((bins == b).sum()),
-        }
-        for b in np.unique(bins)
-    ]
-    return {
-        "examples": n,
-        "accuracy": 100.0 * float(correct.mean()),
-        "top5_accuracy": 100.0 * float((rank < TOP).mean()),
-        "loss": float(-log_probabilities[np.arange(n), labels].mean()),
-        "calibration_error": sum(b["count"] / n * abs(b["confidence"] - b["accuracy"]) for b in calibration),
-        "calibration": calibration,
-        "per_class": {
-            name: {"accuracy": 100.0 * int(row[i]) / int(row.sum()) if row.any() else None, "count": int(row.sum())}
-            for i, (name, row) in enumerate(zip(label_names, confusion, strict=True))
-        },
-        "confusion": confusion.tolist(),
-    }
-
-
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (n, classes), float64; SciPy would be imported for this alone."""
-    return np.exp(_log_softmax(logits))
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
 
 
 def describe(scores: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """The last words of a run, or of several that differ in their seed."""
 
+import importlib.util
 import math
 import statistics
 from typing import Any
@@ -30,6 +31,14 @@ def aggregate(every: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def duration(seconds: float) -> str:
+    """Return a time in words: 1.3 s, 45 s, 12 min, 3 h 20 min."""
+    if seconds < 90:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
     """A few lines: how good, how long, on what, and where things are."""
     one = "std" not in results
@@ -39,10 +48,12 @@ def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
 
     r = results
     seeds, best, last = f"seed {r.get('seed')}", f"epoch {r['best_epoch']}", f"epoch {math.ceil(r['epochs'])}, the last"
-    kept = [("TensorBoard", f"tensorboard --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
+    # What the program prints has to work as it stands.
+    tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
+    kept = [("TensorBoard", f"{tensorboard} --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
     if not one:
         seeds, best, last = f"{len(r['seeds'])} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
-        kept = [("TensorBoard", f"tensorboard --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
+        kept = [("TensorBoard", f"{tensorboard} --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
     lines = [
         (
             "test accuracy",
@@ -51,7 +62,7 @@ def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
         ),
         (
             "trained",
-            f"{r['epochs']:.4g} epochs in {r['train_seconds']:.1f} s and {r['compile_seconds']:.1f} s to compile, "
+            f"{r['epochs']:.4g} epochs in {duration(r['train_seconds'])}, {duration(r['compile_seconds'])} to compile, "
             f"{r['images_per_second']:,.0f} images/s, on {r['devices']} x {r['device_kind']}, {r['dtype']}",
         ),
         ("results", run.results_file),
@@ -59,5 +70,6 @@ def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
         ("curves", run.curves_file),
         *kept,
     ]
+    lines += [("note", caution) for caution in r.get("cautions", ())]
     title = f"{r['dataset']}, {r['model']}, {r['num_params']:,} parameters, {seeds}"
     return "\n".join([title, *(f"  {name:15} {line}" for name, line in lines)])

@@ -1,8 +1,23 @@
 """Training: `Trainer` puts a run together, `fit` runs it."""
 
+from mixer_jax.training.ending import OVER, check_ending, check_epochs, stale
 from mixer_jax.training.epoch import Diverged, Observer, require_finite
-from mixer_jax.training.interruption import Interrupted
-from mixer_jax.training.loop import check_ending, fit, stale
+from mixer_jax.training.interruption import Interrupted, stopping_at_once
+from mixer_jax.training.loop import fit
+from mixer_jax.training.results import Outcome
 from mixer_jax.training.trainer import Trainer
 
-__all__ = ["Diverged", "Interrupted", "Observer", "Trainer", "check_ending", "fit", "require_finite", "stale"]
+__all__ = [
+    "OVER",
+    "Diverged",
+    "Interrupted",
+    "Observer",
+    "Outcome",
+    "Trainer",
+    "check_ending",
+    "check_epochs",
+    "fit",
+    "require_finite",
+    "stale",
+    "stopping_at_once",
+]

@@ -13,9 +13,7 @@ checkpoints/1000.damaged/  set aside
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,14 +22,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from mixer_jax import storage
+from mixer_jax.errors import UserError
+from mixer_jax.training.checkpoint_files import Damaged, Tree, first_line, hashes, read_arrays, save_arrays, verify
+
 KEPT = 2  # the newest, and one to fall back on
 ROOM = 2**20  # bytes that names and metadata may take beside the arrays
-
-Tree = Any
-
-
-class Damaged(Exception):
-    """A checkpoint that is not what was written."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +53,7 @@ class Checkpoints:
 
     def __init__(self, directory: Path):
         self.directory = directory
+        self._remarks: list[str] = []
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future | None = None
 
@@ -68,18 +65,39 @@ class Checkpoints:
     def save(self, checkpoint: Checkpoint) -> None:
         """Starts to write a checkpoint, whose arrays stay as they are; when it is whole, drops all but the newest.
 
-        Raises:
-          OSError: if the checkpoint before this could not be written; it has left no trace.
+        `wait` for the one before first.
         """
-        self.wait()
         progress = json.dumps(checkpoint.progress)  # now: the run goes on with it
         self._writing = self._writer.submit(self._write, checkpoint, progress)
 
-    def wait(self) -> None:
-        """Returns when everything is on disk; raises as `save`."""
+    def wait(self) -> list[str]:
+        """Return when everything is on disk, with what is to be said of it though it is safe, a line each.
+
+        Raises:
+          OSError: if the checkpoint could not be written, or holds parameters that are no numbers; it left no trace.
+        """
         writing, self._writing = self._writing, None
         if writing is not None:
             writing.result()
+        remarks, self._remarks = self._remarks, []
+        return remarks
+
+    def require_room(self, state: Tree, best: Tree, copies: int) -> None:
+        """Raise `UserError` if the disk has no room for so many checkpoints of such arrays, with those that are there.
+
+        Args:
+          state, best: have the shapes and types of what a `Checkpoint` will hold.
+          copies: how many.
+        """
+        needed = copies * _size(state, best)
+        folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
+        mine = sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
+        free = shutil.disk_usage(folder).free + mine
+        if free < needed:
+            raise UserError(
+                f"no room for checkpoints in {self.directory}: {copies} take {needed / 2**20:,.1f} MiB, and "
+                f"{free / 2**20:,.1f} MiB are free: make room, or choose another --workdir"
+            )
 
     def close(self) -> None:
         """Waits as well, but looks at no error."""
@@ -129,132 +147,92 @@ class Checkpoints:
         path = self.directory / str(step)
         progress = verify(path)
         try:
-            state = () if best_alone else _read(path / "state", like and like.state)
-            best = _read(path / "best", like and like.best) if (path / "best").exists() else ()
+            state = () if best_alone else read_arrays(path / "state", like and like.state)
+            best = read_arrays(path / "best", like and like.best) if (path / "best").exists() else ()
         except Exception as error:  # whatever Orbax and TensorStore raise; nothing of theirs is promised
-            raise Damaged(f"checkpoint {path} cannot be read, or is another release's: {_first_line(error)}") from error
+            raise Damaged(f"checkpoint {path} cannot be read, or is another release's: {first_line(error)}") from error
         return Checkpoint(step, state, best, progress)
 
     def _write(self, checkpoint: Checkpoint, progress: str) -> None:
-        if not all(np.isfinite(x).all() for x in jax.tree.leaves(checkpoint.state)):
-            return  # the next loss will be no number either, and end the run; the last good one stays
         path = self.directory / str(checkpoint.step)
         partial = path.with_name(f"{path.name}.partial")
         try:
+            for name in _not_finite(checkpoint.state):
+                if not name.startswith("opt_state"):
+                    raise ValueError(f"{name} holds NaN or infinity")
+                self._remarks.append(f"checkpoint {path}: {name} holds NaN or infinity")
             self._sweep()
+            if partial.exists():  # what could not be deleted is in nobody's way
+                partial = storage.free_name(self.directory, f"{path.name}.", ".partial")
             partial.mkdir(parents=True)
-            _require_room(self.directory, jax.tree.leaves((checkpoint.state, checkpoint.best)))
-            _save(partial / "state", checkpoint.state)
+            self._make_room(_size(checkpoint.state, checkpoint.best))
+            save_arrays(partial / "state", checkpoint.state)
             if jax.tree.leaves(checkpoint.best):
-                _save(partial / "best", checkpoint.best)
+                save_arrays(partial / "best", checkpoint.best)
             (partial / "progress.json").write_text(progress)
-            (partial / "manifest.json").write_text(json.dumps(_hashes(partial), indent=1))
-            _sync(partial / "manifest.json")
-            if path.exists():  # written again after a resume that went back to an earlier one
-                path.rename(self.directory / f"{path.name}.old.partial")
-            partial.rename(path)
-            _sync(self.directory)
+            (partial / "manifest.json").write_text(json.dumps(hashes(partial), indent=1))
+            storage.sync(partial / "manifest.json")
+            self._put(partial, path)
         except Exception as error:  # TensorStore's errors are ValueErrors, on a full disk too
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(f"cannot write checkpoint {path}: {_first_line(error)}") from error
+            raise OSError(f"cannot write checkpoint {path}: {first_line(error)}") from error
+        # The new one is safe from here on, whatever becomes of the old ones.
+        with contextlib.suppress(OSError):
+            storage.sync(self.directory)
         for step in self.steps()[:-KEPT]:
-            # Under its own name a half-deleted one would look damaged.
-            (self.directory / str(step)).rename(self.directory / f"{step}.partial")
+            self._drop(step)
         self._sweep()
 
-    def _sweep(self) -> None:
-        """Deletes what counts for nothing."""
-        for leftover in self.directory.glob("*.partial"):
-            shutil.rmtree(leftover)
+    def _put(self, partial: Path, path: Path) -> None:
+        """Gives a whole checkpoint its name, which an earlier one of the same step may have."""
+        earlier = storage.free_name(self.directory, f"{path.name}.", ".partial")
+        if path.exists():  # written again after a resume that went back to an earlier one
+            path.rename(earlier)
+        try:
+            partial.rename(path)
+        except OSError:
+            if earlier.exists():
+                earlier.rename(path)
+            raise
 
+    def _make_room(self, needed: int) -> None:
+        """Drops older checkpoints, but for the newest, if there is no room for another.
 
-def verify(path: Path) -> dict[str, Any]:
-    """Compares a checkpoint with its manifest; returns its progress.json.
-
-    Raises:
-      Damaged: naming the first file that is missing, cut short or changed.
-    """
-    try:
-        manifest = json.loads((path / "manifest.json").read_text())
-        entries = [(name, int(size), str(digest)) for name, (size, digest) in manifest.items()]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise Damaged(f"checkpoint {path} has no readable manifest.json") from error
-    names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
-    for name, size, digest in entries:
-        if name not in names:
-            raise Damaged(f"checkpoint {path} is damaged: {name} is missing")
-        if (found := names[name].stat().st_size) != size:
-            raise Damaged(f"checkpoint {path} is damaged: {name} has {found:,} bytes of {size:,}")
-        if _hash(names[name]) != digest:
-            raise Damaged(f"checkpoint {path} is damaged: the content of {name} has changed")
-    try:
-        progress = json.loads((path / "progress.json").read_text())
-    except (OSError, ValueError) as error:
-        raise Damaged(f"checkpoint {path} has no readable progress.json") from error
-    if not isinstance(progress, dict) or progress.get("step") != int(path.name):
-        raise Damaged(f"checkpoint {path} is of another step than its name says")
-    return progress
-
-
-def _require_room(directory: Path, arrays: list[np.ndarray]) -> None:
-    """Finds out that a disk is full before Orbax does, all of whose threads then tell at length."""
-    needed, free = sum(x.nbytes for x in arrays) + ROOM, shutil.disk_usage(directory).free
-    if free < needed:
+        Finds out that a disk is full before Orbax does, all of whose threads then tell at length.
+        """
+        for step in [*self.steps()[:-1], None]:
+            free = shutil.disk_usage(self.directory).free
+            if free >= needed:
+                return
+            if step is not None:
+                self._drop(step)
+                self._sweep()
         raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
 
+    def _drop(self, step: int) -> None:
+        # Under its own name a half-deleted one would look damaged.
+        try:
+            (self.directory / str(step)).rename(self.directory / f"{step}.partial")
+        except OSError as error:
+            self._remarks.append(f"checkpoint {self.directory / str(step)} cannot be deleted: {error.strerror}")
 
-@contextlib.contextmanager
-def _orbax() -> Iterator[tuple[Any, Any]]:
-    """Orbax's checkpointer, and the arguments that it takes."""
-    import orbax.checkpoint as ocp  # only now: a run that starts needs nothing of it before its first step
-
-    # Only the first process comes here, so no other is to be waited for.
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
-    )
-    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
-    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
-        yield checkpointer, ocp.args
-
-
-def _save(path: Path, tree: Tree) -> None:
-    tree = jax.tree.map(np.asarray, tree)  # older Orbax takes no NumPy scalars
-    with _orbax() as (checkpointer, args):
-        checkpointer.save(path.absolute(), args=args.StandardSave(tree))
+    def _sweep(self) -> None:
+        """Deletes what counts for nothing, as far as it can be."""
+        for leftover in self.directory.glob("*.partial"):
+            with contextlib.suppress(OSError):
+                storage.delete(leftover)
 
 
-def _read(path: Path, like: Tree | None) -> Tree:
-    like = like and jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
-    with _orbax() as (checkpointer, args):
-        tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(like))
-    if like and _types(tree) != _types(like):
-        raise ValueError("its arrays are of other shapes or types")
-    return tree
+def _not_finite(tree: Tree) -> Iterator[str]:
+    """The names of arrays that hold NaN or infinity."""
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if not np.isfinite(x).all():
+            yield jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _types(tree: Tree) -> list[tuple[tuple[int, ...], np.dtype]]:
-    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
-
-
-def _hashes(path: Path) -> dict[str, tuple[int, str]]:
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    for file in files:
-        _sync(file)
-    return {p.relative_to(path).as_posix(): (p.stat().st_size, _hash(p)) for p in files}
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file or the names in a folder are on the disk: a machine may go down as suddenly as a process."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _size(state: Tree, best: Tree) -> int:
+    """The bytes that a checkpoint takes, at most."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, best))) + ROOM
 
 
 def _set_aside(path: Path) -> None:
@@ -263,7 +241,3 @@ def _set_aside(path: Path) -> None:
         number += 1
         aside = path.with_name(f"{path.name}.damaged{number}")
     path.rename(aside)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -48,6 +48,12 @@ class Observer(Protocol):
     def epoch(self, latest: Sequence[Record], best: Sequence[Record]) -> None:
         """An epoch is over: the latest record, older of a run that has stopped early, and the best, maybe the same."""
 
+    def validating(self) -> None:
+        """The steps of an epoch are done, and the validation images are being scored."""
+
+    def note(self, line: str) -> None:
+        """What follows may take seconds, or is worth a line."""
+
     def warning(self, message: str) -> None:
         """Something is wrong that does not end the training."""
 

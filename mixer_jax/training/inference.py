@@ -1,6 +1,7 @@
 """A trained model, as a run directory has it: from images to logits."""
 
 import copy
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from mixer_jax.errors import UserError, warn
 from mixer_jax.interop.weights import require_same_shapes
 from mixer_jax.models import MixerBlock
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.checkpoints import Checkpoints, Damaged
+from mixer_jax.training.checkpoint_files import Damaged
+from mixer_jax.training.checkpoints import Checkpoints
 
 
 class Classifier:
@@ -31,6 +33,8 @@ class Classifier:
       input_shape: of those that the model sees, which the images are scaled to.
       mean, std: of the pixels of each channel as fractions of 255, which the model sees taken off and divided by.
       step: that the checkpoint is of; for the best epoch's parameters the step that knows them.
+      unfinished: of a run that is not finished, how far the checkpoint is, in words; else "".
+      ran_on: where the run trained, as results.json has it, as far as the checkpoint tells.
       model, params: the Flax module and its parameters, host arrays.
     """
 
@@ -89,7 +93,12 @@ class Classifier:
         return other
 
     def _read(self, run: RunDirectory, which: str) -> None:
-        self.step, self.params = _parameters(run.checkpoints, which)
+        self.step, self.params, progress = _parameters(run.checkpoints, which)
+        self.ran_on, histories = progress.get("ran_on", {}), progress.get("histories")
+        done = max(map(len, histories)) if histories else None
+        self.unfinished = ""
+        if done is not None and not run.results_file.exists():
+            self.unfinished = f"epoch {done} of {math.ceil(self.config.epochs)}, not finished"
         require_same_shapes(self.params, self._expected, f"checkpoint {run.checkpoints / str(self.step)}")
         self._on_device = jax.device_put(self.params)
 
@@ -122,7 +131,10 @@ class Classifier:
         config = self.config.dataset
         if data_dir is not None:
             config.data_dir = data_dir
-        images, label_names = data.open_split(config, split)
+        try:
+            images, label_names = data.open_split(config, split)
+        except UserError as error:  # in the words of the commands that come here
+            raise UserError(str(error).replace("--config.dataset.data_dir", "--data_dir")) from error
         if label_names != self.label_names:
             odd = sorted(set(label_names) ^ set(self.label_names))
             raise UserError(f"the classes of the {split} split are not those of the run: {', '.join(odd[:5])}")
@@ -172,8 +184,8 @@ def _after_block(module: nn.Module, method: str) -> bool:
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
 
 
-def _parameters(directory: Path, which: str) -> tuple[int, Any]:
-    """Returns the step and the parameters of a checkpoint."""
+def _parameters(directory: Path, which: str) -> tuple[int, Any, dict[str, Any]]:
+    """Returns the step, the parameters and the progress of a checkpoint."""
     checkpoints = Checkpoints(directory)
     steps = checkpoints.steps()
     if not steps:
@@ -194,8 +206,8 @@ def _parameters(directory: Path, which: str) -> tuple[int, Any]:
     if which == "best":
         if not jax.tree.leaves(found.best):
             raise UserError(f"no epoch was over at {directory / str(found.step)}: there is no best one; take latest")
-        return found.step, found.best
+        return found.step, found.best, found.progress
     try:
-        return found.step, found.state["ema_params"] or found.state["params"]
+        return found.step, found.state["ema_params"] or found.state["params"], found.progress
     except (KeyError, TypeError) as error:
         raise UserError(f"checkpoint {directory / str(found.step)} holds no parameters") from error

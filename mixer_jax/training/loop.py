@@ -6,26 +6,30 @@ It trains one run, or several that differ in their seed only and advance togethe
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
+from mixer_jax.storage import on_network
+from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
+from mixer_jax.training.ending import OVER, stale
 from mixer_jax.training.epoch import Diverged, Observer, Pace, Record, Sums, require_finite, train_steps
-from mixer_jax.training.interruption import Interrupted, StopRequest
+from mixer_jax.training.interruption import Interrupted, StopRequest, stopping_at_once
 from mixer_jax.training.parallel import to_host
-from mixer_jax.training.processes import Agreement, from_first, is_first, on_first
-from mixer_jax.training.results import hand_out, score
+from mixer_jax.training.processes import Agreement, is_first
+from mixer_jax.training.restore import differences, newest
+from mixer_jax.training.results import Outcome, hand_out, score
 from mixer_jax.training.trainer import Trainer
+
+LOCAL_MINUTES, NETWORK_MINUTES = 5.0, 20.0  # between checkpoints, where the config does not say
 
 
 def fit(
     trainer: Trainer, directory: RunDirectory, runs: Sequence[RunDirectory], observers: Sequence[Observer] = ()
-) -> list[Record]:
+) -> list[Outcome]:
     """Trains to the end, from the last checkpoint in the directory if there is one.
 
     Args:
@@ -35,13 +39,12 @@ def fit(
       observers: are told how it goes.
 
     Returns:
-      The measured part of each run's results.json: steps and epochs done, times, and the scores of the best and the
-      last epoch.
+      Of each run what was measured, and what the best epoch's parameters made of the test images.
 
     Raises:
       UserError: if no checkpoint is whole, or what has to be kept cannot be written.
       Diverged: if a loss is not finite; the message names the step and the last good checkpoint.
-      Interrupted: by SIGTERM or Ctrl-C, when the state is saved.
+      Interrupted: by SIGTERM, SIGHUP or Ctrl-C, when the state is saved.
     """
     checkpoints = Checkpoints(directory.checkpoints)
     try:
@@ -77,10 +80,15 @@ class _Training:
         self._pace, self._asked, self._time_is_up = Pace(trainer.max_steps), 0, False
         self._agreement = Agreement()
         self._num_epochs = math.ceil(trainer.config.epochs)
+        self._behind: set[int] = set()  # runs of whose metrics not all lines are written
+        self._minutes = trainer.config.checkpoint_minutes
+        if self._minutes is None:
+            self._minutes = NETWORK_MINUTES if on_network(checkpoints.directory) else LOCAL_MINUTES
         self._restore()
 
-    def to_the_end(self) -> list[Record]:
+    def to_the_end(self) -> list[Outcome]:
         """Trains, evaluates and saves until all runs are over; returns what `fit` does."""
+        self._note("Compiling")
         self.state, compile_seconds = self.trainer.compile(self.state)
         for observer in self.observers:
             observer.started(self.histories, self.step, compile_seconds)
@@ -96,14 +104,30 @@ class _Training:
                 raise Diverged(f"{error} (epoch {epoch}); {self._last_good()}") from None
         self._save()
         if not self._wait():
-            raise UserError(f"the end is not saved; {self._last_good()}; make room, and the same command goes on there")
-        results = score(self.trainer, self.state, self.best, self.histories)
-        if len(self.runs) > 1 and is_first():
-            hand_out(self.trainer, self.state, self.best, self.histories, self.runs)
-        return [result | {"compile_seconds": round(compile_seconds, 2)} for result in results]
+            raise UserError(f"the end is not saved; {self._last_good()}; mend that, and the same command goes on there")
+        self._tell_the_end()
+        with stopping_at_once(OVER):
+            if self._stop.signal:
+                raise Interrupted(OVER, self._stop.signal)
+            outcomes = score(self.trainer, self.state, self.best, self.histories)
+            if len(self.runs) > 1 and is_first():
+                hand_out(self.trainer, self.state, self.best, self.histories, self.runs)
+        for outcome in outcomes:
+            outcome.measured["compile_seconds"] = round(compile_seconds, 2)
+        return outcomes
+
+    def _tell_the_end(self) -> None:
+        patience = self.trainer.config.early_stopping_patience
+        if early := [history for history in self.histories if len(history) < self._num_epochs]:
+            last, best = early[0][-1]["epoch"], best_epoch(early[0])["epoch"]
+            what, than = f"epoch {last} of {self._num_epochs}", f"epoch {best}"
+            if len(self.runs) > 1:
+                what, than = f"{len(early)} of {len(self.runs)} seeds", "their best"
+            self._note(f"Stopped early: {what}; {patience} epochs brought nothing better than {than} on validation")
+        self._note(f"Scoring {len(self.trainer.dataset.test):,} test images")
 
     def _restore(self) -> None:
-        found = self._newest()
+        found = newest(self.checkpoints, self.trainer, self._warn)
         if found is None:
             self.step, self.state, self.best = 0, self.trainer.init(), ()
             self.histories, self.sums = [[] for _ in self.runs], Sums.zero(len(self.runs))
@@ -113,7 +137,7 @@ class _Training:
             self.state = self.trainer.place(found.state)
             try:
                 self.histories, self.sums = progress["histories"], Sums(**progress["sums"])
-                moved = list(_differences(progress["ran_on"], self.trainer.runs_on))
+                moved = list(differences(progress["ran_on"], self.trainer.runs_on))
             except (KeyError, TypeError) as error:
                 raise UserError(
                     f"checkpoint {self.step} in {self.checkpoints.directory} is not of this program"
@@ -124,30 +148,6 @@ class _Training:
         for run, history in zip(self.runs, self.histories, strict=True):
             if is_first():
                 run.write_metrics(history)
-
-    def _newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole, as the first process reads it."""
-        shapes = self.trainer.state_shapes
-        like = Checkpoint(0, shapes, shapes.evaluated, {})
-        found = None
-
-        def read() -> dict[str, Any] | None:
-            nonlocal found
-            try:
-                found, problems = self.checkpoints.newest(like)
-            except Damaged as error:
-                raise UserError(
-                    f"{error}; no checkpoint is whole; none was deleted; --overwrite starts over"
-                ) from error
-            for problem in problems:
-                self._warn(f"{problem}; set aside, going on from step {found.step}")
-            return found and {"step": found.step, "best": found.best != (), "progress": found.progress}
-
-        if (what := on_first(read)) is None:
-            return None
-        arrays = (shapes, shapes.evaluated if what["best"] else ())
-        arrays = (found.state, found.best) if found else jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), arrays)
-        return Checkpoint(what["step"], *from_first(arrays), what["progress"])
 
     def _over(self, history: list[Record]) -> bool:
         return len(history) >= self._num_epochs or stale(history, self.trainer.config.early_stopping_patience)
@@ -178,6 +178,8 @@ class _Training:
             if self.step < end and self._due():
                 self._save()
             self._stop_if_asked()
+        for observer in self.observers:
+            observer.validating()
         scores = trainer.evaluate(self.state.evaluated, trainer.dataset.val)
         losses = np.array([[val["loss"]] for val in scores])
         require_finite(losses, going, trainer.seeds, end, "the validation loss")
@@ -187,13 +189,29 @@ class _Training:
             val = {"val_loss": scores[i]["loss"], "val_accuracy": scores[i]["accuracy"]}
             self.histories[i].append({"epoch": epoch, "step": end} | records[i] | {"learning_rate": rate} | val)
             if is_first():
-                self.runs[i].append_metrics(self.histories[i][-1])
+                self._write_metrics(i)
         best, latest = [best_epoch(history) for history in self.histories], [history[-1] for history in self.histories]
         self._keep_best(going & [b is last for b, last in zip(best, latest, strict=True)])
         for observer in self.observers:
             observer.epoch(latest, best)
         if self._due():
             self._save()
+
+    def _write_metrics(self, i: int) -> None:
+        """Adds an epoch's line to a run's metrics; where that cannot be, all lines are written with the next."""
+        run, history = self.runs[i], self.histories[i]
+        try:
+            if i in self._behind:
+                run.write_metrics(history)
+            else:
+                run.append_metrics(history[-1])
+            self._behind.discard(i)
+        except UserError as error:
+            self._behind.add(i)
+            if not all(map(self._over, self.histories)):
+                self._warn(f"{error}; training goes on")
+                return
+            raise
 
     def _keep_best(self, improved: np.ndarray) -> None:
         if not improved.any():
@@ -207,7 +225,7 @@ class _Training:
 
     def _pause(self) -> bool:
         """Whether a checkpoint is due, or a process is asked to stop; all of them do, and keep the same pace."""
-        time_is_up = (time.monotonic() - self._saved_at) / 60 >= self.trainer.config.checkpoint_minutes
+        time_is_up = (time.monotonic() - self._saved_at) / 60 >= self._minutes
         settled = self._agreement.settle(self._stop.signal, time_is_up, self._pace.steps)
         self._asked, self._time_is_up, self._pace.steps = settled
         return bool(self._asked) or self._time_is_up
@@ -237,11 +255,13 @@ class _Training:
     def _wait(self) -> bool:
         """Returns when the last checkpoint is on disk, whether it is."""
         try:
-            self.checkpoints.wait()
+            remarks = self.checkpoints.wait()
         except OSError as error:
             self._saved = None
             self._warn(f"{error}; {self._last_good()}")
             return False
+        for remark in dict.fromkeys(remarks):
+            self._warn(remark)
         return True
 
     def _stop_if_asked(self) -> None:
@@ -252,6 +272,10 @@ class _Training:
         message = f"stopped at step {self.step} of {self.trainer.total_steps}, {self._last_good()}"
         raise Interrupted(f"{message}: the same command goes on from there", self._asked)
 
+    def _note(self, line: str) -> None:
+        for observer in self.observers:
+            observer.note(line)
+
     def _warn(self, message: str) -> None:
         for observer in self.observers:
             observer.warning(message)
@@ -261,36 +285,3 @@ class _Training:
         if not steps:
             return "no checkpoint had been written yet"
         return f"the last good checkpoint is of step {steps[-1]}, in {self.checkpoints.directory}"
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    """What the last bits of a result depend on, beside the config and the data, where it differs."""
-    there, here = there | there["versions"], here | here["versions"]
-    for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
-        if there.get(key) != here[key]:
-            yield f"{key} {there.get(key)} there, {here[key]} here"
-
-
-def check_ending(trainer: Trainer, directory: RunDirectory, runs: Sequence[RunDirectory]) -> None:
-    """Raises `UserError` if what is there of the runs, see `fit`, cannot end after the epochs that are asked for."""
-    config, total = trainer.config, trainer.total_steps
-    histories = [history for history in (run.read_metrics() for run in runs) if history]
-    step = max(
-        [*Checkpoints(directory.checkpoints).steps(), *(history[-1]["step"] for history in histories)], default=0
-    )
-    if step > total:
-        raise UserError(
-            f"config.epochs={config.epochs:g}: the run in {directory.path} is at step {step} of {total}: give more"
-        )
-    for history in histories:
-        epochs, step = len(history), history[-1]["step"]
-        if epochs >= math.ceil(config.epochs) and step < total and not stale(history, config.early_stopping_patience):
-            raise UserError(
-                f"config.epochs={config.epochs:g}: the run in {directory.path} ended at step {step}, in the midst of "
-                f"epoch {epochs}, which counts as done: give more than {epochs}"
-            )
-
-
-def stale(history: list[Record], patience: int) -> bool:
-    """Whether the last `patience` epochs brought nothing better on validation; never for a patience of 0."""
-    return bool(patience and history) and history[-1]["epoch"] - best_epoch(history)["epoch"] >= patience

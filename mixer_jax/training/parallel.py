@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+CACHE_BYTES = 7 * 2**20  # the largest activation that a CPU's cache serves well, and ...
+FEWEST = 4  # ... images a part has at least, whose matrix products are still large
 AXIS = "batch"  # the name by which a step's collectives (pmean, psum, axis_index) find the other devices
 
 
@@ -66,6 +68,15 @@ def has_bfloat16(device: jax.Device) -> bool:
         capability = getattr(device, "compute_capability", None)
         return capability is None or float(capability) >= 8.0
     return device.platform != "cpu"
+
+
+def parts(platform: str, num_images: int, widest: int) -> int:
+    """Return in how many parts a device computes its images fastest, of which each gives `widest` bytes at most."""
+    if platform != "cpu":
+        return 1
+    most = max(CACHE_BYTES // widest, FEWEST)
+    sizes = [n for n in range(FEWEST, min(most, num_images) + 1) if num_images % n == 0]
+    return num_images // max(sizes, default=num_images)
 
 
 def to_host(tree: Any) -> Any:

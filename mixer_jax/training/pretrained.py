@@ -50,9 +50,14 @@ def read_weights(source: str, checkpoint: str = "best") -> Weights:
       checkpoint: of a run directory, as `Classifier` has it.
 
     Raises:
-      UserError: if they cannot be read, or are no Mixer's.
+      UserError: if they cannot be read, are no Mixer's, or no numbers.
     """
-    return _of_run(source, checkpoint) if Path(source).is_dir() else _of_file(source)
+    weights = _of_run(source, checkpoint) if Path(source).is_dir() else _of_file(source)
+    for path, x in jax.tree_util.tree_leaves_with_path(weights.params):
+        if not np.isfinite(x).all():
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            raise UserError(f"{source}: {name} holds NaN or infinity, and gives no logits that mean anything")
+    return weights
 
 
 def _of_run(source: str, checkpoint: str) -> Weights:
@@ -165,6 +170,7 @@ def initial_params(source: str, model: Model, image_shape: tuple[int, int, int])
         there, here = weights.fields[name], getattr(model, name)
         if there != here:
             print(f"warning: {source} computed with {name} {there}, config.model.{name} is {here}")
+    _require_same_sizes(source, weights, model)
     resized = ""
     if weights.fields["patch_size"] == model.patch_size and model.token_mixing:
         weights, resized = at_image_size(weights, image_shape[:2], model.tokens_mlp_dim)
@@ -178,3 +184,14 @@ def initial_params(source: str, model: Model, image_shape: tuple[int, int, int])
         params = params | {"head": {name: np.zeros(x.shape, x.dtype) for name, x in like["head"].items()}}
     require_same_shapes(params, like, f"config.init_from={source}")
     return params
+
+
+def _require_same_sizes(source: str, weights: Weights, model: MlpMixer) -> None:
+    """Raises `UserError` if the weights are of another Mixer, but for what can be made to fit."""
+    sizes = ("patch_size", "num_blocks", "hidden_dim", "channels_mlp_dim")
+    differing = [name for name in sizes if weights.fields[name] != getattr(model, name)]
+    if differing:
+        listed = "; ".join(f"{name} {weights.fields[name]} there, {getattr(model, name)} here" for name in differing)
+        variant = weights.fields["variant"]
+        remedy = f"--config.model.variant={variant}" if variant else f"--config.model.{differing[0]} and the like"
+        raise UserError(f"config.init_from={source} is another Mixer ({listed}): give {remedy}")

@@ -7,6 +7,8 @@ import contextlib
 import hashlib
 import json
 import os
+import socket
+import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 from absl import flags
 from jax.experimental import multihost_utils
 
+from mixer_jax.data import memory
 from mixer_jax.errors import UserError
 
 HEARTBEAT_SECONDS = 45  # after which a process that has gone silent ends the others
@@ -51,6 +54,8 @@ def join(values: flags.FlagValues) -> None:
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
         raise UserError(f"cannot meet the other processes: {str(error).splitlines()[0]}") from error
+    host = np.uint32(zlib.crc32(socket.gethostname().encode()))
+    memory.processes_here = int((multihost_utils.process_allgather(host) == host).sum())
 
 
 def is_first() -> bool:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, warn
+from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from mixer_jax.training.epoch import Record, Sums
@@ -15,43 +17,60 @@ from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
 
-def score(trainer: Trainer, state: TrainState, best: Any, histories: Sequence[list[Record]]) -> list[Record]:
-    """Scores the test set, for the first and only time: once for the best epoch, once for the last.
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a run came to.
+
+    Attributes:
+      measured: the measured part of results.json.
+      logits: (n, classes) float32, of the best epoch's parameters on the test images in their order.
+      labels: (n,) int32, of these images.
+    """
+
+    measured: Record
+    logits: np.ndarray
+    labels: np.ndarray
+
+
+def score(trainer: Trainer, state: TrainState, best: Any, histories: Sequence[list[Record]]) -> list[Outcome]:
+    """Score the test set, for the first and only time: for the best epoch, and for the last where that is another.
+
+    In float32, whatever the training computed with: the same logits are what every report of the run is of.
 
     Args:
       trainer: of one seed or several.
       state: at the end.
       best: the parameters of each run's best epoch.
       histories: the lines of each run's metrics.jsonl.
-
-    Returns:
-      The measured part of each run's results.json.
     """
-    every_best = trainer.evaluate(trainer.place(best), trainer.dataset.test)
-    every_last = trainer.evaluate(state.evaluated, trainer.dataset.test)
-    results = []
-    for history, best_test, last_test in zip(histories, every_best, every_last, strict=True):
+    test = trainer.dataset.test
+    of_best, labels = trainer.predict(trainer.place(best), test)
+    ends_best = all(best_epoch(history) is history[-1] for history in histories)
+    of_last = of_best if ends_best else trainer.predict(state.evaluated, test)[0]
+    outcomes = []
+    for history, best_logits, last_logits in zip(histories, of_best, of_last, strict=True):
         best, last = best_epoch(history), history[-1]
+        best_accuracy, best_loss = accuracy_and_loss(best_logits, labels)
+        last_accuracy, last_loss = accuracy_and_loss(last_logits, labels)
         seconds = sum(record["seconds"] for record in history)
-        results.append(
-            {
-                "epochs": min(last["epoch"], trainer.config.epochs),
-                "steps": last["step"],
-                "best_epoch": best["epoch"],
-                "val_accuracy": best["val_accuracy"],
-                "val_loss": best["val_loss"],
-                "test_accuracy": best_test["accuracy"],
-                "test_loss": best_test["loss"],
-                "last_val_accuracy": last["val_accuracy"],
-                "last_val_loss": last["val_loss"],
-                "last_test_accuracy": last_test["accuracy"],
-                "last_test_loss": last_test["loss"],
-                "test_examples": last_test["count"],
-                "train_seconds": round(seconds, 2),
-                "images_per_second": round(last["step"] * trainer.config.batch_size / seconds, 1),
-            }
-        )
-    return results
+        measured = {
+            "epochs": min(last["epoch"], trainer.config.epochs),
+            "steps": last["step"],
+            "best_epoch": best["epoch"],
+            "val_accuracy": best["val_accuracy"],
+            "val_loss": best["val_loss"],
+            "test_accuracy": best_accuracy,
+            "test_loss": best_loss,
+            "last_val_accuracy": last["val_accuracy"],
+            "last_val_loss": last["val_loss"],
+            "last_test_accuracy": last_accuracy,
+            "last_test_loss": last_loss,
+            "test_examples": len(labels),
+            "train_seconds": round(seconds, 2),
+            "images_per_second": round(last["step"] * trainer.config.batch_size / seconds, 1),
+        }
+        outcomes.append(Outcome(measured, best_logits, labels))
+    return outcomes
 
 
 def hand_out(
@@ -74,7 +93,8 @@ def hand_out(
         checkpoints = Checkpoints(run.checkpoints)
         try:
             checkpoints.save(Checkpoint(step, mine, its_best, progress))
-            checkpoints.wait()
+            for remark in checkpoints.wait():
+                warn(remark)
         except OSError as error:
             raise UserError(f"{error}; mend that, and the same command goes on from the last checkpoint") from error
         finally:

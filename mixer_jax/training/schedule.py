@@ -11,10 +11,16 @@ from mixer_jax.errors import UserError, one_of
 SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
+def warmup_epochs(config: ConfigDict) -> float:
+    """Return the length of the warmup: as the config says, or a tenth of a run that is no longer than that."""
+    warmup = config.schedule.warmup_epochs
+    return warmup if warmup < config.epochs else config.epochs / 10
+
+
 def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> optax.Schedule:
     """Builds the learning rate as a function of the step, counted from 0.
 
-    A linear warmup from 0 to `optimizer.learning_rate` over `schedule.warmup_epochs`, then "cosine" or "linear" down to
+    A linear warmup from 0 to `optimizer.learning_rate` over `warmup_epochs`, then "cosine" or "linear" down to
     `schedule.end_learning_rate` at the last step, "step": times `schedule.decay_rate` every `schedule.decay_epochs`
     epochs from the start of training (torch's StepLR), or "constant".
 
@@ -26,7 +32,7 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
       UserError: if the name is unknown, or "step" takes less than a step.
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
-    warmup, total = steps_of(config.schedule.warmup_epochs), steps_of(config.epochs)
+    warmup, total = steps_of(warmup_epochs(config)), steps_of(config.epochs)
     if name == "cosine":
         main = optax.cosine_decay_schedule(peak, max(total - warmup, 1), alpha=end / peak)
     elif name == "linear":

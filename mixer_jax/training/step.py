@@ -138,6 +138,30 @@ class Steps:
         }
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
 
+    def predict(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
+        """Compute the logits of `num_steps` batches in float32, whatever the training computes with.
+
+        Returns:
+          `logits` (length, batch, classes) float32 and `labels` (length, batch) int32 of the global batch, 0 where no
+          step was taken.
+        """
+        length, batch_size = chunk["indices"].shape
+        model = self.model.clone(dtype=jnp.float32)
+
+        def body(i, outputs):
+            taken = self._take(resident, chunk, i)
+            with jax.default_matmul_precision("highest"):  # a TPU's default would be bfloat16
+                logits = model.apply({"params": params}, self.augment.evaluate(taken["images"]))
+            batch = {"logits": logits, "labels": taken["labels"]}
+            return jax.tree.map(lambda every, value: every.at[i].set(value.astype(every.dtype)), outputs, batch)
+
+        zeros = {
+            "logits": jnp.zeros((length, batch_size, self.augment.num_classes), jnp.float32),
+            "labels": jnp.zeros((length, batch_size), jnp.int32),
+        }
+        outputs = jax.lax.fori_loop(0, num_steps, body, zeros)
+        return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, axis=1, tiled=True), outputs)
+
     @staticmethod
     def _with_trees(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
         trees = {name: change(getattr(state, name)) for name in ("params", "opt_state", "ema_params")}

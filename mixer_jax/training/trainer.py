@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import math
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -33,15 +32,14 @@ from mixer_jax.errors import UserError
 from mixer_jax.training import seeds
 from mixer_jax.training.optimizer import create_optimizer, is_entrywise
 from mixer_jax.training.packing import Packing
-from mixer_jax.training.parallel import DataParallel, has_bfloat16, program_bytes
+from mixer_jax.training.parallel import DataParallel, has_bfloat16, parts, program_bytes
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.step import Steps, TrainState
 
 AnySplit = Split | StreamedSplit
 
-CACHE_BYTES = 7 * 2**20  # the largest activation that a CPU's cache serves well, and ...
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
-FEWEST = 4  # ... images a part has at least, whose matrix products are still large
+LOGITS = 2**23  # numbers that a dispatch gives, at most, where logits are asked for
 
 
 class Trainer:
@@ -114,7 +112,8 @@ class Trainer:
             create_optimizer(config.optimizer, self.schedule),
             augment,
             config.label_smoothing,
-            config.accumulation_steps or self._parts(config.batch_size // num_devices, augment.input_shape),
+            config.accumulation_steps
+            or parts(self.platform, config.batch_size // num_devices, self.model.widest(augment.input_shape)),
             config.ema_decay,
             config.frozen_trunk,
             config.optimizer.sam_rho,
@@ -142,15 +141,6 @@ class Trainer:
         self.ahead = 0 if self.platform == "cpu" and max(len(self.seeds), share.num_processes) > 1 else 1
         self._train = self._compiled(self.steps.train, own_steps=True, at_once=cores() if num_devices == 1 else 1)
         self._evaluate = self._compiled(self.steps.evaluate, own_steps=False, at_once=1)
-
-    def check_epochs(self) -> None:
-        """Raises `UserError` if not every epoch has a step of its own, of which it could tell how it went."""
-        config, images, whole = self.config, len(self.dataset.train), math.ceil(self.config.epochs) - 1
-        if not whole <= self.plans[0].steps(whole) < self.total_steps:
-            raise UserError(
-                f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: not every "
-                "epoch has a step of its own; give a smaller batch_size or other epochs"
-            )
 
     def start_from(self, params: Any) -> None:
         """Lets `init` start from these parameters of the model, host arrays, instead of random ones."""
@@ -243,6 +233,24 @@ class Trainer:
             for loss, correct, count in zip(sums["loss"], sums["correct"], sums["count"], strict=True)
         ]
 
+    def predict(self, params: Any, split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
+        """Return the logits (seeds, n, classes) float32 of every example of a split, and its labels (n,) int32."""
+        plan = self._evaluation_plan(split)
+        feed, parts = self._feed_of(split, plan), []
+        if isinstance(feed, ResidentFeed):  # as many steps as do not fill the memory with logits
+            feed.max_steps = min(max(LOGITS // (plan.batch_size * self.dataset.num_classes), 1), plan.num_steps)
+        predict = self._compiled(self.steps.predict, own_steps=False, at_once=1)
+        for step in range(0, plan.num_steps, feed.max_steps):
+            num_steps = min(feed.max_steps, plan.num_steps - step)
+            chunk = feed.chunk(step, num_steps)
+            outputs = jax.device_get(predict(params, self._resident(split, feed), chunk, np.int32(num_steps)))
+            if len(self.seeds) == 1:
+                outputs = jax.tree.map(lambda x: x[None], outputs)
+            parts.append((outputs["logits"][:, :num_steps], outputs["labels"][0, :num_steps]))
+        logits = np.concatenate([logits for logits, _ in parts], axis=1)
+        labels = np.concatenate([labels for _, labels in parts]).reshape(-1)[: len(split)]
+        return logits.reshape(len(logits), -1, logits.shape[-1])[:, : len(split)], labels
+
     def _each(self, num_steps: int, going: np.ndarray | None = None) -> np.ndarray:
         if len(self.seeds) == 1:
             return np.int32(num_steps)
@@ -278,14 +286,6 @@ class Trainer:
         if several and self.platform == "cpu":
             program = seeds.on_cores(program, len(self.seeds), own_steps, at_once)
         return program
-
-    def _parts(self, num_images: int, image_shape: tuple[int, int, int]) -> int:
-        """The parts in which a device computes its images fastest."""
-        if self.platform != "cpu":
-            return 1
-        most = max(CACHE_BYTES // self.model.widest(image_shape), FEWEST)
-        sizes = [n for n in range(FEWEST, min(most, num_images) + 1) if num_images % n == 0]
-        return num_images // max(sizes, default=num_images)
 
     def _feed_of(self, split: AnySplit, plan: Plan) -> ResidentFeed | StreamingFeed:
         if isinstance(split, Split):

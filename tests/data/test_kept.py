@@ -36,7 +36,7 @@ def load(root, **fields):
     return data.load(make_config(**{f"dataset__{key}": value for key, value in fields.items()}).dataset)
 
 
-SPLITS = ["train images", "test images", "validation images"]
+SPLITS = ["train images", "test images"]
 
 
 def test_a_second_start_decodes_nothing(write_folder, cache, decoded):
@@ -45,20 +45,22 @@ def test_a_second_start_decodes_nothing(write_folder, cache, decoded):
     assert decoded == SPLITS
     second = load(root)
     assert decoded == SPLITS
-    assert first.fingerprint() == second.fingerprint()
+    assert first.fingerprint == second.fingerprint
     assert (second.mean, second.label_names) == (first.mean, first.label_names)
     assert len(list(cache.iterdir())) == 1
+    load(root, val_fraction=0.2)  # the same set, of which more is held out
+    assert decoded == SPLITS
     load(root, val_split="test")  # another set, with a place of its own
-    assert decoded == [*SPLITS, *SPLITS[:2]]
-    assert load(root).fingerprint() == first.fingerprint()
-    assert len(decoded) == 5
+    assert decoded == 2 * SPLITS
+    assert load(root).fingerprint == first.fingerprint
+    assert decoded == 2 * SPLITS
 
 
 def test_digits_are_read_without_scikit_learn_the_second_time(cache, monkeypatch):
     config = make_config().dataset
     first = data.load(config)
     monkeypatch.setattr(data.sources, "_digits", None)
-    assert data.load(config).fingerprint() == first.fingerprint()
+    assert data.load(config).fingerprint == first.fingerprint
 
 
 @pytest.mark.parametrize("change", ["pixels", "decoder", "program"])
@@ -87,7 +89,7 @@ def test_another_image_of_the_same_size_in_bytes_is_noticed(write_folder, cache)
     first, size = load(root), path.stat().st_size
     Image.fromarray(pixels[::-1]).save(path, "bmp")
     assert path.stat().st_size == size
-    assert load(root).fingerprint() != first.fingerprint()
+    assert load(root).fingerprint != first.fingerprint
 
 
 HARM = {
@@ -105,7 +107,7 @@ def test_a_damaged_one_is_decoded_again(write_folder, cache, decoded, harm):
     first = load(root)
     [file] = cache.iterdir()
     file.write_bytes(HARM[harm](file.read_bytes()))
-    assert load(root).fingerprint() == first.fingerprint()
+    assert load(root).fingerprint == first.fingerprint
     assert decoded == 2 * SPLITS
     load(root)
     assert decoded == 2 * SPLITS
@@ -164,7 +166,7 @@ def test_images_that_change_places_are_noticed(write_folder, cache):
     one.rename(aside := root / "aside")
     other.rename(one)
     aside.rename(other)
-    assert load(root).fingerprint() != first.fingerprint()
+    assert load(root).fingerprint != first.fingerprint
 
 
 def test_an_image_that_is_not_there_is_one_line(write_folder, cache):

@@ -12,9 +12,10 @@ import pytest
 from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import checkpoints as module
-from mixer_jax.training import loop
-from mixer_jax.training.checkpoints import Checkpoint, Checkpoints, Damaged
+from mixer_jax.training import checkpoint_files as module
+from mixer_jax.training import restore
+from mixer_jax.training.checkpoint_files import Damaged
+from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from runs import crashing, run, without_times
 from support import make_config, make_dataset
 
@@ -88,7 +89,7 @@ def swap(one, other):
 def rewrite_manifest(path):
     """Makes the damage look wanted, as somebody who means harm would."""
     (path / "manifest.json").unlink()
-    (path / "manifest.json").write_text(json.dumps(module._hashes(path)))
+    (path / "manifest.json").write_text(json.dumps(module.hashes(path)))
 
 
 def garbage(path, name):
@@ -98,7 +99,7 @@ def garbage(path, name):
 
 def other_shapes(path):
     shutil.rmtree(path / "state")
-    module._save(path / "state", {"params": {"kernel": np.zeros((3, 3), np.float32)}, "step": np.int32(200)})
+    module.save_arrays(path / "state", {"params": {"kernel": np.zeros((3, 3), np.float32)}, "step": np.int32(200)})
     rewrite_manifest(path)
 
 
@@ -194,13 +195,76 @@ def test_when_all_are_damaged_nothing_is_touched(pair, tmp_path):
     assert {p: p.read_bytes() for p in files(directory)} == before
 
 
-def test_a_state_that_is_no_number_is_not_written(tmp_path):
+def test_parameters_that_are_no_numbers_are_not_written_and_named(tmp_path):
     [good] = write(tmp_path / "c", 1)
     checkpoints = Checkpoints(tmp_path / "c")
     bad = jax.tree.map(lambda x: x * np.nan if x.ndim else x, good.state)
     checkpoints.save(Checkpoint(2, bad, good.best, {"step": 2}))
-    checkpoints.wait()
+    with pytest.raises(OSError, match=r"cannot write checkpoint .*/2: params/kernel holds NaN or infinity"):
+        checkpoints.wait()
     assert checkpoints.steps() == [1]
+
+
+def test_an_optimiser_that_overflowed_is_kept_and_named(tmp_path):
+    """Adam's second moment may be infinite while the loss is finite; the run goes on, and so it can from here."""
+    [good] = write(tmp_path / "c", 1)
+    checkpoints = Checkpoints(tmp_path / "c")
+    state = good.state | {"opt_state": {"nu": np.array([1.0, np.inf], np.float32)}}
+    checkpoints.save(Checkpoint(2, state, good.best, {"step": 2}))
+    assert checkpoints.wait() == [f"checkpoint {tmp_path / 'c' / '2'}: opt_state/nu holds NaN or infinity"]
+    assert checkpoints.steps() == [1, 2]
+
+
+@pytest.mark.parametrize("call", ["fsync of folders", "truncate", "rmtree", "rename of old ones"])
+def test_housekeeping_that_fails_fails_no_checkpoint(call, tmp_path, monkeypatch):
+    write(tmp_path / "c", 1, 2)
+
+    def failing(original, when):
+        def maybe(*arguments, **keywords):
+            if when(*arguments):
+                raise OSError(5, "Input/output error")
+            return original(*arguments, **keywords)
+
+        return maybe
+
+    if call == "fsync of folders":
+        monkeypatch.setattr(os, "fsync", failing(os.fsync, lambda d: os.path.isdir(f"/proc/self/fd/{d}")))
+    elif call == "rename of old ones":
+        monkeypatch.setattr(os, "rename", failing(os.rename, lambda a, b: str(b).endswith(".partial")))
+    else:
+        owner = os if call == "truncate" else shutil
+        monkeypatch.setattr(owner, call, failing(getattr(owner, call), lambda *arguments: True))
+    checkpoints = Checkpoints(tmp_path / "c")
+    third = made(3)
+    checkpoints.save(third)
+    remarks = checkpoints.wait()
+    assert 3 in checkpoints.steps()
+    assert same(checkpoints.newest(third)[0], third)
+    if call == "rename of old ones":
+        assert remarks == [f"checkpoint {tmp_path / 'c' / '1'} cannot be deleted: Input/output error"]
+    monkeypatch.undo()
+    checkpoints.save(made(4))
+    checkpoints.wait()
+    assert checkpoints.steps() == [3, 4]
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["3", "4"]
+
+
+def test_a_rename_that_fails_leaves_the_earlier_checkpoint_of_the_same_step(tmp_path, monkeypatch):
+    _, earlier = write(tmp_path / "c", 1, 2)
+    checkpoints, rename = Checkpoints(tmp_path / "c"), os.rename
+
+    def failing(source, target):
+        if str(source).endswith(".partial") and str(target).endswith("/2") and "2.1" not in str(source):
+            raise OSError(5, "Input/output error")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", failing)
+    checkpoints.save(made(2))
+    with pytest.raises(OSError, match="cannot write checkpoint"):
+        checkpoints.wait()
+    monkeypatch.undo()
+    assert checkpoints.steps() == [1, 2]
+    assert same(checkpoints.read(2, earlier), earlier)
 
 
 FIELDS = {"epochs": 6.0, "checkpoint_steps": 3}
@@ -236,28 +300,84 @@ def test_a_run_whose_checkpoints_are_all_damaged_gets_one_line(tmp_path, monkeyp
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 1.25 MiB; returns its path and a function that makes it larger."""
+    """A file system of 3 MiB; returns its path and a function that makes it of another size."""
     path = tmp_path / "disk"
     path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1280k", "tmpfs", path], capture_output=True).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", path], capture_output=True).returncode:
         pytest.skip("mounting a small file system takes root")
-    yield path, lambda: subprocess.run(["mount", "-o", "remount,size=64m", path], check=True)
+    yield path, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", path], check=True)
     subprocess.run(["umount", path], check=True)
 
 
-def test_a_full_disk_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):
-    path, enlarge = small_disk
+def test_room_for_checkpoints_is_asked_for_before_anything_is_compiled(small_disk, tmp_path, monkeypatch):
+    path, resize = small_disk
+    resize("1280k")
+    dataset = make_dataset()
+    line = r"no room for checkpoints in .*: 2 take 2\.\d MiB, and 1\.\d MiB are free: make room, or choose another"
+    with pytest.raises(UserError, match=line):
+        run(path / "run", dataset, monkeypatch, **FIELDS)
+    assert not (path / "run").exists()
+
+
+def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):
+    path, _ = small_disk
     dataset = make_dataset()
     whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
-    with pytest.raises(UserError, match=r"the end is not saved; the last good checkpoint is of step \d+, in "):
-        run(path / "run", dataset, monkeypatch, **FIELDS)
+    save = Checkpoints.save
+
+    def filled(self, checkpoint):
+        self.wait()
+        if len(self.steps()) == 1 and not (path / "others").exists():
+            (path / "others").write_bytes(bytes(int(2.2 * 2**20)))
+        save(self, checkpoint)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoints, "save", filled)
+        with pytest.raises(UserError, match=r"the end is not saved; the last good checkpoint is of step \d+, in "):
+            run(path / "run", dataset, monkeypatch, **FIELDS)
     steps = Checkpoints(path / "run" / "checkpoints").steps()
     assert steps
     assert not list((path / "run" / "checkpoints").glob("*.partial"))
     assert "no space left on the device" in capsys.readouterr().err
-    enlarge()
+    (path / "others").unlink()
     assert run(path / "run", dataset, monkeypatch, **FIELDS) == whole
     assert f"Going on from step {steps[-1]} of" in capsys.readouterr().out
+
+
+def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
+    path, resize = small_disk
+    write(path / "c", 1, 2)
+    (path / "others").write_bytes(bytes(int(2.2 * 2**20)))
+    checkpoints = Checkpoints(path / "c")
+    free = shutil.disk_usage(path).free
+    resize(f"{(3 * 2**20 - free + module_room(made(3)) - 4096) // 1024}k")
+    checkpoints.save(made(3))
+    checkpoints.wait()
+    assert checkpoints.steps()[-1] == 3
+    assert len(checkpoints.steps()) == 2
+
+
+def module_room(checkpoint):
+    from mixer_jax.training.checkpoints import _size
+
+    return _size(checkpoint.state, checkpoint.best)
+
+
+def test_metrics_that_cannot_be_written_for_a_while_stop_nothing(tmp_path, monkeypatch, capsys):
+    dataset = make_dataset()
+    whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
+    append, calls = RunDirectory.append_metrics, []
+
+    def sometimes(self, record):
+        calls.append(record)
+        if len(calls) in (2, 3):
+            raise UserError("cannot write metrics.jsonl: Transport endpoint is not connected")
+        append(self, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "append_metrics", sometimes)
+        assert run(tmp_path / "run", dataset, monkeypatch, **FIELDS) == whole
+    assert "metrics.jsonl: Transport endpoint is not connected; training goes on" in capsys.readouterr().err
 
 
 def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, monkeypatch, capsys):
@@ -301,7 +421,7 @@ def test_several_seeds_go_on_from_arrays_that_must_not_be_written(tmp_path, monk
     train.train(make_config(epochs=6.0, **fields), whole)
     with crashing(Checkpoints, "save", 1):
         train.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
-    monkeypatch.setattr(loop, "from_first", frozen)
+    monkeypatch.setattr(restore, "from_first", frozen)
     train.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
     for seed in ("seed_0", "seed_1"):
         mine, theirs = (RunDirectory(one.path / seed).read_results() for one in (whole, cut))

@@ -130,9 +130,9 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
-            r"config.init_from=.* is of another model: .* float32\[8\]",
+            r"config.init_from=.* is another Mixer \(hidden_dim 8 there, 12 here\): give --config.model.variant=",
         ),
-        ({"init_from": str(source), "model__patch_size": 2}, r"is of another model: .*Dense_0.*\['kernel'\]"),
+        ({"init_from": str(source), "model__patch_size": 2}, r"is another Mixer \(patch_size 4 there, 2 here\)"),
         (
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
             "config.model.tokens_mlp_dim=9: token mixing for 2x2 patches becomes one for 4x4 with 32, tiled as in the "

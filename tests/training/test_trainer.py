@@ -9,7 +9,8 @@ import pytest
 
 from mixer_jax.data import Split
 from mixer_jax.errors import UserError
-from mixer_jax.training import Trainer
+from mixer_jax.training import Trainer, check_epochs
+from mixer_jax.training import trainer as trainer_module
 from support import make_config, make_dataset, streamed
 
 # All that is random but for RandAugment, which takes long to compile and has its own test on several devices.
@@ -174,9 +175,9 @@ def test_every_epoch_has_a_step_of_its_own(batch_size, epochs, good):
     ends = [trainer.plans[0].steps(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
     assert (len(set(ends)) == len(ends)) == good
     if good:
-        return trainer.check_epochs()
+        return check_epochs(trainer)
     with pytest.raises(UserError, match=f"config.epochs={epochs:g} of 50 images in batches of {batch_size}: not every"):
-        trainer.check_epochs()
+        check_epochs(trainer)
 
 
 def test_labels_of_padding_do_not_count():
@@ -187,3 +188,22 @@ def test_labels_of_padding_do_not_count():
     [scores] = trainer.evaluate(state.params, everything)
     assert scores["accuracy"] == 100.0
     assert scores["loss"] == pytest.approx(np.log(10))
+
+
+@pytest.mark.parametrize("how", ["in memory", "streamed", "three seeds", "bfloat16"])
+def test_predictions_are_float32_of_every_example_in_order(how, monkeypatch):
+    fields = {"three seeds": {"num_seeds": 3}, "bfloat16": {"dtype": "bfloat16"}}.get(how, {})
+    dataset = make_dataset(num_test=75)
+    config = make_config(eval_batch_size=16, model__zero_init_head=False, **fields)
+    trainer = Trainer(config, streamed(dataset) if how == "streamed" else dataset)
+    monkeypatch.setattr(trainer_module, "LOGITS", 16 * 10 * 2)  # two batches a dispatch
+    state = trainer.init()
+    logits, labels = trainer.predict(state.evaluated, trainer.dataset.test)
+    assert np.array_equal(labels, dataset.test.labels)
+    assert logits.dtype == np.float32
+    model, augment = trainer.model.clone(dtype=np.float32), trainer.steps.augment
+    params = jax.device_get(state.evaluated)
+    for i, of_seed in enumerate(logits):
+        its = jax.tree.map(lambda x, i=i: x[i], params) if how == "three seeds" else params
+        expected = model.apply({"params": its}, augment.evaluate(dataset.test.images))
+        np.testing.assert_allclose(of_seed, expected, atol=1e-5)

@@ -1,0 +1,49 @@
+"""What about a dataset makes an accuracy worth less than it looks."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
+
+NAMED = 5  # classes in a line, at most
+
+
+def cautions(dataset: Dataset, same_split: bool) -> tuple[str, ...]:
+    """Return a line for each thing that whoever reads the accuracy should know.
+
+    That is a class alone, classes without an image in a split, and test images that are training images: all of them
+    where the config names the `same_split` for both, or those whose pixels are the same, which are looked for in a set
+    in memory.
+    """
+    return tuple(_cautions(dataset, same_split))
+
+
+def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
+    if dataset.num_classes == 1:
+        yield f"there is one class alone, {dataset.label_names[0]}: any model has 100% of it right"
+    for name, split in {"training": dataset.train, "validation": dataset.val, "test": dataset.test}.items():
+        labels = split.known_labels()
+        if labels is not None and dataset.num_classes > 1:
+            missing = np.flatnonzero(np.bincount(labels, minlength=dataset.num_classes) == 0)
+            if len(missing):
+                names = ", ".join(dataset.label_names[i] for i in missing[:NAMED])
+                more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
+                what = "a class has" if len(missing) == 1 else f"{len(missing)} classes have"
+                yield f"{what} no {name} image: {names}{more}"
+    if same_split:
+        yield "the test images are the training images: the accuracy says nothing of images that the model has not seen"
+    elif seen := _seen(dataset.train, dataset.test):
+        which = "is a training image" if seen == 1 else "are training images"
+        yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel by pixel"
+
+
+def _seen(train: Split | StreamedSplit, test: Split | StreamedSplit) -> int:
+    if isinstance(train, StreamedSplit) or isinstance(test, StreamedSplit):
+        return 0
+    known = set(map(hash, _rows(train.images)))
+    return sum(hash(row) in known for row in _rows(test.images))
+
+
+def _rows(images: np.ndarray) -> Iterator[bytes]:
+    return (image.tobytes() for image in images)

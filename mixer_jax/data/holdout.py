@@ -1,0 +1,56 @@
+"""Which training images are held out to choose the best epoch on."""
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax.data.sources import shuffled
+from mixer_jax.errors import UserError
+
+# Fixed, so that runs with different seeds are compared on the same validation images.
+SEED = 1
+HOLD_OUTS = ("by_class", "random")
+
+
+def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Pick the validation images, once and for all at random, by default the same share of every class.
+
+    Args:
+      config: the `dataset` block; see `mixer_jax.config`.
+      size: of the training set.
+      labels: returns the label of each image, (size,) int; None where they are not known, which holds out at random.
+
+    Returns:
+      The indices of the images to train on and of those held out, both in order. No class loses its last image, unless
+      `config.hold_out` is "random".
+
+    Raises:
+      UserError: if one of the two is empty.
+    """
+    wanted = round(size * config.val_fraction)
+    order = shuffled(size, SEED)
+    held = order[: max(wanted, 0)]
+    if config.hold_out == "by_class" and 0 < wanted < size and (known := labels()) is not None:
+        held = _by_class(order, known, wanted)
+    if not 0 < len(held) < size:
+        raise UserError(
+            f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "
+            "give a fraction between 0 and 1, or name a split with config.dataset.val_split"
+        )
+    rest = np.ones(size, bool)
+    rest[held] = False
+    return np.flatnonzero(rest), np.flatnonzero(~rest)
+
+
+def _by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
+    """The first images of each class in an order, as many as its share of `wanted`, by the largest remainders."""
+    counts = np.bincount(labels)
+    shares = counts * (wanted / len(labels))
+    quotas = np.floor(shares).astype(int)
+    largest = np.argsort(quotas - shares, kind="stable")[: wanted - quotas.sum()]
+    quotas[largest] += 1
+    quotas = np.minimum(quotas, np.maximum(counts - 1, 0))
+    by_label = order[np.argsort(labels[order], kind="stable")]
+    ranks = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return by_label[ranks < np.repeat(quotas, counts)]

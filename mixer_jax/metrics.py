@@ -1,0 +1,73 @@
+"""How good predictions are, of logits and labels: accuracies, loss, calibration, confusion."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+TOP = 5
+CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
+
+
+def score(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
+    """Scores predictions.
+
+    Args:
+      logits: (n, classes) float.
+      labels: (n,) int.
+      label_names: of the classes.
+
+    Returns:
+      `examples`; `accuracy` and `top5_accuracy` in percent; `loss`, the mean cross-entropy in nats;
+      `calibration_error`, the expected one in percent, over 15 bins of equal width; `calibration`, of each bin that is
+      not empty its `confidence` and `accuracy` in percent and its `count`; `per_class`, of each class its `accuracy`
+      (None without examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
+    """
+    n, num_classes = logits.shape
+    accuracy, loss = accuracy_and_loss(logits, labels)
+    log_probabilities = _log_softmax(logits)
+    predicted, confidence = logits.argmax(1), np.exp(log_probabilities.max(1))
+    correct = predicted == labels
+    # Better than the label's own are so many; of equals the first counts as better, as argmax has it.
+    own = logits[np.arange(n), labels][:, None]
+    rank = (logits > own).sum(1) + ((logits == own) & (np.arange(num_classes) < labels[:, None])).sum(1)
+    confusion = np.zeros((num_classes, num_classes), int)
+    np.add.at(confusion, (labels, predicted), 1)
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    calibration = [
+        {
+            "confidence": 100.0 * float(confidence[bins == b].mean()),
+            "accuracy": 100.0 * float(correct[bins == b].mean()),
+            "count": int((bins == b).sum()),
+        }
+        for b in np.unique(bins)
+    ]
+    return {
+        "examples": n,
+        "accuracy": accuracy,
+        "top5_accuracy": 100.0 * float((rank < TOP).mean()),
+        "loss": loss,
+        "calibration_error": sum(b["count"] / n * abs(b["confidence"] - b["accuracy"]) for b in calibration),
+        "calibration": calibration,
+        "per_class": {
+            name: {"accuracy": 100.0 * int(row[i]) / int(row.sum()) if row.any() else None, "count": int(row.sum())}
+            for i, (name, row) in enumerate(zip(label_names, confusion, strict=True))
+        },
+        "confusion": confusion.tolist(),
+    }
+
+
+def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
+    """Return the accuracy in percent, and the mean cross-entropy in nats, as `score` has them."""
+    own = _log_softmax(logits)[np.arange(len(labels)), labels]
+    return 100.0 * float((logits.argmax(1) == labels).mean()), float(-own.mean())
+
+
+def probabilities(logits: np.ndarray) -> np.ndarray:
+    """The softmax of logits (n, classes), float64; SciPy would be imported for this alone."""
+    return np.exp(_log_softmax(logits))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))

@@ -1,0 +1,96 @@
+"""What a checkpoint is made of: arrays, which Orbax writes, and a manifest that tells whether it is whole."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mixer_jax import storage
+
+Tree = Any
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what was written."""
+
+
+def verify(path: Path) -> dict[str, Any]:
+    """Compares a checkpoint with its manifest; returns its progress.json.
+
+    Raises:
+      Damaged: naming the first file that is missing, cut short or changed.
+    """
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+        entries = [(name, int(size), str(digest)) for name, (size, digest) in manifest.items()]
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise Damaged(f"checkpoint {path} has no readable manifest.json") from error
+    names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
+    for name, size, digest in entries:
+        if name not in names:
+            raise Damaged(f"checkpoint {path} is damaged: {name} is missing")
+        if (found := names[name].stat().st_size) != size:
+            raise Damaged(f"checkpoint {path} is damaged: {name} has {found:,} bytes of {size:,}")
+        if _hash(names[name]) != digest:
+            raise Damaged(f"checkpoint {path} is damaged: the content of {name} has changed")
+    try:
+        progress = json.loads((path / "progress.json").read_text())
+    except (OSError, ValueError) as error:
+        raise Damaged(f"checkpoint {path} has no readable progress.json") from error
+    if not isinstance(progress, dict) or progress.get("step") != int(path.name):
+        raise Damaged(f"checkpoint {path} is of another step than its name says")
+    return progress
+
+
+@contextlib.contextmanager
+def _orbax() -> Iterator[tuple[Any, Any]]:
+    """Orbax's checkpointer, and the arguments that it takes."""
+    import orbax.checkpoint as ocp  # only now: a run that starts needs nothing of it before its first step
+
+    # Only the first process comes here, so no other is to be waited for.
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    with ocp.Checkpointer(handler, multiprocessing_options=alone) as checkpointer:
+        yield checkpointer, ocp.args
+
+
+def save_arrays(path: Path, tree: Tree) -> None:
+    tree = jax.tree.map(np.asarray, tree)  # older Orbax takes no NumPy scalars
+    with _orbax() as (checkpointer, args):
+        checkpointer.save(path.absolute(), args=args.StandardSave(tree))
+
+
+def read_arrays(path: Path, like: Tree | None) -> Tree:
+    like = like and jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
+    with _orbax() as (checkpointer, args):
+        tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(like))
+    if like and _types(tree) != _types(like):
+        raise ValueError("its arrays are of other shapes or types")
+    return tree
+
+
+def _types(tree: Tree) -> list[tuple[tuple[int, ...], np.dtype]]:
+    return [(x.shape, x.dtype) for x in jax.tree.leaves(tree)]
+
+
+def hashes(path: Path) -> dict[str, tuple[int, str]]:
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    for file in files:
+        storage.sync(file)
+    return {p.relative_to(path).as_posix(): (p.stat().st_size, _hash(p)) for p in files}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
