@@ -2,10 +2,8 @@
 
 python -m mixer_jax.train --config configs/digits.py
 
-96.94% of the 360 test images, 1.3 to 1.9 s of training on 2 cores of a cloud CPU; five seeds (--config.num_seeds=5) end
-at 97.61 +- 0.80%, in 5.4 to 6.9 s. Ten come to 97.50 +- 0.73% at the last epoch, and with AdamW (a rate of 3e-3, 40
-epochs, 2 of them warmup) to 97.72 +- 0.68%, which is not distinguishable (a difference of 0.22 +- 0.66), but takes 4.4
-times as long to train.
+98.61% of the 360 test images with seed 0, after 28 to 35 s of training on 2 cores of a cloud CPU. Ten seeds come to
+98.50 ± 0.33% at the best epoch, 98.42 ± 0.42% at the last; with 30 epochs to 97.86 ± 0.56% and 98.06 ± 0.35%.
 """
 
 from mixer_jax.config import default_config
@@ -14,11 +12,17 @@ from mixer_jax.config import default_config
 def get_config():
     config = default_config()
     config.dataset.name = "digits"
+    config.augment.crop = "pad"
+    config.augment.crop_padding = 1
+    config.augment.mixing.cutmix_alpha = 1.0
+    config.augment.mixing.probability = 0.5
     config.model.variant = "Pico/2"
+    config.model.hidden_dim = 96
     config.model.stochastic_depth_rate = 0.1
     config.batch_size = 64
-    config.epochs = 8
+    config.epochs = 40
     config.label_smoothing = 0.1
+    config.ema_decay = 0.98
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 1e-2
     config.optimizer.weight_decay = 0.1
