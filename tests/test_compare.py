@@ -148,9 +148,8 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     assert [len(row["results"]) for row in rows] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
     assert "trained for 2 epochs at first, then on: the learning rate went down more than once" in out
-    assert (
-        "the first 36 steps were of a run of 2 epochs, which got more" in RunDirectory(tmp_path / "run" / "x").read_results()["cautions"]
-    )
+    cautions = RunDirectory(tmp_path / "run" / "x").read_results()["cautions"]
+    assert "the first 36 steps were of a run of 2 epochs, which got more" in cautions
 
 
 def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, capsys):
