@@ -48,14 +48,14 @@ def test_a_killed_process_holds_nothing(file):
     process.stdout.close()
     start = time.monotonic()
     hold.require_free(file)
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2.5
 
 
 def test_another_machines_recent_sign_is_waited_out(file, capsys):
     file.write_text(sign("elsewhere"))
     start = time.monotonic()
     with hold.held(file):
-        assert 1.5 < time.monotonic() - start < 6
+        assert 1.5 < time.monotonic() - start < 30
     assert "was in use by process 17 on elsewhere" in capsys.readouterr().err
 
 
@@ -73,7 +73,7 @@ def test_another_machines_old_sign_says_nothing(file):
     start = time.monotonic()
     with hold.held(file):
         pass
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < 2.5
 
 
 def test_who_holds_it_signs_again_and_again(file, monkeypatch):
