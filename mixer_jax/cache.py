@@ -37,21 +37,25 @@ def keep_compiled() -> None:
 
 def tidy() -> None:
     """Delete what was used longest ago of what is kept, where that is more than its limit."""
-    top = cache_folder("")
-    for kind, limit in (("decoded", DECODED_BYTES), ("", COMPILED_BYTES)):
-        found = []
-        for file in (top / kind).rglob("*") if (top / kind).is_dir() else ():
-            with contextlib.suppress(OSError):  # another process may have deleted it
-                if file.is_file() and ((top / "decoded") in file.parents) == (kind == "decoded"):
-                    status = file.stat()
-                    found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
-        size = sum(size for _, size, _ in found)
-        for _, of_file, file in sorted(found):
-            if size <= limit:
-                break
-            with contextlib.suppress(OSError):
-                file.unlink()
-                size -= of_file
+    decoded = cache_folder("decoded")
+    files = [file for file in cache_folder("").rglob("*") if file.is_file()]
+    _tidy([file for file in files if file.parent == decoded], DECODED_BYTES)
+    _tidy([file for file in files if file.parent != decoded], COMPILED_BYTES)
+
+
+def _tidy(files: list[Path], limit: int) -> None:
+    found = []
+    for file in files:
+        with contextlib.suppress(OSError):  # another process may have deleted it
+            status = file.stat()
+            found.append((max(status.st_atime, status.st_mtime), status.st_size, file))
+    size = sum(size for _, size, _ in found)
+    for _, of_file, file in sorted(found):
+        if size <= limit:
+            break
+        with contextlib.suppress(OSError):
+            file.unlink()
+            size -= of_file
 
 
 def cores() -> int:

@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TextIO
 
 from mixer_jax.errors import UserError, warn
 
@@ -30,12 +29,12 @@ def held(file: Path) -> Iterator[None]:
       UserError: if another process holds it.
       OSError: if it cannot be written.
     """
-    with file.open("a+") as opened:
-        _require_free(opened, file.parent)
-        opened.truncate(0)
-        _sign(opened)
+    with _opened(file, os.O_RDWR | os.O_CREAT) as descriptor:
+        _require_free(descriptor, file.parent)
+        os.ftruncate(descriptor, 0)
+        _sign(descriptor)
         over = threading.Event()
-        beat = threading.Thread(target=_beat, args=(opened, over), daemon=True)
+        beat = threading.Thread(target=_beat, args=(descriptor, over), daemon=True)
         beat.start()
         try:
             yield
@@ -43,41 +42,60 @@ def held(file: Path) -> Iterator[None]:
             over.set()
             beat.join()
             with contextlib.suppress(OSError):
-                opened.truncate(0)
+                os.ftruncate(descriptor, 0)
 
 
 def require_free(file: Path) -> None:
     """Raise `UserError` if another process holds a lock file, which may be there or not."""
-    with contextlib.suppress(OSError), file.open() as opened:
-        _require_free(opened, file.parent)
+    with contextlib.suppress(OSError), _opened(file, os.O_RDONLY) as descriptor:
+        _require_free(descriptor, file.parent)
 
 
-def _require_free(file: TextIO, folder: Path) -> None:
+@contextlib.contextmanager
+def _opened(file: Path, how: int) -> Iterator[int]:
+    descriptor = os.open(file, how, 0o666)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _require_free(descriptor: int, folder: Path) -> None:
     locked = False
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         locked = True
     except BlockingIOError as error:
-        raise _in_use(folder, _read(file)) from error
+        raise _in_use(folder, _read(descriptor)) from error
     except OSError:
         pass  # some network file systems have no locks
-    sign = _read(file)
+    sign = _read(descriptor)
     if not (match := SIGN.match(sign)):
         return
     process, host, said = int(match[1]), match[2], datetime.datetime.fromisoformat(match[3])
-    mine = host == socket.gethostname() and (locked or process == os.getpid())
     age = (datetime.datetime.now(datetime.UTC) - said).total_seconds()
-    if mine or age > GONE_SECONDS:
+    if age > GONE_SECONDS or (host == socket.gethostname() and (locked or not _lives(process))):
         return
     left = GONE_SECONDS - max(age, 0.0)
     warn(f"{folder} was in use by {sign} a moment ago: waiting up to {left:.0f} s for another sign of it")
     end = time.monotonic() + left
     while time.monotonic() < end:
         time.sleep(min(1.0, GONE_SECONDS / 10))
-        if (now := _read(file)) != sign:
+        if (now := _read(descriptor)) != sign:
             if SIGN.match(now):
                 raise _in_use(folder, now)
             return
+
+
+def _lives(process: int) -> bool:
+    """Whether there is such a process on this machine, and it is another than this."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return process != os.getpid()
 
 
 def _in_use(folder: Path, sign: str) -> UserError:
@@ -86,18 +104,17 @@ def _in_use(folder: Path, sign: str) -> UserError:
     )
 
 
-def _read(file: TextIO) -> str:
-    return os.pread(file.fileno(), 1000, 0).decode(errors="replace")
+def _read(descriptor: int) -> str:
+    return os.pread(descriptor, 1000, 0).decode(errors="replace")
 
 
-def _sign(file: TextIO) -> None:
-    # Of the same length each time and in one call, so that nobody reads half of it; the file was opened to append.
+def _sign(descriptor: int) -> None:
+    # Of the same length each time and in one call, so that nobody reads half of it.
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    fcntl.fcntl(file, fcntl.F_SETFL, fcntl.fcntl(file, fcntl.F_GETFL) & ~os.O_APPEND)
-    os.pwrite(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}, {now}".encode(), 0)
+    os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, {now}".encode(), 0)
 
 
-def _beat(file: TextIO, over: threading.Event) -> None:
+def _beat(descriptor: int, over: threading.Event) -> None:
     while not over.wait(BEAT_SECONDS):
         with contextlib.suppress(OSError):
-            _sign(file)
+            _sign(descriptor)

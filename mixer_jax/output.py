@@ -16,12 +16,12 @@ def define_flags(values: flags.FlagValues, what: str) -> None:
     flags.DEFINE_boolean("overwrite", False, "write over what is there already", flag_values=values)
 
 
-def require_new(paths: Iterable[Path], overwrite: bool, flag: str = "--output") -> None:
+def require_new(paths: Iterable[Path], overwrite: bool) -> None:
     """Raise `UserError` if one of the files is there, and not to be overwritten."""
     for path in paths:
         if path.exists() and not (overwrite and path.is_file()):
             remedy = "choose another" if path.is_dir() else "--overwrite writes over it, or choose another"
-            raise UserError(f"{path} is there already: {remedy} with {flag}")
+            raise UserError(f"{path} is there already: {remedy} with --output")
 
 
 def folder(output: str | None, run: RunDirectory, name: str) -> Path:

@@ -23,7 +23,7 @@ from mixer_jax.errors import UserError, warn
 from mixer_jax.metrics import probabilities, score
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, stack_curves
-from mixer_jax.reporting.summary import duration
+from mixer_jax.reporting.summary import duration, sentence
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory, best_epoch
 from mixer_jax.storage import write_text, writing
@@ -132,7 +132,7 @@ def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) ->
     done = "test_accuracy" in results
     number = f"{results['test_accuracy']:.2f}%" if done else f"{results['val_accuracy']:.2f}% on validation"
     title = f"{results['dataset']}, {results['model']}: {number}"
-    parts = [*map(page.paragraph, map(_sentence, results.get("cautions", ())))]
+    parts = [page.paragraph(sentence(caution)) for caution in results.get("cautions", ())]
     parts += [page.table([], _summary(results)), page.heading("Curves")]
     description = "loss, accuracy and learning rate over the epochs"
     parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stack_curves(run.curves_file)))
@@ -168,10 +168,6 @@ def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
         ("hardware", f"{r['devices']} x {r['device_kind']}, {r['dtype']}"),
         ("data", f"{r['dataset']}, fingerprint {r['data_fingerprint']}"),
     ]
-
-
-def _sentence(caution: str) -> str:
-    return f"{caution[0].upper()}{caution[1:]}."
 
 
 def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:

@@ -107,7 +107,7 @@ TRAIN = [
     ),
     (f"{DIGITS} --workdir=WORK/foreign", "workdir WORK/foreign holds other files (thesis.tex, ...)"),
     (f"{DIGITS} --workdir=WORK/file", "cannot use workdir WORK/file: Not a directory"),
-    (f"{DIGITS} --workdir=WORK/run", "workdir WORK/run holds a run with another config ("),
+    (f"{DIGITS} --workdir=WORK/run", "WORK/run holds a run with another config (augment.crop: none there, pad here; "),
     (f"{DIGITS} --workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     (f"{DIGITS} --workdir=WORK/odd", "cannot read WORK/odd/config.json: "),
     (f"{DIGITS} --num_processes=2", "--coordinator_address is missing: give all of"),

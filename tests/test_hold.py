@@ -90,6 +90,12 @@ def test_without_locks_the_sign_has_to_do(file, monkeypatch):
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(hold.fcntl, "flock", unknown)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    file.write_text(sign(socket.gethostname()).replace("process 17", f"process {process.pid}"))
+    start = time.monotonic()
+    hold.require_free(file)  # of a process that has gone
+    assert time.monotonic() - start < 2.5
     file.write_text(sign(socket.gethostname()).replace("17", "1"))
     beat = threading.Timer(0.5, lambda: file.write_text(sign(socket.gethostname(), age=-5.0)))
     beat.start()

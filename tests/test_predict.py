@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -143,3 +144,11 @@ def test_the_logits_of_the_tokens_have_the_images_as_their_mean(run):
     # A bias of the head is in each token's logits, and nothing else changes.
     classifier.params["head"]["bias"] = classifier.params["head"]["bias"] + 1
     np.testing.assert_allclose(classifier.token_maps(images[2])[0], evidence + 1, atol=1e-5)
+
+
+def test_of_a_run_that_is_not_finished_it_says_so(run, tmp_path, capsys):
+    half = shutil.copytree(run, tmp_path / "half")
+    (half / "results.json").unlink()
+    Image.fromarray(some_pixels(8, 8, 1)[..., 0]).save(tmp_path / "a.png")
+    assert call(half, tmp_path / "a.png") == 0
+    assert re.search(r"warning: .*half: epoch (\d+) of \1, not finished", capsys.readouterr().err)

@@ -3,6 +3,7 @@
 import pytest
 
 from mixer_jax import train
+from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged
 from runs import Crash, crashing, main, run
@@ -95,6 +96,8 @@ def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch)
     best = checkpoints.read(metrics[-1]["step"]).best
     [scores] = trainer.evaluate(trainer.place(best), dataset.val)
     assert scores["accuracy"] == results["val_accuracy"]
+    [logits], labels = trainer.predict(trainer.place(best), dataset.test)
+    assert accuracy_and_loss(logits, labels)[1] == results["test_loss"]
     loss = trainer.evaluate(trainer.place(best), dataset.test)[0]["loss"]
     assert loss == pytest.approx(results["test_loss"], rel=1e-6)
     checkpoints.close()

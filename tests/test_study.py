@@ -244,3 +244,16 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
     ):
         with pytest.raises(UserError, match=line):
             main(config, tmp_path / "other", "--protocol=clean", "--arms=torch", flag)
+
+
+def test_a_study_of_an_older_release_goes_on_as_it_was_begun(config, tmp_path, capsys):
+    path = tmp_path / "study"
+    flags = "--protocol=clean", "--arms=mixer", "--config.dataset.hold_out=random"
+    assert main(config, path, *flags, "--seeds=1") == 0
+    file = path / "mixer" / "clean" / "seed_0" / "config.json"
+    content = json.loads(file.read_text())
+    del content["config"]["dataset"]["hold_out"]  # as it was before there was such a field
+    file.write_text(json.dumps(content))
+    assert main(config, path, "--protocol=clean", "--arms=mixer") == 0
+    results = [RunDirectory(path / "mixer" / "clean" / f"seed_{i}").read_results() for i in range(2)]
+    assert results[0]["data_fingerprint"] == results[1]["data_fingerprint"]

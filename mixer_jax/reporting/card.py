@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import default_config, flat
-from mixer_jax.reporting.summary import duration
+from mixer_jax.reporting.summary import duration, sentence
 
 
 def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str, Any]) -> str:
@@ -25,7 +25,7 @@ def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str,
     names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
     mean, std = (", ".join(f"{x:.4f}" for x in described[key]) for key in ("mean", "std"))
     chosen = "the test images themselves" if r["selected_on"] == "test" else "validation images"
-    cautions = "".join(f"{line[0].upper()}{line[1:]}.\n\n" for line in r.get("cautions", ()))
+    cautions = "".join(f"{sentence(caution)}\n\n" for caution in r.get("cautions", ()))
     hardware = f"{r['devices']} x {r['device_kind']}, {r['dtype']}, jax {r['versions']['jax']}"
     return f"""# {r["dataset"]}, {r["model"]}
 

@@ -39,6 +39,11 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def sentence(caution: str) -> str:
+    """Return one of a result's `cautions` as a sentence."""
+    return f"{caution[0].upper()}{caution[1:]}."
+
+
 def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
     """A few lines: how good, how long, on what, and where things are."""
     one = "std" not in results

@@ -105,6 +105,8 @@ class _Training:
         self._save()
         if not self._wait():
             raise UserError(f"the end is not saved; {self._last_good()}; mend that, and the same command goes on there")
+        for i in self._behind:
+            self.runs[i].write_metrics(self.histories[i])
         self._tell_the_end()
         with stopping_at_once(OVER):
             if self._stop.signal:
@@ -208,10 +210,7 @@ class _Training:
             self._behind.discard(i)
         except UserError as error:
             self._behind.add(i)
-            if not all(map(self._over, self.histories)):
-                self._warn(f"{error}; training goes on")
-                return
-            raise
+            self._warn(f"{error}; training goes on")
 
     def _keep_best(self, improved: np.ndarray) -> None:
         if not improved.any():

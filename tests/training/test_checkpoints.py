@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 
 import jax
 import numpy as np
@@ -17,28 +16,8 @@ from mixer_jax.training import restore
 from mixer_jax.training.checkpoint_files import Damaged
 from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from runs import crashing, run, without_times
+from saved import RNG, same, write
 from support import make_config, make_dataset
-
-RNG = np.random.default_rng(0)
-
-
-def made(step):
-    state = {"params": {"kernel": RNG.normal(size=(64, 32)).astype(np.float32)}, "step": np.int32(step)}
-    return Checkpoint(step, jax.tree.map(np.asarray, state), {"kernel": state["params"]["kernel"]}, {"step": step})
-
-
-def write(directory, *steps):
-    checkpoints = Checkpoints(directory)
-    written = [made(step) for step in steps]
-    for checkpoint in written:
-        checkpoints.save(checkpoint)
-    checkpoints.wait()
-    checkpoints.close()
-    return written
-
-
-def same(one, other):
-    return jax.tree.all(jax.tree.map(np.array_equal, (one.state, one.best), (other.state, other.best)))
 
 
 @pytest.fixture(scope="module")
@@ -215,58 +194,6 @@ def test_an_optimiser_that_overflowed_is_kept_and_named(tmp_path):
     assert checkpoints.steps() == [1, 2]
 
 
-@pytest.mark.parametrize("call", ["fsync of folders", "truncate", "rmtree", "rename of old ones"])
-def test_housekeeping_that_fails_fails_no_checkpoint(call, tmp_path, monkeypatch):
-    write(tmp_path / "c", 1, 2)
-
-    def failing(original, when):
-        def maybe(*arguments, **keywords):
-            if when(*arguments):
-                raise OSError(5, "Input/output error")
-            return original(*arguments, **keywords)
-
-        return maybe
-
-    if call == "fsync of folders":
-        monkeypatch.setattr(os, "fsync", failing(os.fsync, lambda d: os.path.isdir(f"/proc/self/fd/{d}")))
-    elif call == "rename of old ones":
-        monkeypatch.setattr(os, "rename", failing(os.rename, lambda a, b: str(b).endswith(".partial")))
-    else:
-        owner = os if call == "truncate" else shutil
-        monkeypatch.setattr(owner, call, failing(getattr(owner, call), lambda *arguments: True))
-    checkpoints = Checkpoints(tmp_path / "c")
-    third = made(3)
-    checkpoints.save(third)
-    remarks = checkpoints.wait()
-    assert 3 in checkpoints.steps()
-    assert same(checkpoints.newest(third)[0], third)
-    if call == "rename of old ones":
-        assert remarks == [f"checkpoint {tmp_path / 'c' / '1'} cannot be deleted: Input/output error"]
-    monkeypatch.undo()
-    checkpoints.save(made(4))
-    checkpoints.wait()
-    assert checkpoints.steps() == [3, 4]
-    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["3", "4"]
-
-
-def test_a_rename_that_fails_leaves_the_earlier_checkpoint_of_the_same_step(tmp_path, monkeypatch):
-    _, earlier = write(tmp_path / "c", 1, 2)
-    checkpoints, rename = Checkpoints(tmp_path / "c"), os.rename
-
-    def failing(source, target):
-        if str(source).endswith(".partial") and str(target).endswith("/2") and "2.1" not in str(source):
-            raise OSError(5, "Input/output error")
-        rename(source, target)
-
-    monkeypatch.setattr(os, "rename", failing)
-    checkpoints.save(made(2))
-    with pytest.raises(OSError, match="cannot write checkpoint"):
-        checkpoints.wait()
-    monkeypatch.undo()
-    assert checkpoints.steps() == [1, 2]
-    assert same(checkpoints.read(2, earlier), earlier)
-
-
 FIELDS = {"epochs": 6.0, "checkpoint_steps": 3}
 
 
@@ -296,88 +223,6 @@ def test_a_run_whose_checkpoints_are_all_damaged_gets_one_line(tmp_path, monkeyp
     assert "\n" not in str(caught.value)
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == metrics
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 3 MiB; returns its path and a function that makes it of another size."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", path], capture_output=True).returncode:
-        pytest.skip("mounting a small file system takes root")
-    yield path, lambda size: subprocess.run(["mount", "-o", f"remount,size={size}", path], check=True)
-    subprocess.run(["umount", path], check=True)
-
-
-def test_room_for_checkpoints_is_asked_for_before_anything_is_compiled(small_disk, tmp_path, monkeypatch):
-    path, resize = small_disk
-    resize("1280k")
-    dataset = make_dataset()
-    line = r"no room for checkpoints in .*: 2 take 2\.\d MiB, and 1\.\d MiB are free: make room, or choose another"
-    with pytest.raises(UserError, match=line):
-        run(path / "run", dataset, monkeypatch, **FIELDS)
-    assert not (path / "run").exists()
-
-
-def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):
-    path, _ = small_disk
-    dataset = make_dataset()
-    whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
-    save = Checkpoints.save
-
-    def filled(self, checkpoint):
-        self.wait()
-        if len(self.steps()) == 1 and not (path / "others").exists():
-            (path / "others").write_bytes(bytes(int(2.2 * 2**20)))
-        save(self, checkpoint)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "save", filled)
-        with pytest.raises(UserError, match=r"the end is not saved; the last good checkpoint is of step \d+, in "):
-            run(path / "run", dataset, monkeypatch, **FIELDS)
-    steps = Checkpoints(path / "run" / "checkpoints").steps()
-    assert steps
-    assert not list((path / "run" / "checkpoints").glob("*.partial"))
-    assert "no space left on the device" in capsys.readouterr().err
-    (path / "others").unlink()
-    assert run(path / "run", dataset, monkeypatch, **FIELDS) == whole
-    assert f"Going on from step {steps[-1]} of" in capsys.readouterr().out
-
-
-def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
-    path, resize = small_disk
-    write(path / "c", 1, 2)
-    (path / "others").write_bytes(bytes(int(2.2 * 2**20)))
-    checkpoints = Checkpoints(path / "c")
-    free = shutil.disk_usage(path).free
-    resize(f"{(3 * 2**20 - free + module_room(made(3)) - 4096) // 1024}k")
-    checkpoints.save(made(3))
-    checkpoints.wait()
-    assert checkpoints.steps()[-1] == 3
-    assert len(checkpoints.steps()) == 2
-
-
-def module_room(checkpoint):
-    from mixer_jax.training.checkpoints import _size
-
-    return _size(checkpoint.state, checkpoint.best)
-
-
-def test_metrics_that_cannot_be_written_for_a_while_stop_nothing(tmp_path, monkeypatch, capsys):
-    dataset = make_dataset()
-    whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
-    append, calls = RunDirectory.append_metrics, []
-
-    def sometimes(self, record):
-        calls.append(record)
-        if len(calls) in (2, 3):
-            raise UserError("cannot write metrics.jsonl: Transport endpoint is not connected")
-        append(self, record)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "append_metrics", sometimes)
-        assert run(tmp_path / "run", dataset, monkeypatch, **FIELDS) == whole
-    assert "metrics.jsonl: Transport endpoint is not connected; training goes on" in capsys.readouterr().err
 
 
 def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, monkeypatch, capsys):
