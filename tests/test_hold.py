@@ -26,6 +26,12 @@ def sign(host, age=0.0):
     return f"process 17 on {host}, {time.strftime(NOW, time.gmtime(time.time() - age))}"
 
 
+def rewrite(file, text):
+    """As who holds it does: an empty file in between would say that it is free."""
+    with file.open("r+") as opened:
+        opened.write(text)
+
+
 def test_who_holds_it_is_told(file):
     with (
         hold.held(file),
@@ -61,7 +67,7 @@ def test_another_machines_recent_sign_is_waited_out(file, capsys):
 
 def test_another_machine_that_lives_keeps_it(file, capsys):
     file.write_text(sign("elsewhere", age=1.0))
-    beat = threading.Timer(0.5, lambda: file.write_text(sign("elsewhere", age=-5.0)))
+    beat = threading.Timer(0.5, lambda: rewrite(file, sign("elsewhere", age=-5.0)))
     beat.start()
     with pytest.raises(UserError, match="in use by process 17 on elsewhere"):
         hold.require_free(file)
@@ -97,7 +103,7 @@ def test_without_locks_the_sign_has_to_do(file, monkeypatch):
     hold.require_free(file)  # of a process that has gone
     assert time.monotonic() - start < 2.5
     file.write_text(sign(socket.gethostname()).replace("17", "1"))
-    beat = threading.Timer(0.5, lambda: file.write_text(sign(socket.gethostname(), age=-5.0)))
+    beat = threading.Timer(0.5, lambda: rewrite(file, sign(socket.gethostname(), age=-5.0)))
     beat.start()
     with pytest.raises(UserError, match="in use by process 17 on"):
         hold.require_free(file)
