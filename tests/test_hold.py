@@ -102,7 +102,7 @@ def test_without_locks_the_sign_has_to_do(file, monkeypatch):
     start = time.monotonic()
     hold.require_free(file)  # of a process that has gone
     assert time.monotonic() - start < 2.5
-    file.write_text(sign(socket.gethostname()).replace("17", "1"))
+    file.write_text(sign(socket.gethostname()).replace("process 17", "process 1"))
     beat = threading.Timer(0.5, lambda: rewrite(file, sign(socket.gethostname(), age=-5.0)))
     beat.start()
     with pytest.raises(UserError, match="in use by process 17 on"):
