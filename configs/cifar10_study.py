@@ -14,8 +14,8 @@ epoch is chosen on a tenth of the training images; by the published protocol on 
 import dataclasses
 
 from configs import cifar10, cifar10_fast, mixer_nano_cifar10
-from mixer_jax.arms import Arm
 from mixer_jax.config import default_config, flat
+from mixer_jax.studies.arms import Arm
 
 
 def get_config():

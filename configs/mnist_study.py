@@ -11,8 +11,8 @@ is installed, three of them are trained in it too.
 import dataclasses
 import itertools
 
-from mixer_jax.arms import Arm
 from mixer_jax.config import default_config, flat
+from mixer_jax.studies.arms import Arm
 
 
 def get_config():

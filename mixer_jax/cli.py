@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from mixer_jax.cache import keep_compiled, tidy
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.errors import UserError, did_you_mean
+from mixer_jax.messages import show_on_console
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
@@ -28,6 +29,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # of a terminal that knows ASCII alone, too
+    show_on_console()
     keep_compiled()
     tidy()
     # What has been imported stays, and tracing leaves little garbage: the collector need not look at either so often.
@@ -43,7 +45,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint", file=sys.stderr)
+        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
         code = 130
     except Exception as error:
         if not jax.distributed.is_initialized():

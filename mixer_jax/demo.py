@@ -15,13 +15,11 @@ from absl import flags
 from PIL import Image
 
 from mixer_jax import cli
-from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
+from mixer_jax.inference import Classifier, load
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.weights import draw_tiles
-from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 
 TOP = 5
 CANVAS = 336  # pixels; of a drawing
@@ -58,16 +56,16 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
     """
     import gradio
 
-    run = RunDirectory(workdir)
-    classifier = Classifier(run, checkpoint)
-    height, width, channels = classifier.image_shape
-    dark = classifier.config.dataset.normalization == "standard" and np.mean(classifier.mean) < DARK
+    classifier = load(workdir, checkpoint)
+    preprocessing, dataset = classifier.preprocessing, classifier.origin.dataset
+    measured = dataset is not None and dataset.normalization == "standard"
+    dark = measured and np.mean(preprocessing.mean) < DARK
 
     def of_file(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
         if path is None:
             return None, None
         try:
-            return _told(classifier, read_image(Path(path), (height, width), channels))
+            return _told(classifier, classifier.read(path))
         except UserError as error:
             raise gradio.Error(str(error).replace(path, Path(path).name), print_exception=False) from error
 
@@ -77,10 +75,10 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
         image = drawing and drawing["composite"]
         if image is None or not np.asarray(image)[..., 3].any():
             return None, None
-        pixels = as_pixels(image, (height, width), channels)
+        pixels = classifier.read(image)
         return _told(classifier, 255 - pixels if inverted else pixels)
 
-    described = f"{classifier.config.dataset.name}, {classifier.config.model.variant}"
+    described = ", ".join(filter(None, (dataset and dataset.name, classifier.config.variant))) or "MLP-Mixer"
     with gradio.Blocks(title=f"mixer_jax: {described}", analytics_enabled=False) as page:
         gradio.Markdown(f"# {described}\nClasses: {', '.join(classifier.label_names)}")
         with gradio.Row():

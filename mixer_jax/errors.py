@@ -1,7 +1,6 @@
 """The one error a user can cause, and the help it offers."""
 
 import difflib
-import sys
 from collections.abc import Iterable
 
 
@@ -10,11 +9,6 @@ class UserError(Exception):
 
     Commands print it without a traceback and exit with code 2; everything else is a bug and keeps its traceback.
     """
-
-
-def warn(message: str) -> None:
-    """Says in one line what is wrong but stops nothing."""
-    print(f"warning: {message}", file=sys.stderr)
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

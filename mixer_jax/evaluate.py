@@ -1,7 +1,7 @@
 """Scores a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
 Top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusion; printed, and written as JSON, CSV and
-PNG. Needs the run directory and the images of the split, nothing else.
+PNG. Needs the run directory, or a file of weights and --dataset, and the images of the split.
 """
 
 from pathlib import Path
@@ -9,15 +9,15 @@ from typing import Any
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
+from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
 from mixer_jax.metrics import score
 from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.reporting import describe, plot_confusion, write_confusion
-from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_json, writing
-from mixer_jax.training.inference import Classifier, over_split
 
 WRITTEN = ("evaluation.json", "confusion.csv", "confusion.png")
 SPLITS = ("train", "validation", "test")
@@ -30,36 +30,33 @@ def main(argv: list[str]) -> int:
         raise one_of("split", values.split, SPLITS)
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size}: must be positive")
-    run = RunDirectory(values.workdir)
-    output = folder(values.output, run, f"evaluation/{values.split}_{values.checkpoint}")
+    output = folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
     require_new((output / name for name in WRITTEN), values.overwrite)
-    evaluate(run, values.split, values.checkpoint, output, values.data_dir, values.batch_size)
+    classifier = load(values.workdir, values.checkpoint)
+    dataset = dataset_of(classifier, values.dataset, values.data_dir)
+    evaluate(classifier, dataset, values.split, values.checkpoint, output, values.batch_size)
     return 0
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
+    flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     define_flags(values, "folder for the results; by default in the run directory")
     flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
 
 
 def evaluate(
-    run: RunDirectory,
-    split: str,
-    checkpoint: str,
-    output: Path,
-    data_dir: str | None = None,
-    batch_size: int = 512,
+    classifier: Classifier, dataset: ConfigDict, split: str, checkpoint: str, output: Path, batch_size: int = 512
 ) -> dict[str, Any]:
-    """Scores a run's model on a split, writes evaluation.json, confusion.csv and confusion.png, and prints.
+    """Score a model on a split, write evaluation.json, confusion.csv and confusion.png, and print the scores.
 
     Args:
-      run: the run directory.
+      classifier: the model.
+      dataset: the `dataset` block.
       split: "train", "validation" or "test".
-      checkpoint: "best", "latest" or a step.
+      checkpoint: that the model is of: "best", "latest" or a step.
       output: the folder that is written to.
-      data_dir: instead of the config's.
       batch_size: images at a time.
 
     Returns:
@@ -68,21 +65,20 @@ def evaluate(
     Raises:
       UserError: before anything is written, if the run or the data is not as it should be.
     """
-    classifier = Classifier(run, checkpoint)
-    images, name = classifier.open_split(split, data_dir), classifier.config.dataset.name
+    images, name, step = open_split(classifier, dataset, split), dataset.name, classifier.origin.step
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
     scores = {
         "dataset": name,
         "split": split,
         "checkpoint": checkpoint,
-        "step": classifier.step,
+        "step": step,
         "platform": jax.devices()[0].platform,
         **score(logits, labels, classifier.label_names),
     }
-    title = f"{name} {split}, {checkpoint} of step {classifier.step}: {scores['accuracy']:.2f}%"
-    how_far = classifier.unfinished and f"; {classifier.unfinished}"
+    title = f"{name} {split}, {checkpoint} of step {step}: {scores['accuracy']:.2f}%"
+    how_far = classifier.origin.unfinished and f"; {classifier.origin.unfinished}"
     print(
-        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {classifier.step}{how_far}\n"
+        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {step}{how_far}\n"
         f"{describe(scores)}"
     )
     with writing(output):

@@ -25,11 +25,12 @@ from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
-from mixer_jax.errors import UserError, one_of, warn
+from mixer_jax.data import StreamedSplit
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.inference import Classifier, dataset_of, load, open_split
+from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, folder, require_new
-from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_json, writing
-from mixer_jax.training.inference import Classifier
 
 FORMATS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
 LABELS = "labels.json"  # of every format the same
@@ -49,27 +50,37 @@ def main(argv: list[str]) -> int:
     missing = [name for name in missing if not importlib.util.find_spec(name)]
     if missing:
         raise UserError(f"--format={values.format} takes packages that are not here: pip install {' '.join(missing)}")
-    run = RunDirectory(values.workdir)
-    output = folder(values.output, run, "export")
+    output = folder(values.output, values.workdir, "export")
     require_new([output / FORMATS[values.format]], values.overwrite)
-    return export(
-        run, values.format, values.checkpoint, values.data_dir, values.num_images, output, benchmark=values.benchmark
-    )
+    classifier = load(values.workdir, values.checkpoint)
+    split, name = _test_images(classifier, values.dataset, values.data_dir)
+    return export(classifier, values.format, split, name, values.num_images, output, benchmark=values.benchmark)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
+    flags.DEFINE_string("dataset", None, "to check it on, as config.dataset.name", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean("benchmark", False, "time it beside the run's model", flag_values=values)
     define_flags(values, "folder for the file; by default export/ in the run directory")
 
 
+def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | None) -> tuple[StreamedSplit | None, str]:
+    """Return the test split and the name of its dataset; without them a file is not checked."""
+    try:
+        config = dataset_of(classifier, dataset, data_dir)
+        return open_split(classifier, config, "test"), config.name
+    except UserError as error:
+        warn(f"there are no test images to compare the file on: {error}")
+        return None, ""
+
+
 def export(
-    run: RunDirectory,
+    classifier: Classifier,
     format: str,
-    checkpoint: str,
-    data_dir: str | None,
+    split: StreamedSplit | None,
+    name: str,
     num_images: int,
     output: Path,
     benchmark: bool = False,
@@ -77,10 +88,10 @@ def export(
     """Writes `model.*` and the names of the classes into a folder, checks the file and prints.
 
     Args:
-      run: the run directory.
+      classifier: the model.
       format: one of `FORMATS`.
-      checkpoint: "best", "latest" or a step.
-      data_dir: of the test images, instead of the config's.
+      split: the test images, if they are at hand.
+      name: of their dataset.
       num_images: of them to check it on, at most.
       output: the folder.
       benchmark: time the file beside the run's model.
@@ -88,12 +99,6 @@ def export(
     Returns:
       The exit code: 0, or 1 if the file gives something else than the run's model; it is then not kept.
     """
-    classifier = Classifier(run, checkpoint)
-    try:
-        split = classifier.open_split("test", data_dir)
-    except UserError as error:
-        warn(f"there are no test images to compare the file on: {error}")
-        split = None
     file = output / FORMATS[format]
     partial = file.with_name(f".{file.name}.partial")
     print("Compiling", flush=True)
@@ -103,15 +108,13 @@ def export(
             others = _stablehlo(classifier, partial) if format == "stablehlo" else _onnx(classifier, partial, format)
         functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
         sizes, count = " x ".join(map(str, classifier.image_shape)), len(classifier.label_names)
-        print(
-            f"{sizes} uint8, any number of them, to {count} logits{classifier.unfinished and ', of a run at '}"
-            f"{classifier.unfinished}"
-        )
+        how_far = classifier.origin.unfinished
+        print(f"{sizes} uint8, any number of them, to {count} logits{how_far and f', of a run at {how_far}'}")
         images = np.zeros((1, *classifier.image_shape), np.uint8)
         if split is not None:
             # From all over the split, which may be sorted by class.
             images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
-            print(f"  compared on {len(images):,} test images of {classifier.config.dataset.name}")
+            print(f"  compared on {len(images):,} test images of {name}")
             if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
                 print("error: that is too far from the run's model, and not kept", file=sys.stderr)
                 return 1
@@ -140,8 +143,10 @@ def _onnx(classifier: Classifier, path: Path, format: str) -> dict[str, Function
 
     from mixer_jax.interop.onnx_file import FromPixels, write_onnx
 
-    model, params = classifier.model, jax.device_get(classifier.params)
-    network = FromPixels(model, params, classifier.scaling(), classifier.mean, classifier.std)
+    preprocessing = classifier.preprocessing
+    network = FromPixels(
+        classifier.model, classifier.params, classifier.scaling(), preprocessing.mean, preprocessing.std
+    )
     write_onnx(network, classifier.image_shape, path, int8=format == "onnx_int8")
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 

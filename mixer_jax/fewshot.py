@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
+from mixer_jax.inference import Classifier, dataset_of, load, over_split
 from mixer_jax.output import define_flags, folder, require_new
-from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_json, writing
-from mixer_jax.training.inference import Classifier, over_split
 
 L2 = tuple(2.0**i for i in range(-10, 20))
 
@@ -33,11 +33,12 @@ def main(argv: list[str]) -> int:
     for name in ("seeds", "batch_size"):
         if values[name].value < 1:
             raise UserError(f"--{name}={values[name].value}: must be positive")
-    run, shots = RunDirectory(values.workdir), sorted(set(map(int, values.shots)))
-    name = f"{Path(values.dataset or run.config().dataset.name).name}_{values.checkpoint}.json"
-    output = Path(values.output) if values.output else folder(None, run, "fewshot") / name
+    classifier, shots = load(values.workdir, values.checkpoint), sorted(set(map(int, values.shots)))
+    dataset = dataset_of(classifier, values.dataset, values.data_dir)
+    name = f"{Path(dataset.name).name}_{values.checkpoint}.json"
+    output = Path(values.output) if values.output else folder(None, values.workdir, "fewshot") / name
     require_new([output], values.overwrite)
-    fewshot(run, values.checkpoint, values.dataset, values.data_dir, shots, values.seeds, values.batch_size, output)
+    fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
     return 0
 
 
@@ -51,10 +52,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def fewshot(
-    run: RunDirectory,
+    classifier: Classifier,
+    dataset: ConfigDict,
     checkpoint: str,
-    dataset: str | None,
-    data_dir: str | None,
     shots: Sequence[int],
     num_seeds: int,
     batch_size: int,
@@ -63,10 +63,9 @@ def fewshot(
     """Measures, prints a table, and writes a JSON file.
 
     Args:
-      run: the run directory.
-      checkpoint: "best", "latest" or a step.
-      dataset: the name of one, whose images are fitted to the run's; None for the run's own.
-      data_dir: where it lies; None for where the run's did, or of another dataset for its usual place.
+      classifier: the model.
+      dataset: the `dataset` block; its images have the shape of the model's.
+      checkpoint: that the model is of: "best", "latest" or a step.
       shots: training images of each class, increasing.
       num_seeds: how often the images are drawn anew.
       batch_size: images at a time.
@@ -79,14 +78,7 @@ def fewshot(
     Raises:
       UserError: before anything is written, if the run or the data is not as it should be.
     """
-    classifier = Classifier(run, checkpoint)
-    config = classifier.config.dataset
-    if dataset and dataset != config.name:
-        config.name, config.data_dir = dataset, ""
-        config.image_size = () if dataset == "digits" else classifier.image_shape[:2]
-        config.train_split, config.test_split, config.val_split = "train", "test", ""
-    if data_dir is not None:
-        config.data_dir = data_dir
+    config = dataset.copy_and_resolve_references()
     if data.selected_on(config) == "test":
         # The regularisation is not chosen on the test images, whatever the run's epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
@@ -97,13 +89,19 @@ def fewshot(
             there, here = splits[name].image_shape, classifier.image_shape
             raise UserError(f"the {name} images are {there}, those of the run {here}")
     drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
-    held_out = [over_split(classifier.pre_logits, splits[name], batch_size, name) for name in ("validation", "test")]
+    held_out = [over_split(classifier.features, splits[name], batch_size, name) for name in ("validation", "test")]
     rows = [_row(drawn, held_out, n) for n in shots]
-    circumstances = {"dataset": config.name, "checkpoint": checkpoint, "step": classifier.step, "seeds": num_seeds}
+    circumstances = {
+        "dataset": config.name,
+        "checkpoint": checkpoint,
+        "step": classifier.origin.step,
+        "seeds": num_seeds,
+    }
     result = circumstances | {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
     print(
         f"{config.name}, {result['test_images']:,} test images of {len(label_names)} classes, {num_seeds} seeds; "
-        f"{checkpoint}, checkpoint of step {classifier.step}\n\n| shots | test accuracy (mean ± std) |\n|---|---|"
+        f"{checkpoint}, checkpoint of step {classifier.origin.step}\n\n"
+        "| shots | test accuracy (mean ± std) |\n|---|---|"
     )
     for row in rows:
         spread = "" if row["std"] is None else f" ± {row['std']:.2f}"
@@ -129,7 +127,7 @@ def _draw(
             ranks[i], counts[label] = counts[label], counts[label] + 1
         kept = ranks < shots
         if kept.any():
-            parts.append((classifier.pre_logits(images[kept], batch_size), labels[kept], ranks[kept]))
+            parts.append((classifier.features(images[kept], batch_size), labels[kept], ranks[kept]))
         if counts.min() >= shots:
             features, labels, ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
             return features, labels, ranks

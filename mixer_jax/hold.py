@@ -15,7 +15,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from mixer_jax.errors import UserError, warn
+from mixer_jax.errors import UserError
+from mixer_jax.messages import warn
 
 BEAT_SECONDS, GONE_SECONDS = 60.0, 150.0
 SIGN = re.compile(r"process (\d+) on (.*), (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")

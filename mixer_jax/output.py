@@ -7,7 +7,6 @@ from pathlib import Path
 from absl import flags
 
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
 
 
 def define_flags(values: flags.FlagValues, what: str) -> None:
@@ -24,8 +23,9 @@ def require_new(paths: Iterable[Path], overwrite: bool) -> None:
             raise UserError(f"{path} is there already: {remedy} with --output")
 
 
-def folder(output: str | None, run: RunDirectory, name: str) -> Path:
-    """Return the folder that was given, by default one in the run directory, or here where that cannot be written."""
+def folder(output: str | None, workdir: str, name: str) -> Path:
+    """Return the folder that was given; by default `name` in the run directory, or here if that cannot be written."""
     if output:
         return Path(output)
-    return run.path / name if os.access(run.path, os.W_OK) else Path(run.path.resolve().name) / name
+    run = Path(workdir)
+    return run / name if run.is_dir() and os.access(run, os.W_OK) else Path(run.resolve().stem) / name

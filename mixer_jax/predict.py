@@ -19,13 +19,11 @@ from absl import flags
 from tqdm import tqdm
 
 from mixer_jax import cli
-from mixer_jax.data import read_image
-from mixer_jax.errors import UserError, warn
-from mixer_jax.metrics import probabilities
+from mixer_jax.errors import UserError
+from mixer_jax.inference import Classifier, load
+from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, require_new
-from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import writing
-from mixer_jax.training.inference import Classifier
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # what is taken of a folder
 FEW = 10  # images that get a table each
@@ -45,9 +43,9 @@ def main(argv: list[str]) -> int:
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(SUFFIXES)}")
-    classifier = Classifier(RunDirectory(values.workdir), values.checkpoint)
-    if classifier.unfinished:
-        warn(f"{values.workdir}: {classifier.unfinished}")
+    classifier = load(values.workdir, values.checkpoint)
+    if how_far := classifier.origin.unfinished:
+        warn(f"{values.workdir}: {how_far}")
     top = min(values.top, len(classifier.label_names))
     return predict(classifier, files, output, top, min(values.batch_size, len(files)))
 
@@ -94,7 +92,7 @@ def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, 
             if batch:
                 names, images = zip(*batch, strict=True)
                 logits = classifier.logits(np.stack(images), batch_size)
-                for name, prediction in zip(names, _likeliest(logits, classifier.label_names, top), strict=True):
+                for name, prediction in zip(names, classifier.likeliest(logits, top), strict=True):
                     tell(name, prediction)
             bad += len(problems)
             bar.update(len(batch) + len(problems))
@@ -108,11 +106,10 @@ def _read(
     classifier: Classifier, files: Sequence[Path], batch_size: int
 ) -> Iterator[tuple[list[tuple[Path, np.ndarray]], list[UserError]]]:
     """Yields batches of images that could be read, with the errors of those that could not."""
-    height, width, channels = classifier.image_shape
 
     def read(file: Path) -> np.ndarray | UserError:
         try:
-            return read_image(file, (height, width), channels)
+            return classifier.read(file)
         except UserError as error:
             return error
 
@@ -124,12 +121,6 @@ def _read(
                 [(file, image) for file, image in results if not isinstance(image, UserError)],
                 [error for _, error in results if isinstance(error, UserError)],
             )
-
-
-def _likeliest(logits: np.ndarray, label_names: Sequence[str], top: int) -> Iterator[Prediction]:
-    """The classes of each image with their probabilities, the likeliest first."""
-    for share in probabilities(logits):
-        yield [(label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
 
 
 def _tell_few(name: Path, prediction: Prediction) -> None:

@@ -115,7 +115,7 @@ def _happens(block: ConfigDict) -> bool:
 
 def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
     """The first images of the first batches of training."""
-    draw, plan = _policy(config, dataset), data.BatchPlan(len(dataset.train), config.batch_size, config.seed)
+    draw, plan = _policy(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
     # An example is mixed with its predecessor, and the first with the last.
     shown = np.r_[-1, np.arange(min(COLUMNS, config.batch_size))] % config.batch_size
     for step in range(BATCH_ROWS):

@@ -1,244 +1,34 @@
-"""Writes a run's report: python -m mixer_jax.report runs/digits
+"""Write a run's report: python -m mixer_jax.report runs/digits
 
-report.html is one file that holds everything and needs no network: the results, curves, confusion, the most confident
-mistakes, the hardest classes, what the token-mixing units look at, the patch embedding, calibration, config and
-environment. README.md beside it is the model card. Training ends with both; this command makes them anew from the run
-directory alone, and of a run that is not finished a report of what there is.
+report.html is one file that needs no network: the results, curves, confusion, the most confident mistakes, the hardest
+classes, the weights of token mixing and patch embedding, calibration, config and environment. README.md beside it is
+the model card. Training ends with both; this command writes them again, or for a run that is not finished.
 """
 
-import json
-import zlib
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
-from zipfile import BadZipFile
-
-import jax
-import numpy as np
-
 from mixer_jax import cli
-from mixer_jax.config import flat
-from mixer_jax.data import Split, StreamedSplit, selected_on
-from mixer_jax.errors import UserError, warn
-from mixer_jax.metrics import probabilities, score
-from mixer_jax.models import MlpMixer
-from mixer_jax.reporting import model_card, page, plot_confusion, plot_curves, stack_curves
-from mixer_jax.reporting.summary import duration, sentence
-from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
-from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.storage import write_text, writing
-from mixer_jax.training.inference import Classifier
-from mixer_jax.training.results import Outcome
-
-MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # images of mistakes; of each of the so many hardest classes
-UNITS, BLOCKS = 64, 3  # token-mixing units that are shown, of the first blocks
+from mixer_jax.errors import UserError
+from mixer_jax.inference import load_run
+from mixer_jax.reporting.report import draw_curves, unfinished, write_report
+from mixer_jax.run_directory import RunDirectory
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and writes the report; returns the exit code."""
+    """Parse the command line, write the report, and return the exit code."""
     _, paths = cli.parse_flags(argv, lambda values: None, __doc__, num_paths=1)
     run = RunDirectory(paths[0])
     if not run.config_file.exists():
         raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
     results = run.read_results()
-    if results and "seeds" in results:
-        raise UserError(f"{run.path} holds {len(results['seeds'])} runs: give one, such as {run.path}/seed_0")
+    if results and results.seeds:
+        raise UserError(f"{run.path} holds {len(results.seeds)} runs: give one, such as {run.path}/seed_0")
     if not run.read_metrics():
         raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
-    classifier = Classifier(run)
+    classifier = load_run(run)
     results = results or unfinished(run, classifier)
-    draw_curves(run, results)  # anew: an older release may have drawn them otherwise
-    print(f"wrote {write(run, classifier, results)}{classifier.unfinished and f': {classifier.unfinished}'}")
+    draw_curves(run, results)  # an older release may have drawn them in another way
+    how_far = classifier.origin.unfinished
+    print(f"wrote {write_report(run, classifier, results)}{how_far and f': {how_far}'}")
     return 0
-
-
-def unfinished(run: RunDirectory, classifier: Classifier) -> dict[str, Any]:
-    """Return as much of a results.json as there is of a run that is not finished: it has scored no test image yet."""
-    history, config = run.read_metrics(), classifier.config
-    best, last = best_epoch(history), history[-1]
-    return {
-        "seed": config.seed,
-        "epochs": last["epoch"],
-        "steps": last["step"],
-        "best_epoch": best["epoch"],
-        "val_accuracy": best["val_accuracy"],
-        "val_loss": best["val_loss"],
-        "train_seconds": sum(record["seconds"] for record in history),
-        "images_per_second": last["images_per_second"],
-        "dataset": config.dataset.name,
-        "model": config.model.variant,
-        "num_params": sum(x.size for x in jax.tree.leaves(classifier.params)),
-        "selected_on": selected_on(config.dataset),
-        "data_fingerprint": run.described()["fingerprint"],
-        "cautions": [classifier.unfinished],
-        **classifier.ran_on,
-    }
-
-
-def finish(
-    runs: Sequence[RunDirectory],
-    results: Sequence[dict[str, Any]],
-    outcomes: Sequence[Outcome],
-    test: Split | StreamedSplit,
-) -> None:
-    """Draws the curves, keeps what a report takes and writes it: of each seed, before a results.json is there.
-
-    Whatever goes wrong with the report is a warning: the results do not wait for it.
-    """
-    classifier = None
-    for run, of_run, outcome in zip(runs, results, outcomes, strict=True):
-        draw_curves(run, of_run)
-        try:
-            keep_predictions(run, outcome.logits, outcome.labels, test)
-            classifier = classifier.of_seed(run) if classifier else Classifier(run)
-            write(run, classifier, of_run)
-        except Exception as error:
-            warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
-
-
-def draw_curves(run: RunDirectory, results: dict[str, Any]) -> None:
-    """Draws a run's curves.png from its metrics.jsonl."""
-    with writing(run.curves_file):
-        title = f"{results['dataset']}, {results['model']}, seed {results['seed']}"
-        plot_curves([run.read_metrics()], run.curves_file, title)
-
-
-def keep_predictions(run: RunDirectory, logits: np.ndarray, labels: np.ndarray, test: Split | StreamedSplit) -> None:
-    """Keeps of the test set what the report takes: all logits and labels, and the images of the worst mistakes."""
-    chosen = _mistakes(logits, labels)
-    images, _ = test.read(chosen)
-    file = run.predictions_file
-    partial = file.with_name(f".{file.name}")
-    with writing(file):
-        np.savez_compressed(partial, logits=logits, labels=labels, chosen=chosen, images=images)
-        partial.replace(file)
-
-
-def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The indices of the most confident mistakes, of all and of the hardest classes."""
-    confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
-    order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
-    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
-    worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
-    return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
-
-
-def write(run: RunDirectory, classifier: Classifier, results: dict[str, Any]) -> Path:
-    """Writes report.html, and the model card, from what is in a run's directory; returns the report's path.
-
-    The curves are to be drawn already.
-    """
-    config, described = run.config(), run.described()
-    done = "test_accuracy" in results
-    number = f"{results['test_accuracy']:.2f}%" if done else f"{results['val_accuracy']:.2f}% on validation"
-    title = f"{results['dataset']}, {results['model']}: {number}"
-    parts = [page.paragraph(sentence(caution)) for caution in results.get("cautions", ())]
-    parts += [page.table([], _summary(results)), page.heading("Curves")]
-    description = "loss, accuracy and learning rate over the epochs"
-    parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stack_curves(run.curves_file)))
-    if done and run.predictions_file.exists():
-        parts += _predictions(run, described["label_names"])
-    parts += _weights(classifier)
-    settings = [(path, json.dumps(value)) for path, value in flat(config)]
-    environment = [(name, str(version)) for name, version in results["versions"].items()]
-    parts += [page.folded("Config", page.table(["field", "value"], settings))]
-    parts += [page.folded("Environment", page.table(["package", "version"], environment))]
-    with writing(run.report_file):
-        write_text(run.report_file, page.page(title, parts))
-        if done:
-            write_text(run.card_file, model_card(config, described, results))
-    return run.report_file
-
-
-def _summary(results: dict[str, Any]) -> list[tuple[str, str]]:
-    r = results
-    best = f"epoch {r['best_epoch']}, best on {r['selected_on']}"
-    scores = [("validation accuracy", f"{r['val_accuracy']:.2f}% ({best})")]
-    if "test_accuracy" in r:
-        scores = [
-            ("test accuracy, best epoch", f"{r['test_accuracy']:.2f}% ({best})"),
-            ("test accuracy, last epoch", f"{r['last_test_accuracy']:.2f}%; {r['test_examples']:,} images"),
-            ("test loss", f"{r['test_loss']:.4f}"),
-        ]
-    return [
-        *scores,
-        ("model", f"{r['model']}, {r['num_params']:,} parameters, seed {r['seed']}"),
-        ("trained", f"{r['epochs']:g} epochs, {r['steps']:,} steps, in {duration(r['train_seconds'])}"),
-        ("throughput", f"{r['images_per_second']:,.0f} images/s"),
-        ("hardware", f"{r['devices']} x {r['device_kind']}, {r['dtype']}"),
-        ("data", f"{r['dataset']}, fingerprint {r['data_fingerprint']}"),
-    ]
-
-
-def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
-    try:
-        with run.predictions_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
-    scores = score(logits, labels, label_names)
-    shares, predicted = probabilities(logits), logits.argmax(1)
-    places = {int(index): place for place, index in enumerate(chosen)}
-
-    def shown(indices: np.ndarray) -> str:
-        captions = [
-            f"{label_names[labels[i]]} \u2192 {label_names[predicted[i]]} {100 * shares[i].max():.0f}%" for i in indices
-        ]
-        return page.gallery([images[places[i]] for i in indices], captions)
-
-    worst_first = chosen[np.argsort(-shares[chosen].max(1), kind="stable")]
-    confusion = run.path / "confusion.png"
-    with writing(confusion):
-        title = f"{scores['accuracy']:.2f}% of {len(labels):,} images"
-        plot_confusion(scores["confusion"], label_names, confusion, title)
-    parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
-    if len(chosen):
-        parts.append(page.heading("Most confident mistakes"))
-        parts += [page.paragraph("True class, predicted class, its probability."), shown(worst_first[:MISTAKES])]
-    parts.append(page.heading("Hardest classes"))
-    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
-    for name in sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]:
-        of_class = [i for i in worst_first if label_names[labels[i]] == name][:OF_A_CLASS]
-        parts.append(page.paragraph(f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"))
-        parts.append(shown(np.array(of_class, int)))
-    return [
-        *parts,
-        page.heading("Calibration"),
-        page.paragraph(
-            f"Expected calibration error {scores['calibration_error']:.2f}%; "
-            f"top-5 accuracy {scores['top5_accuracy']:.2f}%."
-        ),
-        page.image(draw_calibration(scores["calibration"]), "accuracy over confidence"),
-    ]
-
-
-def _weights(classifier: Classifier) -> list[str]:
-    model, params = classifier.model, jax.device_get(classifier.params)
-    if not isinstance(model, MlpMixer):
-        return []
-    parts = []
-    if model.token_mixing:
-        height, width, _ = classifier.input_shape
-        grid = (height // model.patch_size, width // model.patch_size)
-        rows = []
-        for block in range(min(BLOCKS, model.num_blocks)):
-            kernel = np.asarray(params[f"MixerBlock_{block}"]["token_mixing"]["Dense_0"]["kernel"])
-            units = units_by_frequency(kernel, grid)
-            rows.append((f"block {block + 1}: {min(UNITS, len(units))} of {len(units)} units", units[:UNITS]))
-        parts += [
-            page.heading("What the token-mixing units look at"),
-            page.paragraph(
-                "The weights of the first token-mixing layer on the grid of patches, from low to high frequency, each "
-                "beside its nearest opposite (as in the paper's figure 5). White is positive, black negative."
-            ),
-            page.image(draw_tiles(rows), "weights of token-mixing units", narrow=draw_tiles(rows, columns=8)),
-        ]
-    filters = embedding_filters(np.asarray(params["stem"]["kernel"]))
-    caption = f"{min(UNITS, len(filters))} of {len(filters)}, the largest first"
-    rows = [(caption, filters[:UNITS])]
-    picture = page.image(draw_tiles(rows), "filters", narrow=draw_tiles(rows, columns=8))
-    parts += [page.heading("Patch embedding"), picture]
-    return parts
 
 
 if __name__ == "__main__":

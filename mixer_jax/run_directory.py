@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from mixer_jax import hold
 from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError
+from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # What a run may go on with another value of. The first two say when it is over; with the others it ends the same.
@@ -147,7 +148,7 @@ class RunDirectory:
 
         Of a finished run it does not matter how much fits into memory here; but then less can be compared.
         """
-        there, here = self.described(), json.loads(json.dumps(dataset))
+        there, here = self.dataset_info(), json.loads(json.dumps(dataset))
         if finished and there.get("streamed") != here["streamed"]:
             here = {key: here[key] for key in ("label_names", "image_shape")}
         differing = [key for key in here if there.get(key) != here[key]]
@@ -176,7 +177,7 @@ class RunDirectory:
         extended = self._read(self.config_file).get("extended")
         if extended is None and self.config().schedule.name in TO_THE_END:  # an older release kept the results alone
             earlier = [self._read(file) for file in sorted(self.path.glob("results.old*.json"))]
-            extended = [{"step": of.get("steps"), "epochs": of.get("epochs")} for of in earlier]
+            extended = [{"step": before.get("steps"), "epochs": before.get("epochs")} for before in earlier]
         return extended or []
 
     def adopted(self, config: ConfigDict) -> ConfigDict:
@@ -195,7 +196,7 @@ class RunDirectory:
 
     def _steps_done(self) -> int:
         saved = [int(p.name) for p in self.checkpoints.glob("*") if p.name.isdecimal()]
-        return max([*saved, *(record["step"] for record in self.read_metrics())], default=0)
+        return max([*saved, *(epoch.step for epoch in self.read_metrics())], default=0)
 
     def _changes(self, config: ConfigDict) -> dict[str, str]:
         changes = _differences(self.config(), config)
@@ -217,19 +218,30 @@ class RunDirectory:
         except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise self._unreadable(self.config_file, error) from error
 
-    def described(self) -> dict[str, Any]:
-        """What `claim` was told of the dataset."""
-        described = self._read(self.config_file).get("dataset")
-        if not isinstance(described, dict):
+    def dataset_info(self) -> dict[str, Any]:
+        """Return `Dataset.info` of the run's dataset."""
+        info = self._read(self.config_file).get("dataset")
+        if not isinstance(info, dict):
             raise self._unreadable(self.config_file, "it has no dataset")
-        return described
+        return info
 
-    def read_results(self) -> dict[str, Any] | None:
-        """The outcome, or None if the run is not finished."""
-        return self._read(self.results_file) if self.results_file.exists() else None
+    def read_results(self) -> Results | None:
+        """Return the results, or None if the run is not finished.
 
-    def write_results(self, results: dict[str, Any]) -> None:
-        write_json(self.results_file, results)
+        Raises:
+          UserError: if they cannot be read.
+        """
+        if not self.results_file.exists():
+            return None
+        content = self._read(self.results_file)
+        try:
+            return Results.from_json(content)
+        except KeyError as error:
+            raise self._unreadable(self.results_file, f"{error.args[0]} is missing") from error
+
+    def write_results(self, results: Results) -> None:
+        """Write results.json."""
+        write_json(self.results_file, results.to_json())
 
     @property
     def diverged(self) -> bool:
@@ -240,27 +252,24 @@ class RunDirectory:
         """Deletes what each of several runs has by now in its own directory."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
-    def append_metrics(self, record: dict[str, Any]) -> None:
-        """Adds an epoch's line."""
+    def append_metrics(self, epoch: Epoch) -> None:
+        """Append an epoch's line to metrics.jsonl."""
         with writing(self.metrics_file), self.metrics_file.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(epoch.to_json()) + "\n")
 
-    def read_metrics(self) -> list[dict[str, Any]]:
-        """The epochs so far, as far as the file is whole: a crash may leave a line unfinished."""
-        records = []
+    def read_metrics(self) -> list[Epoch]:
+        """Return the epochs so far, up to the first damaged line: a crash may leave one unfinished."""
+        epochs = []
         for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
             try:
-                record = json.loads(line)
-            except ValueError:
+                epochs.append(Epoch.from_json(json.loads(line)))
+            except (ValueError, TypeError, KeyError):
                 break
-            if not (isinstance(record, dict) and {"epoch", "step"} <= record.keys()):
-                break
-            records.append(record)
-        return records
+        return epochs
 
-    def write_metrics(self, records: list[dict[str, Any]]) -> None:
-        """Makes these the epochs so far; those after them are about to be run again."""
-        write_text(self.metrics_file, "".join(json.dumps(r) + "\n" for r in records))
+    def write_metrics(self, epochs: list[Epoch]) -> None:
+        """Replace metrics.jsonl by these epochs; later ones are about to be trained again."""
+        write_text(self.metrics_file, "".join(json.dumps(epoch.to_json()) + "\n" for epoch in epochs))
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -273,11 +282,6 @@ class RunDirectory:
 
     def _unreadable(self, path: Path, why: Exception | str) -> UserError:
         return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
-
-
-def best_epoch(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The line of metrics.jsonl with the highest validation accuracy; of equals the one with the lowest loss."""
-    return max(history, key=lambda record: (record["val_accuracy"], -record["val_loss"]))
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:

@@ -8,84 +8,20 @@ is there. At the end, and with --report at any time, `mixer_jax.compare` makes i
 
 import dataclasses
 import importlib.util
-import itertools
 import sys
-import time
-from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 from absl import flags
-from ml_collections import ConfigDict
 
-from mixer_jax import cli, compare, data
-from mixer_jax.arms import PROTOCOLS, Arm
-from mixer_jax.errors import UserError, one_of, warn
-from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax import cli
+from mixer_jax.errors import UserError, one_of
 from mixer_jax.storage import write_json, writing
-from mixer_jax.train import described, train
-from mixer_jax.training import Diverged, Interrupted, Trainer
-
-
-@dataclasses.dataclass(frozen=True)
-class Piece:
-    """A part of a study that is trained at once: one seed, or on an accelerator all seeds of an arm side by side."""
-
-    arm: Arm
-    protocol: str
-    run: RunDirectory
-    config: ConfigDict
-
-    @property
-    def over(self) -> bool:
-        """Whether every run of it is finished, or was given up."""
-        return all(one.diverged or one.read_results() is not None for one, _ in self.run.runs(self.config))
-
-    @property
-    def epochs(self) -> float:
-        return self.config.epochs * self.config.num_seeds
-
-    def check(self) -> None:
-        """Raises `UserError` if it cannot be trained here."""
-        changes = self.run.check(self.config)
-        if other := [change for field, change in changes.items() if field in ENDING]:
-            raise UserError(
-                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and a mean is of runs that end alike:"
-                " choose another --workdir"
-            )
-        if self.arm.in_torch:
-            from mixer_jax.benchmarks import torch_run
-
-            torch_run.check(self.config)
-
-    def train(self, dataset: data.Dataset) -> None:
-        """Trains it to the end, or until it diverges: of several seeds at once each goes on by itself then."""
-        try:
-            self._train(dataset)
-            return
-        except Diverged as error:
-            why = str(error)  # and no more of it, which holds what was on the device
-        write_json(self.run.diverged_file, {"why": why})
-        if self.config.num_seeds == 1:
-            warn(f"{self.run.path} diverged, and is left out: {why}")
-            return
-        warn(f"{why}; one seed at a time")
-        for run, config in self.run.seeds(self.config):
-            dataclasses.replace(self, run=run, config=config).train(dataset)
-
-    def _train(self, dataset: data.Dataset) -> None:
-        if not self.arm.in_torch:
-            train(self.config, self.run, dataset=dataset)
-            return
-        from mixer_jax.benchmarks import torch_run
-
-        with self.run.held():
-            self.run.claim(self.config, described(dataset))
-            torch_run.train_in_torch(Trainer(self.config, dataset), self.run)
+from mixer_jax.studies import PROTOCOLS, STUDY_FILE, Arm, compare, create_jobs, require_free, train_missing
+from mixer_jax.training import Interrupted
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and trains what is missing; returns the exit code."""
+    """Parse the command line, train what is missing, and return the exit code."""
     values, base, name = cli.parse(argv, _define_flags, __doc__)
     arms = cli.call_in(values.config.partition(":")[0], "get_arms")
     if not arms or not all(isinstance(arm, Arm) for arm in arms):
@@ -101,20 +37,21 @@ def main(argv: list[str]) -> int:
         print(f"PyTorch is not installed: without {', '.join(skipped)}")
         chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
-    pieces, comparison = _pieces(chosen, base, directory, values.seeds, values.protocol), directory / "comparison"
-    compare.require_free(comparison)
-    for piece in pieces if not values.report else ():
-        piece.check()
+    jobs, comparison = create_jobs(chosen, base, directory, values.seeds, values.protocol), directory / "comparison"
+    require_free(comparison)
+    for job in jobs if not values.report else ():
+        job.check()
     with writing(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        write_json(directory / compare.STUDY_FILE, {"study": name, "arms": [_described(arm) for arm in arms]})
+        write_json(directory / STUDY_FILE, {"study": name, "arms": [_described(arm) for arm in arms]})
     if not values.report:
         try:
-            _train(pieces)
+            train_missing(jobs)
         except Interrupted as error:
             print(error, file=sys.stderr)
             return 128 + error.signal
-    return compare.compare([directory], comparison, overwrite=True)
+    print(compare([directory], comparison))
+    return 0
 
 
 def _define_flags(values: flags.FlagValues) -> None:
@@ -129,47 +66,6 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 def _described(arm: Arm) -> dict:
     return {key: value for key, value in dataclasses.asdict(arm).items() if key not in ("changes", "num_seeds")}
-
-
-def _pieces(
-    arms: Sequence[Arm], base: ConfigDict, directory: Path, num_seeds: int | None, only: str | None
-) -> list[Piece]:
-    """All that the study consists of, in order."""
-    pieces = []
-    together = jax.devices()[0].platform != "cpu"  # which one run does not fill
-    for protocol, arm in itertools.product((only,) if only else PROTOCOLS, arms):
-        if protocol not in arm.protocols:
-            continue
-        run, config = RunDirectory(directory / arm.name / protocol), arm.config(base, protocol, num_seeds)
-        begun = [one for one, _ in [(run, config), *run.seeds(config)] if one.config_file.exists()]
-        config = begun[0].adopted(config) if begun else config
-        seeds = run.seeds(config)
-        alone = run.diverged or (not run.config_file.exists() and any(one.path.exists() for one, _ in seeds))
-        if together and len(seeds) > 1 and not alone and not arm.in_torch:
-            seeds = [(run, config)]
-        pieces += [Piece(arm, protocol, one, its_config) for one, its_config in seeds]
-    return pieces
-
-
-def _train(pieces: Sequence[Piece]) -> None:
-    """Trains what is missing; pieces on the same data one after the other load it once."""
-    missing = [piece for piece in pieces if not piece.over]
-    print(f"{len(pieces)} trainings, of which {len(pieces) - len(missing)} are finished", flush=True)
-    spent, done, loaded, dataset = 0.0, 0.0, None, None
-    for i, piece in enumerate(missing):
-        left = sum(piece.epochs for piece in missing[i:])
-        forecast = f", about {_hours(left * spent / done)} left" if done else ""
-        print(f"\n== {piece.arm.name}, {piece.protocol}: {i + 1} of {len(missing)}{forecast}", flush=True)
-        start = time.monotonic()
-        if piece.config.dataset != loaded:
-            loaded, dataset = piece.config.dataset, data.load(piece.config.dataset)
-        piece.train(dataset)
-        spent, done = spent + time.monotonic() - start, done + piece.epochs
-
-
-def _hours(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min" if minutes >= 60 else f"{minutes} min"
 
 
 if __name__ == "__main__":

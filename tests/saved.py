@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
+from mixer_jax.checkpoints import Checkpoint, Checkpoints
 
 RNG = np.random.default_rng(0)
 

@@ -7,14 +7,14 @@ import zipfile
 import jax
 import numpy as np
 import pytest
+from mixer_jax.interop.weights import LAYOUTS, from_layout, read_file, to_layout
+from mixer_jax.training.inference import Classifier
 from safetensors.numpy import load_file, save_file
 
 from mixer_jax import convert, evaluate
 from mixer_jax.errors import UserError
-from mixer_jax.interop.weights import LAYOUTS, from_layout, read_file, to_layout
 from mixer_jax.models import MlpMixer
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import SHRINK, main
 from support import shared
 

@@ -10,9 +10,9 @@ from PIL import Image
 from sklearn import metrics
 
 from mixer_jax import evaluate
+from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.metrics import score
-from mixer_jax.training.checkpoints import Checkpoints
 from runs import SHRINK, main
 
 

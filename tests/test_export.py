@@ -8,11 +8,11 @@ import jax
 import jax.export
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 
 from mixer_jax import export, models, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import SHRINK, main, train_digits
 
 FLAGS = {  # of the runs: pixels as they are, and a central crop that is scaled up

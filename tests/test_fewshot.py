@@ -5,11 +5,11 @@ import json
 import jax
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 
 from mixer_jax import data, fewshot
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import SHRINK, main, train_digits
 
 

@@ -4,12 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mixer_jax import convert, evaluate, train
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import main
 from support import ROOT, shared
 

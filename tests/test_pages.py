@@ -3,12 +3,12 @@
 import shutil
 
 import pytest
+from mixer_jax.training.inference import Classifier
 from PIL import Image
 
 from mixer_jax import compare, demo
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import train_digits
 
 WIDTHS = (390, 1440)

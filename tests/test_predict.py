@@ -8,13 +8,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 from PIL import Image
 
 from mixer_jax import predict
 from mixer_jax.data import read_image
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from runs import train_digits
 
 

@@ -6,6 +6,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 from PIL import Image
 from scipy.special import softmax
 
@@ -13,7 +14,6 @@ from mixer_jax import report
 from mixer_jax.errors import UserError
 from mixer_jax.reporting.weights import TITLE, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory, best_epoch
-from mixer_jax.training.inference import Classifier
 from runs import run, train_digits
 from support import make_dataset
 

@@ -25,7 +25,7 @@ def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("crash_after", ["append_metrics", "save"])
 def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypatch):
     """Killed after an epoch or a checkpoint in the midst of one, a run ends as the uninterrupted one, to the bit."""
-    from mixer_jax.training.checkpoints import Checkpoints
+    from mixer_jax.checkpoints import Checkpoints
 
     fields = {"epochs": 5.0, "model__dropout_rate": 0.1, "ema_decay": 0.9, "augment__mixing__mixup_alpha": 0.5}
     fields |= {"checkpoint_steps": 5}
@@ -87,8 +87,8 @@ def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch)
     results, metrics = run(tmp_path / "run", dataset, monkeypatch, **fields)
     assert results["best_epoch"] < results["epochs"]
     assert results["val_accuracy"] > results["last_val_accuracy"]
+    from mixer_jax.checkpoints import Checkpoints
     from mixer_jax.training import Trainer
-    from mixer_jax.training.checkpoints import Checkpoints
 
     trainer = Trainer(make_config(model__num_blocks=1, batch_size=16, **fields), dataset)
     trainer.compile(trainer.init())

@@ -22,7 +22,7 @@ from mixer_jax.training import Trainer, epoch
 from support import ROOT, make_dataset
 
 CONFIG = """
-from mixer_jax.arms import Arm
+from mixer_jax.studies.arms import Arm
 from mixer_jax.config import default_config
 from configs import digits
 

@@ -14,7 +14,7 @@ import time
 import jax
 import pytest
 
-from mixer_jax.training.checkpoints import Checkpoints
+from mixer_jax.checkpoints import Checkpoints
 from runs import without_times
 from support import ROOT
 

@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import archives
 from mixer_jax import cli
 from mixer_jax.config import check
-from mixer_jax.data import BatchPlan
+from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
 from mixer_jax.training.schedule import create_schedule
@@ -155,7 +155,7 @@ def test_a_run_of_fewer_epochs_than_its_warmup_has_a_shorter_one(tmp_path, capsy
     assert main("digits", tmp_path / "run", *SHRINK, "--config.epochs=1", "--config.schedule.warmup_epochs=1") == 0
     assert "0.1 epochs of warmup" in capsys.readouterr().out
     config.epochs = 1.0
-    rates = create_schedule(check(config), BatchPlan(1000, 10, 0).steps)
+    rates = create_schedule(check(config), TrainSampler(1000, 10, 0).steps)
     assert float(rates(10)) == float(max(map(rates, range(100)))) == pytest.approx(1e-2)
 
 

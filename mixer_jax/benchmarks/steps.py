@@ -16,7 +16,7 @@ from mixer_jax.benchmarks.flops import forward_flops
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
-from mixer_jax.training.epoch import FEWEST_STEPS, Pace, Sums, train_steps
+from mixer_jax.training.epoch import FEWEST_STEPS, DispatchLength, Sums, train_steps
 
 STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
 
@@ -59,7 +59,7 @@ class Ours:
     def __post_init__(self):
         self.state, self._step = self.trainer.init(), 0
         jax.block_until_ready(self.state)
-        self._pace = Pace(self.trainer.max_steps)
+        self._length = DispatchLength(self.trainer.max_steps)
         start = time.perf_counter()
         self.state, _ = self.trainer.train(self.state, 0, 0)
         jax.block_until_ready(self.state)
@@ -90,11 +90,11 @@ class Ours:
         """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
 
         def run(times: int) -> None:
-            end, sums, going = self._step + times, Sums.zero(1), np.ones(1, bool)
-            self.state, self._step = train_steps(self.trainer, self.state, self._step, end, self._pace, sums, going)
+            end = self._step + times
+            self.state, self._step = train_steps(self.trainer, self.state, self._step, end, self._length, Sums())
 
         for _ in range(2):
-            run(self._pace.steps)  # learns the pace
+            run(self._length.steps)  # adapts it
         return self._work(run)
 
     def _work(self, run: Callable[[int], None]) -> Work:
@@ -138,7 +138,7 @@ def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
 def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
     """The augmentation of a batch on one device, and nothing else."""
     n = config.batch_size
-    batch = {key: x[0] for key, x in data.BatchPlan(len(dataset.train), n, config.seed).batches(0, 1).items()}
+    batch = {key: x[0] for key, x in data.TrainSampler(len(dataset.train), n, config.seed).batches(0, 1).items()}
     batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}
 
     def predecessors(tree: Any) -> Any:

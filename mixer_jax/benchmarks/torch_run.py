@@ -18,7 +18,9 @@ from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_cla
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_baselines import twin
-from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.messages import say
+from mixer_jax.records import Epoch, Results, best_epoch
+from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Trainer, check_epochs, require_finite, stale
 
 
@@ -32,8 +34,8 @@ def check(config: ConfigDict) -> None:
         raise UserError("in PyTorch here images are not augmented")
 
 
-def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
-    """Trains and scores what `check` found good; writes metrics.jsonl and results.json, whose content it returns."""
+def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
+    """Train and score what `check` accepted; write metrics.jsonl and results.json, and return the results."""
     config, dataset = trainer.config, trainer.dataset
     check_epochs(trainer)
     if dataset.streamed:
@@ -45,47 +47,47 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> dict[str, Any]:
     splits = {name: _placed(getattr(dataset, name), trainer, device) for name in ("train", "val", "test")}
     history, best, step = [], None, 0
     for epoch in range(1, math.ceil(config.epochs) + 1):
-        end = trainer.plans[0].steps(min(epoch, config.epochs))
+        end = trainer.sampler.steps(min(epoch, config.epochs))
         start = time.monotonic()
         train = _epoch(trainer, model, optimizer, splits["train"], step, end)
         train["seconds"] = time.monotonic() - start
         step, val = end, _score(model, splits["val"])
-        require_finite(np.array([[train["train_loss"], val["loss"]]]), np.ones(1, bool), [config.seed], step, "a loss")
-        record = {"epoch": epoch, "step": step, **train, "learning_rate": float(trainer.schedule(step - 1))}
-        history.append(record | {"val_loss": val["loss"], "val_accuracy": val["accuracy"]})
+        require_finite(np.array([train["train_loss"], val["loss"]]), step, "a loss")
+        rate, validation = float(trainer.schedule(step - 1)), {f"val_{key}": value for key, value in val.items()}
+        history.append(Epoch(epoch=epoch, step=step, learning_rate=rate, **train, **validation))
         if best_epoch(history) is history[-1]:
             best = {key: value.clone() for key, value in model.state_dict().items()}
-        print(f"epoch {epoch:2}  train loss {train['train_loss']:.4f}  val accuracy {val['accuracy']:.2f}%", flush=True)
+        say(f"epoch {epoch:2}  train loss {train['train_loss']:.4f}  val accuracy {val['accuracy']:.2f}%")
         if stale(history, config.early_stopping_patience):
             break
-    seconds, last = sum(record["seconds"] for record in history), _score(model, splits["test"])
+    seconds, last = sum(record.seconds for record in history), _score(model, splits["test"])
     model.load_state_dict(best)
     test, chosen = _score(model, splits["test"]), best_epoch(history)
-    results = {
-        "seed": config.seed,
-        "epochs": min(history[-1]["epoch"], config.epochs),
-        "steps": step,
-        "best_epoch": chosen["epoch"],
-        "val_accuracy": chosen["val_accuracy"],
-        "val_loss": chosen["val_loss"],
-        "test_accuracy": test["accuracy"],
-        "test_loss": test["loss"],
-        "last_test_accuracy": last["accuracy"],
-        "last_test_loss": last["loss"],
-        "test_examples": len(dataset.test),
-        "train_seconds": seconds,
-        "images_per_second": step * config.batch_size / seconds,
-        "dataset": dataset.name,
-        "model": config.model.variant,
-        "num_params": sum(p.numel() for p in model.parameters()),
-        "selected_on": data.selected_on(config.dataset),
-        "platform": "gpu" if device.type == "cuda" else "cpu",
-        "device_kind": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
-        "devices": 1,
-        "dtype": "float32",
-        "versions": {"torch": torch.__version__},
-        "data_fingerprint": dataset.fingerprint,
-    }
+    results = Results(
+        seed=config.seed,
+        epochs=min(history[-1].epoch, config.epochs),
+        steps=step,
+        best_epoch=chosen.epoch,
+        val_accuracy=chosen.val_accuracy,
+        val_loss=chosen.val_loss,
+        test_accuracy=test["accuracy"],
+        test_loss=test["loss"],
+        last_test_accuracy=last["accuracy"],
+        last_test_loss=last["loss"],
+        test_examples=len(dataset.test),
+        train_seconds=seconds,
+        images_per_second=step * config.batch_size / seconds,
+        dataset=dataset.name,
+        model=config.model.variant,
+        num_params=sum(p.numel() for p in model.parameters()),
+        selected_on=data.selected_on(config.dataset),
+        platform="gpu" if device.type == "cuda" else "cpu",
+        device_kind=torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        devices=1,
+        dtype="float32",
+        versions={"torch": torch.__version__},
+        data_fingerprint=dataset.fingerprint,
+    )
     run.write_metrics(history)
     run.write_results(results)
     return results
@@ -107,7 +109,7 @@ def _epoch(
     config, (images, labels) = trainer.config, split
     model.train()
     loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
-    for step, indices in enumerate(trainer.plans[0].batches(start, end - start)["indices"], start):
+    for step, indices in enumerate(trainer.sampler.batches(start, end - start)["indices"], start):
         batch = torch.from_numpy(np.asarray(indices)).long().to(images.device)
         for group in optimizer.param_groups:
             group["lr"] = float(trainer.schedule(step))

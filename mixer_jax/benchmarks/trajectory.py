@@ -59,4 +59,4 @@ def torch_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
 
 
 def _batches(trainer: Trainer, num_steps: int) -> Sequence[np.ndarray]:
-    return trainer.plans[0].batches(0, num_steps)["indices"]
+    return trainer.sampler.batches(0, num_steps)["indices"]

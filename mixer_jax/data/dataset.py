@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -123,6 +124,11 @@ class Dataset:
     @property
     def streamed(self) -> bool:
         return isinstance(self.train, StreamedSplit)
+
+    def info(self) -> dict[str, Any]:
+        """Return what a run directory keeps of the dataset in its config.json."""
+        names = ("label_names", "image_shape", "mean", "std", "streamed", "fingerprint")
+        return {name: getattr(self, name) for name in names}
 
     @functools.cached_property
     def fingerprint(self) -> str:

@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 from urllib.parse import urlsplit
@@ -19,17 +19,17 @@ from tensorflow_datasets.core.download import downloader, extractor
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
 from mixer_jax.errors import UserError, did_you_mean
+from mixer_jax.messages import say
 
 PROBE_SECONDS = 8.0  # how long a host may take to answer before we say that there is no network
 
 
-def prepared_builder(name: str, data_dir: str, say: Callable[[str], None] = print) -> tfds.core.DatasetBuilder:
+def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Returns the builder of a set that is ready to be read, downloading and preparing it where it is not.
 
     Args:
       name: as TFDS has it, such as "cifar10".
       data_dir: the folder of prepared sets; "" is TFDS's own (TFDS_DATA_DIR or ~/tensorflow_datasets).
-      say: told in one line what takes long.
 
     Raises:
       UserError: if there is no such set, it is not for image classification, or it cannot be had.

@@ -1,20 +1,25 @@
-"""What people see: the console, curves, TensorBoard, the summary of a run, the scores of a model, rows of images."""
+"""What people see: the console, curves, TensorBoard, the summary and the report of a run, scores, comparisons."""
 
 from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import LiveCurves, plot_curves, plot_trajectories, stack_curves
-from mixer_jax.reporting.progress import ConsoleProgress
+from mixer_jax.reporting.observer import Observer
+from mixer_jax.reporting.progress import ConsoleProgress, SeedsProgress
+from mixer_jax.reporting.report import finish, finish_seeds
 from mixer_jax.reporting.rows import Row, plot_rows
 from mixer_jax.reporting.scores import describe, plot_confusion, write_confusion
-from mixer_jax.reporting.summary import aggregate, summarize
+from mixer_jax.reporting.summary import summarize
 from mixer_jax.reporting.tensorboard import TensorBoard
 
 __all__ = [
     "ConsoleProgress",
     "LiveCurves",
+    "Observer",
     "Row",
+    "SeedsProgress",
     "TensorBoard",
-    "aggregate",
     "describe",
+    "finish",
+    "finish_seeds",
     "model_card",
     "plot_confusion",
     "plot_curves",

@@ -6,45 +6,46 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import default_config, flat
+from mixer_jax.records import Results
 from mixer_jax.reporting.summary import duration, sentence
 
 
-def model_card(config: ConfigDict, described: dict[str, Any], results: dict[str, Any]) -> str:
-    """The card, in Markdown.
+def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> str:
+    """Return the card, in Markdown.
 
     Args:
       config: of the run.
-      described: what config.json tells of the dataset.
-      results: what results.json holds.
+      info: `Dataset.info`.
+      results: of the run.
     """
-    r, (height, width, channels) = results, described["image_shape"]
+    r, (height, width, channels) = results, info["image_shape"]
     defaults = dict(flat(default_config()))
     changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config) if value != defaults[path]]
     recipe = "\n".join(changed) or "    the defaults"
-    labels = described["label_names"]
+    labels = info["label_names"]
     names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
-    mean, std = (", ".join(f"{x:.4f}" for x in described[key]) for key in ("mean", "std"))
-    chosen = "the test images themselves" if r["selected_on"] == "test" else "validation images"
-    cautions = "".join(f"{sentence(caution)}\n\n" for caution in r.get("cautions", ()))
-    hardware = f"{r['devices']} x {r['device_kind']}, {r['dtype']}, jax {r['versions']['jax']}"
-    return f"""# {r["dataset"]}, {r["model"]}
+    mean, std = (", ".join(f"{x:.4f}" for x in info[key]) for key in ("mean", "std"))
+    chosen = "the test images themselves" if r.selected_on == "test" else "validation images"
+    cautions = "".join(f"{sentence(caution)}\n\n" for caution in r.cautions)
+    hardware = f"{r.devices} x {r.device_kind}, {r.dtype}, jax {r.versions['jax']}"
+    return f"""# {r.dataset}, {r.model}
 
-A model of {r["num_params"]:,} parameters that tells {len(labels)} classes of images apart: {names}.
+A model of {r.num_params:,} parameters that tells {len(labels)} classes of images apart: {names}.
 
 ## Result
 
-{r["test_accuracy"]:.2f}% of {r["test_examples"]:,} test images at epoch {r["best_epoch"]}, chosen on {chosen};
-{r["last_test_accuracy"]:.2f}% at the last epoch. Test loss {r["test_loss"]:.4f}. One run, of seed {r["seed"]}: another
+{r.test_accuracy:.2f}% of {r.test_examples:,} test images at epoch {r.best_epoch}, chosen on {chosen};
+{r.last_test_accuracy:.2f}% at the last epoch. Test loss {r.test_loss:.4f}. One run, of seed {r.seed}: another
 gives another number.
 
 {cautions}## Data
 
-{r["dataset"]}, {height}x{width}x{channels}, fingerprint {r["data_fingerprint"]}. Pixels from 0 to 1 are normalised by
+{r.dataset}, {height}x{width}x{channels}, fingerprint {r.data_fingerprint}. Pixels from 0 to 1 are normalised by
 mean {mean} and standard deviation {std}.
 
 ## Recipe
 
-{r["epochs"]:g} epochs in {duration(r["train_seconds"])} on {hardware}. What differs from the defaults of
+{r.epochs:g} epochs in {duration(r.train_seconds)} on {hardware}. What differs from the defaults of
 mixer_jax/config.py:
 
 {recipe}

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mixer_jax.run_directory import best_epoch
+from mixer_jax.records import Epoch, best_epoch
+from mixer_jax.reporting.observer import Observer
 
 FIRST_DRAWING, DRAWING_SHARE = 0.5, 0.05  # seconds, guessed; and of the time of training, at most
 DOTS = 110  # an inch
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # of a panel, and the title's, inches
 
 
-def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: str = "") -> None:
+def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "") -> None:
     """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels side by side.
 
     The best epochs are marked.
@@ -35,15 +36,15 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
         figure.add_axes(np.array([i * WIDTH + left, bottom, width, height]) / (*size, *size)) for i in range(3)
     )
     for i, (history, best) in enumerate(zip(histories, bests, strict=True)):
-        epochs = [record["epoch"] for record in history]
+        epochs = [record.epoch for record in history]
         style = {"marker": "o" if len(epochs) < 3 else None, "alpha": 1.0 if len(histories) == 1 else 0.6}
         for panel, key in ((loss, "loss"), (accuracy, "accuracy")):
             names = {"train": "train", "val": "validation", "best": _marked(bests, f"val_{key}")} if i == 0 else {}
             for split, color, line in (("train", "tab:gray", "--"), ("val", "tab:blue", "-")):
-                values = [record[f"{split}_{key}"] for record in history]
+                values = [getattr(record, f"{split}_{key}") for record in history]
                 panel.plot(epochs, values, line, color=color, label=names.get(split), **style)
-            panel.plot(best["epoch"], best[f"val_{key}"], "o", color="tab:orange", label=names.get("best"))
-        rate.plot(epochs, [record["learning_rate"] for record in history], color="tab:green", **style)
+            panel.plot(best.epoch, getattr(best, f"val_{key}"), "o", color="tab:orange", label=names.get("best"))
+        rate.plot(epochs, [record.learning_rate for record in history], color="tab:green", **style)
     for panel, name in ((loss, "loss"), (accuracy, "accuracy (%)"), (rate, "learning rate at the end of the epoch")):
         panel.set_title(name)
         panel.set_xlabel("epoch")
@@ -57,34 +58,46 @@ def plot_curves(histories: Sequence[list[dict[str, Any]]], path: Path, title: st
 
 
 class LiveCurves:
-    """Draws the curves of a run that trains, after every epoch, as an observer of `mixer_jax.training`.
+    """Draws the curves of a run in training, or of several seeds, after each epoch.
 
-    After epochs that are so short that drawing would take a good part of the time, now and then.
+    After epochs that are so short that drawing would take a good part of the time, it draws now and then.
     """
 
     def __init__(self, path: Path, title: str):
         self._path, self._title = path, title
-        self._histories: Sequence[list[dict[str, Any]]] = ()
+        self._histories: list[list[Epoch]] = []
         self._took, self._drawn = FIRST_DRAWING, time.monotonic()
 
-    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
-        self._histories, self._drawn = histories, time.monotonic()
+    def observer(self) -> Observer:
+        """Return the observer of a run, or of one of the seeds."""
+        self._histories.append([])
+        return _Curve(self, self._histories[-1])
 
-    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+    def update(self) -> None:
+        """Draw, unless the last drawing was just now."""
         start = time.monotonic()
         if (start - self._drawn) * DRAWING_SHARE < self._took:
             return
         partial = self._path.with_name(f".{self._path.stem}.partial.png")
         with contextlib.suppress(OSError):  # a picture is no reason to stop
-            plot_curves(self._histories, partial, self._title)
+            plot_curves([history for history in self._histories if history], partial, self._title)
             partial.replace(self._path)
         self._drawn = time.monotonic()
         self._took = self._drawn - start
 
-    def ignore(self, *told: object) -> None:
-        pass
 
-    progress = validating = note = warning = closed = ignore
+class _Curve(Observer):
+    """Receives the events of one run for a `LiveCurves`."""
+
+    def __init__(self, curves: LiveCurves, history: list[Epoch]):
+        self._curves, self._history = curves, history
+
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        self._history[:] = history
+
+    def epoch(self, record: Epoch, best: Epoch) -> None:
+        self._history.append(record)
+        self._curves.update()
 
 
 def stack_curves(path: Path) -> bytes:
@@ -125,8 +138,8 @@ def plain(text: str) -> str:
     return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
 
 
-def _marked(bests: list[dict[str, Any]], key: str) -> str:
-    values = [best[key] for best in bests]
+def _marked(bests: Sequence[Epoch], key: str) -> str:
+    values = [getattr(best, key) for best in bests]
     if len(values) == 1:
-        return f"best epoch {bests[0]['epoch']}: {values[0]:.4g}"
+        return f"best epoch {bests[0].epoch}: {values[0]:.4g}"
     return f"best epochs: {statistics.fmean(values):.4g} \u00b1 {statistics.stdev(values):.2g}"

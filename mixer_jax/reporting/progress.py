@@ -1,28 +1,31 @@
-"""What a run shows on the console while it trains: a progress bar on a terminal, plain lines elsewhere."""
+"""The progress of training on the console: a bar on a terminal, plain lines elsewhere."""
 
 import statistics
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
-PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch gives a sign of life
-# For 80 columns; a star is at the best epoch so far.
+from mixer_jax.records import Epoch
+from mixer_jax.reporting.observer import Observer
+
+PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch prints a line
+# For 80 columns; a star marks the best epoch so far.
 HEADER = (
     f"{'epoch':>9} {'train loss':>10} {'accuracy':>9} {'val loss':>10} {'accuracy':>9}  {'images/s':>10} {'left':>9}"
 )
 SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
-class ConsoleProgress:
-    """Follows a run as an observer of `mixer_jax.training`; of several runs at once it shows the mean.
+class ConsoleProgress(Observer):
+    """Shows a run.
 
     Attributes:
-      num_epochs: in the whole run.
-      total_steps: in the whole run.
-      batch_size: images a step, of all runs.
+      num_epochs: of the whole run.
+      total_steps: of the whole run.
+      batch_size: images per step.
     """
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, file: TextIO | None = None):
@@ -34,11 +37,12 @@ class ConsoleProgress:
         self._spoke = time.monotonic()
         self._epoch = 1
 
-    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        """Print the table's header, and show a bar on a terminal."""
         self._say(f"Compiled in {compile_seconds:.1f} s")
-        self._epoch = 1 + max(map(len, histories))
+        self._epoch = 1 + len(history)
         if step:
-            self._say(f"Going on from step {step} of {self.total_steps}, in {self._title()}")
+            self._say(f"Resuming at step {step} of {self.total_steps}, in {self._title()}")
         if step < self.total_steps:
             self._say(HEADER)
         if self._file.isatty():
@@ -52,6 +56,7 @@ class ConsoleProgress:
             self._bar.set_description_str(self._title())
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Update the bar, or print a line now and then."""
         numbers = f"loss {loss:.4f}, accuracy {accuracy:.2f}%, {images_per_second:,.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
@@ -61,37 +66,37 @@ class ConsoleProgress:
             self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {tqdm.format_interval(left)} left")
 
     def validating(self) -> None:
+        """Say so in the bar."""
         if self._bar is not None:
             self._bar.set_postfix_str("validation")
 
     def note(self, line: str) -> None:
+        """Print a line."""
         if self._bar is not None and self._bar.n >= self.total_steps:
-            self.closed()  # not a bar of 100% that waits
+            self.closed()  # no bar stays at 100%
         self._say(line)
 
-    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
-        epoch = max(record["epoch"] for record in latest)
-        self._epoch = epoch + 1
-        going = [record for record in latest if record["epoch"] == epoch]
-        images_per_second = len(going) * going[0]["images_per_second"]
-        left = (self.total_steps - going[0]["step"]) * self.batch_size / images_per_second
-        mean = {key: statistics.fmean(record[key] for record in latest) for key in SHOWN}
-        note = "*" if best[0] is latest[0] else " "
-        if len(latest) > 1:
-            spread = statistics.stdev(record["val_accuracy"] for record in latest)
-            note = f"   \u00b1{spread:.2f}" + f" {len(going)} of {len(latest)} go on" * (len(going) < len(latest))
+    def epoch(self, record: Epoch, best: Epoch) -> None:
+        """Print a row of the table."""
+        self._row(record, record.images_per_second, "*" if best is record else " ", "")
+
+    def _row(self, record: Epoch, images_per_second: float, mark: str, remark: str) -> None:
+        self._epoch = record.epoch + 1
+        left = (self.total_steps - record.step) * self.batch_size / images_per_second
         self._say(
-            f"{f'{epoch}/{self.num_epochs}':>9} {mean['train_loss']:10.4f} {mean['train_accuracy']:8.2f}%"
-            f" {mean['val_loss']:10.4f} {mean['val_accuracy']:8.2f}%{note[:1]}"
-            f" {images_per_second:10,.0f} {tqdm.format_interval(left):>9}{note[1:]}"
+            f"{f'{record.epoch}/{self.num_epochs}':>9} {record.train_loss:10.4f} {record.train_accuracy:8.2f}%"
+            f" {record.val_loss:10.4f} {record.val_accuracy:8.2f}%{mark}"
+            f" {images_per_second:10,.0f} {tqdm.format_interval(left):>9}{remark}"
         )
         if self._bar is not None:
             self._bar.set_description_str(self._title())
 
     def warning(self, message: str) -> None:
+        """Print a warning to stderr."""
         tqdm.write(f"warning: {message}", file=sys.stderr)
 
     def closed(self) -> None:
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -103,3 +108,93 @@ class ConsoleProgress:
         self._spoke = time.monotonic()
         tqdm.write(line, file=self._file)
         self._file.flush()
+
+
+class SeedsProgress(ConsoleProgress):
+    """Shows several seeds as one run: the mean over the seeds, as soon as all of them have come as far."""
+
+    def __init__(
+        self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int], file: TextIO | None = None
+    ):
+        super().__init__(num_epochs, total_steps, batch_size * len(seeds), file)
+        self._seeds = [_Seed(seed, self) for seed in seeds]
+        self._shown, self._lines = 0, set()
+
+    def observer(self, i: int) -> Observer:
+        """Return the observer of a seed."""
+        return self._seeds[i]
+
+    def update(self) -> None:
+        """Show what all seeds have reached."""
+        if any(seed.start is None for seed in self._seeds):
+            return
+        if not self._shown:
+            self._shown = 1 + min(seed.start[0] for seed in self._seeds)
+            step = min(seed.start[1] for seed in self._seeds)
+            self.started([None] * (self._shown - 1), step, max(seed.start[2] for seed in self._seeds))
+        going = [seed for seed in self._seeds if not seed.over]
+        if going and all(seed.last is not None for seed in going):
+            steps, losses, accuracies, rates = zip(*(seed.last for seed in going), strict=True)
+            self.progress(min(steps), statistics.fmean(losses), statistics.fmean(accuracies), sum(rates))
+            for seed in going:
+                seed.last = None
+        while any(self._shown in seed.epochs for seed in self._seeds) and all(
+            self._shown in seed.epochs or seed.over for seed in self._seeds
+        ):
+            self._show_epoch(self._shown)
+            self._shown += 1
+        if not going:
+            self.closed()
+
+    def _show_epoch(self, epoch: int) -> None:
+        trained = [seed.epochs[epoch] for seed in self._seeds if epoch in seed.epochs]
+        latest = [seed.epochs[min(epoch, max(seed.epochs))] for seed in self._seeds if seed.epochs]
+        values = {key: statistics.fmean(getattr(record, key) for record in latest) for key in SHOWN}
+        remark = f"   \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
+        if len(trained) < len(self._seeds):
+            remark += f" {len(trained)} of {len(self._seeds)} still training"
+        record = Epoch(epoch=epoch, step=trained[0].step, **values)
+        self._row(record, sum(record.images_per_second for record in trained), " ", remark)
+
+    def note_of(self, seed: int, line: str) -> None:
+        """Print what a seed has to say; what all say, once."""
+        if line == "Compiling":
+            if line not in self._lines:
+                self.note(line)
+            self._lines.add(line)
+        else:
+            self.note(f"seed {seed}: {line}")
+
+
+class _Seed(Observer):
+    """Receives the events of one seed for a `SeedsProgress`."""
+
+    def __init__(self, seed: int, shown: SeedsProgress):
+        self.seed, self._shown = seed, shown
+        self.start: tuple[int, int, float] | None = None
+        self.last: tuple[int, float, float, float] | None = None
+        self.epochs: dict[int, Epoch] = {}
+        self.over = False
+
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        self.start = (len(history), step, compile_seconds)
+        self.epochs = {record.epoch: record for record in history}
+        self._shown.update()
+
+    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        self.last = (step, loss, accuracy, images_per_second)
+        self._shown.update()
+
+    def epoch(self, record: Epoch, best: Epoch) -> None:
+        self.epochs[record.epoch] = record
+        self._shown.update()
+
+    def note(self, line: str) -> None:
+        self._shown.note_of(self.seed, line)
+
+    def warning(self, message: str) -> None:
+        self._shown.warning(f"seed {self.seed}: {message}")
+
+    def closed(self) -> None:
+        self.over = True
+        self._shown.update()

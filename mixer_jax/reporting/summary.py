@@ -2,33 +2,9 @@
 
 import importlib.util
 import math
-import statistics
-from typing import Any
 
+from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
-
-MEASURED = (
-    "epochs", "steps", "best_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "last_val_accuracy",
-    "last_val_loss", "last_test_accuracy", "last_test_loss",
-)  # fmt: skip
-
-
-def aggregate(every: list[dict[str, Any]]) -> dict[str, Any]:
-    """Makes one results.json of those of several seeds trained at once.
-
-    Returns:
-      The same fields, but of those in MEASURED the mean, and in `std` the sample standard deviation; `seeds` instead
-      of `seed`; `train_seconds` and `images_per_second` of all together.
-    """
-    columns = {key: [result[key] for result in every] for key in MEASURED}
-    return {
-        "seeds": [result["seed"] for result in every],
-        **{key: value for key, value in every[0].items() if key != "seed"},
-        **{key: statistics.fmean(column) for key, column in columns.items()},
-        "std": {key: statistics.stdev(column) for key, column in columns.items()},
-        "train_seconds": max(result["train_seconds"] for result in every),
-        "images_per_second": round(sum(result["images_per_second"] for result in every), 1),
-    }
 
 
 def duration(seconds: float) -> str:
@@ -44,37 +20,38 @@ def sentence(caution: str) -> str:
     return f"{caution[0].upper()}{caution[1:]}."
 
 
-def summarize(run: RunDirectory, results: dict[str, Any]) -> str:
-    """A few lines: how good, how long, on what, and where things are."""
-    one = "std" not in results
+def summarize(run: RunDirectory, results: Results) -> str:
+    """Return the results in a few lines: how good, how long, on what, and where things are."""
+    one = results.std is None
 
     def accuracy(key: str) -> str:
-        return f"{results[key]:.2f}%" if one else f"{results[key]:.2f} \u00b1 {results['std'][key]:.2f}%"
+        value = getattr(results, key)
+        return f"{value:.2f}%" if one else f"{value:.2f} \u00b1 {results.std[key]:.2f}%"
 
     r = results
-    seeds, best, last = f"seed {r.get('seed')}", f"epoch {r['best_epoch']}", f"epoch {math.ceil(r['epochs'])}, the last"
+    seeds, best, last = f"seed {r.seed}", f"epoch {r.best_epoch}", f"epoch {math.ceil(r.epochs)}, the last"
     # What the program prints has to work as it stands.
     tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
     kept = [("TensorBoard", f"{tensorboard} --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
     if not one:
-        seeds, best, last = f"{len(r['seeds'])} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
+        seeds, best, last = f"{len(r.seeds)} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
         kept = [("TensorBoard", f"{tensorboard} --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
     lines = [
         (
             "test accuracy",
-            f"{accuracy('test_accuracy')} ({best}, the best on {r['selected_on']}), "
-            f"{accuracy('last_test_accuracy')} ({last}); {r['test_examples']:,} images",
+            f"{accuracy('test_accuracy')} ({best}, the best on {r.selected_on}), "
+            f"{accuracy('last_test_accuracy')} ({last}); {r.test_examples:,} images",
         ),
         (
             "trained",
-            f"{r['epochs']:.4g} epochs in {duration(r['train_seconds'])}, {duration(r['compile_seconds'])} to compile, "
-            f"{r['images_per_second']:,.0f} images/s, on {r['devices']} x {r['device_kind']}, {r['dtype']}",
+            f"{r.epochs:.4g} epochs in {duration(r.train_seconds)}, {duration(r.compile_seconds)} to compile, "
+            f"{r.images_per_second:,.0f} images/s, on {r.devices} x {r.device_kind}, {r.dtype}",
         ),
         ("results", run.results_file),
         ("report", run.report_file if one else f"{run.path}/seed_*/{run.report_file.name}"),
         ("curves", run.curves_file),
         *kept,
     ]
-    lines += [("note", caution) for caution in r.get("cautions", ())]
-    title = f"{r['dataset']}, {r['model']}, {r['num_params']:,} parameters, {seeds}"
+    lines += [("note", caution) for caution in r.cautions]
+    title = f"{r.dataset}, {r.model}, {r.num_params:,} parameters, {seeds}"
     return "\n".join([title, *(f"  {name:15} {line}" for name, line in lines)])

@@ -6,67 +6,63 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mixer_jax.errors import warn
+from mixer_jax.messages import warn
+from mixer_jax.records import Epoch
+from mixer_jax.reporting.observer import Observer
 
 SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
 
 
-class TensorBoard:
-    """Writes each epoch's metrics at its step, as an observer of `mixer_jax.training`; if it cannot, it warns once."""
+class TensorBoard(Observer):
+    """Writes each epoch's metrics at its last step; warns once if it cannot."""
 
-    def __init__(self, directories: Sequence[Path]):
-        """Takes a directory for each run."""
-        self._directories = directories
-        self._done: list[int] = []
-        self._writers: list[Any] | None = None
+    def __init__(self, directory: Path):
+        self._directory = directory
+        self._first_step = 1
+        self._writer: Any = None
+        self._failed = False
 
-    def started(self, histories: Sequence[list[dict[str, Any]]], step: int, compile_seconds: float) -> None:
-        self._done = [history[-1]["step"] if history else 0 for history in histories]
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        """Remember from where on an earlier process's scalars do not count."""
+        self._first_step = 1 + (history[-1].step if history else 0)
 
-    def epoch(self, latest: Sequence[dict[str, Any]], best: Sequence[dict[str, Any]]) -> None:
+    def epoch(self, record: Epoch, best: Epoch) -> None:
+        """Write the scalars of an epoch."""
+        if self._failed:
+            return
         try:
-            if self._writers is None:
-                self._writers = self._opened()
-            self._write(latest)
+            if self._writer is None:
+                self._writer = self._open()
+            self._write(record)
         except OSError as error:
             warn(f"no more TensorBoard scalars: {error.strerror}; metrics.jsonl has them")
-            self._writers = []
+            self._failed = True
 
-    def _write(self, latest: Sequence[dict[str, Any]]) -> None:
+    def _write(self, record: Epoch) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        now = max(record["step"] for record in latest)
-        for writer, record in zip(self._writers, latest, strict=False):
-            if record["step"] < now:
-                continue  # stopped early
-            for key in SCALARS:
-                group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
-                summary = scalar(f"{group}/{name}", record[key])
-                writer.write_event(Event(wall_time=time.time(), step=record["step"], summary=summary))
-            writer.flush()
+        for key in SCALARS:
+            group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
+            summary = scalar(f"{group}/{name}", getattr(record, key))
+            self._writer.write_event(Event(wall_time=time.time(), step=record.step, summary=summary))
+        self._writer.flush()
 
-    def _opened(self) -> list[Any]:
+    def _open(self) -> Any:
         # tensorboardX writes the format by itself; the writers of TensorFlow, PyTorch and clu bring their frameworks.
         # Its SummaryWriter has a thread, for which it waits without end once the disk is full.
         from tensorboardX.event_file_writer import EventsWriter  # only here: a run that starts should not wait for it
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        writers = []
-        for directory, done in zip(self._directories, self._done, strict=True):
-            directory.mkdir(parents=True, exist_ok=True)
-            writers.append(EventsWriter(str(directory / "events")))
-            # What an earlier process wrote after the checkpoint will be written again.
-            start = SessionLog(status=SessionLog.START)
-            writers[-1].write_event(Event(wall_time=time.time(), step=done + 1, session_log=start))
-        return writers
+        self._directory.mkdir(parents=True, exist_ok=True)
+        writer = EventsWriter(str(self._directory / "events"))
+        # What an earlier process wrote after the checkpoint will be written again.
+        start = SessionLog(status=SessionLog.START)
+        writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
+        return writer
 
     def closed(self) -> None:
-        for writer in self._writers or ():
+        """Close the file."""
+        if self._writer is not None:
             with contextlib.suppress(OSError):
-                writer.close()
-
-    def ignore(self, *told: object) -> None:
-        pass
-
-    progress = validating = note = warning = ignore
+                self._writer.close()

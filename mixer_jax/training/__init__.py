@@ -1,23 +1,10 @@
-"""Training: `Trainer` puts a run together, `fit` runs it."""
+"""Training: `train` takes a config to its results; `Trainer` and `fit` are its parts."""
 
-from mixer_jax.training.ending import OVER, check_ending, check_epochs, stale
-from mixer_jax.training.epoch import Diverged, Observer, require_finite
-from mixer_jax.training.interruption import Interrupted, stopping_at_once
+from mixer_jax.training.ending import check_epochs, stale
+from mixer_jax.training.epoch import Diverged, require_finite
+from mixer_jax.training.interruption import Interrupted
 from mixer_jax.training.loop import fit
-from mixer_jax.training.results import Outcome
+from mixer_jax.training.run import train
 from mixer_jax.training.trainer import Trainer
 
-__all__ = [
-    "OVER",
-    "Diverged",
-    "Interrupted",
-    "Observer",
-    "Outcome",
-    "Trainer",
-    "check_ending",
-    "check_epochs",
-    "fit",
-    "require_finite",
-    "stale",
-    "stopping_at_once",
-]
+__all__ = ["Diverged", "Interrupted", "Trainer", "check_epochs", "fit", "require_finite", "stale", "train"]

@@ -70,8 +70,14 @@ def has_bfloat16(device: jax.Device) -> bool:
     return device.platform != "cpu"
 
 
-def parts(platform: str, num_images: int, widest: int) -> int:
-    """Return in how many parts a device computes its images fastest, of which each gives `widest` bytes at most."""
+def microbatches(platform: str, num_images: int, widest: int) -> int:
+    """Return the number of microbatches into which a device splits its images to be fastest.
+
+    Args:
+      platform: of the device.
+      num_images: in its share of a batch.
+      widest: bytes of the largest activation of one image.
+    """
     if platform != "cpu":
         return 1
     most = max(CACHE_BYTES // widest, FEWEST)

@@ -105,40 +105,40 @@ def first_goes_first(function: Callable[[], Any]) -> Any:
 
 
 class Agreement:
-    """What all processes do between two dispatches, without waiting for each other but in the training step itself.
+    """Decisions that all processes take together between two dispatches, without waiting for each other.
 
-    Each says what it wants with every dispatch, and hears in the metrics of one what all have said with it. All look at
-    the metrics of the same dispatch before they start the next, so all hear the same.
+    Each process sends a message along with every dispatch, and receives with its metrics the largest of all messages.
+    All processes look at the metrics of the same dispatch before they start the next, so all receive the same.
 
     Attributes:
-      said: int32 (3,), what goes along with the next dispatch; None for one process, which has nobody to agree with.
+      message: int32 (3,), sent with the next dispatch; None for a single process.
     """
 
     def __init__(self):
-        self.said = None if jax.process_count() == 1 else np.zeros(3, np.int32)
-        self._heard: np.ndarray | None = None
+        self.message = None if jax.process_count() == 1 else np.zeros(3, np.int32)
+        self._received: np.ndarray | None = None
 
-    def settle(self, signal: int, time_is_up: bool, pace: int) -> tuple[int, bool, int]:
-        """Say what this process wants, and return what all do.
+    def settle(self, signal: int, time_is_up: bool, length: int) -> tuple[int, bool, int]:
+        """Set the next message, and return the decision of all processes.
 
         Args:
-          signal: that asks it to stop, or 0; one is enough for all.
-          time_is_up: whether a checkpoint is due; that and the pace are the first process's.
-          pace: steps of a dispatch.
+          signal: that asked this process to stop, or 0; that of any process counts.
+          time_is_up: whether a checkpoint is due; only that of the first process counts, as for `length`.
+          length: steps of the next dispatch.
         """
-        if self.said is None:
-            return signal, time_is_up, pace
-        self.said = np.array([signal, *((time_is_up, pace) if is_first() else (0, 0))], np.int32)
-        if self._heard is None:
-            return 0, False, pace
-        signal, time_is_up, pace = map(int, self._heard)
-        return signal, bool(time_is_up), pace
+        if self.message is None:
+            return signal, time_is_up, length
+        self.message = np.array([signal, *((time_is_up, length) if is_first() else (0, 0))], np.int32)
+        if self._received is None:
+            return 0, False, length
+        signal, time_is_up, length = map(int, self._received)
+        return signal, bool(time_is_up), length
 
-    def hear(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take what was said with a dispatch out of its metrics."""
-        heard = metrics.pop("heard", None)
-        if heard is not None:
-            self._heard = heard.reshape(-1, 3)[0]
+    def receive(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Take the message out of the metrics of a dispatch."""
+        metrics = dict(metrics)
+        if (message := metrics.pop("message", None)) is not None:
+            self._received = message
         return metrics
 
 

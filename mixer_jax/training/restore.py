@@ -1,30 +1,79 @@
-"""What a run that goes on reads, on all processes."""
+"""Reading the checkpoint from which a run resumes, on all processes."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
+from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged
 from mixer_jax.errors import UserError
-from mixer_jax.training.checkpoint_files import Damaged
-from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
+from mixer_jax.records import Epoch
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.epoch import Sums
 from mixer_jax.training.processes import from_first, on_first
 from mixer_jax.training.trainer import Trainer
 
 
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """The part of a checkpoint that is no array.
+
+    Attributes:
+      history: the epochs so far.
+      sums: of the epoch that is not over.
+      ran_on: `Trainer.runs_on` of the process that wrote it.
+    """
+
+    history: list[Epoch]
+    sums: Sums
+    ran_on: dict[str, Any]
+
+    def to_json(self, step: int) -> dict[str, Any]:
+        """Return it as `Checkpoint.progress`."""
+        history = [epoch.to_json() for epoch in self.history]
+        return {"step": step, "history": history, "sums": dataclasses.asdict(self.sums), "ran_on": self.ran_on}
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, directory: Path, seed: int = 0) -> "Progress":
+        """Return the progress of a checkpoint in this directory.
+
+        Args:
+          checkpoint: as read.
+          directory: named in errors.
+          seed: the index of the seed in a checkpoint of an older release, which kept several seeds in one.
+
+        Raises:
+          UserError: if it was not written by this program.
+        """
+        progress = checkpoint.progress
+        try:
+            history = progress["history"] if "history" in progress else progress["histories"][seed]
+            sums = dict(progress["sums"])
+            if "losses" in sums:
+                sums |= {"loss": sums.pop("losses")[seed], "correct": sums["correct"][seed]}
+            return cls(list(map(Epoch.from_json, history)), Sums(**sums), progress["ran_on"])
+        except (KeyError, TypeError, IndexError) as error:
+            raise UserError(f"checkpoint {checkpoint.step} in {directory} was not written by this program") from error
+
+
 def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], None]) -> Checkpoint | None:
-    """Return the newest checkpoint that is whole, as the first process reads it; None if there is none.
+    """Return the newest intact checkpoint, as the first process reads it; None if there is no checkpoint.
 
     Args:
       checkpoints: of the run.
-      trainer: for whose state they are.
-      warn: is told of each that is damaged.
+      trainer: has the shapes of the state.
+      warn: called with a line for each damaged checkpoint.
 
     Raises:
-      UserError: if there are some and none is whole.
+      UserError: if there are checkpoints and none is intact.
     """
-    shapes = trainer.state_shapes
+    return _newest(checkpoints, trainer.state_shapes, warn)
+
+
+def _newest(checkpoints: Checkpoints, shapes: Any, warn: Callable[[str], None]) -> Checkpoint | None:
     like = Checkpoint(0, shapes, shapes.evaluated, {})
     found = None
 
@@ -33,9 +82,9 @@ def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], Non
         try:
             found, problems = checkpoints.newest(like)
         except Damaged as error:
-            raise UserError(f"{error}; no checkpoint is whole; none was deleted; --overwrite starts over") from error
+            raise UserError(f"{error}; no checkpoint is intact; none was deleted; --overwrite starts over") from error
         for problem in problems:
-            warn(f"{problem}; set aside, going on from step {found.step}")
+            warn(f"{problem}; set aside, resuming from step {found.step}")
         return found and {"step": found.step, "best": found.best != (), "progress": found.progress}
 
     if (what := on_first(read)) is None:
@@ -45,8 +94,43 @@ def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], Non
     return Checkpoint(what["step"], *from_first(arrays), what["progress"])
 
 
+def split_checkpoints(
+    directory: RunDirectory, runs: Sequence[RunDirectory], trainer: Trainer, warn: Callable[[str], None]
+) -> None:
+    """Give each seed a checkpoint of its own, where an older release kept one of all seeds together.
+
+    Args:
+      directory: of all seeds.
+      runs: of each seed, in order.
+      trainer: of one seed.
+      warn: called with a line for each damaged checkpoint.
+
+    Raises:
+      UserError: if the checkpoint of all seeds is damaged, or if those of the seeds cannot be written.
+    """
+    together = Checkpoints(directory.checkpoints)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(runs), *x.shape), x.dtype), trainer.state_shapes)
+    found = _newest(together, shapes, warn)
+    if found is None:
+        return
+    for i, run in enumerate(runs):
+        state, best = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (found.state, found.best))
+        progress, step = Progress.of(found, together.directory, i), int(state.step)
+        if step < found.step:  # it had stopped early
+            progress = dataclasses.replace(progress, sums=Sums())
+        mine = Checkpoints(run.checkpoints)
+        try:
+            mine.save(Checkpoint(step, state, best, progress.to_json(step)))
+            mine.wait()
+        except OSError as error:
+            raise UserError(f"{error}; fix that, and the same command resumes") from error
+        finally:
+            mine.close()
+    directory.drop_checkpoints()
+
+
 def differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    """What the last bits of a result depend on, beside the config and the data, where it differs."""
+    """Yield what the last bits of a result depend on, apart from config and data, where it differs."""
     there, here = there | there["versions"], here | here["versions"]
     for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
         if there.get(key) != here[key]:

@@ -1,42 +1,206 @@
-"""Makes of a program of one seed one of several: side by side on an accelerator, in threads on a CPU.
+"""Several seeds at the same time: each is a run of its own, and their device programs run together.
 
-The programs are those of `Steps`, of (state, resident, chunk, num_steps). Of several seeds the state has a leading axis
-of them, and so has what comes out; the chunk and the number of steps have one where `own_steps` says so.
+Every seed has a thread, but only one thread runs at a time: it runs until it calls a device program, then it is the
+next one's turn. Once all have called one, the programs run together: on an accelerator as one program with a leading
+axis of seeds, because a small model alone does not fill it; on a CPU in parallel threads. So the code of a run knows
+nothing of other seeds, everything happens in the same order on every process, and no data is shared between threads
+that run.
 """
 
-from collections.abc import Callable
+import dataclasses
+import threading
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-
-def side_by_side(function: Callable, own_steps: bool) -> Callable:
-    """One program, still to be compiled: an accelerator is not filled by a small model alone."""
-
-    def of_all(state: Any, resident: Any, chunk: Any, num_steps: jax.Array) -> Any:
-        axis = 0 if own_steps else None
-        return jax.vmap(function, in_axes=(0, None, axis, axis))(state, resident, chunk, num_steps)
-
-    return of_all
+from mixer_jax.cache import cores
+from mixer_jax.training.epoch import DispatchLength
+from mixer_jax.training.programs import EVALUATE, PREDICT, TRAIN, Programs
+from mixer_jax.training.trainer import Trainer
 
 
-def on_cores(program: Callable, num_seeds: int, own_steps: bool, at_once: int) -> Callable:
-    """The compiled program of one seed, run for each, so many `at_once`; what comes out is done, and on the host.
+class FollowedLength(DispatchLength):
+    """The dispatch length of another seed, from which this one does not learn: the seeds have to stay in step."""
 
-    While one has nothing to do for all cores, as where a small product is shared out, another has.
+    def __init__(self, leader: DispatchLength):
+        self._leader = leader
+        self.max_steps = leader.max_steps
+
+    @property
+    def steps(self) -> int:
+        """The leader's."""
+        return self._leader.steps
+
+    @steps.setter
+    def steps(self, steps: int) -> None:
+        self._leader.steps = steps
+
+    def learn(self, num_steps: int, seconds: float) -> None:
+        """Leave it to the leader."""
+
+
+@dataclasses.dataclass
+class _Call:
+    """A call of a device program, whose arguments are those of a method of `Steps`; it waits for the other seeds."""
+
+    program: str
+    arguments: tuple[Any, dict[str, Any], dict[str, Any], np.int32]
+    result: Any = None
+    error: Exception | None = None
+
+    def key(self) -> Hashable:
+        """Return what calls have in common that may run as one program."""
+        _, resident, chunk, _ = self.arguments
+        # Seeds train on batches of their own, but are evaluated on the same images, which are then prepared once.
+        return self.program, id(resident), None if self.program == TRAIN else np.asarray(chunk["indices"]).tobytes()
+
+
+class _Turn(threading.Thread):
+    """The thread of one seed, which runs only between `resume` and its next call of a device program.
+
+    Attributes:
+      call: that it waits for, if any.
+      outcome: what its function returned or raised.
     """
 
-    def of_all(state: Any, resident: Any, chunk: Any, num_steps: np.ndarray) -> Any:
-        def of_one(i: int) -> Any:
-            mine, its_chunk, its_steps = jax.tree.map(lambda x: np.asarray(x)[i], state), chunk, num_steps
-            if own_steps:  # behind the axis of local devices
-                its_chunk, its_steps = jax.tree.map(lambda x: x[:, i], chunk), num_steps[i]
-            return jax.block_until_ready(program(mine, resident, its_chunk, its_steps))
+    current = threading.local()
 
-        # No steps are taken to compile: once, not in every thread.
-        with ThreadPoolExecutor(at_once if np.any(num_steps) else 1) as pool:
-            return jax.tree.map(lambda *each: np.stack(each), *pool.map(of_one, range(num_seeds)))
+    def __init__(self, function: Callable[[], Any]):
+        super().__init__(daemon=True)
+        self._function, self._resumed, self._paused = function, threading.Semaphore(0), threading.Semaphore(0)
+        self.call: _Call | None = None
+        self.over, self.outcome = False, None
 
-    return of_all
+    def resume(self) -> None:
+        """Run until the next call of a device program, or to the end."""
+        self.call = None
+        if self.ident is None:
+            self.start()
+        else:
+            self._resumed.release()
+        self._paused.acquire()
+
+    def wait_for(self, call: _Call) -> Any:
+        """Return the result of a call, when it is this seed's turn again; called in the thread."""
+        self.call = call
+        self._paused.release()
+        self._resumed.acquire()
+        if call.error is not None:
+            raise call.error
+        return call.result
+
+    def run(self) -> None:
+        """Call the function."""
+        self.current.turn = self
+        try:
+            self.outcome = self._function()
+        except BaseException as error:
+            self.outcome = error
+        self.over = True
+        self._paused.release()
+
+
+class SeedGroup:
+    """The trainers of several seeds, whose device programs run together.
+
+    Attributes:
+      trainers: of each seed, in order; to be used in the functions given to `run`.
+      lengths: the dispatch length of each seed.
+    """
+
+    def __init__(self, trainer: Trainer, seeds: Sequence[int]):
+        on_cpu = trainer.platform == "cpu"
+        self._run_together = OnCores(trainer).run if on_cpu else SideBySide(trainer, len(seeds)).run
+        programs = Programs(*(self._deferred(name) for name in (TRAIN, EVALUATE, PREDICT)))
+        self.trainers = [trainer.of_seed(seed, programs, ahead=0 if on_cpu else None) for seed in seeds]
+        leader = DispatchLength(trainer.max_steps)
+        self.lengths = [leader, *(FollowedLength(leader) for _ in seeds[1:])]
+
+    def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
+        """Call the function of each seed, and return for each its result, or the exception that it raised."""
+        turns = [_Turn(function) for function in functions]
+        while running := [turn for turn in turns if not turn.over]:
+            for turn in running:
+                turn.resume()
+            together: dict[Hashable, list[_Call]] = {}
+            for call in (turn.call for turn in running if turn.call is not None):
+                together.setdefault(call.key(), []).append(call)
+            for calls in together.values():
+                self._run_together(calls)
+        return [turn.outcome for turn in turns]
+
+    @staticmethod
+    def _deferred(name: str) -> Callable:
+        def program(*arguments: Any) -> Any:
+            return _Turn.current.turn.wait_for(_Call(name, arguments))
+
+        return program
+
+
+class OnCores:
+    """Runs the programs of several seeds in parallel threads, as many as there are cores.
+
+    While one seed cannot use all cores, such as for a small matrix product, another one can.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._programs = trainer.programs
+        # With several devices each program uses several cores itself, and must not meet another's collectives.
+        self._at_once = cores() if len(trainer.parallel.devices) == 1 else 1
+
+    def run(self, calls: Sequence[_Call]) -> None:
+        """Set the result, or the error, of each call."""
+        compiling = all(call.arguments[-1] == 0 for call in calls)  # once, not in every thread
+        with ThreadPoolExecutor(1 if compiling else self._at_once) as pool:
+            list(pool.map(self._run_one, calls))
+
+    def _run_one(self, call: _Call) -> None:
+        try:
+            call.result = jax.block_until_ready(getattr(self._programs, call.program)(*call.arguments))
+        except Exception as error:
+            call.error = error
+
+
+class SideBySide:
+    """Runs the programs of several seeds as one with a leading axis of seeds."""
+
+    def __init__(self, trainer: Trainer, num_seeds: int):
+        self._num_seeds = num_seeds
+        self._programs = {
+            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.steps, name), own_batches=name == TRAIN))
+            for name in (TRAIN, EVALUATE, PREDICT)
+        }
+
+    def run(self, calls: Sequence[_Call]) -> None:
+        """Set the result, or the error, of each call."""
+        # Seeds that are over take no steps in the others' programs, so that nothing is compiled again.
+        absent = self._num_seeds - len(calls)
+        states, residents, chunks, num_steps = zip(*(call.arguments for call in calls), strict=True)
+        chunk = chunks[0]
+        if calls[0].program == TRAIN:  # behind the axis of devices
+            chunk = jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks, *chunks[:1] * absent)
+        numbers = np.array([*num_steps, *(0,) * absent], np.int32)
+        try:
+            results = self._programs[calls[0].program](states + states[:1] * absent, residents[0], chunk, numbers)
+        except Exception as error:
+            for call in calls:
+                call.error = error
+            return
+        for call, result in zip(calls, results, strict=False):
+            call.result = result
+
+
+def _with_seed_axis(function: Callable, own_batches: bool) -> Callable:
+    """Return a method of `Steps` as one of several seeds: their states as a tuple, and a result for each."""
+
+    def program(states: tuple, resident: Any, chunk: Any, num_steps: jax.Array) -> tuple:
+        together = jax.tree.map(lambda *each: jnp.stack(each), *states)
+        axes = (0, None, 0 if own_batches else None, 0)
+        results = jax.vmap(function, in_axes=axes)(together, resident, chunk, num_steps)
+        return tuple(jax.tree.map(lambda x, i=i: x[i], results) for i in range(len(states)))
+
+    return program

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mixer_jax.augment import Augment
-from mixer_jax.data import take
+from mixer_jax.data import gather_batch
 from mixer_jax.training.losses import cross_entropy
 from mixer_jax.training.packing import Packing
 from mixer_jax.training.parallel import AXIS, predecessors
@@ -86,16 +86,16 @@ class Steps:
         Args:
           state: before; the same on every device.
           resident, chunk: from the feed, this device's; arrays (length, batch / devices, ...) in the chunk. And what
-            this process has `said`, (3,), where there are several.
+            `message` (3,) int32 of this process, where there are several.
           num_steps: how many of the `length` steps to take.
 
         Returns:
           The state after, and per step the mean `loss` and the number of `correct` predictions over the global
           batch, each (length,), 0 where no step was taken. Of a mixed example the class with the greatest share counts.
-          And `heard` (3,), the greatest of what any process has said.
+          And `message` (3,), the largest of all processes.
         """
         chunk = dict(chunk)
-        said = chunk.pop("said", None)
+        message = chunk.pop("message", None)
         length, batch_size = chunk["indices"].shape
         positions = jax.lax.axis_index(AXIS) * batch_size + jnp.arange(batch_size)
 
@@ -111,9 +111,9 @@ class Steps:
         state, metrics = jax.lax.fori_loop(0, num_steps, body, (state, metrics))
         if self.packing:
             state = self._with_trees(state, self.packing.unpack)
-        if said is not None:
+        if message is not None:
             # Nothing is added, but the loop has to be over: a CPU would mix this collective up with the loop's.
-            metrics["heard"] = jax.lax.pmax(said + jnp.minimum(state.step, 0), AXIS)
+            metrics["message"] = jax.lax.pmax(message + jnp.minimum(state.step, 0), AXIS)
         return state, metrics
 
     def evaluate(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
@@ -168,7 +168,7 @@ class Steps:
         return state.replace(**trees)
 
     def _take(self, resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
-        return take(resident, chunk, step, self.augment.image_shape)
+        return gather_batch(resident, chunk, step, self.augment.image_shape)
 
     def _train_step(
         self, state: TrainState, images: jax.Array, targets: jax.Array, positions: jax.Array

@@ -1,300 +1,249 @@
-"""Puts a config and a dataset together: the model, the optimiser, the plan and the compiled programs of a run."""
+"""One run's training, evaluation and prediction on the devices."""
 
-import dataclasses
+import copy
 import hashlib
-import platform
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mixer_jax import models
-from mixer_jax.augment import Augment
-from mixer_jax.cache import cores
 from mixer_jax.data import (
-    BatchPlan,
     Dataset,
-    EvaluationPlan,
-    Plan,
-    ResidentFeed,
-    Share,
+    EvalSampler,
+    ResidentPipeline,
+    Sampler,
     Split,
     StreamedSplit,
-    StreamingFeed,
-    device_memory,
+    StreamingPipeline,
+    TrainSampler,
 )
-from mixer_jax.errors import UserError
-from mixer_jax.training import seeds
-from mixer_jax.training.optimizer import create_optimizer, is_entrywise
-from mixer_jax.training.packing import Packing
-from mixer_jax.training.parallel import DataParallel, has_bfloat16, parts, program_bytes
+from mixer_jax.training.parallel import DataParallel, program_bytes
+from mixer_jax.training.programs import Programs
 from mixer_jax.training.schedule import create_schedule
+from mixer_jax.training.setup import (
+    compute_dtype,
+    create_sampler,
+    create_shard,
+    create_steps,
+    require_memory,
+    runs_on,
+)
 from mixer_jax.training.step import Steps, TrainState
 
 AnySplit = Split | StreamedSplit
 
-VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
-LOGITS = 2**23  # numbers that a dispatch gives, at most, where logits are asked for
+MOST_LOGITS = 2**23  # numbers that a dispatch of `predict` returns, at most
+
+
+class Scores(NamedTuple):
+    """How good predictions are: the mean cross-entropy in nats, and the accuracy in percent."""
+
+    loss: float
+    accuracy: float
+    correct: int
+    count: int
 
 
 class Trainer:
-    """A run, ready to start; building one compiles nothing and writes nothing.
+    """Trains, evaluates and predicts with the model of one run; building one compiles and writes nothing.
 
     Attributes:
       config: the checked config.
-      dataset: what it trains on.
+      dataset: the splits.
       parallel: the devices.
-      dtype: of the computation.
-      model: the Flax module.
-      seeds: of the runs, one or several, that this trains at once.
-      plans: which example goes into which batch, of each seed.
+      sampler: which examples make up which training batch.
       schedule: the learning rate as a function of the step.
-      total_steps: when training is over.
+      steps: model, optimiser and augmentation; the device programs before they are compiled.
+      dtype: of the computation.
+      total_steps: of the whole run.
       max_steps: the most that one dispatch takes.
-      ahead: dispatches that `train` starts before the one before is done: 0 where it waits for each.
+      ahead: how many dispatches are started before the metrics of an earlier one are fetched.
       num_params: of the model.
-      runs_on: devices, type of the computation and versions, as results.json has them.
+      state_shapes: of the training state.
+      runs_on: devices, dtype and versions, as results.json has them.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device] | None = None):
         """Raises `UserError` if the config does not fit itself, the data or the devices."""
-        self.config = config
-        self.dataset = dataset
-        self.parallel = DataParallel(devices)
-        self.platform = self.parallel.devices[0].platform
-        share = Share(len(self.parallel.local), jax.process_index(), self.parallel.num_processes)
-        num_devices = share.num_devices * share.num_processes
-        if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
-            each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
-            raise UserError(f"config.batch_size={config.batch_size} is not divisible by {num_devices} devices{each}")
-        dtype = config.dtype
-        if dtype == "auto":
-            dtype = "bfloat16" if all(map(has_bfloat16, self.parallel.devices)) else "float32"
-        self.dtype = jnp.dtype(dtype)
-        self.runs_on = {
-            "platform": self.platform,
-            "device_kind": self.parallel.devices[0].device_kind,
-            "devices": num_devices,
-            "dtype": str(self.dtype),
-            "products": "float32 in full" if self.dtype == jnp.float32 else "bfloat16, summed in float32",
-            "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
-        }
-        augment = Augment(
-            config.augment,
-            image_shape=dataset.image_shape,
-            mean=dataset.mean,
-            std=dataset.std,
-            num_classes=dataset.num_classes,
-        )
-        self.model = models.create(
-            config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=self.dtype
-        )
-        if config.optimizer.layer_decay < 1 and not isinstance(self.model, models.MlpMixer):
-            raise UserError(f"config.optimizer.layer_decay: the {config.model.variant} has no layers to tell apart")
-        self.seeds = tuple(range(config.seed, config.seed + config.num_seeds))
-        if len(self.seeds) > 1 and dataset.streamed:
-            raise UserError(
-                f"config.num_seeds={config.num_seeds}: a streamed set feeds one run at a time; raise "
-                "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
-            )
-        self.plans = [BatchPlan(len(dataset.train), config.batch_size, seed) for seed in self.seeds]
-        if config.epochs * len(dataset.train) / config.batch_size >= BatchPlan.num_steps:
-            raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
-        self.total_steps = self.plans[0].steps(config.epochs)
-        self.schedule = create_schedule(config, self.plans[0].steps)
-        self.steps = Steps(
-            self.model,
-            create_optimizer(config.optimizer, self.schedule),
-            augment,
-            config.label_smoothing,
-            config.accumulation_steps
-            or parts(self.platform, config.batch_size // num_devices, self.model.widest(augment.input_shape)),
-            config.ema_decay,
-            config.frozen_trunk,
-            config.optimizer.sam_rho,
-        )
-        if self.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
-            params = models.param_shapes(self.model, augment.input_shape)
-            self.steps = dataclasses.replace(self.steps, packing=Packing(params))
-        # The shapes alone: finds what does not fit together without computing anything.
-        # It runs once: to optimise it would take longer than that makes up for.
-        self._init = jax.jit(self._init_all, compiler_options={"xla_backend_optimization_level": 0})
-        self.state_shapes = jax.eval_shape(self._init)
-        self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params)) // len(self.seeds)
-        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self.state_shapes))
-        if size > (memory := device_memory(self.parallel.local[0])):
-            raise UserError(
-                f"config.model: {self.num_params:,} parameters, with the optimiser's state {size / 2**30:,.0f} GiB, do "
-                f"not fit into the {memory / 2**30:,.0f} GiB of the device: choose a smaller variant"
-            )
+        self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
+        self._shard = create_shard(config, self.parallel)
+        self.sampler = create_sampler(config, dataset)
+        self.schedule = create_schedule(config, self.sampler.steps)
+        self.steps = create_steps(config, dataset, self.parallel, self.schedule)
+        self.dtype = compute_dtype(config, self.parallel)
+        self.total_steps = self.sampler.steps(config.epochs)
+        self.runs_on = runs_on(self.parallel, self.dtype)
+        # It runs once: optimising it would take longer than it saves.
+        self._init = jax.jit(self.steps.init, compiler_options={"xla_backend_optimization_level": 0})
+        self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # finds what does not fit together
+        self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
+        require_memory(self.state_shapes, self.num_params, self.parallel.local[0])
         self._initial: Any = None
-        self._share = share
-        self._feeds = [self._feed_of(dataset.train, plan) for plan in self.plans]
-        self.max_steps = self._feeds[0].max_steps
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        # Several processes on CPUs: the collectives of two dispatches at once would come in another order on each.
-        self.ahead = 0 if self.platform == "cpu" and max(len(self.seeds), share.num_processes) > 1 else 1
-        self._train = self._compiled(self.steps.train, own_steps=True, at_once=cores() if num_devices == 1 else 1)
-        self._evaluate = self._compiled(self.steps.evaluate, own_steps=False, at_once=1)
+        self._programs = Programs.compiled(self.steps, self.parallel)
+        self._pipeline = self._pipeline_of(dataset.train, self.sampler)
+        self.max_steps = self._pipeline.max_steps
+        # On CPUs of several processes the collectives of two dispatches would come in another order on each.
+        self.ahead = 0 if self.platform == "cpu" and self._shard.num_processes > 1 else 1
+
+    @property
+    def model(self) -> Any:
+        """The Flax module."""
+        return self.steps.model
+
+    @property
+    def platform(self) -> str:
+        """ "cpu", "gpu" or "tpu"."""
+        return self.parallel.devices[0].platform
+
+    @property
+    def programs(self) -> Programs:
+        """The compiled programs."""
+        return self._programs
+
+    def of_seed(self, seed: int, programs: Programs | None = None, ahead: int | None = None) -> "Trainer":
+        """Return the trainer of another seed, which shares the data on the devices.
+
+        Args:
+          seed: of the other run.
+          programs: to run; by default the compiled ones of this trainer.
+          ahead: as the attribute; by default that of this trainer.
+        """
+        other = copy.copy(self)
+        other.config = self.config.copy_and_resolve_references()
+        other.config.seed, other.config.num_seeds = seed, 1
+        other.sampler = TrainSampler(len(self.dataset.train), self.config.batch_size, seed)
+        other._pipeline = self._pipeline_of(self.dataset.train, other.sampler)
+        other._programs = programs or self._programs
+        other.ahead = self.ahead if ahead is None else ahead
+        return other
 
     def start_from(self, params: Any) -> None:
-        """Lets `init` start from these parameters of the model, host arrays, instead of random ones."""
+        """Make `init` use these parameters, host arrays, instead of random ones."""
         self._initial = params
 
     def initial_fingerprint(self) -> str:
-        """Return a hash of the parameters that `start_from` was given, or of none."""
+        """Return a hash of the parameters given to `start_from`, or of nothing."""
         digest = hashlib.sha256()
         for x in jax.tree.leaves(self._initial):
             digest.update(np.ascontiguousarray(x))
         return digest.hexdigest()
 
     def init(self) -> TrainState:
-        """The state before the first step, on the devices; of several seeds the arrays have a leading axis of them."""
-        return self.place(self._init() if self._initial is None else self._started(self._init()))
+        """Return the state before the first step, on the devices."""
+        state = self._init(jnp.int32(self.config.seed))
+        if self._initial is not None:  # nothing in a fresh optimiser state depends on the parameters
+            params = self._initial
+            state = state.replace(params=params, ema_params=params if state.ema_params else ())
+        return self.place(state)
 
-    def _started(self, state: TrainState) -> TrainState:
-        """The state with the initial parameters; there is nothing in an optimiser's yet that depends on them."""
-        params = jax.tree.map(lambda x, like: np.broadcast_to(x, like.shape), self._initial, state.params)
-        return state.replace(params=params, ema_params=params if state.ema_params else ())
-
-    def _init_all(self) -> TrainState:
-        if len(self.seeds) == 1:
-            return self.steps.init(jnp.int32(self.seeds[0]))
-        return jax.vmap(self.steps.init)(jnp.array(self.seeds, jnp.int32))
-
-    def place(self, state: TrainState) -> TrainState:
-        """Puts a state of host arrays on the devices."""
-        return self.parallel.replicate(state)
+    def place(self, tree: Any) -> Any:
+        """Copy host arrays to all devices."""
+        return self.parallel.replicate(tree)
 
     def compile(self, state: TrainState) -> tuple[TrainState, float]:
-        """Compiles what an epoch takes, by taking no steps; returns the state and the seconds it took."""
+        """Compile the programs of an epoch by taking no steps; return the state and the seconds."""
         start = time.perf_counter()
         state, _ = self.train(state, 0, 0)
-        self._count(state.evaluated, self.dataset.val, num_steps=0)
+        self._sum(state.evaluated, self.dataset.val, num_steps=0)
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
     def memory(self) -> int | None:
-        """Bytes that training a single seed needs on its device, data and all; None if XLA does not tell."""
+        """Return the bytes that training needs on a device, data included; None if XLA does not say."""
         return program_bytes(self.lower()["training"].compile())
 
     def lower(self, steps: Steps | None = None) -> dict[str, jax.stages.Lowered]:
-        """Lower the programs of an epoch of a single seed, "training" and "evaluation"; computes and places nothing.
+        """Lower the programs "training" and "evaluation" without computing or placing anything.
 
-        `steps` stand for the trainer's own, with another model of the same parameters.
+        Args:
+          steps: to lower instead of the trainer's own, with another model of the same parameters.
         """
-        steps, split = steps or self.steps, self.dataset.val
-        evaluated = self._feed_of(split, self._evaluation_plan(split))
+        programs = Programs.compiled(steps, self.parallel) if steps else self._programs
+        val, shapes = self.dataset.val, self.state_shapes
+        evaluation = self._pipeline_of(val, self._eval_sampler(val))
         inputs = {
-            "training": (self._compiled(steps.train, True, 1), self.state_shapes, self._feeds[0]),
-            "evaluation": (self._compiled(steps.evaluate, False, 1), self.state_shapes.evaluated, evaluated),
+            "training": (programs.train, shapes, self._pipeline),
+            "evaluation": (programs.evaluate, shapes.evaluated, evaluation),
         }
         lowered = {}
-        for name, (program, state, feed) in inputs.items():
-            rest = jax.eval_shape(lambda feed=feed: (feed.chunk(0, 0), jnp.int32(0)))
-            lowered[name] = program.lower(state, feed.resident_shapes, *rest)
+        for name, (program, state, pipeline) in inputs.items():
+            rest = jax.eval_shape(lambda pipeline=pipeline: (pipeline.chunk(0, 0), jnp.int32(0)))
+            lowered[name] = program.lower(state, pipeline.resident_shapes, *rest)
         return lowered
 
     def train(
-        self,
-        state: TrainState,
-        step: int,
-        num_steps: int,
-        going: np.ndarray | None = None,
-        said: np.ndarray | None = None,
+        self, state: TrainState, step: int, num_steps: int, message: np.ndarray | None = None
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        """Starts `num_steps` steps from `step` on; returns the futures of the state and of `Steps.train`'s metrics.
+        """Start `num_steps` training steps.
 
-        Of several seeds only those `going`, by default all, take them; on a CPU they are done when this returns. What
-        one of several processes has `said`, see `processes.Agreement`, goes along.
+        Args:
+          state: after `step` steps; its memory is taken over.
+          step: the number of the first step, from 0.
+          num_steps: at most `max_steps`.
+          message: int32 (3,), of this process to all others; see `processes.Agreement`.
+
+        Returns:
+          The new state and the metrics of `Steps.train`, not waited for.
         """
-        resident, chunk = self._resident(self.dataset.train, self._feeds[0]), self._chunk(step, num_steps)
-        if self._share.num_processes > 1:
-            seeds = (len(self.seeds),) if len(self.seeds) > 1 else ()
-            said = np.zeros(3, np.int32) if said is None else said
-            chunk = {**chunk, "said": np.broadcast_to(said, (self._share.num_devices, *seeds, 3))}
-        return self._train(state, resident, chunk, self._each(num_steps, going))
+        chunk = self._pipeline.chunk(step, num_steps)
+        if self._shard.num_processes > 1:
+            message = np.zeros(3, np.int32) if message is None else message
+            chunk = {**chunk, "message": np.broadcast_to(message, (self._shard.num_devices, 3))}
+        return self._programs.train(
+            state, self._resident(self.dataset.train, self._pipeline), chunk, np.int32(num_steps)
+        )
 
-    def evaluate(self, params: Any, split: AnySplit) -> list[dict[str, float]]:
-        """Scores every example of a split once: `loss` (mean), `accuracy` (percent), `correct` and `count`, by seed."""
-        sums = jax.tree.map(np.atleast_1d, self._count(params, split))
-        return [
-            {
-                "loss": float(loss) / int(count),
-                "accuracy": 100.0 * int(correct) / int(count),
-                "correct": int(correct),
-                "count": int(count),
-            }
-            for loss, correct, count in zip(sums["loss"], sums["correct"], sums["count"], strict=True)
-        ]
+    def evaluate(self, params: Any, split: AnySplit) -> Scores:
+        """Return the scores of a split; every example counts once."""
+        sums = self._sum(params, split)
+        loss, correct, count = float(sums["loss"]), int(sums["correct"]), int(sums["count"])
+        return Scores(loss / count, 100.0 * correct / count, correct, count)
 
     def predict(self, params: Any, split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits (seeds, n, classes) float32 of every example of a split, and its labels (n,) int32."""
-        plan = self._evaluation_plan(split)
-        feed, parts = self._feed_of(split, plan), []
-        if isinstance(feed, ResidentFeed):  # as many steps as do not fill the memory with logits
-            feed.max_steps = min(max(LOGITS // (plan.batch_size * self.dataset.num_classes), 1), plan.num_steps)
-        predict = self._compiled(self.steps.predict, own_steps=False, at_once=1)
-        for step in range(0, plan.num_steps, feed.max_steps):
-            num_steps = min(feed.max_steps, plan.num_steps - step)
-            chunk = feed.chunk(step, num_steps)
-            outputs = jax.device_get(predict(params, self._resident(split, feed), chunk, np.int32(num_steps)))
-            if len(self.seeds) == 1:
-                outputs = jax.tree.map(lambda x: x[None], outputs)
-            parts.append((outputs["logits"][:, :num_steps], outputs["labels"][0, :num_steps]))
-        logits = np.concatenate([logits for logits, _ in parts], axis=1)
-        labels = np.concatenate([labels for _, labels in parts]).reshape(-1)[: len(split)]
-        return logits.reshape(len(logits), -1, logits.shape[-1])[:, : len(split)], labels
-
-    def _each(self, num_steps: int, going: np.ndarray | None = None) -> np.ndarray:
-        if len(self.seeds) == 1:
-            return np.int32(num_steps)
-        return np.where(np.ones(len(self.seeds), bool) if going is None else going, np.int32(num_steps), np.int32(0))
-
-    def _chunk(self, step: int, num_steps: int) -> dict[str, Any]:
-        chunks = [feed.chunk(step, num_steps) for feed in self._feeds]
-        return chunks[0] if len(chunks) == 1 else jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks)
-
-    def _count(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
-        plan = self._evaluation_plan(split)
-        feed, end = self._feed_of(split, plan), plan.num_steps if num_steps is None else num_steps
-        sums = {"loss": 0.0, "correct": 0, "count": 0}
-        for step in range(0, max(end, 1), feed.max_steps):
-            num_steps = min(feed.max_steps, end - step)
-            result = self._evaluate(
-                params, self._resident(split, feed), feed.chunk(step, num_steps), np.int32(num_steps)
+        """Return the logits (n, classes) float32 of every example of a split, and its labels (n,) int32."""
+        sampler = self._eval_sampler(split)
+        pipeline, outputs = self._pipeline_of(split, sampler), []
+        if isinstance(pipeline, ResidentPipeline):  # the logits of more steps would fill the memory
+            pipeline.max_steps = min(
+                max(MOST_LOGITS // (sampler.batch_size * self.dataset.num_classes), 1), sampler.num_steps
             )
+        for step in range(0, sampler.num_steps, pipeline.max_steps):
+            num_steps = min(pipeline.max_steps, sampler.num_steps - step)
+            resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, num_steps)
+            output = jax.device_get(self._programs.predict(params, resident, chunk, np.int32(num_steps)))
+            outputs.append((output["logits"][:num_steps], output["labels"][:num_steps]))
+        logits, labels = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
+        return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
+
+    def _sum(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
+        sampler = self._eval_sampler(split)
+        pipeline, end = self._pipeline_of(split, sampler), sampler.num_steps if num_steps is None else num_steps
+        sums = {"loss": 0.0, "correct": 0, "count": 0}
+        for step in range(0, max(end, 1), pipeline.max_steps):
+            n = min(pipeline.max_steps, end - step)
+            resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, n)
+            result = self._programs.evaluate(params, resident, chunk, np.int32(n))
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 
-    def _evaluation_plan(self, split: AnySplit) -> EvaluationPlan:
-        num_devices = self._share.num_devices * self._share.num_processes
+    def _eval_sampler(self, split: AnySplit) -> EvalSampler:
+        num_devices = len(self.parallel.devices)
         batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
-        return EvaluationPlan(len(split), batch_size)
+        return EvalSampler(len(split), batch_size)
 
-    def _compiled(self, function: Callable, own_steps: bool, at_once: int) -> Callable:
-        """A program of `Steps` for all seeds; what trains takes `own_steps`, and its state is not needed any more."""
-        several = len(self.seeds) > 1
-        if several and self.platform != "cpu":
-            function = seeds.side_by_side(function, own_steps)
-        program = self.parallel.compile(function, donate_state=own_steps)
-        if several and self.platform == "cpu":
-            program = seeds.on_cores(program, len(self.seeds), own_steps, at_once)
-        return program
-
-    def _feed_of(self, split: AnySplit, plan: Plan) -> ResidentFeed | StreamingFeed:
+    def _pipeline_of(self, split: AnySplit, sampler: Sampler) -> ResidentPipeline | StreamingPipeline:
         if isinstance(split, Split):
-            return ResidentFeed(split, plan, self._share)
+            return ResidentPipeline(split, sampler, self._shard)
         threads = self.config.dataset.reader_threads
-        return StreamingFeed(split, plan, self._share, self.parallel.sharding, threads)
+        return StreamingPipeline(split, sampler, self._shard, self.parallel.sharding, threads)
 
-    def _resident(self, split: AnySplit, feed: ResidentFeed | StreamingFeed) -> dict[str, jax.Array]:
-        """What the feed keeps on every device, placed there on first use."""
+    def _resident(self, split: AnySplit, pipeline: ResidentPipeline | StreamingPipeline) -> dict[str, jax.Array]:
+        """Return what the pipeline keeps on every device, placed there on first use."""
         if split not in self._placed:
-            self._placed[split] = self.parallel.replicate(feed.resident)
+            self._placed[split] = self.parallel.replicate(pipeline.resident)
         return self._placed[split]

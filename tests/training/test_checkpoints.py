@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from mixer_jax import data, train
+from mixer_jax.checkpoints import Checkpoint, Checkpoints
+from mixer_jax.checkpoints import files as module
+from mixer_jax.checkpoints.files import Damaged
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import checkpoint_files as module
 from mixer_jax.training import restore
-from mixer_jax.training.checkpoint_files import Damaged
-from mixer_jax.training.checkpoints import Checkpoint, Checkpoints
 from runs import crashing, run, without_times
 from saved import RNG, same, write
 from support import make_config, make_dataset

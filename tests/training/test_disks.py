@@ -6,9 +6,9 @@ import subprocess
 
 import pytest
 
+from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.checkpoints import Checkpoints
 from runs import run
 from saved import made, same, write
 from support import make_dataset
@@ -128,7 +128,7 @@ def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
 
 
 def module_room(checkpoint):
-    from mixer_jax.training.checkpoints import _size
+    from mixer_jax.checkpoints import _size
 
     return _size(checkpoint.state, checkpoint.best)
 

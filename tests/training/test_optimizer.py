@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mixer_jax.data import BatchPlan
+from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
 from mixer_jax.training.losses import cross_entropy
 from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask
@@ -142,7 +142,7 @@ def schedule(steps_per_epoch=10, **fields):
     config = make_config(
         optimizer__learning_rate=0.5, epochs=8.0, **{f"schedule__{key}": value for key, value in fields.items()}
     )
-    function = create_schedule(config, BatchPlan(steps_per_epoch, 1, 0).steps)
+    function = create_schedule(config, TrainSampler(steps_per_epoch, 1, 0).steps)
     return np.array([float(function(step)) for step in range(80)])
 
 

@@ -5,13 +5,13 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 
 from mixer_jax import convert
 from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer
 from mixer_jax.models.resolution import interpolated, tiled
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training.inference import Classifier
 from mixer_jax.training.pretrained import Weights, at_image_size, with_channels
 from runs import run
 from support import make_dataset

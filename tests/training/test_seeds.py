@@ -6,12 +6,12 @@ import threading
 import jax
 import numpy as np
 import pytest
+from mixer_jax.training.inference import Classifier
 
 from mixer_jax import data, train
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Trainer, seeds
-from mixer_jax.training.inference import Classifier
 from mixer_jax.training.parallel import DataParallel
 from runs import crashing, run, without_times
 from support import make_config, make_dataset, streamed
@@ -119,7 +119,7 @@ def test_each_seed_leaves_the_run_directory_it_would_alone(seeds_at_once):
 
 
 def test_a_seeds_checkpoint_is_its_own(seeds_at_once):
-    from mixer_jax.training.checkpoints import Checkpoints
+    from mixer_jax.checkpoints import Checkpoints
 
     path, alone = seeds_at_once
     states = []
@@ -160,7 +160,7 @@ def test_the_results_of_all_are_mean_and_standard_deviation(seeds_at_once):
 
 @pytest.mark.parametrize("crash_in", ["save", "write_results"])
 def test_seeds_that_died_go_on_to_the_same_end(crash_in, seeds_at_once, tmp_path, monkeypatch):
-    from mixer_jax.training.checkpoints import Checkpoints
+    from mixer_jax.checkpoints import Checkpoints
 
     config = make_config(model__num_blocks=1, batch_size=16, num_seeds=3, **STOPPING)
     monkeypatch.setattr(data, "load", lambda config: make_dataset())

@@ -17,7 +17,7 @@ def trained(num_steps, num_devices=1, **fields):
     trainer = Trainer(make_config(batch_size=16, **fields), make_dataset(), jax.devices()[:num_devices])
     state = trainer.init()
     first = jax.device_get(state.params)
-    batches = trainer.plans[0].batches(0, num_steps)["indices"]
+    batches = trainer.sampler.batches(0, num_steps)["indices"]
     state, _ = trainer.train(state, 0, num_steps)
     train = trainer.dataset.train
     images = ((train.images / 255 - 0.4) / 0.3).astype(np.float32)

@@ -102,7 +102,7 @@ def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
     )
     state = trainer.init()
     before = jax.device_get(state.params)
-    indices = trainer.plans[0].batches(0, 1)["indices"][0]
+    indices = trainer.sampler.batches(0, 1)["indices"][0]
     images = (trainer.dataset.train.images[indices] / 255 - 0.4) / 0.3
     labels = trainer.dataset.train.labels[indices]
 
@@ -172,7 +172,7 @@ def test_mistakes_are_found_before_anything_is_compiled(fields, num_devices, mes
 ])  # fmt: skip
 def test_every_epoch_has_a_step_of_its_own(batch_size, epochs, good):
     trainer = Trainer(make_config(batch_size=batch_size, epochs=epochs), make_dataset())
-    ends = [trainer.plans[0].steps(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
+    ends = [trainer.sampler.steps(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
     assert (len(set(ends)) == len(ends)) == good
     if good:
         return check_epochs(trainer)

@@ -18,7 +18,7 @@ from mixer_jax.data.sources import Source
 ROOM = 10  # a set is kept where this many of it would fit on the disk
 
 
-class Kept:
+class DecodedCache:
     """The place of a decoded set, which holds the last one that was put there."""
 
     def __init__(self, place: str, sources: Mapping[str, Source]):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from mixer_jax.reporting.comparison import Row
 from mixer_jax.reporting.curves import plain
+from mixer_jax.studies.rows import Row
 
 SEVERAL = 8  # rows from which on the curves leave out those of a single seed
 
@@ -20,9 +20,9 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if row.histories and all(row.histories)]
+    drawn = [row for row in rows if row.curves and all(row.curves)]
     if len(drawn) > SEVERAL:
-        drawn = [row for row in drawn if len(row.histories) > 1] or drawn
+        drawn = [row for row in drawn if len(row.curves) > 1] or drawn
     protocols = list(dict.fromkeys(row.protocol for row in drawn))
     if not drawn:
         return False
@@ -35,8 +35,8 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
             key = row.title, of_title[row.title]
             of_title[row.title] += 1
             i = numbers.setdefault(key, len(numbers))
-            epochs = min(len(history) for history in row.histories)
-            values = np.array([[r["val_accuracy"] for r in history[:epochs]] for history in row.histories])
+            epochs = min(map(len, row.curves))
+            values = np.array([curve[:epochs] for curve in row.curves])
             x, mean = np.arange(1, epochs + 1), values.mean(0)
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
             [lines[key]] = panel.plot(x, mean, marker="o", markersize=3, **style)
@@ -66,7 +66,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
 
     trained = [row for row in rows if row.results]
     published = [row for row in rows if not row.results and row.num_params]
-    sizes = {row.results[0]["num_params"] for row in trained} | {row.num_params for row in published}
+    sizes = {row.results[0].num_params for row in trained} | {row.num_params for row in published}
     if not trained or len(sizes) < 2:
         return False
     figure = Figure(figsize=(13, 5.6), layout="constrained")
@@ -80,7 +80,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
             values = row.accuracies("last")
             bar = np.std(values, ddof=1) if len(values) > 1 else None
             panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
-            drawn = panels[0].errorbar(row.results[0]["num_params"], np.mean(values), bar, capsize=3, **style)
+            drawn = panels[0].errorbar(row.results[0].num_params, np.mean(values), bar, capsize=3, **style)
         handles.setdefault(row.title, drawn)
     for panel, label in zip(panels, ("parameters", "minutes of training, where it ran"), strict=True):
         panel.set(xscale="log", xlabel=label)

@@ -7,9 +7,17 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_jax.data import BatchPlan, EvaluationPlan, ResidentFeed, Share, StreamedSplit, StreamingFeed, take
+from mixer_jax.data import (
+    EvalSampler,
+    ResidentPipeline,
+    Shard,
+    StreamedSplit,
+    StreamingPipeline,
+    TrainSampler,
+    gather_batch,
+)
 from mixer_jax.data.dataset import decode
-from mixer_jax.data.feeds import gathered_width
+from mixer_jax.data.pipelines import gathered_width
 from mixer_jax.errors import UserError
 from mixer_jax.training.parallel import DataParallel
 from support import ArraySource, stream
@@ -38,21 +46,25 @@ def batches_of(feed, num_steps, start=0):
     for step in range(start, start + num_steps):
         chunk = jax.device_get(feed.chunk(step, 1))
         devices = range(len(chunk["indices"]))
-        parts = [take(feed.resident, {key: x[d] for key, x in chunk.items()}, 0, IMAGES.shape[1:]) for d in devices]
+        parts = [
+            gather_batch(feed.resident, {key: x[d] for key, x in chunk.items()}, 0, IMAGES.shape[1:]) for d in devices
+        ]
         yield {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
 def feeds(plan, source, num_devices=1, process=0, num_processes=1):
-    share = Share(num_devices, process, num_processes)
+    share = Shard(num_devices, process, num_processes)
     sharding = DataParallel(jax.devices()[:num_devices]).sharding
-    return ResidentFeed(decode(source, "images"), plan, share), StreamingFeed(stream(source), plan, share, sharding, 4)
+    return ResidentPipeline(decode(source, "images"), plan, share), StreamingPipeline(
+        stream(source), plan, share, sharding, 4
+    )
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
 @pytest.mark.parametrize(("batch_size", "gathered"), [(4, 2**14), (4, 20), (48, 2**14)])  # a reader's piece has 32
 def test_both_feeds_bring_the_same_batches(batch_size, gathered, num_devices, monkeypatch):
-    monkeypatch.setattr("mixer_jax.data.feeds.GATHERED", gathered)
-    plan = BatchPlan(70, batch_size, seed=5)
+    monkeypatch.setattr("mixer_jax.data.pipelines.GATHERED", gathered)
+    plan = TrainSampler(70, batch_size, seed=5)
     resident, streaming = feeds(plan, Watched(), num_devices)
     assert resident.resident_shapes["images"].shape == {2**14: (70, 90), 20: (350, 18)}[gathered]
     for one, other in zip(batches_of(resident, 40), batches_of(streaming, 40), strict=True):
@@ -65,7 +77,7 @@ def test_both_feeds_bring_the_same_batches(batch_size, gathered, num_devices, mo
 
 
 def test_a_step_is_the_same_whenever_it_is_asked_for():
-    plan = BatchPlan(70, 8, seed=5)
+    plan = TrainSampler(70, 8, seed=5)
     _, streaming = feeds(plan, Watched())
     straight = list(batches_of(streaming, 12))
     for start in (7, 0, 11, 3):
@@ -74,7 +86,7 @@ def test_a_step_is_the_same_whenever_it_is_asked_for():
 
 
 def test_evaluation_shows_every_example_once():
-    plan = EvaluationPlan(70, 32)
+    plan = EvalSampler(70, 32)
     resident, streaming = feeds(plan, Watched(), 2)
     shown = list(batches_of(streaming, plan.num_steps))
     for one, other in zip(batches_of(resident, plan.num_steps), shown, strict=True):
@@ -87,14 +99,14 @@ def test_evaluation_shows_every_example_once():
 
 def test_no_step_is_brought_without_reading():
     source = Watched()
-    _, streaming = feeds(BatchPlan(70, 8, seed=0), source, 2)
+    _, streaming = feeds(TrainSampler(70, 8, seed=0), source, 2)
     source.read.clear()
     assert streaming.chunk(0, 0)["images"].shape == (2, 16, 4, 6 * 5 * 3)
     assert source.read == []
 
 
 def test_each_process_reads_its_share_and_all_make_the_batch():
-    plan = BatchPlan(70, 16, seed=1)
+    plan = TrainSampler(70, 16, seed=1)
     whole = plan.batches(0, 4)["indices"]
     for process in range(2):
         source = Watched()
@@ -111,7 +123,7 @@ def test_each_process_reads_its_share_and_all_make_the_batch():
 
 def test_images_are_read_by_several_threads_ahead_of_use():
     source = Watched()
-    _, streaming = feeds(BatchPlan(70, 48, seed=1), source)
+    _, streaming = feeds(TrainSampler(70, 48, seed=1), source)
     list(batches_of(streaming, 10))
     assert len(source.threads) > 2
 
@@ -130,7 +142,9 @@ class TestMistakes:
 
     def test_a_label_out_of_range_while_streaming(self):
         split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3), 2)
-        feed = StreamingFeed(split, BatchPlan(70, 32, seed=0), Share(1), DataParallel(jax.devices()[:1]).sharding, 4)
+        feed = StreamingPipeline(
+            split, TrainSampler(70, 32, seed=0), Shard(1), DataParallel(jax.devices()[:1]).sharding, 4
+        )
         with pytest.raises(UserError, match=r"has label [23], outside 0\.\.1"):
             feed.chunk(0, 1)
 

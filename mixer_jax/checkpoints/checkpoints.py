@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from mixer_jax import storage
+from mixer_jax.checkpoints.files import Damaged, Tree, first_line, hashes, read_arrays, save_arrays, verify
 from mixer_jax.errors import UserError
-from mixer_jax.training.checkpoint_files import Damaged, Tree, first_line, hashes, read_arrays, save_arrays, verify
 
 KEPT = 2  # the newest, and one to fall back on
 ROOM = 2**20  # bytes that names and metadata may take beside the arrays

@@ -10,7 +10,7 @@ import numpy as np
 from mixer_jax.data.sources import shuffled
 
 
-class Plan(Protocol):
+class Sampler(Protocol):
     """Says what is in each batch.
 
     Attributes:
@@ -30,7 +30,7 @@ class Plan(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class BatchPlan:
+class TrainSampler:
     """Training batches: a fresh permutation every epoch, batches running on over the end of one into the next.
 
     So every batch has the same shape, and no example is dropped or repeated within an epoch.
@@ -47,7 +47,7 @@ class BatchPlan:
     num_steps = 2**31 - 1  # without end, as far as an int32 counts
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """`indices`, and in `epochs` the epoch, from 0, that shows the example; see `Plan`."""
+        """`indices`, and in `epochs` the epoch, from 0, that shows the example; see `Sampler`."""
         start, stop = step * self.batch_size, (step + num_steps) * self.batch_size
         indices = np.empty(stop - start, np.int32)
         epochs = (np.arange(start, stop) // self.num_examples).astype(np.int32)
@@ -71,7 +71,7 @@ def _orders(num_examples: int, seed: int) -> Callable[[int], np.ndarray]:
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluationPlan:
+class EvalSampler:
     """Each example once, in order; the last batch is filled up with -1.
 
     Attributes:
@@ -88,6 +88,6 @@ class EvaluationPlan:
         return -(-self.num_examples // self.batch_size)
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """`indices`; see `Plan`."""
+        """`indices`; see `Sampler`."""
         indices = np.arange(step * self.batch_size, (step + num_steps) * self.batch_size, dtype=np.int32)
         return {"indices": np.where(indices < self.num_examples, indices, -1).reshape(num_steps, self.batch_size)}

@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from scipy import stats
-
 from mixer_jax.reporting.comparison import (
     Row,
     against_one,
@@ -16,6 +14,7 @@ from mixer_jax.reporting.comparison import (
     markdown,
 )
 from mixer_jax.reporting.comparison_plots import plot_costs, plot_curves
+from scipy import stats
 
 SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
 

@@ -6,9 +6,7 @@ Ours are the paper's: its files hold them under the same names. Nothing here nee
 import dataclasses
 import math
 import re
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,13 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import UserError
 from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, param_shapes, variant
 
 Params = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
-LARGEST_FILE = 16 * 2**30  # bytes that the arrays of a file may take; the paper's largest takes less than 2 GiB
 MIXINGS = ("token_mixing", "channel_mixing")
 COMPUTED_WITH = ("gelu", "layer_norm_epsilon")  # what parameters do not tell of their model
 
@@ -169,66 +166,6 @@ def require_same_shapes(params: Params, expected: Params, source: str) -> None:
         raise UserError(f"{source} is of another model: it has {next(iter(there))} besides")
 
 
-def read_file(path: Path) -> Arrays:
-    """Reads the arrays of a .npz, .safetensors, .pth, .pt or .bin file; runs nothing that is in it.
-
-    Raises:
-      UserError: if it cannot be read.
-    """
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
-    readers[".bin"] = _read_torch
-    if path.suffix not in readers:
-        raise one_of("kind of weights", path.suffix or path.name, readers)
-    if not path.is_file():
-        raise UserError(f"no file {path}")
-    try:
-        arrays = readers[path.suffix](path)
-        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
-            raise ValueError("it holds more than arrays")
-    except UserError:
-        raise
-    except Exception as error:  # each library has its own
-        detail = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"cannot read weights {path}: {detail}") from error
-    return arrays
-
-
-def write_file(path: Path, arrays: Arrays) -> None:
-    """Writes a .npz or .safetensors file."""
-    if path.suffix == ".npz":
-        with path.open("wb") as file:
-            np.savez(file, **arrays)
-    else:
-        from safetensors.numpy import save_file
-
-        save_file(arrays, path)
-
-
-def _read_npz(path: Path) -> Arrays:
-    with zipfile.ZipFile(path) as archive:
-        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
-            raise ValueError("unpacked it is larger than any Mixer")
-    with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file}
-
-
-def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import safe_open
-
-    with safe_open(path, "numpy") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
-
-
-def _read_torch(path: Path) -> Arrays:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"reading {path} takes PyTorch: pip install torch, or give a .safetensors file") from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {key: x.float().numpy() for key, x in state.items() if torch.is_tensor(x)}
-
-
 def _without_prefix(arrays: Mapping[str, np.ndarray]) -> Arrays:
     for prefix in PREFIXES:
         if f"{prefix}stem/kernel" in arrays:  # beside it such a file may keep the optimiser's state and the step
@@ -268,4 +205,4 @@ def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
     }
     names = [*PAPER_VARIANTS, *(f"{size}/{stem[0]}" for size in SIZES)]
     name = next((name for name in names if variant(name) == sizes), None)
-    return sizes | {"variant": name, "num_classes": head[1], "image_shape": (side, side, stem[2])}
+    return sizes | {"variant": name or "", "num_classes": head[1], "image_shape": (side, side, stem[2])}

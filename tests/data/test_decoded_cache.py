@@ -200,7 +200,7 @@ def test_what_a_dead_process_left_is_removed(write_folder, cache):
 
 def test_what_is_in_no_file_here_is_not_kept(cache):
     images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32)
-    place = kept.Kept("somewhere", {"train": ArraySource("made", images, labels, ("a",))})
+    place = kept.DecodedCache("somewhere", {"train": ArraySource("made", images, labels, ("a",))})
     place.write({"train": data.Split(images, labels)}, place.key())
     assert place.read(1e9) is None
     assert list(cache.iterdir()) == []

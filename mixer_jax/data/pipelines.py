@@ -1,4 +1,4 @@
-"""The two feeds: how the plan's batches get to the devices. Both bring the same ones, bit for bit.
+"""The two feeds: how the sampler's batches get to the devices. Both bring the same ones, bit for bit.
 
 A feed gives chunks: arrays (devices, steps, batch / devices, ...) of which each device gets its own in a dispatch of so
 many steps. `take` makes a batch of it inside the compiled step.
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.data.dataset import Split, StreamedSplit
-from mixer_jax.data.plan import Plan
+from mixer_jax.data.sampler import Sampler
 
 Arrays = dict[str, Any]
 
@@ -28,7 +28,7 @@ GATHERED = 2**14  # numbers of an image that are gathered at a time, at most
 
 
 @dataclasses.dataclass(frozen=True)
-class Share:
+class Shard:
     """What part of each global batch is this process's: all processes have equal parts, in their order.
 
     Attributes:
@@ -58,7 +58,7 @@ class Share:
         return {key: lay_out(x) for key, x in batches.items()}
 
 
-class ResidentFeed:
+class ResidentPipeline:
     """The images of the whole split lie in the memory of every device; chunks hold indices into them, and the labels.
 
     Attributes:
@@ -68,12 +68,12 @@ class ResidentFeed:
 
     max_steps = 256
 
-    def __init__(self, split: Split, plan: Plan, share: Share):
+    def __init__(self, split: Split, sampler: Sampler, shard: Shard):
         numbers = math.prod(split.image_shape)
         self._width = gathered_width(numbers)
         shape = (len(split) * numbers // self._width, self._width)
         self.resident_shapes: Arrays = {"images": jax.ShapeDtypeStruct(shape, np.uint8)}
-        self._split, self._plan, self._share = split, plan, share
+        self._split, self._sampler, self._shard = split, sampler, shard
 
     @property
     def resident(self) -> Arrays:
@@ -82,11 +82,11 @@ class ResidentFeed:
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """`num_steps` batches from `step` on, filled up to `max_steps`."""
-        batches = self._share.of(self._plan.batches(step, num_steps))
-        return self._share.over_devices(batches | {"labels": self._split.labels[batches["indices"]]}, self.max_steps)
+        batches = self._shard.of(self._sampler.batches(step, num_steps))
+        return self._shard.over_devices(batches | {"labels": self._split.labels[batches["indices"]]}, self.max_steps)
 
 
-class StreamingFeed:
+class StreamingPipeline:
     """Images are decoded by parallel threads while the devices compute, and sent ahead to them.
 
     Memory stays flat: about two chunks wait on the host, and two are on the devices.
@@ -97,15 +97,15 @@ class StreamingFeed:
     """
 
     def __init__(
-        self, split: StreamedSplit, plan: Plan, share: Share, sharding: jax.sharding.Sharding, reader_threads: int
+        self, split: StreamedSplit, sampler: Sampler, shard: Shard, sharding: jax.sharding.Sharding, reader_threads: int
     ):
         """Takes the sharding of a chunk, whose leading axis is the devices'."""
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
-        self._pieces = _Pieces(split, plan, share)
+        self._pieces = _Microbatches(split, sampler, shard)
         fitting = STREAMED_BYTES // (self._pieces.part * math.prod(split.image_shape))
         self.max_steps = min(max(fitting, 1), STREAMED_STEPS)
-        self._share, self._sharding, self._threads = share, sharding, reader_threads
+        self._shard, self._sharding, self._threads = shard, sharding, reader_threads
         self._next, self._batches = -1, iter(())
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
@@ -119,7 +119,7 @@ class StreamingFeed:
             self._next = step + num_steps
         batches = [next(self._batches) for _ in range(num_steps)] or [self._pieces.nothing()]
         chunk = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-        return jax.device_put(self._share.over_devices(chunk, self.max_steps), self._sharding)
+        return jax.device_put(self._shard.over_devices(chunk, self.max_steps), self._sharding)
 
     def _read(self, step: int) -> Iterator[Arrays]:
         import grain  # only here: it is slow to import, and a set in memory does without it
@@ -135,27 +135,27 @@ class StreamingFeed:
         return iter(pieces.batch(per_step, batch_fn=_concatenate))
 
 
-class _Pieces:
+class _Microbatches:
     """Batches cut into pieces that are read independently, in the way of a Grain data source."""
 
-    def __init__(self, split: StreamedSplit, plan: Plan, share: Share):
-        self._split, self._plan, self._share = split, plan, share
-        self.part = plan.batch_size // share.num_processes
+    def __init__(self, split: StreamedSplit, sampler: Sampler, shard: Shard):
+        self._split, self._sampler, self._shard = split, sampler, shard
+        self.part = sampler.batch_size // shard.num_processes
         self.per_step = -(-self.part // PIECE)
 
     def __len__(self) -> int:
-        return self._plan.num_steps * self.per_step
+        return self._sampler.num_steps * self.per_step
 
     def nothing(self) -> Arrays:
         """No step of a batch: the right shapes and types, and a length of 0."""
-        batch = self._share.of(self._plan.batches(0, 0))
+        batch = self._shard.of(self._sampler.batches(0, 0))
         images = np.empty((0, self.part, math.prod(self._split.image_shape)), np.uint8)
         return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}
 
     def __getitem__(self, number: int) -> Arrays:
-        """One piece: `images` and `labels` beside what the plan says, each (1, up to PIECE, ...)."""
+        """One piece: `images` and `labels` beside what the sampler says, each (1, up to PIECE, ...)."""
         step, piece = divmod(number, self.per_step)
-        batch = self._share.of(self._plan.batches(step, 1))
+        batch = self._shard.of(self._sampler.batches(step, 1))
         batch = {key: x[:, piece * PIECE : (piece + 1) * PIECE] for key, x in batch.items()}
         images, labels = self._split.read(batch["indices"][0])
         return batch | {"images": as_rows(images)[None], "labels": labels[None]}
@@ -179,12 +179,12 @@ def _concatenate(pieces: list[Arrays]) -> Arrays:
     return {key: np.concatenate([piece[key] for piece in pieces], axis=1) for key in pieces[0]}
 
 
-def take(resident: Arrays, chunk: Arrays, step: jax.Array, image_shape: tuple[int, int, int]) -> Arrays:
+def gather_batch(resident: Arrays, chunk: Arrays, step: jax.Array, image_shape: tuple[int, int, int]) -> Arrays:
     """Makes the batch of one of a chunk's steps, of images (height, width, channels), inside the compiled step.
 
     Returns:
-      What the plan says of the batch, and `images` (batch, height, width, channels) uint8 and `labels` (batch,), which
-      for an index of -1 are those of some example, to be masked.
+      What the sampler returned, with `images` (batch, height, width, channels) uint8 and `labels` (batch,). For an
+      index of -1 they are those of some example, to be masked.
     """
     batch = {key: x[step] for key, x in chunk.items()}
     if resident:

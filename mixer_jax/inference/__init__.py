@@ -1,0 +1,22 @@
+"""Inference: `load` returns a trained model as a `Classifier`."""
+
+from mixer_jax.inference.adapt import at_image_size, with_channels
+from mixer_jax.inference.classifier import MODEL_FILE, Classifier, Origin, Preprocessing
+from mixer_jax.inference.loading import load, load_run, require_mixer, run_params
+from mixer_jax.inference.splits import dataset_of, open_split, over_split
+
+__all__ = [
+    "MODEL_FILE",
+    "Classifier",
+    "Origin",
+    "Preprocessing",
+    "at_image_size",
+    "dataset_of",
+    "load",
+    "load_run",
+    "open_split",
+    "over_split",
+    "require_mixer",
+    "run_params",
+    "with_channels",
+]

@@ -1,0 +1,91 @@
+"""A trained Mixer for other images: of another size, or grey instead of colour."""
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from mixer_jax.errors import UserError
+from mixer_jax.inference.classifier import Classifier, Preprocessing
+from mixer_jax.models.resolution import interpolated, tiled
+
+
+def at_image_size(
+    classifier: Classifier, image_size: tuple[int, int], tokens_mlp_dim: int | None = None
+) -> tuple[Classifier, str]:
+    """Adapt a Mixer to images of another size, with the same patches.
+
+    Args:
+      classifier: of the Mixer.
+      image_size: (height, width), multiples of the patch size.
+      tokens_mlp_dim: the hidden width of the new token mixing, which decides how it is made. As many times the old one
+        as there are more patches: repeated in tiles, as in the paper's appendix C, for a grid that is a multiple of the
+        old one. The old one: interpolated, which is not from the paper. None: tiles where possible.
+
+    Returns:
+      The new model, whose images have the size of its input; and what was done, in a line, or "".
+
+    Raises:
+      UserError: if `tokens_mlp_dim` is neither.
+    """
+    model = classifier.model
+    patch, width = model.patch_size, model.tokens_mlp_dim
+    grid, new_grid = (tuple(side // patch for side in sides) for sides in (classifier.input_shape[:2], image_size))
+    preprocessing = _of_size(classifier.preprocessing, image_size)
+    if new_grid == grid or not model.token_mixing:
+        return dataclasses.replace(classifier, preprocessing=preprocessing), ""
+    old, new = ("x".join(map(str, g)) for g in (grid, new_grid))
+    copies = (new_grid[0] // grid[0], new_grid[1] // grid[1])
+    multiple = (copies[0] * grid[0], copies[1] * grid[1]) == new_grid
+    tiled_width = width * math.prod(copies)
+    if multiple and tokens_mlp_dim in (None, tiled_width):
+        params, how = (
+            tiled(classifier.params, grid, copies),
+            f"repeated in {copies[0]}x{copies[1]} tiles (paper, app. C)",
+        )
+    elif tokens_mlp_dim in (None, width):
+        params, how = interpolated(classifier.params, grid, new_grid), "interpolated (not from the paper)"
+    else:
+        tiling = f"{tiled_width}, tiled as in the paper's appendix C, or " if multiple else ""
+        raise UserError(
+            f"config.model.tokens_mlp_dim={tokens_mlp_dim}: token mixing for {old} patches becomes one for {new} with "
+            f"{tiling}{width}, interpolated"
+        )
+    config = _resized(classifier, params)
+    changed = dataclasses.replace(classifier, config=config, params=params, preprocessing=preprocessing)
+    return changed, f"token mixing for {old} patches {how} for {new}"
+
+
+def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, str]:
+    """Adapt a Mixer from grey to colour, so that equal channels give the same logits; or from colour to grey.
+
+    Returns:
+      The new model; and what was done, in a line, or "", also where neither is grey.
+    """
+    before = classifier.image_shape[2]
+    if before == channels or 1 not in (before, channels):
+        return classifier, ""
+    stem, how = classifier.params["stem"], "summed" if channels == 1 else "divided equally"
+    kernel = np.asarray(stem["kernel"])
+    kernel = kernel.sum(2, keepdims=True) if channels == 1 else np.repeat(kernel / channels, channels, 2)
+    old = classifier.preprocessing
+    mean, std = ((float(np.mean(values)),) * channels for values in (old.mean, old.std))
+    shape = (*old.image_shape[:2], channels)
+    changed = dataclasses.replace(
+        classifier,
+        params=classifier.params | {"stem": stem | {"kernel": kernel}},
+        preprocessing=dataclasses.replace(old, image_shape=shape, mean=mean, std=std),
+    )
+    return changed, f"{before} channels become {channels}: the stem's kernel is {how}"
+
+
+def _of_size(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Preprocessing:
+    shape = (*image_size, preprocessing.image_shape[2])
+    return dataclasses.replace(preprocessing, image_shape=shape, input_size=(), eval_crop=1.0, crop="none")
+
+
+def _resized(classifier: Classifier, params: Any) -> Any:
+    config = classifier.config.copy_and_resolve_references()
+    config.tokens_mlp_dim = int(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size)
+    return config

@@ -1,0 +1,324 @@
+"""A trained model with all that it needs: from images to logits, features and class names."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mixer_jax import models
+from mixer_jax.augment import Augment
+from mixer_jax.config import default_config
+from mixer_jax.data import as_pixels, read_image
+from mixer_jax.errors import UserError
+from mixer_jax.metrics import probabilities
+from mixer_jax.models import MixerBlock, MlpMixer
+from mixer_jax.storage import writing
+from mixer_jax.weights import LAYOUTS, require_same_shapes, to_layout, write_file
+
+MODEL_FILE = "model.safetensors"  # in the folder of a model that is no run
+FORMAT = 1  # of the description in a file
+ImageLike = str | Path | Image.Image | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """The way from an image to the model's input.
+
+    Attributes:
+      image_shape: (height, width, channels) of the uint8 images.
+      mean, std: of each channel, as fractions of 255; subtracted, and divided by.
+      input_size: (height, width) to which images are scaled on the device; () for their own size.
+      eval_crop, crop: as in `config.augment`; which part of an image is scaled.
+    """
+
+    image_shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: tuple[int, ...] = ()
+    eval_crop: float = 1.0
+    crop: str = "none"
+
+    @classmethod
+    def of(
+        cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
+    ) -> "Preprocessing":
+        """Return the preprocessing of a run's `augment` block and its dataset.
+
+        Raises:
+          ValueError: if the sizes do not fit together.
+        """
+        shape, mean, std = tuple(map(int, image_shape)), tuple(map(float, mean)), tuple(map(float, std))
+        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[-1] or min(std) <= 0:
+            raise ValueError("the sizes do not fit together")
+        return cls(shape, mean, std, tuple(config.input_size), config.eval_crop, config.crop)
+
+    def augment(self, num_classes: int) -> Augment:
+        """Return the preprocessing as functions of images."""
+        config = default_config().augment
+        config.update(input_size=self.input_size, eval_crop=self.eval_crop, crop=self.crop)
+        shape, mean, std = self.image_shape, self.mean, self.std
+        return Augment(config, image_shape=shape, mean=mean, std=std, num_classes=num_classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Origin:
+    """Where a model comes from.
+
+    Attributes:
+      name: of the run, file or address, for messages.
+      found: a description in one line.
+      dataset: the `dataset` block of the run's config; None for a file.
+      step: of the run's checkpoint.
+      unfinished: how far the run was, such as "epoch 12 of 100, not finished"; "" if it is finished.
+      ran_on: devices, dtype and versions of the run, as in results.json.
+    """
+
+    name: str = ""
+    found: str = ""
+    dataset: ConfigDict | None = None
+    step: int = 0
+    unfinished: str = ""
+    ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained image classifier.
+
+    It computes in float32 on any machine, so that its predictions do not depend on where it runs.
+
+    Attributes:
+      config: the `model` block of a config.
+      params: of the model, host arrays.
+      preprocessing: of the images.
+      label_names: of the classes, in the order of the logits.
+      origin: where it comes from.
+    """
+
+    config: ConfigDict
+    params: Any
+    preprocessing: Preprocessing
+    label_names: tuple[str, ...]
+    origin: Origin = Origin()
+
+    def __post_init__(self):
+        """Raises `UserError` if the parameters are not those of the model."""
+        name = self.origin.name or "the model"
+        require_same_shapes(self.params, models.param_shapes(self.model, self.input_shape), name)
+
+    @functools.cached_property
+    def model(self) -> models.Model:
+        """The Flax module, which computes in float32."""
+        classes = len(self.label_names)
+        return models.create(self.config, num_classes=classes, image_shape=self.input_shape, dtype=jnp.float32)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the images, uint8."""
+        return self.preprocessing.image_shape
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the model's input, to which images are scaled."""
+        return self._augment.input_shape
+
+    @property
+    def num_params(self) -> int:
+        """The number of parameters."""
+        return sum(x.size for x in jax.tree.leaves(self.params))
+
+    def predict(
+        self, images: ImageLike | Iterable[ImageLike], top: int | None = 5, batch_size: int = 64
+    ) -> list[list[tuple[str, float]]]:
+        """Classify images of any size.
+
+        Args:
+          images: one image or several: paths, PIL images, or arrays (height, width, channels) uint8.
+          top: the number of classes for each image; None for all.
+          batch_size: images per call of the model.
+
+        Returns:
+          For each image the likeliest classes with their probabilities, the likeliest first.
+
+        Raises:
+          UserError: if an image cannot be read.
+        """
+        single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        pixels = np.stack([self.read(image) for image in ([images] if single else images)])
+        return self.likeliest(self.logits(pixels, min(batch_size, len(pixels))), top)
+
+    def likeliest(self, logits: np.ndarray, top: int | None = 5) -> list[list[tuple[str, float]]]:
+        """Return the likeliest classes of logits (n, classes), as `predict` does."""
+        return [
+            [(self.label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
+            for share in probabilities(logits)
+        ]
+
+    def read(self, image: ImageLike) -> np.ndarray:
+        """Return an image of any size as the model's images are, `image_shape` uint8.
+
+        Raises:
+          UserError: if it cannot be read.
+        """
+        height, width, channels = self.image_shape
+        if isinstance(image, str | Path):
+            return read_image(Path(image), (height, width), channels)
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
+            if image.shape == self.image_shape:
+                return image
+            image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+        return as_pixels(image, (height, width), channels)
+
+    def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Return the logits (n, classes) float32 of images (n, *image_shape) uint8."""
+        return self._in_batches(self._apply, images, batch_size)
+
+    def features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
+        """Return the input of the head, (n, features) float32, of images (n, *image_shape) uint8."""
+        return self._in_batches(self._features, images, batch_size)
+
+    def traceable(self, images: jax.Array) -> jax.Array:
+        """Return the logits of any number of images, to be traced, with the parameters as constants."""
+        return self._apply(self.params, images)
+
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return matrices (new, old) that scale the rows and the columns of an image to the model's input."""
+        return self._augment.scaling(self.image_shape)
+
+    def seen(self, image: np.ndarray) -> np.ndarray:
+        """Return an image (height, width, channels) uint8 as the model sees it, `input_shape` uint8."""
+        return np.asarray(self._seen(image[None]))[0]
+
+    def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a Mixer computes for each token of an image (height, width, channels) uint8.
+
+        Returns:
+          (rows, columns, classes), the logits that the head gives each token, whose mean is the logits of the image;
+          and (blocks, rows, columns), the root mean square over the channels of each token after each block.
+        """
+        tokens = jax.device_get(self._tokens(self._on_device, image[None])[1]["intermediates"])
+        grid = [side // self.model.patch_size for side in self.input_shape[:2]]
+        blocks = [tokens[f"MixerBlock_{i}"]["__call__"][0] for i in range(self.model.num_blocks)]
+        last = tokens["pre_head_layer_norm"]["__call__"][0] if self.model.pre_head_norm else blocks[-1]
+        evidence = last[:, 0] @ self.params["head"]["kernel"] + self.params["head"]["bias"]
+        sizes = [np.sqrt(np.mean(block[:, 0] ** 2, axis=-1)).reshape(grid) for block in blocks]
+        return evidence.reshape(*grid, -1), np.stack(sizes)
+
+    def save(self, path: str | Path, layout: str = "paper") -> list[Path]:
+        """Write the model to a file, from which `load` returns it unchanged.
+
+        Args:
+          path: ends in .safetensors or .npz; anything else is a folder for model.safetensors.
+          layout: names and shapes of the arrays, see `mixer_jax.weights.LAYOUTS`; only "paper" takes every model.
+
+        Returns:
+          The files: a .npz has its description in a .json beside it.
+
+        Raises:
+          UserError: if the layout has no place for a part of the model, or if the file cannot be written.
+        """
+        path = Path(path)
+        path = path if path.suffix in (".safetensors", ".npz") else path / MODEL_FILE
+        if layout != "paper" and (missing := self._unusual()):
+            raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
+        partial = path.with_name(f".{path.name}.partial{path.suffix}")
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            beside = write_file(partial, to_layout(self.params, layout), self._description(layout), path.name)
+            partial.replace(path)
+        return [path, *(path.with_name(name) for name in beside)]
+
+    def _unusual(self) -> str:
+        """Return what of the model no other project has; "" for a whole Mixer."""
+        if not isinstance(self.model, MlpMixer):
+            return self.config.variant
+        missing = [
+            part for part in ("token_mixing", "channel_mixing", "pre_head_norm") if not getattr(self.model, part)
+        ]
+        return f"Mixer with config.model.{missing[0]}=False" if missing else ""
+
+    def _description(self, layout: str) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "layout": layout,
+            "model": self.config.to_dict(),
+            "preprocessing": dataclasses.asdict(self.preprocessing),
+            "label_names": list(self.label_names),
+        }
+
+    def computed_otherwise(self, layout: str) -> list[str]:
+        """Return what a project that uses a layout computes in another way than this model, a line each."""
+        theirs, model = LAYOUTS[layout], self.model
+        lines = [
+            f"{layout} computes with {field} {getattr(theirs, field)}, this model with {getattr(model, field)}: "
+            "its logits differ a little"
+            for field in ("gelu", "layer_norm_epsilon")
+            if isinstance(model, MlpMixer) and getattr(theirs, field) != getattr(model, field)
+        ]
+        if {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
+            mean, std = (
+                ", ".join(f"{x:.4g}" for x in values) for values in (self.preprocessing.mean, self.preprocessing.std)
+            )
+            lines.append(
+                f"{layout} has no place for the normalisation: pixels from 0 to 1, less {mean}, over {std}; this "
+                "project reads it from the file, others have to be told"
+            )
+        return lines
+
+    @functools.cached_property
+    def _augment(self) -> Augment:
+        return self.preprocessing.augment(len(self.label_names))
+
+    @functools.cached_property
+    def _on_device(self) -> Any:
+        return jax.device_put(self.params)
+
+    @functools.cached_property
+    def _apply(self) -> Callable:
+        return self._compiled(self.model)
+
+    @functools.cached_property
+    def _features(self) -> Callable:
+        return self._compiled(self.model.clone(num_classes=0))
+
+    @functools.cached_property
+    def _tokens(self) -> Callable:
+        return self._compiled(self.model, capture_intermediates=_after_block, mutable=["intermediates"])
+
+    @functools.cached_property
+    def _seen(self) -> Callable:
+        augment = self._augment
+        return jax.jit(lambda images: augment.denormalize(augment.evaluate(images)))
+
+    def _compiled(self, model: models.Model, **settings: Any) -> Callable:
+        augment = self._augment
+
+        def apply(params: Any, images: jax.Array) -> Any:
+            with jax.default_matmul_precision("highest"):  # a TPU's default would be bfloat16
+                return model.apply({"params": params}, augment.evaluate(images), **settings)
+
+        return jax.jit(apply)
+
+    def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
+        outputs = []
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size]
+            # Padded, so that one compiled program serves all.
+            padded = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
+            outputs.append(np.asarray(apply(self._on_device, padded))[: len(batch)])
+        return np.concatenate(outputs)
+
+
+def _after_block(module: nn.Module, method: str) -> bool:
+    """Return whether a method's output is the tokens after a block, or those of which the head takes the mean."""
+    return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")

@@ -1,0 +1,80 @@
+"""A dataset's images, through a trained model."""
+
+from collections.abc import Callable
+
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from mixer_jax import data
+from mixer_jax.config import default_config
+from mixer_jax.data import StreamedSplit
+from mixer_jax.errors import UserError
+from mixer_jax.inference.classifier import Classifier
+
+
+def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | None = None) -> ConfigDict:
+    """Return the `dataset` block to evaluate a model on.
+
+    Args:
+      classifier: the model.
+      name: of the dataset; None for the one that the model was trained on. The images of another one are scaled to
+        those of the model, and its splits are "train" and "test".
+      data_dir: where it is; None for where it was, or for the default place of another dataset.
+
+    Raises:
+      UserError: if there is no name, and the model is not that of a run.
+    """
+    own = classifier.origin.dataset
+    if name is None and own is None:
+        raise UserError(f"{classifier.origin.name} does not tell a dataset: give its name")
+    if own is None or name not in (None, own.name):
+        config = default_config().dataset
+        config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
+    else:
+        config = own.copy_and_resolve_references()
+    if data_dir is not None:
+        config.data_dir = data_dir
+    return config
+
+
+def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
+    """Open a split of a dataset that has the images and the classes of a model.
+
+    Args:
+      classifier: the model.
+      dataset: the `dataset` block of a config.
+      split: "train", "validation" or "test".
+
+    Raises:
+      UserError: if it cannot be read, or has other classes or images than the model.
+    """
+    images, label_names = data.open_split(dataset, split)
+    if label_names != classifier.label_names:
+        odd = sorted(set(label_names) ^ set(classifier.label_names))
+        raise UserError(f"the classes of the {split} split are not those of the model: {', '.join(odd[:5])}")
+    if images.image_shape != classifier.image_shape:
+        raise UserError(f"the {split} images are {images.image_shape}, those of the model {classifier.image_shape}")
+    return images
+
+
+def over_split(
+    apply: Callable[[np.ndarray, int], np.ndarray], split: StreamedSplit, batch_size: int, title: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Apply a method of a `Classifier` to all images of a split.
+
+    Args:
+      apply: `Classifier.logits` or `Classifier.features`.
+      split: from `open_split`.
+      batch_size: images at a time.
+      title: of the progress bar.
+
+    Returns:
+      What the method returns of all images, and the labels (n,) int32.
+    """
+    batch_size, outputs, labels = min(batch_size, len(split)), [], []
+    for start in tqdm(range(0, len(split), batch_size), title, unit="batches", leave=False, disable=None):
+        images, of_batch = split.read(range(start, min(start + batch_size, len(split))))
+        outputs.append(apply(images, batch_size))
+        labels.append(of_batch)
+    return np.concatenate(outputs), np.concatenate(labels)

@@ -1,0 +1,138 @@
+"""The records of a run: one per epoch (a line of metrics.jsonl) and one for its results (results.json)."""
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+
+class _Record:
+    """A dataclass that is stored as a JSON object."""
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """Return the record of a JSON object; fields that this release does not know are left out.
+
+        Raises:
+          KeyError: if a required field is missing; it holds the field's name.
+        """
+        fields = dataclasses.fields(cls)
+        if missing := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in content]:
+            raise KeyError(missing[0])
+        return cls(**{f.name: content[f.name] for f in fields if f.name in content})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as a JSON object, without the fields that are None."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class Epoch(_Record):
+    """The metrics of one epoch; accuracies are in percent.
+
+    Attributes:
+      epoch: its number, from 1.
+      step: training steps done at its end.
+      train_loss, train_accuracy: means over the training steps, on augmented images.
+      val_loss, val_accuracy: of all validation images at its end.
+      learning_rate: of its last step.
+      images_per_second: training throughput.
+      seconds: spent on training steps.
+    """
+
+    epoch: int
+    step: int
+    train_loss: float = math.nan
+    train_accuracy: float = math.nan
+    images_per_second: float = math.nan
+    seconds: float = math.nan
+    learning_rate: float = math.nan
+    val_loss: float = math.nan
+    val_accuracy: float = math.nan
+
+
+def best_epoch(history: Sequence[Epoch]) -> Epoch:
+    """Return the epoch with the highest validation accuracy; of several, the one with the lowest validation loss."""
+    return max(history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
+
+
+@dataclasses.dataclass(frozen=True)
+class Results(_Record):
+    """The results of a run, or the mean of several seeds; accuracies are in percent.
+
+    Attributes:
+      dataset, model: the dataset's name and the model's variant.
+      num_params: parameters of the model.
+      epochs: trained for.
+      best_epoch: the epoch that validation chose; a mean for several seeds.
+      val_accuracy, val_loss: of the best epoch, as test_accuracy and test_loss; `last_...` are of the last epoch.
+      test_examples: images that were scored; None for a run that is not finished, as all test scores.
+      train_seconds, compile_seconds: spent on training steps, and on compiling.
+      images_per_second: training throughput.
+      selected_on: "validation", or "test" where the config asks for the published protocol.
+      devices, device_kind, platform, dtype, products, versions: what the run used.
+      data_fingerprint: a hash of the dataset.
+      seed, steps: of a single run.
+      num_seeds: how many seeds were trained at the same time.
+      seeds, std: of several seeds: the seeds, and the sample standard deviation of each averaged field.
+      cautions: what a reader of the accuracy should know, a line each.
+      finished: when, in UTC.
+    """
+
+    dataset: str
+    model: str
+    num_params: int
+    epochs: float
+    best_epoch: float
+    val_accuracy: float
+    val_loss: float
+    train_seconds: float
+    selected_on: str
+    devices: int
+    device_kind: str
+    dtype: str
+    versions: Mapping[str, str]
+    data_fingerprint: str
+    seed: int | None = None
+    steps: float | None = None
+    test_accuracy: float | None = None
+    test_loss: float | None = None
+    test_examples: int | None = None
+    last_val_accuracy: float | None = None
+    last_val_loss: float | None = None
+    last_test_accuracy: float | None = None
+    last_test_loss: float | None = None
+    compile_seconds: float | None = None
+    images_per_second: float | None = None
+    platform: str | None = None
+    products: str | None = None
+    num_seeds: int | None = None
+    seeds: Sequence[int] | None = None
+    std: Mapping[str, float] | None = None
+    cautions: Sequence[str] = ()
+    finished: str | None = None
+
+
+AVERAGED = (
+    "epochs", "steps", "best_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "last_val_accuracy",
+    "last_val_loss", "last_test_accuracy", "last_test_loss",
+)  # fmt: skip
+
+
+def aggregate(runs: Sequence[Results]) -> Results:
+    """Return the results of several seeds that were trained at the same time, as one record.
+
+    The fields in `AVERAGED` are means, `std` holds their sample standard deviations, `train_seconds` is the longest,
+    and `images_per_second` is the throughput of all seeds together.
+    """
+    columns = {name: [getattr(run, name) for run in runs] for name in AVERAGED}
+    return dataclasses.replace(
+        runs[0],
+        **{name: statistics.fmean(column) for name, column in columns.items()},
+        seed=None,
+        seeds=[run.seed for run in runs],
+        std={name: statistics.stdev(column) for name, column in columns.items()},
+        train_seconds=max(run.train_seconds for run in runs),
+        images_per_second=round(sum(run.images_per_second for run in runs), 1),
+    )

@@ -1,0 +1,18 @@
+"""Studies: arms that are trained by a protocol, and comparisons of runs with each other and with published numbers."""
+
+from mixer_jax.studies.arms import PROTOCOLS, Arm
+from mixer_jax.studies.comparison import compare, require_free
+from mixer_jax.studies.jobs import Job, create_jobs, train_missing
+from mixer_jax.studies.rows import STUDY_FILE, Row
+
+__all__ = [
+    "PROTOCOLS",
+    "STUDY_FILE",
+    "Arm",
+    "Job",
+    "Row",
+    "compare",
+    "create_jobs",
+    "require_free",
+    "train_missing",
+]

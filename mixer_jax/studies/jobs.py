@@ -1,0 +1,127 @@
+"""The trainings of a study: one per seed, or on an accelerator one per arm, with all its seeds at the same time."""
+
+import dataclasses
+import itertools
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.errors import UserError
+from mixer_jax.messages import say, warn
+from mixer_jax.reporting.summary import duration
+from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax.storage import write_json
+from mixer_jax.studies.arms import PROTOCOLS, Arm
+from mixer_jax.training import Diverged, Trainer, train
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """A training of one seed of an arm, or of all its seeds at the same time.
+
+    Attributes:
+      arm, protocol: what is trained.
+      run: its directory.
+      config: of the training.
+    """
+
+    arm: Arm
+    protocol: str
+    run: RunDirectory
+    config: ConfigDict
+
+    @property
+    def over(self) -> bool:
+        """Whether each of its runs is finished, or diverged."""
+        return all(one.diverged or one.read_results() is not None for one, _ in self.run.runs(self.config))
+
+    @property
+    def epochs(self) -> float:
+        """The epochs of all its seeds."""
+        return self.config.epochs * self.config.num_seeds
+
+    def check(self) -> None:
+        """Raise `UserError` if it cannot be trained here."""
+        changes = self.run.check(self.config)
+        if other := [change for field, change in changes.items() if field in ENDING]:
+            raise UserError(
+                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and a mean is of runs that end alike:"
+                " choose another workdir"
+            )
+        if self.arm.in_torch:
+            from mixer_jax.benchmarks import torch_run
+
+            torch_run.check(self.config)
+
+    def train(self, dataset: data.Dataset) -> None:
+        """Train to the end; mark the run as diverged if it does, and train its seeds one at a time then."""
+        try:
+            self._train(dataset)
+            return
+        except Diverged as error:
+            why = str(error)  # the error itself holds arrays on the device
+        write_json(self.run.diverged_file, {"why": why})
+        if self.config.num_seeds == 1:
+            warn(f"{self.run.path} diverged, and is left out: {why}")
+            return
+        warn(f"{why}; one seed at a time")
+        for run, config in self.run.seeds(self.config):
+            dataclasses.replace(self, run=run, config=config).train(dataset)
+
+    def _train(self, dataset: data.Dataset) -> None:
+        if not self.arm.in_torch:
+            train(self.config, self.run, dataset=dataset)
+            return
+        from mixer_jax.benchmarks import torch_run
+
+        with self.run.held():
+            self.run.claim(self.config, dataset.info())
+            torch_run.train_in_torch(Trainer(self.config, dataset), self.run)
+
+
+def create_jobs(
+    arms: Sequence[Arm], base: ConfigDict, directory: Path, num_seeds: int | None, only: str | None
+) -> list[Job]:
+    """Return the jobs of a study in order.
+
+    Args:
+      arms: to be trained.
+      base: the config that the arms change.
+      directory: of the study.
+      num_seeds: of each arm, at most.
+      only: one of the `PROTOCOLS`; None for all.
+    """
+    jobs = []
+    together = jax.devices()[0].platform != "cpu"  # which one run does not fill
+    for protocol, arm in itertools.product((only,) if only else PROTOCOLS, arms):
+        if protocol not in arm.protocols:
+            continue
+        run, config = RunDirectory(directory / arm.name / protocol), arm.config(base, protocol, num_seeds)
+        begun = [one for one, _ in [(run, config), *run.seeds(config)] if one.config_file.exists()]
+        config = begun[0].adopted(config) if begun else config
+        seeds = run.seeds(config)
+        alone = run.diverged or (not run.config_file.exists() and any(one.path.exists() for one, _ in seeds))
+        if together and len(seeds) > 1 and not alone and not arm.in_torch:
+            seeds = [(run, config)]
+        jobs += [Job(arm, protocol, one, its_config) for one, its_config in seeds]
+    return jobs
+
+
+def train_missing(jobs: Sequence[Job]) -> None:
+    """Train the jobs that are not over; consecutive ones on the same data load it once."""
+    missing = [job for job in jobs if not job.over]
+    say(f"{len(jobs)} trainings, of which {len(jobs) - len(missing)} are finished")
+    spent, done, loaded, dataset = 0.0, 0.0, None, None
+    for i, job in enumerate(missing):
+        left = sum(other.epochs for other in missing[i:])
+        forecast = f", about {duration(left * spent / done)} left" if done else ""
+        say(f"\n== {job.arm.name}, {job.protocol}: {i + 1} of {len(missing)}{forecast}")
+        start = time.monotonic()
+        if job.config.dataset != loaded:
+            loaded, dataset = job.config.dataset, data.load(job.config.dataset)
+        job.train(dataset)
+        spent, done = spent + time.monotonic() - start, done + job.epochs

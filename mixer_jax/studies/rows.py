@@ -1,0 +1,210 @@
+"""The rows of a comparison: read from run directories, studies and earlier comparisons; merged where trained alike."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixer_jax.config import default_config, flat
+from mixer_jax.data import selected_on
+from mixer_jax.errors import UserError
+from mixer_jax.records import Results
+from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory
+
+STUDY_FILE = "study.json"
+# Of results.json, what a comparison needs and what tells where it is from.
+KEPT = (
+    "dataset", "model", "num_params", "seed", "epochs", "best_epoch", "val_accuracy", "val_loss", "test_accuracy",
+    "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
+    "device_kind", "dtype", "data_fingerprint", "versions",
+)  # fmt: skip
+SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "selected_on")  # what a row may have beside its results
+# Of a config, what is of the seed, or of the machine and how it gets there.
+NOT_THE_RECIPE = {
+    "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
+}.difference(ENDING)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Runs that differ in their seed only.
+
+    Attributes:
+      title: what was trained.
+      results: of each run; what they have in common is read from the first; none for what is only published.
+      curves: validation accuracies in percent of each run, by epoch.
+      published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
+      notes: footnotes.
+      num_params, epochs, selected_on: of what is only published, or not finished, where they are known.
+      diverged: how many more runs have no result, because their loss became infinite or no number.
+      recipe: tells rows apart that were trained otherwise, where it is known.
+    """
+
+    title: str
+    results: Sequence[Results]
+    curves: Sequence[Sequence[float]] = ()
+    published: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    notes: Sequence[str] = ()
+    num_params: int | None = None
+    epochs: float | None = None
+    diverged: int = 0
+    recipe: str = ""
+    selected_on: str = ""
+
+    @property
+    def protocol(self) -> str:
+        """What the best epoch is chosen on, where it is known."""
+        return self.results[0].selected_on if self.results else self.selected_on
+
+    def accuracies(self, which: str) -> list[float]:
+        """Test accuracies in percent, of the "last" epoch or of the "best"."""
+        return [run.last_test_accuracy if which == "last" else run.test_accuracy for run in self.results]
+
+    @property
+    def seconds(self) -> float:
+        """Training time of the fastest run: what else a machine had to do only adds to it."""
+        return min(run.train_seconds for run in self.results)
+
+    @property
+    def against(self) -> str:
+        """Which of the two a published number is compared with: where both are known the last, which nobody chose."""
+        return "best" if "last" not in self.published and "best" in self.published else "last"
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    if path.suffix == ".json":
+        yield from _of_comparison(path)
+    elif (path / STUDY_FILE).exists():
+        try:
+            for arm in _read(path / STUDY_FILE)["arms"]:
+                for protocol in arm["protocols"]:
+                    runs = [RunDirectory(one) for one in _seeds(path / arm["name"] / protocol)]
+                    published = arm["published"] if protocol == "published" else {}
+                    if row := _row(arm["title"], runs, published, arm["notes"] if published else ()):
+                        yield row
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path / STUDY_FILE} was not written by a study: {error}") from error
+    else:
+        run = RunDirectory(path)
+        if not run.config_file.exists():
+            raise UserError(f"{path} is no run directory, study or .json file")
+        config = run.config()
+        title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
+        runs = [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)]
+        row = _row(title, runs, {}, ()) or _unfinished(title, runs)
+        if not row:
+            raise UserError(f"the run in {path} is not finished, and no epoch of it is")
+        yield row
+
+
+def merged(rows: Sequence[Row]) -> list[Row]:
+    """Joins rows of one title that were trained by the same recipe on the same data."""
+    joined: dict[tuple, Row] = {}
+    for row in sorted(rows, key=lambda row: not row.results):  # those with results first: others have only a recipe
+        if row.results and not row.recipe:
+            raise UserError(f"--merge: the file of {row.title!r} tells no recipe: compare its runs anew")
+        same = (key for key in joined if key[:2] == (row.title, row.recipe))
+        key = next(same, None) if not row.results else None
+        key = key or (row.title, row.recipe, *_where(row))
+        other = joined.setdefault(key, row)
+        if other is row:
+            continue
+        results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
+        diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
+        if len(set(seeds)) < len(seeds) or not (seeds or diverged):
+            raise UserError(f"--merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
+        joined[key] = dataclasses.replace(other, results=results, curves=curves, diverged=diverged)
+    order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
+    return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))
+
+
+def _where(row: Row) -> tuple:
+    """What else runs of one row have in common, where there are any."""
+    return tuple((r.dtype, r.data_fingerprint, "torch" in r.versions) for r in row.results[:1])
+
+
+def _seeds(path: Path) -> list[Path]:
+    seeds = {one.name.removeprefix("seed_"): one for one in path.glob("seed_*")}
+    return [seeds[number] for number in sorted(filter(str.isdecimal, seeds), key=int)]
+
+
+def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], notes: Sequence[str]) -> Row | None:
+    """The row of those runs that are finished, or diverged."""
+    finished, diverged = [run for run in runs if run.results_file.exists()], sum(run.diverged for run in runs)
+    if not finished and not diverged:
+        return None
+    results = []
+    for run in finished:
+        result = run.read_results()
+        if missing := [name for name in KEPT if getattr(result, name) is None]:
+            raise UserError(f"cannot read {run.results_file}: {missing[0]} is missing")
+        # Seeds that were trained at the same time each say how long all of them took.
+        results.append(dataclasses.replace(result, train_seconds=result.train_seconds / (result.num_seeds or 1)))
+    curves = list(map(_curve, finished))
+    recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
+    recipe = recipes.pop() if len(recipes) == 1 else ""
+    before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
+    if before:
+        epochs = ", ".join(f"{x:g}" for x in before)
+        notes = (*notes, f"trained for {epochs} epochs at first, then on: the learning rate went down more than once")
+    return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe)
+
+
+def _curve(run: RunDirectory) -> list[float]:
+    return [epoch.val_accuracy for epoch in run.read_metrics() if not math.isnan(epoch.val_accuracy)]
+
+
+def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
+    """The row of runs that are not finished, which has a curve and no test accuracy."""
+    curves = list(map(_curve, runs))
+    if not curves or not all(curves):
+        return None
+    config, done = runs[0].config(), min(map(len, curves))
+    title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
+    return Row(title, (), curves, epochs=done, selected_on=selected_on(config.dataset))
+
+
+def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
+    """Tells runs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine.
+
+    That is the config, and what the run was to be before it was given more epochs.
+    """
+    # Without what is left at its default, so that it stays the same when there are more fields.
+    defaults = {path: json.dumps(value) for path, value in flat(default_config())}
+    fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in NOT_THE_RECIPE)
+    text = json.dumps([field for field in fields if field[1] != defaults[field[0]]] + list(extended))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def to_json(row: Row) -> dict[str, Any]:
+    kept = [{name: getattr(run, name) for name in KEPT} for run in row.results]
+    curves = [[round(accuracy, 4) for accuracy in curve] for curve in row.curves]
+    rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}
+    rest |= {"published": dict(row.published), "notes": list(row.notes)}
+    return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
+
+
+def _of_comparison(path: Path) -> Iterator[Row]:
+    try:
+        for row in _read(path)["rows"]:
+            curves = row["val_accuracies"]
+            missing = [name for run in row["results"] for name in KEPT if name not in run]
+            rest = {key: row[key] for key in SOMETIMES if key in row}
+            if missing or not (row["results"] or row["published"] or curves or "diverged" in rest):
+                raise KeyError(missing[0] if missing else "results")
+            results = list(map(Results.from_json, row["results"]))
+            yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} was not written by this command: {error} is missing") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error

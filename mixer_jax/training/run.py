@@ -1,0 +1,307 @@
+"""A run from its config to its results: checks, training, scoring and the report."""
+
+import contextlib
+import datetime
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.errors import UserError
+from mixer_jax.inference import Classifier, Origin, Preprocessing
+from mixer_jax.messages import say, warn
+from mixer_jax.records import Results, aggregate
+from mixer_jax.reporting import (
+    ConsoleProgress,
+    LiveCurves,
+    Observer,
+    SeedsProgress,
+    TensorBoard,
+    finish,
+    finish_seeds,
+    summarize,
+)
+from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax.training.ending import OVER, check_ending, check_epochs
+from mixer_jax.training.epoch import Diverged
+from mixer_jax.training.interruption import Interrupted, StopRequest, stopping_at_once
+from mixer_jax.training.loop import Trained, fit
+from mixer_jax.training.platforms import unused_accelerator
+from mixer_jax.training.pretrained import initial_params
+from mixer_jax.training.processes import check_same, first_goes_first, is_first, on_first
+from mixer_jax.training.restore import split_checkpoints
+from mixer_jax.training.results import Outcome, score
+from mixer_jax.training.schedule import warmup_epochs
+from mixer_jax.training.seeds import SeedGroup
+from mixer_jax.training.trainer import Trainer
+
+
+def train(
+    config: ConfigDict,
+    run: RunDirectory,
+    *,
+    overwrite: bool = False,
+    devices: Sequence[jax.Device] | None = None,
+    dataset: data.Dataset | None = None,
+) -> Results:
+    """Train a config in a run directory: from the start, or from the newest checkpoint, to the results.
+
+    Args:
+      config: from `mixer_jax.config.check`.
+      run: the run directory.
+      overwrite: move a run that is there out of the way and start over.
+      devices: to train on; all by default.
+      dataset: from `data.load(config.dataset)`, if it is loaded already.
+
+    Returns:
+      The results, as in results.json; those of a finished run at once.
+
+    Raises:
+      UserError: before anything is compiled or written, if something does not fit.
+      Diverged: if the loss is not finite.
+      Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
+    """
+    if not overwrite:
+        config = config.copy_and_resolve_references()
+        config.update_from_flattened_dict(on_first(run.newer_fields))
+    changes = on_first(lambda: run.check(config, overwrite))
+    results = None if overwrite else _read_results(run)
+    finished = results is not None and changes.keys().isdisjoint(ENDING)
+    if results and not finished and config.num_seeds > 1:
+        raise UserError(f"workdir {run.path} holds {config.num_seeds} finished seeds: each can only be resumed alone")
+    if not finished:
+        for change in changes.values():
+            say(f"Changed: {change}")
+        if line := unused_accelerator():
+            warn(line)
+    dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
+    if finished:
+        on_first(lambda: run.check_data(config, dataset.info(), finished=True))
+        say(f"{_finished_already(run, results)}; --overwrite starts over\n{summarize(run, results)}")
+        return results
+    for caution in dataset.cautions:
+        warn(caution)
+    trainer = Trainer(config, dataset, devices)
+    _check(trainer, run, overwrite)
+    if config.init_from and (overwrite or not on_first(lambda: _begun(run, config))):
+        trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
+    check_same(lambda: _shared(trainer))
+    with contextlib.ExitStack() as stack:
+        on_first(lambda: _claim(trainer, run, overwrite, stack))
+        say(_introduction(trainer, run))
+        return _train_seeds(trainer, run) if config.num_seeds > 1 else _train_one(trainer, run)
+
+
+def _read_results(run: RunDirectory) -> Results | None:
+    """Return the results that the first process finds, on all processes."""
+
+    def read() -> dict[str, Any] | None:
+        results = run.read_results()
+        return results and results.to_json()
+
+    content = on_first(read)
+    return content and Results.from_json(content)
+
+
+def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
+    """Raise `UserError` if the run cannot be trained to its end here."""
+    config = trainer.config
+    check_epochs(trainer)
+    if config.num_seeds > 1 and trainer.dataset.streamed:
+        raise UserError(
+            f"config.num_seeds={config.num_seeds}: a streamed set feeds one run at a time; raise "
+            "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
+        )
+    if not overwrite:
+        for one in (run, *(seed for seed, _ in run.runs(config))):
+            on_first(lambda one=one: check_ending(trainer, one))
+    # One to fall back on and one that is being written, for each seed.
+    shapes, copies = trainer.state_shapes, 2 * config.num_seeds
+    on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies))
+
+
+def _begun(run: RunDirectory, config: ConfigDict) -> bool:
+    """Return whether there is a checkpoint already."""
+    return any(Checkpoints(one.checkpoints).steps() for one in (run, *(seed for seed, _ in run.runs(config))))
+
+
+def _shared(trainer: Trainer) -> dict[str, str]:
+    """Return what has to be equal on all processes; folders may have different names."""
+    config = trainer.config.copy_and_resolve_references()
+    config.init_from = config.dataset.data_dir = ""
+    return {
+        "config": config.to_json(sort_keys=True),
+        "data": trainer.dataset.fingerprint,
+        "weights to start from": trainer.initial_fingerprint(),
+        "packages": str(trainer.runs_on),
+    }
+
+
+def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextlib.ExitStack) -> None:
+    """Make the run directory this run's, until the stack is closed."""
+    if overwrite and (aside := run.set_aside()):
+        say(f"Moved the earlier run to {aside}")
+    config = trainer.config
+    for one, its_config in {run: config, **dict(run.runs(config))}.items():
+        stack.enter_context(one.held())
+        one.claim(its_config, trainer.dataset.info())
+
+
+def _finished_already(run: RunDirectory, results: Results) -> str:
+    """Return what was trained here on what and when."""
+    config, names = run.config(), run.dataset_info()["label_names"]
+    folder = f" in {config.dataset.data_dir}" if config.dataset.data_dir else ""
+    when = f" on {results.finished}" if results.finished else ""
+    return (
+        f"Finished already{when}: {results.model} on {results.dataset}{folder}, {len(names)} classes, data "
+        f"fingerprint {results.data_fingerprint}"
+    )
+
+
+def _introduction(trainer: Trainer, run: RunDirectory) -> str:
+    config, dataset = trainer.config, trainer.dataset
+    seeds = f" for each of {config.num_seeds} seeds" if config.num_seeds > 1 else ""
+    warmup = warmup_epochs(config)
+    shorter = f", {warmup:g} epochs of warmup" if warmup != config.schedule.warmup_epochs else ""
+    height, width, channels = dataset.image_shape
+    devices = f"{trainer.runs_on['devices']} x {trainer.runs_on['device_kind']}"
+    return (
+        f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
+        f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
+        f"{config.model.variant}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
+        f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}{shorter}; run directory {run.path}"
+    )
+
+
+def _train_one(trainer: Trainer, run: RunDirectory) -> Results:
+    """Train a single seed."""
+    config, observers = trainer.config, []
+    if is_first():
+        observers.append(ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size))
+        observers.append(TensorBoard(run.tensorboard))
+        observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
+    with StopRequest() as stop:
+        trained = fit(trainer, run, stop, observers)
+    with _scoring(trainer, stop):
+        outcome = score(trainer, trained)
+        return _on_first(lambda: _finish(trainer, run, outcome, num_seeds=1, show=True))
+
+
+def _train_seeds(trainer: Trainer, run: RunDirectory) -> Results:
+    """Train several seeds at the same time, each in a run directory of its own."""
+    config, directories = trainer.config, [one for one, _ in run.runs(trainer.config)]
+    seeds = range(config.seed, config.seed + config.num_seeds)
+    split_checkpoints(run, directories, trainer, warn)
+    group, progress = SeedGroup(trainer, seeds), None
+    if is_first():
+        progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size, seeds)
+        curves = LiveCurves(run.curves_file, f"{_title(trainer)}, not finished")
+    with StopRequest() as stop:
+
+        def function(i: int) -> Trained:
+            observers: list[Observer] = []
+            if progress is not None:
+                observers = [progress.observer(i), TensorBoard(directories[i].tensorboard), curves.observer()]
+            return fit(group.trainers[i], directories[i], stop, observers, group.lengths[i])
+
+        outcomes = group.run([lambda i=i: function(i) for i in range(len(seeds))])
+    _raise_errors(outcomes, seeds)
+    with _scoring(trainer, stop):
+        scored = [score(trainer.of_seed(seed), trained) for seed, trained in zip(seeds, outcomes, strict=True)]
+        return _on_first(lambda: _finish_seeds(trainer, run, directories, seeds, scored))
+
+
+def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
+    """Raise the worst of the exceptions that ended seeds; one seed that diverges does not end the others."""
+    errors = {
+        seed: outcome for seed, outcome in zip(seeds, outcomes, strict=True) if isinstance(outcome, BaseException)
+    }
+    for error in errors.values():
+        if not isinstance(error, Diverged | Interrupted):
+            raise error
+    for seed, error in errors.items():
+        if isinstance(error, Diverged):
+            raise Diverged(f"seed {seed}: {error}") from error
+    for error in errors.values():
+        raise error
+
+
+@contextlib.contextmanager
+def _scoring(trainer: Trainer, stop: StopRequest) -> Any:
+    """Announce the scoring, which a signal ends at once: the end of the training is saved."""
+    say(f"Scoring {len(trainer.dataset.test):,} test images")
+    with stopping_at_once(OVER):
+        if stop.signal:
+            raise Interrupted(OVER, stop.signal)
+        yield
+
+
+def _on_first(function: Any) -> Results:
+    return Results.from_json(on_first(lambda: function().to_json()))
+
+
+def _finish(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int, show: bool) -> Results:
+    """Write the report and the results of one seed."""
+    results = _results(trainer, run, outcome, num_seeds)
+    say("Drawing the report") if show else None
+    finish(run, results, _classifier(trainer, outcome, results), outcome.logits, outcome.labels, trainer.dataset.test)
+    run.write_results(results)
+    if show:
+        say(summarize(run, results))
+    return results
+
+
+def _finish_seeds(
+    trainer: Trainer,
+    run: RunDirectory,
+    directories: Sequence[RunDirectory],
+    seeds: Sequence[int],
+    outcomes: Sequence[Outcome],
+) -> Results:
+    """Write the report and the results of each seed, and of all together."""
+    say("Drawing the reports")
+    every = []
+    for seed, directory, outcome in zip(seeds, directories, outcomes, strict=True):
+        every.append(_finish(trainer.of_seed(seed), directory, outcome, len(seeds), show=False))
+    results = aggregate(every)
+    finish_seeds(run, directories, results)
+    run.write_results(results)
+    say(summarize(run, results))
+    return results
+
+
+def _title(trainer: Trainer) -> str:
+    return f"{trainer.dataset.name}, {trainer.config.model.variant}"
+
+
+def _classifier(trainer: Trainer, outcome: Outcome, results: Results) -> Classifier:
+    """Return the model of the best epoch."""
+    config, dataset = trainer.config, trainer.dataset
+    preprocessing = Preprocessing.of(config.augment, dataset.image_shape, dataset.mean, dataset.std)
+    origin = Origin("the run", config.model.variant, config.dataset, int(results.steps), "", trainer.runs_on)
+    return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
+
+
+def _results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int) -> Results:
+    config = trainer.config
+    extended = [
+        f"the first {before['step']:,} steps were of a run of {before['epochs']:g} epochs, which got more"
+        for before in run.extended
+    ]
+    return Results(
+        seed=config.seed,
+        **outcome.measured,
+        dataset=trainer.dataset.name,
+        model=config.model.variant,
+        num_params=trainer.num_params,
+        num_seeds=num_seeds,
+        selected_on=data.selected_on(config.dataset),
+        **trainer.runs_on,
+        data_fingerprint=run.dataset_info()["fingerprint"],
+        cautions=[*trainer.dataset.cautions, *extended],
+        finished=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

@@ -1,0 +1,115 @@
+"""The parts of a run, made from its config, its dataset and its devices; nothing is compiled."""
+
+import dataclasses
+import platform
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mixer_jax import models
+from mixer_jax.augment import Augment
+from mixer_jax.data import Dataset, Shard, TrainSampler, device_memory
+from mixer_jax.errors import UserError
+from mixer_jax.training.optimizer import create_optimizer, is_entrywise
+from mixer_jax.training.packing import Packing
+from mixer_jax.training.parallel import DataParallel, has_bfloat16, microbatches
+from mixer_jax.training.step import Steps
+
+VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
+
+
+def create_shard(config: ConfigDict, parallel: DataParallel) -> Shard:
+    """Return this process's part of each batch.
+
+    Raises:
+      UserError: if the batch size is not divisible by the devices.
+    """
+    shard = Shard(len(parallel.local), jax.process_index(), parallel.num_processes)
+    num_devices = len(parallel.devices)
+    if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
+        each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
+        raise UserError(f"config.batch_size={config.batch_size} is not divisible by {num_devices} devices{each}")
+    return shard
+
+
+def create_sampler(config: ConfigDict, dataset: Dataset) -> TrainSampler:
+    """Return the sampler of the training batches.
+
+    Raises:
+      UserError: if there are more steps than an int32 counts.
+    """
+    if config.epochs * len(dataset.train) / config.batch_size >= TrainSampler.num_steps:
+        raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
+    return TrainSampler(len(dataset.train), config.batch_size, config.seed)
+
+
+def compute_dtype(config: ConfigDict, parallel: DataParallel) -> jnp.dtype:
+    """Return the dtype of the computation: "auto" is bfloat16 where all devices support it."""
+    if config.dtype == "auto":
+        return jnp.dtype("bfloat16" if all(map(has_bfloat16, parallel.devices)) else "float32")
+    return jnp.dtype(config.dtype)
+
+
+def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, schedule: optax.Schedule) -> Steps:
+    """Return the model, the optimiser and the augmentation, as the device programs of the run.
+
+    Raises:
+      UserError: if the config does not fit itself, the data or the devices.
+    """
+    augment = Augment(
+        config.augment,
+        image_shape=dataset.image_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=dataset.num_classes,
+    )
+    dtype, device = compute_dtype(config, parallel), parallel.devices[0].platform
+    model = models.create(config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=dtype)
+    if config.optimizer.layer_decay < 1 and not isinstance(model, models.MlpMixer):
+        raise UserError(f"config.optimizer.layer_decay: the {config.model.variant} has no layers to tell apart")
+    per_device = config.batch_size // len(parallel.devices)
+    steps = Steps(
+        model,
+        create_optimizer(config.optimizer, schedule),
+        augment,
+        config.label_smoothing,
+        config.accumulation_steps or microbatches(device, per_device, model.widest(augment.input_shape)),
+        config.ema_decay,
+        config.frozen_trunk,
+        config.optimizer.sam_rho,
+    )
+    if device != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
+        steps = dataclasses.replace(steps, packing=Packing(models.param_shapes(model, augment.input_shape)))
+    return steps
+
+
+def require_memory(shapes: Any, num_params: int, device: jax.Device) -> None:
+    """Raise `UserError` if the training state does not fit into the memory of a device.
+
+    Args:
+      shapes: of the state.
+      num_params: of the model.
+      device: one of those that hold it.
+    """
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    if size > (memory := device_memory(device)):
+        raise UserError(
+            f"config.model: {num_params:,} parameters, with the optimiser's state {size / 2**30:,.0f} GiB, do "
+            f"not fit into the {memory / 2**30:,.0f} GiB of the device: choose a smaller variant"
+        )
+
+
+def runs_on(parallel: DataParallel, dtype: jnp.dtype) -> dict[str, Any]:
+    """Return devices, dtype and versions, as results.json has them."""
+    return {
+        "platform": parallel.devices[0].platform,
+        "device_kind": parallel.devices[0].device_kind,
+        "devices": len(parallel.devices),
+        "dtype": str(dtype),
+        "products": "float32 in full" if dtype == jnp.float32 else "bfloat16, summed in float32",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONED},
+    }

@@ -1,0 +1,106 @@
+"""Files of arrays: .npz, .safetensors and PyTorch's, and the description of a model that goes with them."""
+
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mixer_jax.errors import UserError, one_of
+from mixer_jax.storage import write_json
+
+Arrays = dict[str, np.ndarray]
+
+LARGEST_FILE = 16 * 2**30  # bytes of the arrays in a file; the paper's largest has less than 2 GiB
+DESCRIPTION = "mixer_jax"  # the key of our description in the metadata of a .safetensors file
+
+
+def read_file(path: Path) -> Arrays:
+    """Reads the arrays of a .npz, .safetensors, .pth, .pt or .bin file; runs nothing that is in it.
+
+    Raises:
+      UserError: if it cannot be read.
+    """
+    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
+    readers[".bin"] = _read_torch
+    if path.suffix not in readers:
+        raise one_of("kind of weights", path.suffix or path.name, readers)
+    if not path.is_file():
+        raise UserError(f"no file {path}")
+    try:
+        arrays = readers[path.suffix](path)
+        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
+            raise ValueError("it holds more than arrays")
+    except UserError:
+        raise
+    except Exception as error:  # each library has its own
+        detail = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"cannot read weights {path}: {detail}") from error
+    return arrays
+
+
+def _read_npz(path: Path) -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
+            raise ValueError("unpacked it is larger than any Mixer")
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file}
+
+
+def _read_safetensors(path: Path) -> Arrays:
+    from safetensors import safe_open
+
+    with safe_open(path, "numpy") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+
+
+def _read_torch(path: Path) -> Arrays:
+    try:
+        import torch
+    except ImportError as error:
+        raise UserError(f"reading {path} takes PyTorch: pip install torch, or give a .safetensors file") from error
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state) if isinstance(state, dict) else {}
+    return {key: x.float().numpy() for key, x in state.items() if torch.is_tensor(x)}
+
+
+def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> list[str]:
+    """Write arrays to a .npz or .safetensors file, and the description where `read_description` finds it.
+
+    Args:
+      path: of the file; its suffix says which kind.
+      arrays: by name.
+      description: of the model, as JSON.
+      name: that the file will have, where `path` is a temporary one.
+
+    Returns:
+      The names of the files that were written beside it.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors.numpy import save_file
+
+        save_file(arrays, path, {"format": "np", DESCRIPTION: json.dumps(description)})
+        return []
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    beside = path.with_name(f"{name}.json")
+    write_json(beside, description)
+    return [beside.name]
+
+
+def read_description(path: Path) -> dict[str, Any] | None:
+    """Return the description that `write_file` kept with a file; None if there is none."""
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(path, "numpy") as file:
+                text = (file.metadata() or {}).get(DESCRIPTION)
+        else:
+            text = path.with_name(f"{path.name}.json").read_text()
+        return None if text is None else json.loads(text)
+    except FileNotFoundError:
+        return None
+    except Exception as error:
+        raise UserError(f"cannot read the description of the model in {path}: {error}") from error
