@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     print(f"{source}: {classifier.origin.found}")
     if values.image_size:
         classifier = _resized(classifier, values.image_size, values.interpolate)
-    for line in classifier.computed_otherwise(layout):
+    for line in classifier.computed_otherwise(layout) if target.suffix else ():  # a folder is only for us
         warn(line)
     written = classifier.save(target, layout)
     print(f"wrote {' and '.join(map(str, written))}, in the layout of {layout}")

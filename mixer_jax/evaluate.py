@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
-from mixer_jax.metrics import score
+from mixer_jax.metrics import classification_scores
 from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.reporting import describe, plot_confusion, write_confusion
 from mixer_jax.storage import write_json, writing
@@ -73,12 +73,13 @@ def evaluate(
         "checkpoint": checkpoint,
         "step": step,
         "platform": jax.devices()[0].platform,
-        **score(logits, labels, classifier.label_names),
+        **classification_scores(logits, labels, classifier.label_names),
     }
     title = f"{name} {split}, {checkpoint} of step {step}: {scores['accuracy']:.2f}%"
+    weights = f"{checkpoint}, checkpoint of step {step}" if classifier.origin.dataset else classifier.origin.name
     how_far = classifier.origin.unfinished and f"; {classifier.origin.unfinished}"
     print(
-        f"{name}, {scores['examples']:,} {split} images; {checkpoint}, checkpoint of step {step}{how_far}\n"
+        f"{name}, {scores['examples']:,} {split} images; {weights}{how_far}\n"
         f"{describe(scores)}"
     )
     with writing(output):

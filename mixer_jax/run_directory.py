@@ -10,7 +10,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer_jax import hold
+from mixer_jax import lock
 from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, Results
@@ -88,7 +88,7 @@ class RunDirectory:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
             raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another with --workdir")
-        hold.require_free(self.lock_file)
+        lock.require_free(self.lock_file)
         changes = self._changes(config) if held and not overwrite else {}
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
@@ -96,7 +96,7 @@ class RunDirectory:
         return changes
 
     @contextlib.contextmanager
-    def held(self) -> Iterator[None]:
+    def locked(self) -> Iterator[None]:
         """Makes the directory if there is none, and keeps other processes out of it; a dead process holds nothing.
 
         Raises:
@@ -105,7 +105,7 @@ class RunDirectory:
         with contextlib.ExitStack() as stack:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(hold.held(self.lock_file))
+                stack.enter_context(lock.locked(self.lock_file))
             except OSError as error:
                 raise self._not_writable(error) from error
             yield
@@ -119,7 +119,7 @@ class RunDirectory:
             return None
         path = self.path.absolute()
         aside = free_name(path.parent, f"{path.name}.old")
-        with self.held():
+        with self.locked():
             try:
                 path.rename(aside)
             except OSError as error:

@@ -8,11 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_jax import report, train
+from mixer_jax.messages import show_on_console
+from mixer_jax.training import run
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
 jax.config.update("jax_disable_most_optimizations", True)
+show_on_console()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,22 +35,22 @@ def cache_folder(tmp_path_factory):
         yield
 
 
-PICTURES = report.finish, train.plot_curves
+PICTURES = {name: getattr(run, name) for name in ("finish", "finish_seeds")}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def without_pictures():
     """Leaves out what runs draw at their end, which takes longer than they do."""
-    report.finish = lambda runs, results, outcomes, test: [run.curves_file.touch() for run in runs]
-    train.plot_curves = lambda histories, path, title: path.touch()
+    for name in PICTURES:
+        setattr(run, name, lambda directory, *_: directory.curves_file.touch())
 
 
 @pytest.fixture(scope="module")
 def with_pictures(without_pictures):
     """Runs draw after all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "finish", PICTURES[0])
-        patch.setattr(train, "plot_curves", PICTURES[1])
+        for name, draw in PICTURES.items():
+            patch.setattr(run, name, draw)
         yield
 
 

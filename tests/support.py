@@ -22,6 +22,9 @@ SHARED = (
 )  # other implementations' outputs and real data; beside the checkout where it was developed
 
 
+GOLDEN = ROOT / "tests" / "golden"  # outputs of other implementations, see its README.md
+
+
 def shared(path: str) -> Path:
     """A file or folder of reference material; the test is skipped where that is not at hand."""
     if not (SHARED / path).exists():

@@ -172,7 +172,7 @@ def work(tmp_path_factory):
     described = {"label_names": ["a", "b"], "image_shape": [8, 8, 1], "mean": [0.5], "std": [0.5]}
     for name, dataset in {"run": described, "undescribed": {"mean": "x"}}.items():
         run = RunDirectory(work / name)
-        with run.held():
+        with run.locked():
             run.claim(make_config(batch_size=32), dataset)
     for name, text in {"cut": '{"config": ', "odd": json.dumps({"config": {"epochs": "many"}, "dataset": {}})}.items():
         (work / name).mkdir()

@@ -18,7 +18,7 @@ from mixer_jax.run_directory import RunDirectory
 from runs import SHRINK, main
 from support import shared
 
-PAPER, TIMM = "golden/paper_mixer_tiny.npz", "golden/timm_mixer_tiny.safetensors"
+PAPER, TIMM = "paper_mixer_tiny.npz", "timm_mixer_tiny.safetensors"
 
 
 def call(*arguments):
@@ -37,7 +37,7 @@ def load(path):
 
 @pytest.mark.parametrize("file", [PAPER, TIMM])
 def test_a_file_becomes_a_run_and_the_same_file_again(file, tmp_path, capsys):
-    source = shared(file)
+    source = GOLDEN / file
     layout = "paper" if file == PAPER else "timm"
     assert call(source, tmp_path / "run") == 0
     out = capsys.readouterr().out
@@ -45,7 +45,7 @@ def test_a_file_becomes_a_run_and_the_same_file_again(file, tmp_path, capsys):
     assert call(tmp_path / "run", tmp_path / f"back{source.suffix}") == 0
     assert "warning" not in capsys.readouterr().out
     same_bits(load(source), load(tmp_path / f"back{source.suffix}"))
-    images = np.load(shared(file.replace(".npz", "_io.npz").replace(".safetensors", "_io.npz")))
+    images = np.load(GOLDEN / (file.replace(".npz", "_io.npz").replace(".safetensors", "_io.npz")))
     classifier = Classifier(RunDirectory(tmp_path / "run"), "latest")
     given = images["images"] if layout == "paper" else images["images_nchw"].transpose(0, 2, 3, 1)
     logits = jax.jit(classifier.model.apply)({"params": classifier.params}, given)
@@ -54,7 +54,7 @@ def test_a_file_becomes_a_run_and_the_same_file_again(file, tmp_path, capsys):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_layout_is_recognised_and_brings_back_every_bit(layout):
-    params, fields, _ = from_layout(read_file(shared(PAPER)), "x")
+    params, fields, _ = from_layout(read_file(GOLDEN / PAPER), "x")
     arrays = to_layout(params, layout)
     back, found, name = from_layout(arrays, "x")
     assert name == layout
@@ -64,7 +64,7 @@ def test_every_layout_is_recognised_and_brings_back_every_bit(layout):
 
 
 def test_older_files_keep_them_beside_the_optimisers_state():
-    arrays = read_file(shared(PAPER))
+    arrays = read_file(GOLDEN / PAPER)
     older = {f"opt/target/{key}": x for key, x in arrays.items()} | {"opt/state/step": np.int32(3)}
     jax.tree.map(np.testing.assert_array_equal, from_layout(older, "x")[0], from_layout(arrays, "x")[0])
 
@@ -126,7 +126,7 @@ def test_a_trained_run_goes_through_a_file_and_scores_the_same(tmp_path, write_f
 
 
 def changed(**changes):
-    arrays = read_file(shared(PAPER))
+    arrays = read_file(GOLDEN / PAPER)
     for key, x in changes.items():
         key = key.replace("__", "/")
         arrays.pop(key, None)
@@ -217,7 +217,7 @@ def test_a_mixer_without_a_part_is_nobody_elses(tmp_path):
 
 @pytest.mark.parametrize("number", [np.nan, np.inf])
 def test_weights_that_are_no_numbers_are_refused(number, tmp_path):
-    arrays = dict(np.load(shared(PAPER)))
+    arrays = dict(np.load(GOLDEN / PAPER))
     name = next(key for key in arrays if key.endswith("token_mixing/Dense_0/bias"))
     arrays[name] = np.full_like(arrays[name], number)
     np.savez(tmp_path / "bad.npz", **arrays)

@@ -12,7 +12,7 @@ from sklearn import metrics
 from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
-from mixer_jax.metrics import score
+from mixer_jax.metrics import classification_scores
 from runs import SHRINK, main
 
 
@@ -21,13 +21,13 @@ def test_scores_are_those_of_scikit_learn():
     labels = rng.integers(0, 7, 500)
     logits = rng.normal(size=(500, 8)).astype(np.float32) + 2 * np.eye(8, dtype=np.float32)[labels]
     logits[:50] = np.round(logits[:50])  # ties
-    found = score(logits, labels, list("abcdefgh"))
+    found = classification_scores(logits, labels, list("abcdefgh"))
     probabilities = np.exp(logits - logits.max(1, keepdims=True), dtype=np.float64)
     probabilities /= probabilities.sum(1, keepdims=True)
     predicted = logits.argmax(1)
     assert found["accuracy"] == pytest.approx(100 * metrics.accuracy_score(labels, predicted))
     untied = metrics.top_k_accuracy_score(labels[50:], logits[50:], k=5, labels=range(8))
-    assert score(logits[50:], labels[50:], list("abcdefgh"))["top5_accuracy"] == pytest.approx(100 * untied)
+    assert classification_scores(logits[50:], labels[50:], list("abcdefgh"))["top5_accuracy"] == pytest.approx(100 * untied)
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=range(8)))
     assert found["confusion"] == metrics.confusion_matrix(labels, predicted, labels=range(8)).tolist()
     recall = metrics.recall_score(labels, predicted, labels=range(7), average=None)
@@ -43,7 +43,7 @@ def test_scores_are_those_of_scikit_learn():
 
 
 def test_a_tie_is_decided_as_argmax_does():
-    found = score(np.zeros((10, 10), np.float32), np.arange(10), list("0123456789"))
+    found = classification_scores(np.zeros((10, 10), np.float32), np.arange(10), list("0123456789"))
     assert (found["accuracy"], found["top5_accuracy"]) == (10.0, 50.0)
 
 

@@ -13,7 +13,7 @@ def test_config_is_kept_as_it_was(tmp_path):
     run, config = RunDirectory(tmp_path / "a" / "run"), make_config(dataset__image_size=(3, 4))
     run.check(config)
     assert not run.path.exists()
-    with run.held():
+    with run.locked():
         run.claim(config, {"mean": (0.5,)})
     assert run.check(config) == {}
     assert run.config().to_dict() == config.to_dict()
@@ -51,7 +51,7 @@ def test_other_data_in_another_folder_names_both(tmp_path):
 def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
     for schedule, told in (("cosine", [{"step": 30, "epochs": 2.0}]), ("constant", [])):
         run = RunDirectory(tmp_path / schedule)
-        with run.held():
+        with run.locked():
             run.claim(make_config(schedule__name=schedule), {})
             run.claim(make_config(schedule__name=schedule, epochs=3.0), {})  # before its first step
             run.claim(make_config(schedule__name=schedule), {})
@@ -110,7 +110,7 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
         with pytest.raises(UserError, match=r"workdir .* is not writable|cannot use workdir .*: Not a directory"):
             RunDirectory(path).check(make_config())
         with pytest.raises(UserError, match=r"workdir .* is not writable \((Not a directory|File exists)\)"):
-            RunDirectory(path).held().__enter__()
+            RunDirectory(path).locked().__enter__()
 
 
 def test_a_damaged_config_is_named(tmp_path):

@@ -53,10 +53,10 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     config = run.config()
     if config.num_seeds > 1 and not run.checkpoints.exists():
         raise UserError(f"{run.path} holds {config.num_seeds} runs: give one, such as {run.path}/seed_{config.seed}")
-    described = run.described()
+    info = run.dataset_info()
     try:
-        label_names = tuple(map(str, described["label_names"]))
-        preprocessing = Preprocessing.of(config.augment, *(described[key] for key in ("image_shape", "mean", "std")))
+        label_names = tuple(map(str, info["label_names"]))
+        preprocessing = Preprocessing.of(config.augment, *(info[key] for key in ("image_shape", "mean", "std")))
         if not label_names:
             raise ValueError("there is no class")
     except (KeyError, TypeError, ValueError) as error:

@@ -27,7 +27,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
     """
     own = classifier.origin.dataset
     if name is None and own is None:
-        raise UserError(f"{classifier.origin.name} does not tell a dataset: give its name")
+        raise UserError(f"{classifier.origin.name} belongs to no run, whose dataset would be known: give a dataset")
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]

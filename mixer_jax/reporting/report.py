@@ -13,7 +13,7 @@ from mixer_jax.data import Split, StreamedSplit, selected_on
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
-from mixer_jax.metrics import probabilities, score
+from mixer_jax.metrics import classification_scores, probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.records import Results, best_epoch
 from mixer_jax.reporting import page
@@ -164,7 +164,7 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
             logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
-    scores = score(logits, labels, label_names)
+    scores = classification_scores(logits, labels, label_names)
     shares, predicted = probabilities(logits), logits.argmax(1)
     places = {int(index): place for place, index in enumerate(chosen)}
 

@@ -78,7 +78,7 @@ class Job:
             return
         from mixer_jax.benchmarks import torch_run
 
-        with self.run.held():
+        with self.run.locked():
             self.run.claim(self.config, dataset.info())
             torch_run.train_in_torch(Trainer(self.config, dataset), self.run)
 

@@ -147,7 +147,7 @@ def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextl
         say(f"Moved the earlier run to {aside}")
     config = trainer.config
     for one, its_config in {run: config, **dict(run.runs(config))}.items():
-        stack.enter_context(one.held())
+        stack.enter_context(one.locked())
         one.claim(its_config, trainer.dataset.info())
 
 

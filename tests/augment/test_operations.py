@@ -25,7 +25,7 @@ def platform(request):
 
 @pytest.fixture(scope="module")
 def golden():
-    return np.load(shared("golden/randaugment_torchvision.npz"))
+    return np.load(GOLDEN / "randaugment_torchvision.npz")
 
 
 @pytest.fixture(scope="module")

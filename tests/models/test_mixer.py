@@ -29,8 +29,8 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def golden():
-    arrays = np.load(shared("golden/paper_mixer_tiny.npz"))
-    io = np.load(shared("golden/paper_mixer_tiny_io.npz"))
+    arrays = np.load(GOLDEN / "paper_mixer_tiny.npz")
+    io = np.load(GOLDEN / "paper_mixer_tiny_io.npz")
     return unflatten_dict({tuple(key.split("/")): arrays[key] for key in arrays}), io
 
 
@@ -72,8 +72,8 @@ def test_a_parameter_of_another_shape_is_refused_though_it_would_broadcast(name)
 
 
 def test_exact_gelu_and_torch_layout_equal_timm(golden):
-    theirs = load_file(shared("golden/timm_mixer_tiny.safetensors"))
-    io = np.load(shared("golden/timm_mixer_tiny_io.npz"))
+    theirs = load_file(GOLDEN / "timm_mixer_tiny.safetensors")
+    io = np.load(GOLDEN / "timm_mixer_tiny_io.npz")
     flat = {
         ("stem", "kernel"): theirs["stem.proj.weight"].transpose(2, 3, 1, 0),
         ("stem", "bias"): theirs["stem.proj.bias"],

@@ -276,7 +276,7 @@ def test_several_seeds_go_on_from_arrays_that_must_not_be_written(tmp_path, monk
 def test_a_directory_has_one_process_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda config: make_dataset())
     directory = RunDirectory(tmp_path / "run")
-    with directory.held():
+    with directory.locked():
         line = rf"workdir .*run is in use by process {os.getpid()} on .*: wait for its end, or choose another with"
         with pytest.raises(UserError, match=line):
             train.train(make_config(), RunDirectory(tmp_path / "run"))

@@ -23,7 +23,7 @@ SIGN = re.compile(r"process (\d+) on (.*), (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 
 
 @contextlib.contextmanager
-def held(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """Hold a lock file, whose folder has to be there; a dead process holds nothing.
 
     Raises:
