@@ -4,7 +4,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from mixer_jax import data, train
+from mixer_jax import data, training
+from mixer_jax import train as command
 from mixer_jax.run_directory import RunDirectory
 from support import ROOT, make_config
 
@@ -22,7 +23,9 @@ TIMES = ("images_per_second", "seconds", "train_seconds", "compile_seconds", "fi
 
 
 def main(config, workdir, *flags):
-    return train.main(["train", "--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", str(workdir), *flags])
+    return command.main(
+        ["train", "--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", str(workdir), *flags]
+    )
 
 
 def train_digits(path, *flags):
@@ -36,12 +39,14 @@ def run(path, dataset, monkeypatch, **fields):
     """Trains in this process on made-up data; returns the results and metrics, times aside."""
     monkeypatch.setattr(data, "load", lambda config: dataset)
     directory = RunDirectory(path)
-    train.train(make_config(model__num_blocks=1, batch_size=16, **fields), directory)
+    training.train(make_config(model__num_blocks=1, batch_size=16, **fields), directory)
     return without_times(directory.read_results()), [without_times(r) for r in directory.read_metrics()]
 
 
 def without_times(record):
-    return {key: value for key, value in record.items() if key not in TIMES}
+    """Return an epoch or results, as a record or as JSON, as JSON without times."""
+    content = record if isinstance(record, dict) else record.to_json()
+    return {key: value for key, value in content.items() if key not in TIMES}
 
 
 class Crash(Exception):

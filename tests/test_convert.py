@@ -16,7 +16,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer
 from mixer_jax.run_directory import RunDirectory
 from runs import SHRINK, main
-from support import shared
+from support import GOLDEN
 
 PAPER, TIMM = "paper_mixer_tiny.npz", "timm_mixer_tiny.safetensors"
 

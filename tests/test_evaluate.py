@@ -27,7 +27,9 @@ def test_scores_are_those_of_scikit_learn():
     predicted = logits.argmax(1)
     assert found["accuracy"] == pytest.approx(100 * metrics.accuracy_score(labels, predicted))
     untied = metrics.top_k_accuracy_score(labels[50:], logits[50:], k=5, labels=range(8))
-    assert classification_scores(logits[50:], labels[50:], list("abcdefgh"))["top5_accuracy"] == pytest.approx(100 * untied)
+    assert classification_scores(logits[50:], labels[50:], list("abcdefgh"))["top5_accuracy"] == pytest.approx(
+        100 * untied
+    )
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=range(8)))
     assert found["confusion"] == metrics.confusion_matrix(labels, predicted, labels=range(8)).tolist()
     recall = metrics.recall_score(labels, predicted, labels=range(7), average=None)

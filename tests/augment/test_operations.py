@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from mixer_jax.augment import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.color import autocontrast_table, equalize_table
 from mixer_jax.augment.operations import INDEX, SIGNED
-from support import programs_for, shared
+from support import GOLDEN, programs_for
 
 # Blends are computed in single precision by both, with other roundings in between.
 BLENDS = {"Brightness", "Color", "Contrast", "Sharpness"}

@@ -15,7 +15,7 @@ from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.models.layers import draw_words
-from support import make_config, shared
+from support import GOLDEN, make_config, shared
 
 TINY = {
     "num_classes": 10,
