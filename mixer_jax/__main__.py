@@ -1,20 +1,38 @@
-"""Lists the commands: python -m mixer_jax"""
+"""Run a command: mixer-jax NAME ..., or python -m mixer_jax.NAME ..."""
 
 import ast
+import runpy
+import sys
 from pathlib import Path
+
+from mixer_jax.errors import did_you_mean
+
+
+def main() -> None:
+    """Run the command that the first argument names; without one, or with --help, list them."""
+    known = commands()
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name in ("-h", "--help", "help"):
+        print("mixer-jax NAME ..., or python -m mixer_jax.NAME ...; --help after a name lists its flags.\n")
+        for command, does in known.items():
+            print(f"  {command:10} {does}")
+        return
+    if name not in known:
+        print(f"error: unknown command {name!r}{did_you_mean(name, known)}; valid: {', '.join(known)}", file=sys.stderr)
+        sys.exit(2)
+    sys.argv[:2] = [f"mixer-jax {name}"]
+    runpy.run_module(f"mixer_jax.{name}", run_name="__main__", alter_sys=False)
 
 
 def commands() -> dict[str, str]:
-    """Return what each `python -m mixer_jax.NAME` does, by name, in a line."""
-    told = {}
+    """Return what each command does, in a line, by its name."""
+    found = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
         if any(isinstance(node, ast.If) for node in tree.body) and file.stem != Path(__file__).stem:
-            told[file.stem] = (ast.get_docstring(tree) or "").partition(": ")[0]
-    return told
+            found[file.stem] = (ast.get_docstring(tree) or "").partition(": ")[0]
+    return found
 
 
 if __name__ == "__main__":
-    print("python -m mixer_jax.NAME, of which --help lists the flags:\n")
-    for name, told in commands().items():
-        print(f"  {name:10} {told}")
+    main()

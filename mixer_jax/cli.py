@@ -1,8 +1,6 @@
 """What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
 
-import difflib
 import gc
-import importlib.util
 import io
 import os
 import re
@@ -11,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags, logging
@@ -19,6 +16,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mixer_jax.cache import keep_compiled, tidy
 from mixer_jax.config import check, flat, unknown_field
+from mixer_jax.config_files import load_config
 from mixer_jax.errors import UserError, did_you_mean
 from mixer_jax.messages import show_on_console
 
@@ -82,14 +80,16 @@ def parse(
     """
 
     def define_all(values: flags.FlagValues) -> None:
-        flags.DEFINE_string("config", None, "config file, such as configs/cifar10.py[:arg]", flag_values=values)
+        flags.DEFINE_string(
+            "config", None, "config file, or name of a shipped one, such as cifar10[:arg]", flag_values=values
+        )
         define(values)
 
     values, rest = _parse_known(argv, define_all, usage)
     if files := [argument for argument in rest[1:] if argument.endswith(".py")]:
         raise UserError(f"unexpected argument {files[0]!r}: give the config as --config {files[0]}")
     if not values.config and default is None:
-        raise UserError("no config: give one with --config, such as --config configs/digits.py")
+        raise UserError("no config: give one with --config, such as --config digits")
     path, _, argument = (values.config or "").partition(":")
     config = load_config(path, argument or None) if values.config else default
     name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
@@ -121,7 +121,7 @@ def parse_run(
     """Parses the command line of a command on a run, which --workdir and --checkpoint name; as `parse_flags`."""
 
     def define_all(values: flags.FlagValues) -> None:
-        flags.DEFINE_string("workdir", None, "the run directory", flag_values=values)
+        flags.DEFINE_string("workdir", None, "a run directory, or a file or folder of weights", flag_values=values)
         flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
         define(values)
 
@@ -146,36 +146,6 @@ def _parse_known(
         print(f"{usage.strip()}\n{own}", flush=True)
         sys.exit(0)
     return values, rest
-
-
-def load_config(path: str, argument: str | None = None) -> ConfigDict:
-    """Returns what `get_config(argument)` of a Python file returns."""
-    config = call_in(path, "get_config", *([] if argument is None else [argument]))
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
-    return config
-
-
-def call_in(path: str, function: str, *arguments: str) -> Any:
-    """Returns what a function of a Python file returns."""
-    if not Path(path).is_file():
-        there = {file.stem: str(file) for file in sorted(Path("configs").glob("*.py"))}
-        near = difflib.get_close_matches(Path(path).stem, there, n=1, cutoff=0.5)
-        raise UserError(f"no config file {path}{f' (did you mean {there[near[0]]}?)' if near else ''}")
-    spec = importlib.util.spec_from_file_location(f"config_{Path(path).stem}", path)
-    if spec is None:
-        raise UserError(f"{path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, function):
-            raise UserError(f"{path} has no function {function}{'(arg=None)' if function == 'get_config' else '()'}")
-        return getattr(module, function)(*arguments)
-    except UserError:
-        raise
-    except Exception as error:  # the file is the user's, and so is whatever it raises
-        detail = " ".join(str(error).strip("'\"").split())
-        raise UserError(f"{path}: {type(error).__name__}: {detail}") from error
 
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:

@@ -78,10 +78,7 @@ def evaluate(
     title = f"{name} {split}, {checkpoint} of step {step}: {scores['accuracy']:.2f}%"
     weights = f"{checkpoint}, checkpoint of step {step}" if classifier.origin.dataset else classifier.origin.name
     how_far = classifier.origin.unfinished and f"; {classifier.origin.unfinished}"
-    print(
-        f"{name}, {scores['examples']:,} {split} images; {weights}{how_far}\n"
-        f"{describe(scores)}"
-    )
+    print(f"{name}, {scores['examples']:,} {split} images; {weights}{how_far}\n{describe(scores)}")
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", scores)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 
+@dataclasses.dataclass(frozen=True)
 class _Record:
     """A dataclass that is stored as a JSON object."""
 
@@ -127,12 +128,9 @@ def aggregate(runs: Sequence[Results]) -> Results:
     and `images_per_second` is the throughput of all seeds together.
     """
     columns = {name: [getattr(run, name) for run in runs] for name in AVERAGED}
-    return dataclasses.replace(
-        runs[0],
-        **{name: statistics.fmean(column) for name, column in columns.items()},
-        seed=None,
-        seeds=[run.seed for run in runs],
-        std={name: statistics.stdev(column) for name, column in columns.items()},
-        train_seconds=max(run.train_seconds for run in runs),
-        images_per_second=round(sum(run.images_per_second for run in runs), 1),
-    )
+    changes: dict[str, Any] = {name: statistics.fmean(column) for name, column in columns.items()}
+    changes |= {"seed": None, "seeds": [run.seed for run in runs]}
+    changes["std"] = {name: statistics.stdev(column) for name, column in columns.items()}
+    changes["train_seconds"] = max(run.train_seconds for run in runs)
+    changes["images_per_second"] = round(sum(run.images_per_second or 0.0 for run in runs), 1)
+    return dataclasses.replace(runs[0], **changes)

@@ -14,6 +14,7 @@ from pathlib import Path
 from absl import flags
 
 from mixer_jax import cli
+from mixer_jax.config_files import call_in
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.storage import write_json, writing
 from mixer_jax.studies import PROTOCOLS, STUDY_FILE, Arm, compare, create_jobs, require_free, train_missing
@@ -23,7 +24,7 @@ from mixer_jax.training import Interrupted
 def main(argv: list[str]) -> int:
     """Parse the command line, train what is missing, and return the exit code."""
     values, base, name = cli.parse(argv, _define_flags, __doc__)
-    arms = cli.call_in(values.config.partition(":")[0], "get_arms")
+    arms = call_in(values.config.partition(":")[0], "get_arms")
     if not arms or not all(isinstance(arm, Arm) for arm in arms):
         raise UserError(f"{values.config}: get_arms returns no arms")
     names = [arm.name for arm in arms]

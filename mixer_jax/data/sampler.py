@@ -11,15 +11,17 @@ from mixer_jax.data.sources import shuffled
 
 
 class Sampler(Protocol):
-    """Says what is in each batch.
+    """Chooses the examples of each batch."""
 
-    Attributes:
-      batch_size: examples in a global batch.
-      num_steps: how many batches there are.
-    """
+    @property
+    def batch_size(self) -> int:
+        """Examples in a global batch."""
+        ...
 
-    batch_size: int
-    num_steps: int
+    @property
+    def num_steps(self) -> int:
+        """The number of batches."""
+        ...
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
         """Returns what describes `num_steps` batches from `step` on, each (num_steps, batch_size) int32.

@@ -31,7 +31,8 @@ def at_image_size(
     """
     model = classifier.model
     patch, width = model.patch_size, model.tokens_mlp_dim
-    grid, new_grid = (tuple(side // patch for side in sides) for sides in (classifier.input_shape[:2], image_size))
+    grid = (classifier.input_shape[0] // patch, classifier.input_shape[1] // patch)
+    new_grid = (image_size[0] // patch, image_size[1] // patch)
     preprocessing = _of_size(classifier.preprocessing, image_size)
     if new_grid == grid or not model.token_mixing:
         return dataclasses.replace(classifier, preprocessing=preprocessing), ""

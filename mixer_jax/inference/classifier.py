@@ -151,8 +151,9 @@ class Classifier:
         Raises:
           UserError: if an image cannot be read.
         """
-        single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        pixels = np.stack([self.read(image) for image in ([images] if single else images)])
+        if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
+            images = [images]
+        pixels = np.stack([self.read(image) for image in images])
         return self.likeliest(self.logits(pixels, min(batch_size, len(pixels))), top)
 
     def likeliest(self, logits: np.ndarray, top: int | None = 5) -> list[list[tuple[str, float]]]:

@@ -88,11 +88,13 @@ def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
     if not newest and not (which.isdecimal() and int(which) in steps):
         there = ", ".join(map(str, steps))
         raise UserError(f"no checkpoint {which!r} in {directory}; valid: best, latest, {there}")
+    problems: list[str] = []
     try:
         if newest:
-            found, problems = checkpoints.newest(set_aside=False, best_alone=which == "best")
+            newest_one, problems = checkpoints.newest(set_aside=False, best_alone=which == "best")
+            found = newest_one or checkpoints.read(steps[-1])
         else:
-            found, problems = checkpoints.read(int(which)), []
+            found = checkpoints.read(int(which))
     except Damaged as error:
         raise UserError(str(error)) from error
     for problem in problems:
@@ -118,8 +120,9 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
     try:
         if description["format"] > FORMAT:
             raise UserError(f"{source} was written by a newer release: install that")
-        fields = description["preprocessing"].items()
-        preprocessing = Preprocessing(**{key: tuple(x) if isinstance(x, list) else x for key, x in fields})
+        given = description["preprocessing"].items()
+        fields: dict[str, Any] = {key: tuple(x) if isinstance(x, list) else x for key, x in given}
+        preprocessing = Preprocessing(**fields)
         config = check(ConfigDict({"model": description["model"]})).model
         names, layout = tuple(map(str, description["label_names"])), description["layout"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:

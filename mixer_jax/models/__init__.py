@@ -23,11 +23,26 @@ __all__ = [
     "MlpMixer",
     "Model",
     "create",
+    "from_variant",
     "param_shapes",
     "variant",
 ]
 
 Model = MlpMixer | Mlp | Cnn
+
+
+def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
+    """Return the Mixer of a variant.
+
+    Args:
+      name: size and patch size, such as "B/16"; see `SIZES`.
+      num_classes: width of the head; 0 for none.
+      **fields: other attributes of `MlpMixer`, which may override the variant's.
+
+    Raises:
+      UserError: if the variant is unknown.
+    """
+    return MlpMixer(num_classes=num_classes, **variant(name) | fields)
 
 
 def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:

@@ -124,9 +124,9 @@ def train_steps(
             step += num_steps
         if started and (len(started) > trainer.ahead or step == end or paused):
             first, num_steps, metrics = started.pop(0)
-            metrics = jax.device_get(metrics)
-            metrics = agreement.receive(metrics) if agreement else metrics
-            losses, correct = metrics["loss"][:num_steps].astype(np.float64), metrics["correct"][:num_steps]
+            fetched = jax.device_get(metrics)
+            fetched = agreement.receive(fetched) if agreement else fetched
+            losses, correct = fetched["loss"][:num_steps].astype(np.float64), fetched["correct"][:num_steps]
             now = time.perf_counter()
             seconds, last_time = now - last_time, now
             require_finite(losses, first + 1, "the loss")

@@ -85,6 +85,12 @@ class _Loop:
       sums: of the epoch that is not over.
     """
 
+    step: int
+    state: TrainState
+    best: Any
+    history: list[Epoch]
+    sums: Sums
+
     def __init__(
         self,
         trainer: Trainer,
@@ -136,17 +142,17 @@ class _Loop:
         return Trained(self.state, self.best, self.history, compile_seconds)
 
     def _restore(self) -> None:
+        self.step, self.best, self.history, self.sums = 0, (), [], Sums()
         found = newest(self.checkpoints, self.trainer, self._warn)
         if found is None:
-            self.step, self.state, self.best = 0, self.trainer.init(), ()
-            self.history, self.sums = [], Sums()
+            self.state = self.trainer.init()
         else:
             self.step, self.best, self.state = found.step, found.best, self.trainer.place(found.state)
             progress = Progress.of(found, self.checkpoints.directory)
             self.history, self.sums = progress.history, progress.sums
             if moved := list(differences(progress.ran_on, self.trainer.runs_on)):
                 self._warn(f"the checkpoint was written elsewhere ({'; '.join(moved)}): it resumes, not bit for bit")
-        self._saved = (self.step, len(self.history)) if found else None
+        self._saved: tuple[int, int] | None = (self.step, len(self.history)) if found else None
         if is_first():
             self.run.write_metrics(self.history)
 

@@ -42,7 +42,9 @@ def join(values: flags.FlagValues) -> None:
     Raises:
       UserError: if the flags do not belong together, or the others cannot be found.
     """
-    given = {name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")}
+    given: dict[str, Any] = {
+        name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")
+    }
     missing = [name for name, value in given.items() if value is None]
     if len(missing) == 3 and not values.distributed:
         return
@@ -131,8 +133,8 @@ class Agreement:
         self.message = np.array([signal, *((time_is_up, length) if is_first() else (0, 0))], np.int32)
         if self._received is None:
             return 0, False, length
-        signal, time_is_up, length = map(int, self._received)
-        return signal, bool(time_is_up), length
+        signal, due, length = map(int, self._received)
+        return signal, bool(due), length
 
     def receive(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Take the message out of the metrics of a dispatch."""

@@ -74,24 +74,30 @@ def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], Non
 
 
 def _newest(checkpoints: Checkpoints, shapes: Any, warn: Callable[[str], None]) -> Checkpoint | None:
-    like = Checkpoint(0, shapes, shapes.evaluated, {})
-    found = None
+    like, found = Checkpoint(0, shapes, shapes.evaluated, {}), []
 
     def read() -> dict[str, Any] | None:
-        nonlocal found
         try:
-            found, problems = checkpoints.newest(like)
+            checkpoint, problems = checkpoints.newest(like)
         except Damaged as error:
             raise UserError(f"{error}; no checkpoint is intact; none was deleted; --overwrite starts over") from error
+        if checkpoint is None:
+            return None
         for problem in problems:
-            warn(f"{problem}; set aside, resuming from step {found.step}")
-        return found and {"step": found.step, "best": found.best != (), "progress": found.progress}
+            warn(f"{problem}; set aside, resuming from step {checkpoint.step}")
+        found.append(checkpoint)
+        return {"step": checkpoint.step, "best": checkpoint.best != (), "progress": checkpoint.progress}
 
     if (what := on_first(read)) is None:
         return None
-    arrays = (shapes, shapes.evaluated if what["best"] else ())
-    arrays = (found.state, found.best) if found else jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), arrays)
-    return Checkpoint(what["step"], *from_first(arrays), what["progress"])
+    if found:  # on the first process
+        state, best = found[0].state, found[0].best
+    else:
+        state, best = jax.tree.map(
+            lambda x: np.zeros(x.shape, x.dtype), (shapes, shapes.evaluated if what["best"] else ())
+        )
+    state, best = from_first((state, best))
+    return Checkpoint(what["step"], state, best, what["progress"])
 
 
 def split_checkpoints(

@@ -2,8 +2,10 @@
 
 import contextlib
 import datetime
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.config import check
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, Origin, Preprocessing
 from mixer_jax.messages import say, warn
@@ -42,20 +45,22 @@ from mixer_jax.training.trainer import Trainer
 
 def train(
     config: ConfigDict,
-    run: RunDirectory,
+    run: RunDirectory | str | Path,
     *,
     overwrite: bool = False,
     devices: Sequence[jax.Device] | None = None,
     dataset: data.Dataset | None = None,
+    show_progress: bool = True,
 ) -> Results:
     """Train a config in a run directory: from the start, or from the newest checkpoint, to the results.
 
     Args:
-      config: from `mixer_jax.config.check`.
-      run: the run directory.
+      config: such as `mixer_jax.get_config` returns; its fields are checked.
+      run: the run directory, which need not exist.
       overwrite: move a run that is there out of the way and start over.
       devices: to train on; all by default.
       dataset: from `data.load(config.dataset)`, if it is loaded already.
+      show_progress: print a table of the epochs, and a progress bar on a terminal.
 
     Returns:
       The results, as in results.json; those of a finished run at once.
@@ -65,12 +70,12 @@ def train(
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """
+    config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     if not overwrite:
-        config = config.copy_and_resolve_references()
         config.update_from_flattened_dict(on_first(run.newer_fields))
     changes = on_first(lambda: run.check(config, overwrite))
     results = None if overwrite else _read_results(run)
-    finished = results is not None and changes.keys().isdisjoint(ENDING)
+    finished = results if changes.keys().isdisjoint(ENDING) else None
     if results and not finished and config.num_seeds > 1:
         raise UserError(f"workdir {run.path} holds {config.num_seeds} finished seeds: each can only be resumed alone")
     if not finished:
@@ -81,8 +86,8 @@ def train(
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     if finished:
         on_first(lambda: run.check_data(config, dataset.info(), finished=True))
-        say(f"{_finished_already(run, results)}; --overwrite starts over\n{summarize(run, results)}")
-        return results
+        say(f"{_finished_already(run, finished)}; --overwrite starts over\n{summarize(run, finished)}")
+        return finished
     for caution in dataset.cautions:
         warn(caution)
     trainer = Trainer(config, dataset, devices)
@@ -93,7 +98,8 @@ def train(
     with contextlib.ExitStack() as stack:
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         say(_introduction(trainer, run))
-        return _train_seeds(trainer, run) if config.num_seeds > 1 else _train_one(trainer, run)
+        show = show_progress and is_first()
+        return _train_seeds(trainer, run, show) if config.num_seeds > 1 else _train_one(trainer, run, show)
 
 
 def _read_results(run: RunDirectory) -> Results | None:
@@ -101,10 +107,10 @@ def _read_results(run: RunDirectory) -> Results | None:
 
     def read() -> dict[str, Any] | None:
         results = run.read_results()
-        return results and results.to_json()
+        return None if results is None else results.to_json()
 
     content = on_first(read)
-    return content and Results.from_json(content)
+    return None if content is None else Results.from_json(content)
 
 
 def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
@@ -117,8 +123,8 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
             "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
         )
     if not overwrite:
-        for one in (run, *(seed for seed, _ in run.runs(config))):
-            on_first(lambda one=one: check_ending(trainer, one))
+        directories = (run, *(seed for seed, _ in run.runs(config)))
+        on_first(lambda: [check_ending(trainer, one) for one in directories] and None)
     # One to fall back on and one that is being written, for each seed.
     shapes, copies = trainer.state_shapes, 2 * config.num_seeds
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies))
@@ -177,11 +183,13 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
     )
 
 
-def _train_one(trainer: Trainer, run: RunDirectory) -> Results:
+def _train_one(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     """Train a single seed."""
-    config, observers = trainer.config, []
-    if is_first():
+    config = trainer.config
+    observers: list[Observer] = []
+    if show:
         observers.append(ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size))
+    if is_first():
         observers.append(TensorBoard(run.tensorboard))
         observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
     with StopRequest() as stop:
@@ -191,24 +199,22 @@ def _train_one(trainer: Trainer, run: RunDirectory) -> Results:
         return _on_first(lambda: _finish(trainer, run, outcome, num_seeds=1, show=True))
 
 
-def _train_seeds(trainer: Trainer, run: RunDirectory) -> Results:
+def _train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     """Train several seeds at the same time, each in a run directory of its own."""
     config, directories = trainer.config, [one for one, _ in run.runs(trainer.config)]
     seeds = range(config.seed, config.seed + config.num_seeds)
     split_checkpoints(run, directories, trainer, warn)
-    group, progress = SeedGroup(trainer, seeds), None
-    if is_first():
-        progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size, seeds)
-        curves = LiveCurves(run.curves_file, f"{_title(trainer)}, not finished")
+    group, curves = SeedGroup(trainer, seeds), LiveCurves(run.curves_file, f"{_title(trainer)}, not finished")
+    progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size, seeds)
     with StopRequest() as stop:
 
         def function(i: int) -> Trained:
-            observers: list[Observer] = []
-            if progress is not None:
-                observers = [progress.observer(i), TensorBoard(directories[i].tensorboard), curves.observer()]
+            observers: list[Observer] = [progress.observer(i)] if show else []
+            if is_first():
+                observers += [TensorBoard(directories[i].tensorboard), curves.observer()]
             return fit(group.trainers[i], directories[i], stop, observers, group.lengths[i])
 
-        outcomes = group.run([lambda i=i: function(i) for i in range(len(seeds))])
+        outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
     _raise_errors(outcomes, seeds)
     with _scoring(trainer, stop):
         scored = [score(trainer.of_seed(seed), trained) for seed, trained in zip(seeds, outcomes, strict=True)]
@@ -231,7 +237,7 @@ def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
 
 
 @contextlib.contextmanager
-def _scoring(trainer: Trainer, stop: StopRequest) -> Any:
+def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
     """Announce the scoring, which a signal ends at once: the end of the training is saved."""
     say(f"Scoring {len(trainer.dataset.test):,} test images")
     with stopping_at_once(OVER):
@@ -240,15 +246,17 @@ def _scoring(trainer: Trainer, stop: StopRequest) -> Any:
         yield
 
 
-def _on_first(function: Any) -> Results:
+def _on_first(function: Callable[[], Results]) -> Results:
+    """Return what a function returns on the first process, on all of them."""
     return Results.from_json(on_first(lambda: function().to_json()))
 
 
 def _finish(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int, show: bool) -> Results:
     """Write the report and the results of one seed."""
     results = _results(trainer, run, outcome, num_seeds)
-    say("Drawing the report") if show else None
-    finish(run, results, _classifier(trainer, outcome, results), outcome.logits, outcome.labels, trainer.dataset.test)
+    if show:
+        say("Drawing the report")
+    finish(run, results, _classifier(trainer, outcome), outcome.logits, outcome.labels, trainer.dataset.test)
     run.write_results(results)
     if show:
         say(summarize(run, results))
@@ -278,11 +286,11 @@ def _title(trainer: Trainer) -> str:
     return f"{trainer.dataset.name}, {trainer.config.model.variant}"
 
 
-def _classifier(trainer: Trainer, outcome: Outcome, results: Results) -> Classifier:
+def _classifier(trainer: Trainer, outcome: Outcome) -> Classifier:
     """Return the model of the best epoch."""
     config, dataset = trainer.config, trainer.dataset
     preprocessing = Preprocessing.of(config.augment, dataset.image_shape, dataset.mean, dataset.std)
-    origin = Origin("the run", config.model.variant, config.dataset, int(results.steps), "", trainer.runs_on)
+    origin = Origin("the run", config.model.variant, config.dataset, outcome.measured["steps"], "", trainer.runs_on)
     return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
 
 

@@ -38,7 +38,8 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
     elif name == "linear":
         main = optax.linear_schedule(peak, end, max(total - warmup, 1))
     elif name == "step":
-        every, rate, boundaries = config.schedule.decay_epochs, config.schedule.decay_rate, Counter()
+        every, rate = config.schedule.decay_epochs, config.schedule.decay_rate
+        boundaries: Counter[int] = Counter()
         if config.epochs / every > total:
             raise UserError(f"config.schedule.decay_epochs={every:g} is less than a step")
         boundaries.update(steps_of(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))

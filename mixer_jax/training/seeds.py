@@ -73,7 +73,8 @@ class _Turn(threading.Thread):
         super().__init__(daemon=True)
         self._function, self._resumed, self._paused = function, threading.Semaphore(0), threading.Semaphore(0)
         self.call: _Call | None = None
-        self.over, self.outcome = False, None
+        self.over = False
+        self.outcome: Any = None
 
     def resume(self) -> None:
         """Run until the next call of a device program, or to the end."""

@@ -40,12 +40,18 @@ MOST_LOGITS = 2**23  # numbers that a dispatch of `predict` returns, at most
 
 
 class Scores(NamedTuple):
-    """How good predictions are: the mean cross-entropy in nats, and the accuracy in percent."""
+    """How good the predictions for a split are.
+
+    Attributes:
+      loss: mean cross-entropy in nats.
+      accuracy: in percent.
+      correct, examples: numbers of examples.
+    """
 
     loss: float
     accuracy: float
     correct: int
-    count: int
+    examples: int
 
 
 class Trainer:
@@ -130,7 +136,7 @@ class Trainer:
         """Return a hash of the parameters given to `start_from`, or of nothing."""
         digest = hashlib.sha256()
         for x in jax.tree.leaves(self._initial):
-            digest.update(np.ascontiguousarray(x))
+            digest.update(np.ascontiguousarray(x).tobytes())
         return digest.hexdigest()
 
     def init(self) -> TrainState:
@@ -220,10 +226,10 @@ class Trainer:
         logits, labels = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
         return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
 
-    def _sum(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, np.ndarray]:
+    def _sum(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, Any]:
         sampler = self._eval_sampler(split)
         pipeline, end = self._pipeline_of(split, sampler), sampler.num_steps if num_steps is None else num_steps
-        sums = {"loss": 0.0, "correct": 0, "count": 0}
+        sums: dict[str, Any] = {"loss": 0.0, "correct": 0, "count": 0}
         for step in range(0, max(end, 1), pipeline.max_steps):
             n = min(pipeline.max_steps, end - step)
             resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, n)
