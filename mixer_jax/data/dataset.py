@@ -45,7 +45,7 @@ class Split:
         """What the fingerprint is taken of: every pixel and label."""
         for array in (self.images, self.labels):
             yield f"{array.shape}{array.dtype}".encode()
-            yield np.ascontiguousarray(array)
+            yield np.ascontiguousarray(array).tobytes()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -152,10 +152,10 @@ def decode(source: Source, title: str) -> Split:
     n, num_classes = len(source), len(source.label_names)
     if n == 0:
         raise UserError(f"{title} has no examples")
-    images, labels = None, np.empty(n, np.int32)
+    images, labels = np.empty(0, np.uint8), np.empty(n, np.int32)
     for start in tqdm(range(0, n, DECODE_CHUNK), title, unit="k images", leave=False, disable=None):
         for i, (image, label) in enumerate(source.__getitems__(range(start, min(start + DECODE_CHUNK, n))), start):
-            if images is None:
+            if i == 0:
                 images = np.empty((n, *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise _shapes_differ(source, 0, images.shape[1:], i, image.shape)

@@ -60,7 +60,7 @@ class DecodedCache:
 
     def write(self, splits: Mapping[str, Split], key: str) -> None:
         """Keeps the splits for the next start, with their key from before they were decoded, if the disk has room."""
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name, split in splits.items():
             arrays |= {f"{name} images": split.images, f"{name} labels": split.labels}
         size, folder = sum(x.nbytes for x in arrays.values()), self._path.parent
@@ -73,7 +73,7 @@ class DecodedCache:
             partial = self._path.with_suffix(f".{os.getpid()}.partial")
             try:
                 with partial.open("wb") as file:
-                    np.savez(file, key=key, bytes=size, **arrays)
+                    np.savez(file, key=key, bytes=size, **arrays)  # type: ignore[arg-type]
                 partial.replace(self._path)
             finally:
                 partial.unlink(missing_ok=True)

@@ -42,7 +42,8 @@ def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
     """Scales an image to cover (height, width), antialiased, and crops the centre; () leaves it as it is."""
     if not image_size or image.size == image_size[::-1]:
         return image
-    return ImageOps.fit(image, image_size[::-1], Image.Resampling.BILINEAR)
+    height, width = image_size
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
 def _flat(image: Image.Image) -> Image.Image:

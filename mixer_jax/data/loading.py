@@ -44,14 +44,17 @@ def load(config: ConfigDict) -> Dataset:
         if other.label_names != label_names:
             odd = sorted(set(other.label_names) ^ set(label_names))
             raise UserError(f"the classes of the {name} and the train split differ: {', '.join(odd[:5])}")
-    splits = _resident(config, sources)
-    if splits and not config.val_split:
-        whole = splits["train"]
-        splits["train"], splits["validation"] = map(whole.subset, hold_out(config, len(whole), lambda: whole.labels))
-    elif not splits:
+    splits: dict[str, Split | StreamedSplit] = {}
+    if resident := _resident(config, sources):
+        splits |= resident
+        if not config.val_split:
+            whole = resident["train"]
+            kept, held_out = hold_out(config, len(whole), lambda: whole.labels)
+            splits["train"], splits["validation"] = whole.subset(kept), whole.subset(held_out)
+    else:
         if not config.val_split:
             sources["train"], sources["validation"] = _held_out(config, sources["train"])
-        splits = {name: _streamed(source, f"{name} images") for name, source in sources.items()}
+        splits |= {name: _streamed(source, f"{name} images") for name, source in sources.items()}
     splits.setdefault("validation", splits["test"])
     shape = splits["train"].image_shape
     for name, split in splits.items():

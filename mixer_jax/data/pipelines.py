@@ -102,11 +102,12 @@ class StreamingPipeline:
         """Takes the sharding of a chunk, whose leading axis is the devices'."""
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
-        self._pieces = _Microbatches(split, sampler, shard)
+        self._pieces = _BatchParts(split, sampler, shard)
         fitting = STREAMED_BYTES // (self._pieces.part * math.prod(split.image_shape))
         self.max_steps = min(max(fitting, 1), STREAMED_STEPS)
         self._shard, self._sharding, self._threads = shard, sharding, reader_threads
-        self._next, self._batches = -1, iter(())
+        self._next = -1
+        self._batches: Iterator[Arrays] = iter(())
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """`num_steps` batches from `step` on, filled up to `max_steps`.
@@ -135,7 +136,7 @@ class StreamingPipeline:
         return iter(pieces.batch(per_step, batch_fn=_concatenate))
 
 
-class _Microbatches:
+class _BatchParts:
     """Batches cut into pieces that are read independently, in the way of a Grain data source."""
 
     def __init__(self, split: StreamedSplit, sampler: Sampler, shard: Shard):

@@ -20,8 +20,15 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 class Source(Protocol):
     """A random-access sequence of labelled images: each a uint8 (height, width, channels) array and an int label."""
 
-    label_names: tuple[str, ...]
-    labels_at_hand: bool  # whether `labels` costs nothing
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The names of the classes, in the order of the labels."""
+        ...
+
+    @property
+    def labels_at_hand(self) -> bool:
+        """Whether `labels` costs nothing."""
+        ...
 
     def __len__(self) -> int: ...
 
@@ -76,7 +83,7 @@ class Subset:
 
     def identity(self) -> Iterable[bytes]:
         yield from self.source.identity()
-        yield np.ascontiguousarray(self.indices)
+        yield np.ascontiguousarray(self.indices).tobytes()
 
     def files(self) -> Iterable[Path]:
         return self.source.files()
@@ -120,7 +127,9 @@ class Digits:
         yield f"digits {self._split} of scikit-learn {version('scikit-learn')}".encode()
 
     def files(self) -> Iterable[Path]:
-        yield Path(importlib.util.find_spec("sklearn").origin)
+        spec = importlib.util.find_spec("sklearn")  # not imported, which takes a second
+        if spec and spec.origin:
+            yield Path(spec.origin)
 
 
 @functools.cache

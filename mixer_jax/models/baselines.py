@@ -1,5 +1,7 @@
 """The two models that a published MNIST study measures its Mixer against, which start as PyTorch's layers do."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -53,7 +55,7 @@ class Cnn(nn.Module):
         in the global batch.
         """
         batch = images.shape[0]
-        words = (None, None)
+        words: Any = (None, None)
         if train:
             words = draw_words(self.make_rng("dropout"), jnp.arange(batch) if positions is None else positions, 2)
         x = images
@@ -107,4 +109,4 @@ def _head(x: jax.Array, num_classes: int) -> jax.Array:
     return (Dense(num_classes, initialization="torch", name="head")(x) if num_classes else x)[0]
 
 
-BASELINES = {"MLP": Mlp, "CNN": Cnn}
+BASELINES: dict[str, type[Mlp] | type[Cnn]] = {"MLP": Mlp, "CNN": Cnn}

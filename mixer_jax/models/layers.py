@@ -44,9 +44,10 @@ def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, s
     """
     if module.is_initializing() or not module.has_variable("params", name):
         return module.param(name, init, shape)
-    value = module.get_variable("params", name)
+    value: jax.Array = module.get_variable("params", name)
     if value.shape != shape:
-        raise ScopeParamShapeError(name, module.scope.path_text, value.shape, shape)
+        path = module.scope.path_text if module.scope else ""
+        raise ScopeParamShapeError(name, path, value.shape, shape)
     return value
 
 

@@ -6,6 +6,7 @@ channels): so both mixings are plain matrix products, over the first and over th
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,12 +22,13 @@ def _exact(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-GELUS: dict[str, Callable[[jax.Array], jax.Array]] = {
-    name: cpu.with_cpu_gradient(cpu.recomputed(function), flat=True)(function)
-    for name, function in {
-        "tanh": functools.partial(nn.gelu, approximate=True),  # the paper's code and its checkpoints
-        "exact": _exact,  # PyTorch's and timm's
-    }.items()
+def _fast_on_cpu(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
+    return cpu.with_cpu_gradient(cpu.recomputed(function), flat=True)(function)
+
+
+GELUS = {
+    "tanh": _fast_on_cpu(functools.partial(nn.gelu, approximate=True)),  # the paper's code and its checkpoints
+    "exact": _fast_on_cpu(_exact),  # PyTorch's and timm's
 }
 
 
@@ -165,7 +167,7 @@ class MlpMixer(nn.Module):
         Returns:
           Logits (batch, num_classes), float32; without a head pre-logits (batch, hidden_dim).
         """
-        words = [(None,) * 6] * self.num_blocks
+        words: Any = [(None,) * 6] * self.num_blocks
         if train and (self.dropout_rate or self.stochastic_depth_rate):
             positions = jnp.arange(images.shape[0]) if positions is None else positions
             words = draw_words(self.make_rng("dropout"), positions, 6 * self.num_blocks).reshape(self.num_blocks, 6, -1)
@@ -194,5 +196,7 @@ class MlpMixer(nn.Module):
         kernel_init, bias_init = initializers(self.initialization, self.hidden_dim)
         if self.zero_init_head:
             kernel_init = bias_init = nn.initializers.zeros
-        starts = {"kernel_init": kernel_init, "bias_init": bias_init}
-        return nn.Dense(self.num_classes, precision=precision(x), **starts, name="head")(x)
+        head = nn.Dense(
+            self.num_classes, precision=precision(x), kernel_init=kernel_init, bias_init=bias_init, name="head"
+        )
+        return head(x)

@@ -16,7 +16,7 @@ def unused_accelerator(root: Path = Path("/")) -> str | None:
     Args:
       root: where the file system of the machine begins.
     """
-    chosen = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS", "")
+    chosen = getattr(jax.config, "jax_platforms", None) or os.environ.get("JAX_PLATFORMS", "")
     if jax.default_backend() != "cpu" or "cpu" in chosen.split(","):
         return None
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):

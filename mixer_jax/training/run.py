@@ -124,7 +124,12 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
         )
     if not overwrite:
         directories = (run, *(seed for seed, _ in run.runs(config)))
-        on_first(lambda: [check_ending(trainer, one) for one in directories] and None)
+
+        def check_endings() -> None:
+            for directory in directories:
+                check_ending(trainer, directory)
+
+        on_first(check_endings)
     # One to fall back on and one that is being written, for each seed.
     shapes, copies = trainer.state_shapes, 2 * config.num_seeds
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies))

@@ -122,7 +122,7 @@ class Steps:
         def body(i, sums):
             taken = self._take(resident, chunk, i)
             present, labels = taken["indices"] >= 0, taken["labels"]
-            logits = self.model.apply({"params": params}, self.augment.evaluate(taken["images"]))
+            logits: Any = self.model.apply({"params": params}, self.augment.evaluate(taken["images"]))
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             batch = {
                 "loss": jnp.sum(jnp.where(present, cross_entropy(logits, targets), 0.0)),
@@ -194,7 +194,7 @@ class Steps:
         def loss_fn(trained, images, targets, positions):
             params = state.params | trained
             params = self.packing.unpack(params) if self.packing else params
-            logits = self.model.apply(
+            logits: Any = self.model.apply(
                 {"params": params}, images, train=True, positions=positions, rngs={"dropout": key}
             )
             correct = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))

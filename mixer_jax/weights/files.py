@@ -83,7 +83,7 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: st
         save_file(arrays, path, {"format": "np", DESCRIPTION: json.dumps(description)})
         return []
     with path.open("wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, **arrays)  # type: ignore[arg-type]
     beside = path.with_name(f"{name}.json")
     write_json(beside, description)
     return [beside.name]
