@@ -7,7 +7,7 @@
     config.epochs = 5
     results = mixer_jax.fit(config, "runs/short")
 
-The commands, such as `python -m mixer_jax.train`, are modules of the same package: `python -m mixer_jax` lists them.
+The commands, such as `python -m mixer_jax.train`, are modules of this package; `python -m mixer_jax` lists them.
 """
 
 from mixer_jax.config import default_config
@@ -17,7 +17,7 @@ from mixer_jax.inference import Classifier, load
 from mixer_jax.models import MixerBlock, MlpBlock, MlpMixer, from_variant, variant
 from mixer_jax.records import Results
 from mixer_jax.training import Diverged, Interrupted
-from mixer_jax.training import train as fit  # `mixer_jax.train` is the module of the command
+from mixer_jax.training import train as fit  # `mixer_jax.train` is the module of a command
 
 __version__ = "0.1.0"
 

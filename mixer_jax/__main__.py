@@ -9,7 +9,7 @@ from mixer_jax.errors import did_you_mean
 
 
 def main() -> None:
-    """Run the command that the first argument names; without one, or with --help, list them."""
+    """Run the command named by the first argument; without one, or with --help, list all commands."""
     known = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def commands() -> dict[str, str]:
-    """Return what each command does, in a line, by its name."""
+    """Return a one-line description of each command, by name."""
     found = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))

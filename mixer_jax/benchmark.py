@@ -1,19 +1,19 @@
-"""Measures training: python -m mixer_jax.benchmark --config configs/cifar10.py [--scaling]
+"""Measure training speed and memory: python -m mixer_jax.benchmark --config configs/cifar10.py [--scaling]
 
-Without a config, or with --image_size, on images of random pixels:
+With --image_size, with or without a config, the images are random pixels:
 
     python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
 
-Everything is measured in turns, once a round, so that whatever else the machine does meets all of it alike: the
-training step alone, with the config's augmentation, and through the whole loop; the augmentation alone; the forward
-pass; a lone matrix product, to say what the device could do. `--against torch` adds the same model with the same
-weights in PyTorch, with an optimiser that PyTorch has (`--config.optimizer.name=adamw`), `--against torchvision` the
-same augmentation in a PyTorch loader too.
+Each round measures everything in turn, so that other load on the machine affects all of it alike: the training step
+alone, with augmentation, and through the whole loop; the augmentation alone; the forward pass; and a large matrix
+product, which shows what the device can do. `--against torch` adds the same model and weights in PyTorch, and needs an
+optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision` also adds the same augmentation in
+a PyTorch loader.
 
-`--compile_for v5e:1x1` measures nothing, but compiles the config's programs for an accelerator that is not there, and
-tells what XLA says of them: whether they fit, how long they compile, how many cycles it expects (`pip install
-"jax[tpu]"`; or `--compile_for cuda:h100` with `jax[cuda12]`). `--against paper` adds the model in plain Flax, as in the
-paper's code, `--against plain` the step without augmentation.
+`--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator that you do not have, and
+reports whether they fit, how long they compile, and how many cycles XLA expects (`pip install "jax[tpu]"`; or
+`--compile_for cuda:h100` with `jax[cuda12]`). Here `--against paper` adds the model in plain Flax, as in the paper's
+code, and `--against plain` the training step without augmentation.
 
 The model of a published MNIST study, without its dropout:
 
@@ -50,8 +50,8 @@ from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
 
-SECONDS = 1.0  # that a measurement lasts, at least
-IMAGES = 2048  # that are measured with, or all of a smaller set
+SECONDS = 1.0  # the shortest time that a measurement takes
+IMAGES = 2048  # to measure on, or all of a smaller dataset
 AGAINST = ("torch", "torchvision")
 COMPILED_AGAINST = ("paper", "plain")
 PRODUCT = "product of two matrices of side"
@@ -59,7 +59,7 @@ ONE_CORE = ", on one core"
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and measures; returns the exit code."""
+    """Parse the command line, measure, and return the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__, default=default_config())
     valid = COMPILED_AGAINST if values.compile_for else AGAINST
     if values.against not in (None, *valid):
@@ -71,15 +71,15 @@ def main(argv: list[str]) -> int:
     output = Path(values.output) if values.output else None
     if output:
         require_new([output], values.overwrite)
-        with writing(output):  # before anything is measured
+        with writing(output):  # fails before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
     if values.compile_for:
         return _compile_for(values, config, name, output)
     if values.against:
         in_torch = _torch_side(values.against)
-        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves torch some of a GPU's memory
+        os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU memory for PyTorch
     dataset = _dataset(config, values)
-    # What does not fit is said before anything is measured.
+    # Errors come before anything is measured.
     plain = steps.without_policy(config)
     trainer = Trainer(plain, dataset)
     if not isinstance(trainer.model, MlpMixer):
@@ -166,13 +166,13 @@ def _torch_side(against: str) -> Any:
 
 
 def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
-    """Images in memory, to measure with: the config's, or random ones."""
+    """Return a dataset in memory to measure on: images of the config's dataset, or random pixels."""
     if not values.config and not values.image_size:
         raise UserError("give a config with --config, or a size of random images with --image_size")
     if values.image_size:
         shape = (values.image_size, values.image_size, values.channels)
         return steps.random_dataset(shape, values.num_classes, max(IMAGES // 4, config.batch_size))
-    config.dataset.memory_budget_gib = 0.0  # streamed: some images are all it takes
+    config.dataset.memory_budget_gib = 0.0  # streamed, because only some images are read
     dataset = data.load(config.dataset)
     some = range(min(IMAGES, len(dataset.train)))
     split = data.Split(*dataset.train.read(some))
@@ -181,7 +181,7 @@ def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
 
 @contextmanager
 def _compiled_afresh() -> Iterator[None]:
-    """Compiles into an empty cache, so that what is timed is compiled, and what is looked at later is not again."""
+    """Compile into an empty cache, so that compilations are timed in full, and not repeated for later analysis."""
     before = jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)
@@ -194,7 +194,7 @@ def _compiled_afresh() -> Iterator[None]:
 
 
 def _works(config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward: list[str]) -> dict[str, Work]:
-    """Everything of ours that is measured."""
+    """Return by name all work of this library that is measured."""
     trainer = ours.trainer
     works = {steps.STEP: ours.step()}
     if steps.has_policy(config):
@@ -213,10 +213,10 @@ def _works(config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward:
 
 
 def _numbers(works: dict[str, Work], seconds: dict[str, list[float]]) -> dict[str, Any]:
-    """Times, throughput a device, and what they come to beside each other."""
+    """Return times, throughput per device, and their ratios."""
     product = next(name for name in works if name.startswith(PRODUCT))
     rates = {name: [works[name].flops / s for s in seconds[name]] for name in (steps.STEP, product)}
-    step = steps.STEP_WITH_POLICY if steps.STEP_WITH_POLICY in works else steps.STEP  # the one that the loop takes
+    step = steps.STEP_WITH_POLICY if steps.STEP_WITH_POLICY in works else steps.STEP  # the step that the loop runs
     pairs = [(steps.END_TO_END, step)]
     if step != steps.STEP:
         pairs += [(step, steps.STEP), (steps.POLICY, steps.STEP)]
@@ -254,7 +254,7 @@ def _described(trainer: Trainer) -> dict[str, Any]:
 
 
 def _peak_bytes(trainer: Trainer) -> int | None:
-    """What the device says; a CPU says nothing."""
+    """Return the peak memory that the device reports; None for a CPU, which reports none."""
     statistics = trainer.parallel.devices[0].memory_stats() or {}
     return statistics.get("peak_bytes_in_use")
 

@@ -1,4 +1,4 @@
-"""The user's cache folder, whose content may be deleted at any time: compiled programs, and decoded sets."""
+"""The user's cache folder for compiled programs and decoded datasets; its content may be deleted at any time."""
 
 import contextlib
 import hashlib
@@ -9,19 +9,19 @@ from pathlib import Path
 
 import jax
 
-DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # that are kept, at most
+DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # limits of `tidy`
 
 
 def cache_folder(name: str) -> Path:
-    """A folder of this name in the user's cache folder, which need not exist."""
-    # Path.expanduser raises where there is no home.
+    """Return the folder of this name in the user's cache folder; it need not exist."""
+    # Path.expanduser would raise if there is no home directory.
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "mixer_jax", name)
 
 
 def keep_compiled() -> None:
-    """Keeps compiled programs for the next start.
+    """Make JAX keep compiled programs on disk for the next start.
 
-    Whoever sets JAX_COMPILATION_CACHE_DIR has it there, and as JAX's other settings say.
+    If JAX_COMPILATION_CACHE_DIR is set, the cache is in that folder instead, and all of JAX's own settings apply.
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
@@ -29,14 +29,14 @@ def keep_compiled() -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
-        return  # a home that is not writable is no reason not to train
+        return  # training also works without a writable home directory
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def tidy() -> None:
-    """Delete what was used longest ago of what is kept, where that is more than its limit."""
+    """Delete the least recently used files while decoded datasets or compiled programs exceed their limits."""
     decoded = cache_folder("decoded")
     files = [file for file in cache_folder("").rglob("*") if file.is_file()]
     _tidy([file for file in files if file.parent == decoded], DECODED_BYTES)
@@ -59,21 +59,21 @@ def _tidy(files: list[Path], limit: int) -> None:
 
 
 def cores() -> int:
-    """How many of the CPU's cores this process may use."""
+    """Return the number of CPU cores that this process can use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor_key() -> str:
-    """Tells apart what does not run each other's programs, or not well: a home, and so this folder, may be shared.
+    """Return a key of the machine, because machines that share a home directory may not run each other's programs well.
 
-    XLA divides a program's work among the cores that there are when it compiles, and its own key does not tell.
+    XLA divides a program's work among the cores available when it compiles, but its own cache key omits their number.
     """
     digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
     return f"{platform.machine()}-{digest[:8]}-{cores()}"
 
 
 def processor(field: str) -> str:
-    """What Linux says of the processor in a field, a regular expression; elsewhere what Python knows."""
+    """Return a field of /proc/cpuinfo, named by a regular expression, or else what Python knows of the processor."""
     cpuinfo = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     match = re.search(rf"^(?:{field})\s*:(.*)", cpuinfo, re.MULTILINE)
     return match[1].strip() if match else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""What every command shares: reading `--config FILE --config.a.b=v`, and turning a user's mistake into one line."""
+"""The command line, shared by all commands: configs with overrides, flags, and one line for a user's mistake."""
 
 import gc
 import io
@@ -22,22 +22,29 @@ from mixer_jax.messages import show_on_console
 
 
 def run(main: Callable[[list[str]], int | None]) -> None:
-    """Runs a command's main and exits: with 2 and one line on a user's mistake, 130 on Ctrl-C, 141 on a closed pipe."""
-    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax tell their inner life as warnings
+    """Run a command's `main`, and exit the process with the code that `main` returns.
+
+    The exit code is 2 after a user's mistake, which is printed in one line; 130 after Ctrl-C; 141 if the reader of the
+    output has closed the pipe; and 1 if one of several processes fails.
+
+    Args:
+      main: receives the command line, program name first; returns the exit code, None for 0.
+    """
+    logging.set_verbosity(logging.ERROR)  # TFDS and Orbax log internal details as warnings
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # of a terminal that knows ASCII alone, too
+            stream.reconfigure(errors="replace")  # the terminal may support ASCII only
     show_on_console()
     keep_compiled()
     tidy()
-    # What has been imported stays, and tracing leaves little garbage: the collector need not look at either so often.
+    # Imported modules stay, and tracing leaves little garbage: the garbage collector can run less often.
     gc.freeze()
     gc.set_threshold(10_000)
     try:
         code = main(sys.argv)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads along, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python's own exit would complain once more
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would report the pipe again at exit
         code = 128 + signal.SIGPIPE
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -54,7 +61,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         code = 1
     if code in (1, 2) and jax.distributed.is_initialized():
         sys.stdout.flush()
-        os._exit(code)  # Python's own exit would wait for the other processes, which wait for this one
+        os._exit(code)  # a normal exit would wait for the other processes, which wait for this one
     sys.exit(code)
 
 
@@ -64,19 +71,21 @@ def parse(
     usage: str,
     default: ConfigDict | None = None,
 ) -> tuple[flags.FlagValues, ConfigDict, str]:
-    """Parses a command line whose config is a file with overrides.
+    """Parse the command line of a command that takes a config: a file, and overrides of its fields.
 
     Args:
       argv: the command line, program name first.
       define: defines the command's own flags.
       usage: printed before the list of flags on --help.
-      default: the config without --config; None where one has to be given.
+      default: the config to use without --config; None if --config is required.
 
     Returns:
-      The command's own flags, the checked config, and the config's name: its file's, and its argument's.
+      The command's own flags; the checked config; and the name of the config, which is that of its file without .py,
+      with the argument if there is one, or "default" without --config.
 
     Raises:
-      UserError: if a flag or a config field is unknown or malformed, or the config file is not one.
+      UserError: if a flag or a config field is unknown or malformed, or if the config file cannot be loaded.
+      SystemExit: after printing the help, if --help is given.
     """
 
     def define_all(values: flags.FlagValues) -> None:
@@ -99,7 +108,21 @@ def parse(
 def parse_flags(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
 ) -> tuple[flags.FlagValues, list[str]]:
-    """Parses the command line of a command that takes `num_paths` paths, None for some, and no config; as `parse`."""
+    """Parse the command line of a command that takes paths and no config.
+
+    Args:
+      argv: the command line, program name first.
+      define: defines the command's own flags.
+      usage: printed before the list of flags on --help; on its first line, the command follows after ": ".
+      num_paths: the number of paths; None for one or more.
+
+    Returns:
+      The command's own flags, and the paths.
+
+    Raises:
+      UserError: if a flag is unknown or malformed, or if the number of paths is wrong.
+      SystemExit: after printing the help, if --help is given.
+    """
     values, (_, *rest) = _parse_known(argv, define, usage)
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         name = unknown[0].lstrip("-").partition("=")[0]
@@ -118,7 +141,17 @@ def parse_flags(
 def parse_run(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
 ) -> tuple[flags.FlagValues, list[str]]:
-    """Parses the command line of a command on a run, which --workdir and --checkpoint name; as `parse_flags`."""
+    """Parse the command line of a command on a trained model, which --workdir and --checkpoint name.
+
+    Args:
+      argv, define, usage, num_paths: as in `parse_flags`.
+
+    Returns:
+      The flags, with `workdir` and `checkpoint`, and the paths.
+
+    Raises:
+      UserError: as in `parse_flags`, or without --workdir.
+    """
 
     def define_all(values: flags.FlagValues) -> None:
         flags.DEFINE_string("workdir", None, "a run directory, or a file or folder of weights", flag_values=values)
@@ -149,8 +182,8 @@ def _parse_known(
 
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:
-    """Applies `--config.a.b=v` arguments, and refuses all others."""
-    config = check(config)  # fills in the fields a file leaves out, so that they can be overridden too
+    """Return the checked config after applying `--config.a.b=v` arguments; any other argument is an error."""
+    config = check(config)  # adds the fields that the file leaves out, so that they can be overridden, too
     known = dict(flat(config))
     for argument in arguments[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)

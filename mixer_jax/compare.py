@@ -1,9 +1,9 @@
 """Compare runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR] [--merge]
 
-Each path is a run directory (of one seed or several), a study's, or a comparison.json that this command wrote; numbers
-that others published are in configs/results/published_cifar10.json. With --merge, rows of one title that were trained
-by the same recipe become one row of all their seeds, such as those of a study that several machines trained. Prints a
-table in Markdown and writes comparison.md, .html, .json, curves.png and, for models of several sizes, costs.png.
+Each path is a run directory (of one or several seeds), a study's, or a comparison.json that this command wrote.
+configs/results/published_cifar10.json has numbers that others published. --merge joins rows with the same title and
+recipe into one row with all their seeds, such as those of a study that several machines trained. Prints a table in
+Markdown and writes comparison.md, .html, .json, curves.png and, for models of several sizes, costs.png.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Every field a config may have, with its default and what it means; and the checks that take nothing else."""
+"""The fields of a config, with their defaults and their meaning, and the checks that need the config alone."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,12 @@ from ml_collections.config_dict import placeholder
 
 from mixer_jax.errors import UserError, did_you_mean
 
-# Rules for fields by their last name: what to say, and whether a value is good. Names are checked where they are used.
-LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # what an int32 and a float32 hold
+# Rules by the last part of a field's name: the message, and a test of the value. Names, such as that of the optimiser,
+# are checked where they are used.
+LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
 POSITIVE = ("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
-FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # loops that are unrolled or done at once
+FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # of what is unrolled, or exists at the same time
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
 PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
 RULES = {
@@ -64,104 +65,110 @@ def _ordered(bounds: tuple[float, ...]) -> bool:
 
 
 def default_config() -> ConfigDict:
-    """Returns the config that every file in `configs/` starts from."""
+    """Return the config with all fields at their defaults, from which every file in `configs/` starts."""
     config = ConfigDict()
-    config.seed = 0  # of the initialisation, the order of the examples and all that is random in training
-    config.num_seeds = 1  # runs at once, of seeds seed, seed + 1, ..., each as it would be alone
+    config.seed = 0  # of the initial parameters, the order of the examples, and all random numbers in training
+    config.num_seeds = 1  # train seeds seed, seed + 1, ... at the same time, each as it would be trained alone
 
     config.dataset = ConfigDict()
-    config.dataset.name = "digits"  # "digits", "folder", or a name of TensorFlow Datasets
-    config.dataset.data_dir = ""  # the image folder; for TFDS the folder of prepared sets ("": TFDS's default)
-    config.dataset.train_split = "train"
+    config.dataset.name = "digits"  # "digits", "folder", or the name of a TensorFlow dataset, such as "cifar10"
+    config.dataset.data_dir = ""  # the image folder, or TFDS's folder of prepared datasets ("": its default)
+    config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
-    config.dataset.val_split = ""  # "": hold out val_fraction of train; equal to test_split: select on test
-    config.dataset.val_fraction = 0.1
-    config.dataset.hold_out = "by_class"  # the same share of every class, which keeps an image at least; or "random"
-    config.dataset.image_size = ()  # (height, width) to fit images to; (): as they are, all alike
-    config.dataset.memory_budget_gib = placeholder(float)  # larger sets are streamed; None: a quarter of the memory
-    config.dataset.reader_threads = 16  # that decode images while a set is streamed
-    config.dataset.normalization = "standard"  # by training "standard" mean and std; "paper": [-1, 1]; "unit": [0, 1]
+    config.dataset.val_split = ""  # "": hold out val_fraction of train; the same as test_split: select on test
+    config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
+    config.dataset.hold_out = "by_class"  # the same fraction of each class, which keeps at least one image; or "random"
+    config.dataset.image_size = ()  # (height, width) to scale and crop images to; (): images of one size, unchanged
+    config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
+    config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
+    config.dataset.normalization = "standard"  # by mean and std of training; "paper": to [-1, 1]; "unit": to [0, 1]
 
-    config.augment = ConfigDict()  # of training images, in this order; nothing by default
-    config.augment.input_size = ()  # (height, width) the model sees; (): as the images are
-    config.augment.eval_crop = (
-        1.0  # the central box of this share of the sides is scaled to input_size, but for "inception"
-    )
-    config.augment.crop = "none"  # "pad": with crop_padding, then crop back; "inception": a random box, to input_size
-    config.augment.crop_padding = 4  # pixels
+    config.augment = ConfigDict()  # of training images, in this order; none by default
+    config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
+    # Images are scaled to input_size from a central box: the largest of that shape, its sides times this fraction. In
+    # training, crop = "inception" draws a box instead.
+    config.augment.eval_crop = 1.0
+    config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size
+    config.augment.crop_padding = 4  # pixels of black on each side
     config.augment.inception = ConfigDict()
-    config.augment.inception.area = (0.08, 1.0)  # of the box, as a share of the image's, uniform
-    config.augment.inception.aspect = (3 / 4, 4 / 3)  # its width over its height, log-uniform
-    config.augment.flip = "none"  # left-right: "random", or "alternating" from epoch to epoch
+    config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
+    config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
+    config.augment.flip = "none"  # left to right: "random", or "alternating" between epochs, from a random start
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
-    config.augment.rand_augment.num_ops = 2
-    config.augment.rand_augment.magnitude = 9  # bin, 0 to 30
+    config.augment.rand_augment.num_ops = 2  # operations per image
+    config.augment.rand_augment.magnitude = 9  # the bin of every operation, 0 to 30, as in torchvision
     config.augment.erasing = ConfigDict()
-    config.augment.erasing.probability = 0.0
-    config.augment.erasing.area = (0.02, 0.33)  # of the box, as a share of the image's, uniform
-    config.augment.erasing.aspect = (0.3, 3.3)  # its height over its width, log-uniform
-    config.augment.erasing.fill = "zero"  # after normalisation: the mean pixel if "standard"; or "color", "noise"
+    config.augment.erasing.probability = 0.0  # of erasing a box in an image
+    config.augment.erasing.area = (0.02, 0.33)  # range of the box's area, as a fraction of the image; uniform
+    config.augment.erasing.aspect = (0.3, 3.3)  # range of the box's height / width; log-uniform
+    # After normalisation: "zero", the mean pixel if normalization is "standard"; "color", one random colour per box; or
+    # "noise", a random value per pixel.
+    config.augment.erasing.fill = "zero"
     config.augment.mixing = ConfigDict()
-    config.augment.mixing.mixup_alpha = 0.0  # of the Beta distribution of the weight; 0: no Mixup
-    config.augment.mixing.cutmix_alpha = 0.0  # of the area kept; 0: no CutMix; both: one or the other for each batch
-    config.augment.mixing.probability = 1.0  # that a batch is mixed
+    # With Mixup and CutMix, each batch gets one of the two, equally likely.
+    config.augment.mixing.mixup_alpha = 0.0  # the mixing weight is drawn from Beta(alpha, alpha); 0: no Mixup
+    config.augment.mixing.cutmix_alpha = 0.0  # the area kept is drawn from Beta(alpha, alpha); 0: no CutMix
+    config.augment.mixing.probability = 1.0  # of mixing a batch
 
     config.model = ConfigDict()
-    config.model.variant = "Nano/4"  # size / patch size, which the five sizes below override; or "MLP" or "CNN"
-    config.model.patch_size = placeholder(int)
+    config.model.variant = "Nano/4"  # a size (Pico, Nano, Tiny, S, B, L, H) / a patch size; or "MLP" or "CNN"
+    config.model.patch_size = placeholder(int)  # this and the next four: None is the variant's
     config.model.num_blocks = placeholder(int)
-    config.model.hidden_dim = placeholder(int)
-    config.model.tokens_mlp_dim = placeholder(int)
-    config.model.channels_mlp_dim = placeholder(int)
-    config.model.dropout_rate = 0.0
-    config.model.stochastic_depth_rate = 0.0  # of the last block, rising linearly from 0 at the first
-    config.model.token_mixing = True
-    config.model.channel_mixing = True
-    config.model.ablated_norm = False  # without one of the two, a block ends in its norm, as in a published ablation
-    config.model.gelu = "tanh"  # or "exact"
-    config.model.layer_norm_epsilon = 1e-6
-    config.model.pre_head_norm = True
-    config.model.zero_init_head = True
-    config.model.initialization = "paper"  # or "torch": as PyTorch's layers start
+    config.model.hidden_dim = placeholder(int)  # channels of a token, the paper's C
+    config.model.tokens_mlp_dim = placeholder(int)  # hidden width of token mixing, the paper's D_S
+    config.model.channels_mlp_dim = placeholder(int)  # hidden width of channel mixing, the paper's D_C
+    config.model.dropout_rate = 0.0  # after each dense layer of the blocks
+    config.model.stochastic_depth_rate = 0.0  # of the last block; the rate rises linearly from 0 at the first
+    config.model.token_mixing = True  # False leaves out this half of each block, with its norm
+    config.model.channel_mixing = True  # likewise
+    config.model.ablated_norm = False  # a block without a half ends in that half's norm, as in a published ablation
+    config.model.gelu = "tanh"  # the approximation in the paper's code; or "exact", as in PyTorch
+    config.model.layer_norm_epsilon = 1e-6  # the paper's; PyTorch's is 1e-5
+    config.model.pre_head_norm = True  # a LayerNorm before the mean over the tokens
+    config.model.zero_init_head = True  # as in the paper's code
+    config.model.initialization = "paper"  # or "torch", as PyTorch initialises its layers
 
-    config.init_from = ""  # run directory, file or address of weights that training starts from; "": random ones
-    config.frozen_trunk = False  # train the head alone: a linear probe of the features below it
-    config.batch_size = 128  # over all devices
-    config.accumulation_steps = 0  # parts a batch is computed in, to fit into memory; 0: 1, but on a CPU into its cache
-    config.epochs = 10.0
-    config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 on GPU and TPU
-    config.label_smoothing = 0.0
-    config.ema_decay = 0.0  # of an average of the parameters, which is then what is evaluated; 0: none
+    config.init_from = ""  # run directory, file or address of weights to start from; "": random initial parameters
+    config.frozen_trunk = False  # train the head alone, a linear probe
+    config.batch_size = 128  # of all devices together
+    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: 1, or on a CPU, enough to fit its cache
+    config.epochs = 10.0  # may be fractional
+    config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
+    config.label_smoothing = 0.0  # probability that is spread evenly over all classes
+    config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated in their place; 0: no average
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"
-    config.optimizer.learning_rate = 1e-3  # the peak
-    config.optimizer.weight_decay = 0.0  # on kernels only; with muon not on the stem's
+    config.optimizer.name = "adamw"  # an optax optimiser, such as "muon", "sgd" or "adam"
+    config.optimizer.learning_rate = 1e-3  # the peak of the schedule
+    config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", not of the stem's kernel
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
     config.optimizer.b1 = placeholder(float)
     config.optimizer.b2 = placeholder(float)
     config.optimizer.eps = placeholder(float)
-    config.optimizer.clip_norm = 0.0  # global norm the gradient is clipped to; 0: not
-    config.optimizer.layer_decay = 1.0  # a layer's learning rate as a share of the next one's; the head has all of it
-    config.optimizer.sam_rho = 0.0  # radius of sharpness-aware minimisation, with two passes a step; 0: none
+    config.optimizer.clip_norm = 0.0  # the global norm that the gradient is clipped to; 0: no clipping
+    config.optimizer.layer_decay = 1.0  # learning rate of a layer / that of the next layer; the head has the full rate
+    config.optimizer.sam_rho = 0.0  # radius of sharpness-aware minimisation, at two gradients per step; 0: off
 
     config.schedule = ConfigDict()
-    config.schedule.name = "cosine"  # or "linear", "step", "constant"; each after a linear warmup from 0
-    config.schedule.warmup_epochs = 0.0  # of a run that is no longer than this a tenth
-    config.schedule.end_learning_rate = 0.0  # where cosine and linear end
-    config.schedule.decay_rate = 0.1  # "step" multiplies the rate by this ...
-    config.schedule.decay_epochs = 1.0  # ... every so many epochs
+    config.schedule.name = "cosine"  # or "linear", "step" or "constant"; each after a linear warmup from 0
+    config.schedule.warmup_epochs = 0.0  # a tenth of the run if the run is no longer than this
+    config.schedule.end_learning_rate = 0.0  # at the end of "cosine" and "linear"
+    config.schedule.decay_rate = 0.1  # "step" multiplies the learning rate by this ...
+    config.schedule.decay_epochs = 1.0  # ... every decay_epochs epochs from the start of training
 
-    config.early_stopping_patience = 0  # epochs without a better one on validation; 0: never stop early
-    config.eval_batch_size = 512
-    config.checkpoint_minutes = placeholder(float)  # between checkpoints; None: 5, or 20 on a network drive
-    config.checkpoint_steps = 0  # a checkpoint each time that so many more steps are done; 0: by the minutes only
+    config.early_stopping_patience = 0  # stop after this many epochs without a better one on validation; 0: never
+    config.eval_batch_size = 512  # in validation and test, of all devices together
+    config.checkpoint_minutes = placeholder(float)  # minutes between checkpoints; None: 5, or 20 on a network drive
+    config.checkpoint_steps = 0  # also write a checkpoint whenever the step is a multiple of this; 0: by time only
     return config
 
 
 def check(config: ConfigDict) -> ConfigDict:
-    """Returns the config with every field in place and of the right type.
+    """Return a copy of a config with every field present, of the right type and in range.
+
+    Args:
+      config: may leave fields out, which get their defaults.
 
     Raises:
       UserError: if a field is unknown, of the wrong type or out of range.
@@ -184,7 +191,7 @@ def check(config: ConfigDict) -> ConfigDict:
 
 
 def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yields the dotted path and the value of each field."""
+    """Yield the dotted path, after `prefix`, and the value of each field."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from flat(value, f"{prefix}{key}.")
@@ -193,10 +200,10 @@ def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def unknown_field(path: str, known: Iterable[str]) -> UserError:
-    """The error for a field that does not exist, with the nearest that does."""
+    """Return the error for a field that does not exist, with the most similar of the known ones."""
     known = list(known)
     hint = did_you_mean(path, known)
-    if not hint:  # right name, wrong block
+    if not hint:  # the right name in the wrong block
         same_leaf = [k for k in known if k.rpartition(".")[2] == path.rpartition(".")[2]]
         hint = f" (did you mean {same_leaf[0]!r}?)" if same_leaf else ""
     return UserError(f"unknown config field {path!r}{hint}")

@@ -1,4 +1,4 @@
-"""Config files: the shipped ones by their names, and those of users by their paths."""
+"""Config files: shipped ones, which have names, and those of users, which have paths."""
 
 import importlib.util
 from pathlib import Path
@@ -14,7 +14,7 @@ _PACKAGE = Path(__file__).parent
 
 def shipped() -> dict[str, Path]:
     """Return the shipped config files by name, such as "cifar10"."""
-    # An installed package contains them; in a clone they lie beside the package.
+    # An installed package contains the folder; in a clone it is next to the package.
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), None)
     files = sorted(folder.glob("*.py")) if folder else ()
@@ -25,18 +25,26 @@ def get_config(name: str) -> ConfigDict:
     """Return the checked config of a file.
 
     Args:
-      name: of a shipped config, such as "cifar10", or the path of a Python file with a function `get_config()`. After a
-        colon it takes the argument of that function: "cifar10_study:cutmix".
+      name: the name of a shipped config, such as "cifar10", or the path of a Python file that has a function
+        `get_config`. Text after a colon is passed to that function as its argument: "mixer_nano_cifar10:0.67M".
 
     Raises:
-      UserError: if there is no such file, or if it raises.
+      UserError: if there is no such file, if it raises, or if a field is unknown, of the wrong type or out of range.
     """
     path, _, argument = name.partition(":")
     return check(load_config(path, argument or None))
 
 
 def load_config(name: str, argument: str | None = None) -> ConfigDict:
-    """Return what `get_config(argument)` of a config file returns, unchecked."""
+    """Return the config that `get_config(argument)` of a config file returns, unchecked.
+
+    Args:
+      name: the name of a shipped config, or the path of a Python file.
+      argument: for `get_config`; None calls it without arguments.
+
+    Raises:
+      UserError: if there is no such file or function, if it raises, or if it does not return a `ConfigDict`.
+    """
     config = call_in(name, "get_config", *([] if argument is None else [argument]))
     if not isinstance(config, ConfigDict):
         raise UserError(f"{name}: get_config returns {type(config).__name__}, not a ConfigDict")
@@ -44,12 +52,12 @@ def load_config(name: str, argument: str | None = None) -> ConfigDict:
 
 
 def call_in(name: str, function: str, *arguments: str) -> Any:
-    """Call a function of a config file, and return what it returns.
+    """Call a function of a config file and return its result.
 
     Args:
-      name: as for `get_config`, without an argument.
-      function: its name.
-      *arguments: that it is given.
+      name: the name of a shipped config, or the path of a Python file.
+      function: the name of the function.
+      *arguments: passed to the function.
 
     Raises:
       UserError: if there is no such file or function, or if it raises.
@@ -68,6 +76,6 @@ def call_in(name: str, function: str, *arguments: str) -> Any:
         return getattr(module, function)(*arguments)
     except UserError:
         raise
-    except Exception as error:  # the file is the user's, and so is whatever it raises
+    except Exception as error:  # a user's file can raise anything
         detail = " ".join(str(error).strip("'\"").split())
         raise UserError(f"{path}: {type(error).__name__}: {detail}") from error

@@ -1,10 +1,10 @@
 """Convert Mixer weights: python -m mixer_jax.convert FROM TO [--layout timm]
 
-FROM is a run directory, a file of the paper's (.npz), of timm's or lucidrains' mlp-mixer-pytorch (.safetensors, .pth),
-one that this command wrote, or the address of one (https:// or gs://). TO is a .npz (the paper's layout), a
+FROM is a run directory; a file from the paper (.npz), from timm or lucidrains' mlp-mixer-pytorch (.safetensors, .pth),
+or from this command; or the address of such a file (https:// or gs://). TO is a .npz (the paper's layout), a
 .safetensors (timm's, or --layout), or a folder for model.safetensors, which the other commands take as --workdir. The
-file keeps the class names and the preprocessing. With --image_size the Mixer becomes one for images of another size: K
-times the resolution as in the paper's appendix C, any other by interpolating the token mixing.
+file keeps the class names and the preprocessing. --image_size adapts the Mixer to images of another size: K times the
+resolution as in the paper's appendix C, any other by interpolating the token mixing.
 
 python -m mixer_jax.convert gs://mixer_models/imagenet1k/Mixer-B_16.npz mixer_b16
 """
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> int:
     print(f"{source}: {classifier.origin.found}")
     if values.image_size:
         classifier = _resized(classifier, values.image_size, values.interpolate)
-    for line in classifier.computed_otherwise(layout) if target.suffix else ():  # a folder is only for us
+    for line in classifier.computed_otherwise(layout) if target.suffix else ():  # only this library reads a folder
         warn(line)
     written = classifier.save(target, layout)
     print(f"wrote {' and '.join(map(str, written))}, in the layout of {layout}")

@@ -1,7 +1,7 @@
-"""Shows a trained model in the browser: python -m mixer_jax.demo --workdir runs/mnist [--share] [--port 7860]
+"""Show a trained model in the browser: python -m mixer_jax.demo --workdir runs/mnist [--share] [--port 7860]
 
-Drop, paste, photograph or draw an image: the likeliest classes and what each token does appear beside it. Takes Gradio:
-pip install gradio. In a notebook, where it appears in the page itself:
+Drop, paste, photograph or draw an image to see its likeliest classes and what each token contributes. Needs Gradio: pip
+install gradio. In a notebook, the demo appears in the page itself:
     from mixer_jax import demo; demo.build("runs/mnist").launch(share=False)
 """
 
@@ -22,12 +22,12 @@ from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.weights import draw_tiles
 
 TOP = 5
-CANVAS = 336  # pixels; of a drawing
-DARK = 0.4  # mean of the training images, 1 being white, below which a drawing is to be white on black
+CANVAS = 336  # side of a drawing, in pixels
+DARK = 0.4  # drawings are inverted by default if the training images' mean is below this; 1 is white
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and serves the page until Ctrl-C; returns the exit code."""
+    """Parse the command line, serve the page until Ctrl-C, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not importlib.util.find_spec("gradio"):
         raise UserError("the demo takes a package that is not here: pip install gradio")
@@ -45,14 +45,14 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def build(workdir: str | Path, checkpoint: str = "best") -> Any:
-    """The page, a `gradio.Blocks`, of a run's model.
+    """Return the page of a trained model, a `gradio.Blocks`.
 
     Args:
-      workdir: the run directory.
-      checkpoint: "best", "latest" or a step.
+      workdir: a run directory, or a file, folder or address of weights, as for `inference.load`.
+      checkpoint: of a run directory: "best", "latest" or a step.
 
     Raises:
-      UserError: if it is no run directory, or has no such checkpoint.
+      UserError: if the model cannot be loaded.
     """
     import gradio
 
@@ -98,7 +98,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
                 classes = gradio.Label(num_top_classes=TOP, show_label=False)
                 gradio.Markdown("What the model sees, and what its tokens do")
                 maps = gradio.Image(show_label=False, interactive=False, elem_id="maps")
-        # Gradio would open the image first, of whatever kind, and print where that failed.
+        # By default, Gradio opens the image itself, of whatever kind, and prints a traceback if that fails.
         file.preprocess = lambda uploaded: uploaded and uploaded.path
         file.change(of_file, file, [classes, maps])
         for changed in (canvas, inverted):
@@ -107,13 +107,13 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
 
 
 def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:
-    """The probability of each class, and pictures of what the model sees and what its tokens do."""
+    """Return the probability of each class, and a picture of what the model sees and what its tokens contribute."""
     [shares] = probabilities(classifier.logits(image[None], 1))
     rows = [("the image as it goes in", classifier.seen(image)[None] / 255.0)]
     if isinstance(classifier.model, MlpMixer):
         evidence, sizes = classifier.token_maps(image)
         likeliest = np.argsort(-shares, kind="stable")[:TOP]
-        # Beside the mean of the tokens: by the last block each of them knows the whole image.
+        # Relative to the mean of all tokens: after the last block, each token depends on the whole image.
         chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
         rows.append(("these classes: white for, black against", _to_one(chosen)))
         sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))
@@ -123,7 +123,7 @@ def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], 
 
 
 def _to_one(maps: np.ndarray) -> np.ndarray:
-    """Each map (n, rows, columns) divided by its largest."""
+    """Divide each of the maps (n, rows, columns) by its largest absolute value."""
     return maps / np.maximum(np.abs(maps).max((1, 2), keepdims=True), 1e-12)
 
 

@@ -1,23 +1,30 @@
-"""The one error a user can cause, and the help it offers."""
+"""The error for problems that the user has to fix, and helpers for its message."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something only the user can mend: one line that says what, where and what to do.
+    """A problem that only the user can fix; the message is one line that says what is wrong, where, and what to do.
 
-    Commands print it without a traceback and exit with code 2; everything else is a bug and keeps its traceback.
+    Commands print the message without a traceback and exit with code 2. An unexpected exception of another type is a
+    bug, and keeps its traceback.
     """
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """Returns `" (did you mean X?)"` with the valid word nearest to `word`, or an empty string."""
+    """Return " (did you mean 'X'?)" with the valid word closest to `word`, or "" if none is close."""
     near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)
     return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def one_of(what: str, word: str, valid: Iterable[str]) -> UserError:
-    """An error for a name that is not among the valid ones, listing them."""
+    """Return the error for a name that is not valid; it lists the valid names.
+
+    Args:
+      what: the kind of the name, such as "config.schedule.name".
+      word: the name.
+      valid: the valid names.
+    """
     valid = list(valid)
     return UserError(f"unknown {what} {word!r}{did_you_mean(word, valid)}; valid: {', '.join(valid)}")

@@ -1,7 +1,7 @@
-"""Scores a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
+"""Evaluate a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
-Top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusion; printed, and written as JSON, CSV and
-PNG. Needs the run directory, or a file of weights and --dataset, and the images of the split.
+Prints and writes (JSON, CSV, PNG) top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusion.
+Needs the images of the split, and a run directory, or a file of weights and --dataset.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and evaluates; returns the exit code."""
+    """Parse the command line, evaluate, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.split not in SPLITS:
         raise one_of("split", values.split, SPLITS)
@@ -49,21 +49,23 @@ def _define_flags(values: flags.FlagValues) -> None:
 def evaluate(
     classifier: Classifier, dataset: ConfigDict, split: str, checkpoint: str, output: Path, batch_size: int = 512
 ) -> dict[str, Any]:
-    """Score a model on a split, write evaluation.json, confusion.csv and confusion.png, and print the scores.
+    """Evaluate a model on a split, write evaluation.json, confusion.csv and confusion.png, and print the scores.
 
     Args:
       classifier: the model.
-      dataset: the `dataset` block.
+      dataset: the `dataset` block of a config.
       split: "train", "validation" or "test".
-      checkpoint: that the model is of: "best", "latest" or a step.
-      output: the folder that is written to.
-      batch_size: images at a time.
+      checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
+      output: the folder to write to.
+      batch_size: images per batch.
 
     Returns:
-      What is in evaluation.json.
+      The content of evaluation.json: dataset, split, checkpoint, step, platform, and the scores, as from
+      `metrics.classification_scores`.
 
     Raises:
-      UserError: before anything is written, if the run or the data is not as it should be.
+      UserError: if the split cannot be read or does not fit the model, before anything is written; or if a file cannot
+        be written.
     """
     images, name, step = open_split(classifier, dataset, split), dataset.name, classifier.origin.step
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")

@@ -1,15 +1,15 @@
-"""Exports a trained model: python -m mixer_jax.export --workdir runs/digits [--format stablehlo|onnx|onnx_int8]
+"""Export a trained model: python -m mixer_jax.export --workdir runs/digits [--format stablehlo|onnx|onnx_int8]
 
-The file takes images (batch, height, width, channels) uint8, of the size that the run was trained on and any number of
-them, and gives logits; what comes before the model is in it.
+The file maps any number of images (batch, height, width, channels) uint8, of the size the run was trained on, to
+logits. It includes the preprocessing.
 
 `stablehlo` is for JAX on CPU, GPU and TPU, without this package:
     jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(images)
-`onnx` is for onnxruntime and others, and `onnx_int8` the same with weights of 8 bits. These two take PyTorch, whose
-exporter writes them: pip install torch onnxscript onnxruntime.
+`onnx` is for onnxruntime and others; `onnx_int8` is the same with 8-bit weights. PyTorch's exporter writes both: pip
+install torch onnxscript onnxruntime.
 
-A file is run on test images before it is kept, where they are at hand: its logits have to be the run's to 1e-4,
-relative to the largest where that is above 1; 8 bits may cost half a point of accuracy. --benchmark times it, too.
+If test images are available, the file is kept only if its logits are those of the run to 1e-4, relative to the largest
+if that is above 1; with 8-bit weights, if it loses at most half a point of accuracy. --benchmark also times it.
 """
 
 import importlib.util
@@ -33,8 +33,8 @@ from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.storage import write_json, writing
 
 FORMATS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
-LABELS = "labels.json"  # of every format the same
-TOLERANCE = 1e-4  # of logits, relative to the largest where that is above 1
+LABELS = "labels.json"  # the same for every format
+TOLERANCE = 1e-4  # of logits, relative to the largest if that is above 1
 INT8_MAY_COST = 0.5  # percentage points of accuracy
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 BATCH_SIZE, LATENCY_BATCHES, ROUNDS = 256, (1, 64), 9
@@ -42,7 +42,7 @@ Function = Callable[[np.ndarray], np.ndarray]
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and exports; returns the exit code."""
+    """Parse the command line, export, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.format not in FORMATS:
         raise one_of("format", values.format, FORMATS)
@@ -67,7 +67,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | None) -> tuple[StreamedSplit | None, str]:
-    """Return the test split and the name of its dataset; without them a file is not checked."""
+    """Return the test split and the name of its dataset; None and "" after a warning if the split cannot be opened."""
     try:
         config = dataset_of(classifier, dataset, data_dir)
         return open_split(classifier, config, "test"), config.name
@@ -85,19 +85,22 @@ def export(
     output: Path,
     benchmark: bool = False,
 ) -> int:
-    """Writes `model.*` and the names of the classes into a folder, checks the file and prints.
+    """Export a model to a file, check the file, and write the class names to labels.json next to the file.
 
     Args:
       classifier: the model.
-      format: one of `FORMATS`.
-      split: the test images, if they are at hand.
-      name: of their dataset.
-      num_images: of them to check it on, at most.
-      output: the folder.
-      benchmark: time the file beside the run's model.
+      format: one of `FORMATS`, which has the name of the file.
+      split: the test images to check the file on; None for no check.
+      name: of the dataset of the test images.
+      num_images: the largest number of test images to use.
+      output: the folder to write to.
+      benchmark: print the latency of the file and of the model.
 
     Returns:
-      The exit code: 0, or 1 if the file gives something else than the run's model; it is then not kept.
+      The exit code: 0, or 1 if the check fails; the file is then deleted.
+
+    Raises:
+      UserError: if a file cannot be written.
     """
     file = output / FORMATS[format]
     partial = file.with_name(f".{file.name}.partial")
@@ -112,7 +115,7 @@ def export(
         print(f"{sizes} uint8, any number of them, to {count} logits{how_far and f', of a run at {how_far}'}")
         images = np.zeros((1, *classifier.image_shape), np.uint8)
         if split is not None:
-            # From all over the split, which may be sorted by class.
+            # Spread over the split, which may be sorted by class.
             images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
             print(f"  compared on {len(images):,} test images of {name}")
             if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
@@ -158,7 +161,7 @@ def _onnx(classifier: Classifier, path: Path, format: str) -> dict[str, Function
 
 
 def _same(ours: Function, exported: Function, images: np.ndarray, labels: np.ndarray, int8: bool) -> bool:
-    """Prints how far the logits of both are apart, and what it costs; whether that is near enough."""
+    """Print by how much logits and accuracy differ, and return whether the difference is acceptable."""
     batches = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
     expected, found = (np.concatenate([run(batch) for batch in batches]) for run in (ours, exported))
     difference, largest = np.abs(found - expected).max(), np.abs(expected).max()

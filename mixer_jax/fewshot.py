@@ -1,8 +1,8 @@
-"""Few-shot accuracy of a run's features: python -m mixer_jax.fewshot --workdir runs/mnist [--dataset kmnist]
+"""Measure few-shot accuracy: python -m mixer_jax.fewshot --workdir runs/mnist [--dataset kmnist]
 
-What the paper calls linear few-shot: the trunk stays as it is, and an L2-regularised linear regression from its
-pre-logits to -1 and 1 for every class is solved exactly, from 1, 5, 10 and 25 images of each class. Its regularisation
-is chosen on the validation split; the test split is scored.
+The paper's linear few-shot evaluation: an L2-regularised linear regression from the frozen trunk's pre-logits to -1 and
+1 for each class is solved exactly, on 1, 5, 10 and 25 images of each class. The regularisation is chosen on the
+validation split; the accuracy is measured on test.
 """
 
 import re
@@ -26,7 +26,7 @@ L2 = tuple(2.0**i for i in range(-10, 20))
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and measures; returns the exit code."""
+    """Parse the command line, measure, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not values.shots or not all(re.fullmatch("[1-9][0-9]{0,5}", shots) for shots in values.shots):
         raise UserError(f"--shots={','.join(values.shots)}: give numbers of images a class, such as 1,5,10,25")
@@ -60,27 +60,29 @@ def fewshot(
     batch_size: int,
     output: Path,
 ) -> dict[str, Any]:
-    """Measures, prints a table, and writes a JSON file.
+    """Measure the few-shot accuracy of a model's features, print a table, and write a JSON file.
 
     Args:
       classifier: the model.
-      dataset: the `dataset` block; its images have the shape of the model's.
-      checkpoint: that the model is of: "best", "latest" or a step.
-      shots: training images of each class, increasing.
-      num_seeds: how often the images are drawn anew.
-      batch_size: images at a time.
+      dataset: the `dataset` block of a config; its images must have the shape of the model's.
+      checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
+      shots: numbers of training images per class, increasing.
+      num_seeds: the number of random draws of the training images.
+      batch_size: images per batch.
       output: the JSON file.
 
     Returns:
-      What is in the JSON file: of each number of shots the test `accuracies` in percent by seed, with their `mean` and
-      `std`, None of a single seed, and the regularisation `l2` chosen.
+      The content of the JSON file: `dataset`, `checkpoint`, `step`, `seeds`, `test_images`, `classes`, and in `shots` a
+      row for each number of shots. A row has the test `accuracies` in percent and the chosen regularisations `l2`, one
+      per seed, and the `mean` and `std` of the accuracies; `std` is None for a single seed.
 
     Raises:
-      UserError: before anything is written, if the run or the data is not as it should be.
+      UserError: if a split cannot be read, has images of another shape, or has too few images of a class, before
+        anything is written; or if the file cannot be written.
     """
     config = dataset.copy_and_resolve_references()
     if data.selected_on(config) == "test":
-        # The regularisation is not chosen on the test images, whatever the run's epoch was.
+        # The regularisation is never chosen on the test images, even if the run's best epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
     splits, label_names = {}, ()
     for name in ("train", "validation", "test"):
@@ -116,10 +118,10 @@ def fewshot(
 def _draw(
     classifier: Classifier, split: StreamedSplit, label_names: Sequence[str], shots: int, seed: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draws so many images of each class; returns their pre-logits, labels, and rank in the order of their class."""
+    """Draw `shots` images of each class; return their pre-logits, labels, and ranks among the images of their class."""
     counts, parts = np.zeros(len(label_names), int), []
     order = np.random.default_rng(seed).permutation(len(split))
-    # Read until every class is full: of a large set with many classes that is a small part.
+    # Reading stops once every class is full: with many classes, after a small part of a large dataset.
     for start in range(0, len(split), batch_size):
         images, labels = split.read(order[start : start + batch_size])
         ranks = np.empty_like(labels)
@@ -135,7 +137,7 @@ def _draw(
 
 
 def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[str, Any]:
-    """Solves for one number of shots, of which the fewer are always among the more."""
+    """Return the results for one number of shots; the images of fewer shots are among those of more."""
     each = [_solve(features[ranks < shots], labels[ranks < shots], *held_out) for features, labels, ranks in drawn]
     chosen, accuracies = zip(*each, strict=True)
     std = float(np.std(accuracies, ddof=1)) if len(each) > 1 else None
@@ -143,12 +145,12 @@ def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[
 
 
 def _solve(features: np.ndarray, labels: np.ndarray, validation: tuple, test: tuple) -> tuple[float, float]:
-    """Returns the regularisation that is best on validation, and the accuracy on test that it comes to, in percent."""
+    """Return the regularisation that is best on validation, and its accuracy on test in percent."""
     from sklearn.linear_model import RidgeClassifier  # only here: scikit-learn is slow to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    # In float64, on features of mean 0 and variance 1; the targets are -1 and 1, the intercept is free.
+    # In float64, on features of mean 0 and variance 1, to targets of -1 and 1; the intercept is not regularised.
     fits = [make_pipeline(StandardScaler(), RidgeClassifier(alpha=l2)).fit(features.astype(float), labels) for l2 in L2]
     best = int(np.argmax([fit.score(*validation) for fit in fits]))
     return L2[best], 100.0 * float(fits[best].score(*test))

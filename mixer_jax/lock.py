@@ -1,7 +1,8 @@
-"""Keeps other processes out of a folder: those of this machine by a lock, those of others by a sign of life.
+"""Keep other processes out of a folder: those on this machine by a lock, those on other machines by a heartbeat.
 
-On a network drive a lock may hold on one machine only. So whoever is in a folder writes there every minute, and who
-finds another machine's recent sign waits until there is a new one, or long enough without.
+On a network drive, a lock may hold on one machine only. So the process that uses a folder also writes its name and the
+time to the lock file every BEAT_SECONDS. A process that finds a recent time from another machine waits: either a newer
+time appears, and the folder is in use, or the time becomes GONE_SECONDS old, and the folder is free.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ SIGN = re.compile(r"process (\d+) on (.*), (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock file, whose folder has to be there; a dead process holds nothing.
+    """Hold a lock file, whose folder has to exist; the lock of a dead process does not count.
 
     Raises:
       UserError: if another process holds it.
@@ -47,7 +48,7 @@ def locked(file: Path) -> Iterator[None]:
 
 
 def require_free(file: Path) -> None:
-    """Raise `UserError` if another process holds a lock file, which may be there or not."""
+    """Raise `UserError` if another process holds a lock file; the file need not exist."""
     with contextlib.suppress(OSError), _opened(file, os.O_RDONLY) as descriptor:
         _require_free(descriptor, file.parent)
 
@@ -89,7 +90,7 @@ def _require_free(descriptor: int, folder: Path) -> None:
 
 
 def _lives(process: int) -> bool:
-    """Whether there is such a process on this machine, and it is another than this."""
+    """Return whether this machine runs a process with this number, other than the current process."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -110,7 +111,7 @@ def _read(descriptor: int) -> str:
 
 
 def _sign(descriptor: int) -> None:
-    # Of the same length each time and in one call, so that nobody reads half of it.
+    # The length is the same each time, and one call writes it, so that no other process reads half of it.
     now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}, {now}".encode(), 0)
 

@@ -1,4 +1,4 @@
-"""What the library tells its user: through the logger "mixer_jax", which the commands show on the console."""
+"""Messages to the user, sent to the logger "mixer_jax", which the commands show on the console."""
 
 import logging
 import sys
@@ -14,12 +14,15 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Log a line about a problem that stops nothing."""
+    """Log a line about a problem that does not stop the program."""
     LOGGER.warning(line)
 
 
 def show_on_console() -> None:
-    """Print information to stdout and warnings to stderr, between progress bars and once per line."""
+    """Print information to stdout and warnings to stderr, without breaking progress bars.
+
+    Further calls have no effect, so that no line is printed twice.
+    """
     if not any(isinstance(handler, _Console) for handler in LOGGER.handlers):
         LOGGER.addHandler(_Console())
     LOGGER.setLevel(logging.INFO)
@@ -28,7 +31,7 @@ def show_on_console() -> None:
 
 class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        """Print a message to the streams as they are now, which may have been redirected."""
+        """Print a message to the current stdout or stderr, which may have been redirected since the start."""
         is_warning = record.levelno >= logging.WARNING
         stream = sys.stderr if is_warning else sys.stdout
         tqdm.write(f"{'warning: ' * is_warning}{record.getMessage()}", file=stream)

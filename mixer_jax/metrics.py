@@ -1,4 +1,4 @@
-"""How good predictions are, of logits and labels: accuracies, loss, calibration, confusion."""
+"""Scores of predictions, computed from logits and labels: accuracies, loss, calibration, confusion."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,25 +10,30 @@ CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Netw
 
 
 def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]) -> dict[str, Any]:
-    """Scores predictions.
+    """Return the scores of predictions.
 
     Args:
       logits: (n, classes) float.
-      labels: (n,) int.
-      label_names: of the classes.
+      labels: (n,) int, the true classes.
+      label_names: the names of the classes.
 
     Returns:
-      `examples`; `accuracy` and `top5_accuracy` in percent; `loss`, the mean cross-entropy in nats;
-      `calibration_error`, the expected one in percent, over 15 bins of equal width; `calibration`, of each bin that is
-      not empty its `confidence` and `accuracy` in percent and its `count`; `per_class`, of each class its `accuracy`
-      (None without examples) and `count`; `confusion`, rows the true classes, columns the predicted ones.
+      A dictionary of JSON values:
+
+      examples: the number of examples, n.
+      accuracy, top5_accuracy: in percent.
+      loss: the mean cross-entropy in nats.
+      calibration_error: the expected calibration error in percent, over 15 confidence bins of equal width.
+      calibration: for each bin that is not empty, its mean `confidence` and `accuracy` in percent, and its `count`.
+      per_class: for each class name, the class's `accuracy` in percent (None without examples) and `count`.
+      confusion: the numbers of examples, with true classes as rows and predicted classes as columns.
     """
     n, num_classes = logits.shape
     accuracy, loss = accuracy_and_loss(logits, labels)
     log_probabilities = _log_softmax(logits)
     predicted, confidence = logits.argmax(1), np.exp(log_probabilities.max(1))
     correct = predicted == labels
-    # Better than the label's own are so many; of equals the first counts as better, as argmax has it.
+    # The number of classes ranked before the label; of equal logits the first ranks first, as in argmax.
     own = logits[np.arange(n), labels][:, None]
     rank = (logits > own).sum(1) + ((logits == own) & (np.arange(num_classes) < labels[:, None])).sum(1)
     confusion = np.zeros((num_classes, num_classes), int)
@@ -58,13 +63,14 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
 
 
 def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the accuracy in percent, and the mean cross-entropy in nats, as `score` has them."""
+    """Return the accuracy in percent and the mean cross-entropy in nats, as in `classification_scores`."""
     own = _log_softmax(logits)[np.arange(len(labels)), labels]
     return 100.0 * float((logits.argmax(1) == labels).mean()), float(-own.mean())
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
-    """The softmax of logits (n, classes), float64; SciPy would be imported for this alone."""
+    """Return the softmax of logits (n, classes), as float64."""
+    # Not SciPy's, which would be imported for this function alone.
     return np.exp(_log_softmax(logits))
 
 

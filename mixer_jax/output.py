@@ -1,4 +1,4 @@
-"""Where commands write: never over what is there already, unless --overwrite says so."""
+"""Where commands write their results: an existing file is overwritten only with --overwrite."""
 
 import os
 from collections.abc import Iterable
@@ -10,13 +10,13 @@ from mixer_jax.errors import UserError
 
 
 def define_flags(values: flags.FlagValues, what: str) -> None:
-    """Define --output, which is `what`, and --overwrite."""
+    """Define the flags --output, with the help text `what`, and --overwrite."""
     flags.DEFINE_string("output", None, what, flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "write over what is there already", flag_values=values)
 
 
 def require_new(paths: Iterable[Path], overwrite: bool) -> None:
-    """Raise `UserError` if one of the files is there, and not to be overwritten."""
+    """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
     for path in paths:
         if path.exists() and not (overwrite and path.is_file()):
             remedy = "choose another" if path.is_dir() else "--overwrite writes over it, or choose another"
@@ -24,7 +24,14 @@ def require_new(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def folder(output: str | None, workdir: str, name: str) -> Path:
-    """Return the folder that was given; by default `name` in the run directory, or here if that cannot be written."""
+    """Return the folder for the results of a command.
+
+    Args:
+      output: the value of --output, if given.
+      workdir: the run directory, or a file or address of weights.
+      name: of the default folder. It is in the run directory if that can be written to, else in a folder of the current
+        directory that is named after `workdir`.
+    """
     if output:
         return Path(output)
     run = Path(workdir)

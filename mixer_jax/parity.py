@@ -1,7 +1,7 @@
-"""Trains beside PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
+"""Compare training with PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
 
-From the same weights, on the same batches and without anything random, the losses of both are compared after each of
-the first `--steps`, with Adam and with SGD; what else the config says of training holds for both. Needs PyTorch.
+Both start from the same weights and take the same batches, with nothing random. Their losses are compared in each of
+the first `--steps`, with Adam and with SGD; other settings are the config's. Needs PyTorch.
 """
 
 from pathlib import Path
@@ -19,7 +19,7 @@ from mixer_jax.training import Trainer
 
 STEPS = 200
 WRITTEN = ("parity.json", "parity.png")
-# What PyTorch has under the same name, with a usual learning rate and momentum.
+# Optimisers that PyTorch has under the same name, with a common learning rate and momentum.
 OPTIMIZERS = {
     "adam": {"learning_rate": 1e-3, "momentum": None},
     "sgd": {"learning_rate": 0.01, "momentum": 0.9},
@@ -27,7 +27,7 @@ OPTIMIZERS = {
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and compares; returns the exit code."""
+    """Parse the command line, compare, and return the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     try:
         from mixer_jax.benchmarks import trajectory

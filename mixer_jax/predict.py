@@ -1,8 +1,8 @@
-"""Tells what is on images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
+"""Classify images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
 
-Images of any size and kind are made what the run was trained on. Of a folder all images are taken, those in its
-folders too. A few get a table of the likeliest classes each, many a line; --output writes all of them as CSV or JSON.
-Files that cannot be read are named and passed over, and the exit code is then 1.
+Images of any size and kind are converted to what the run was trained on. A folder stands for all images in it and its
+subfolders. Each image gets a line, or a table if there are few images; --output writes a CSV or JSON file instead.
+Files that cannot be read are named and skipped; the exit code is then 1.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import writing
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # what is taken of a folder
-FEW = 10  # images that get a table each
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # of the images that are taken from a folder
+FEW = 10  # the largest number of images that get a table each
 Prediction = list[tuple[str, float]]
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and predicts; returns the exit code."""
+    """Parse the command line, predict, and return the exit code."""
     values, paths = cli.parse_run(argv, _define_flags, __doc__, num_paths=None)
     if values.batch_size < 1:
         raise UserError(f"--batch_size={values.batch_size}: must be positive")
@@ -57,7 +57,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """The file itself, or all images in the folder and those in it."""
+    """Return the file itself, or all images in a folder and its subfolders."""
     if path.is_dir():
         return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
     if not path.exists():
@@ -66,17 +66,20 @@ def _files(path: Path) -> list[Path]:
 
 
 def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, top: int, batch_size: int) -> int:
-    """Prints, or writes to a file, the likeliest classes of every image; returns the exit code.
+    """Print the likeliest classes of every image, or write them to a file.
 
     Args:
-      classifier: of a run.
-      files: the images.
-      output: a new file, .csv or .json; None to print.
-      top: how many classes of each.
-      batch_size: images at a time.
+      classifier: the model.
+      files: the image files.
+      output: the file to write, .csv or .json; None to print.
+      top: the number of classes for each image.
+      batch_size: images per batch.
 
     Returns:
-      0, or 1 if an image could not be read.
+      The exit code: 0, or 1 if an image could not be read.
+
+    Raises:
+      UserError: if the file cannot be written.
     """
     bad = 0
     with contextlib.ExitStack() as stack:
@@ -105,7 +108,7 @@ def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, 
 def _read(
     classifier: Classifier, files: Sequence[Path], batch_size: int
 ) -> Iterator[tuple[list[tuple[Path, np.ndarray]], list[UserError]]]:
-    """Yields batches of images that could be read, with the errors of those that could not."""
+    """Yield, batch by batch, the images that could be read, and the errors of those that could not."""
 
     def read(file: Path) -> np.ndarray | UserError:
         try:
@@ -137,10 +140,10 @@ def _tell_many(name: Path, prediction: Prediction) -> None:
 
 @contextlib.contextmanager
 def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None]]:
-    """A function that writes predictions to a file, which is there only when it is whole."""
+    """Yield a function that writes predictions to a file, which appears only when it is complete."""
     partial = path.with_name(f".{path.name}.partial")
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A file's name may be bytes that are no text, which are written as they are.
+    # A file name can hold bytes that are not valid text; they are written unchanged.
     with partial.open("w", newline="", errors="surrogateescape") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)

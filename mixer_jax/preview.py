@@ -1,7 +1,7 @@
-"""Shows what a config's augmentation does: python -m mixer_jax.preview --config configs/cifar10.py [--output FILE.png]
+"""Draw what a config's augmentation does: python -m mixer_jax.preview --config configs/cifar10.py [--output FILE.png]
 
-The picture has a row for each operation of RandAugment or AutoAugment over its magnitudes, a row for each of the other
-steps of the policy, and batches as the model gets them, with their labels.
+The picture has a row for each operation of RandAugment or AutoAugment with its magnitudes, a row for each other step of
+the policy, and batches as the model sees them, with their labels.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,20 +23,20 @@ from mixer_jax.storage import writing
 
 COLUMNS = 9
 BATCH_ROWS = 4
-# The steps of a policy but for the operations: what turns each off, and what makes each happen for sure.
+# The other steps of a policy: settings that turn each off, and settings that always apply it.
 OFF = {"crop": "none", "flip": "none", "erasing": {"probability": 0.0}, "mixing": {"probability": 0.0}}
 SURE = {"erasing": {"probability": 1.0}, "mixing": {"probability": 1.0}}
 
 
 def main(argv: list[str]) -> int:
-    """Parses the command line and draws; returns the exit code."""
+    """Parse the command line, draw, and return the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     path = Path(values.output or f"previews/{name}.png")
     if path.suffix.lower() != ".png":
         raise UserError(f"--output={path}: a preview is a PNG, name it so")
     require_new([path], values.overwrite)
     print("Compiling the augmentation, step by step", flush=True)
-    config.dataset.memory_budget_gib = 0.0  # streamed: a few images are all it takes
+    config.dataset.memory_budget_gib = 0.0  # streamed, because only a few images are read
     dataset = data.load(config.dataset)
     rows = [*_operations(config, dataset), *_steps(config, dataset), *_batches(config, dataset)]
     with writing(path):
@@ -51,7 +51,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 
 def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """The config's policy with some of its fields changed, compiled: what training makes of a batch, as grey levels."""
+    """Return the config's augmentation with `changes`, as a compiled function that returns uint8 images and targets."""
     block = config.augment.copy_and_resolve_references()
     block.update(changes)
     augment = Augment(
@@ -75,7 +75,7 @@ def _predecessors(tree):
 
 
 def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
-    """A row an operation, the same image at magnitudes from the largest negative to the largest positive."""
+    """Yield a row for each operation: one image at magnitudes from the most negative to the most positive."""
     if config.augment.automatic == "none":
         return
     image = dataset.train.read([0])[0][0]
@@ -95,7 +95,7 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
 
 
 def _steps(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
-    """A row for each other step of the policy, alone: an image as it is, and what is drawn for it."""
+    """Yield a row for each other step of the policy, applied alone: an unchanged image, then random draws."""
     images, labels = dataset.train.read([0, 1])
     batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
     nothing = OFF | {"automatic": "none"}
@@ -114,9 +114,9 @@ def _happens(block: ConfigDict) -> bool:
 
 
 def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
-    """The first images of the first batches of training."""
+    """Yield a row for each of the first training batches, with its first images."""
     draw, plan = _policy(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
-    # An example is mixed with its predecessor, and the first with the last.
+    # Each example is mixed with its predecessor, the first with the last.
     shown = np.r_[-1, np.arange(min(COLUMNS, config.batch_size))] % config.batch_size
     for step in range(BATCH_ROWS):
         batch = {key: x[0, shown] for key, x in plan.batches(step, 1).items()}
@@ -126,7 +126,7 @@ def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
 
 
 def _caption(dataset: data.Dataset, target: np.ndarray) -> str:
-    """The classes of an example, the greater share first."""
+    """Return the one or two classes of a target, the larger first."""
     first, second = np.argsort(-target)[:2]
     if target[second] < 0.005:
         return dataset.label_names[first]

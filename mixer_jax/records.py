@@ -13,10 +13,10 @@ class _Record:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the record of a JSON object; fields that this release does not know are left out.
+        """Return the record of a JSON object; fields that this release does not know are ignored.
 
         Raises:
-          KeyError: if a required field is missing; it holds the field's name.
+          KeyError: if a required field is missing; its argument is the name of the field.
         """
         fields = dataclasses.fields(cls)
         if missing := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in content]:
@@ -33,13 +33,13 @@ class Epoch(_Record):
     """The metrics of one epoch; accuracies are in percent.
 
     Attributes:
-      epoch: its number, from 1.
-      step: training steps done at its end.
-      train_loss, train_accuracy: means over the training steps, on augmented images.
-      val_loss, val_accuracy: of all validation images at its end.
-      learning_rate: of its last step.
+      epoch: the number of the epoch, from 1.
+      step: training steps done at the end of the epoch.
+      train_loss, train_accuracy: means over the training steps, on augmented images; losses are in nats.
+      val_loss, val_accuracy: of all validation images at the end of the epoch.
+      learning_rate: of the epoch's last step.
       images_per_second: training throughput.
-      seconds: spent on training steps.
+      seconds: time spent on training steps.
     """
 
     epoch: int
@@ -54,7 +54,7 @@ class Epoch(_Record):
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:
-    """Return the epoch with the highest validation accuracy; of several, the one with the lowest validation loss."""
+    """Return the epoch with the highest validation accuracy; ties are broken by the lowest validation loss."""
     return max(history, key=lambda epoch: (epoch.val_accuracy, -epoch.val_loss))
 
 
@@ -64,21 +64,23 @@ class Results(_Record):
 
     Attributes:
       dataset, model: the dataset's name and the model's variant.
-      num_params: parameters of the model.
-      epochs: trained for.
-      best_epoch: the epoch that validation chose; a mean for several seeds.
-      val_accuracy, val_loss: of the best epoch, as test_accuracy and test_loss; `last_...` are of the last epoch.
-      test_examples: images that were scored; None for a run that is not finished, as all test scores.
-      train_seconds, compile_seconds: spent on training steps, and on compiling.
+      num_params: the number of parameters of the model.
+      epochs: the number of epochs trained.
+      best_epoch: the epoch with the best validation scores.
+      val_accuracy, val_loss, test_accuracy, test_loss: of the best epoch.
+      last_val_accuracy, last_val_loss, last_test_accuracy, last_test_loss: of the last epoch.
+      test_examples: the number of test images scored. It is None, like all test scores, for a run that is not finished.
+      train_seconds, compile_seconds: time spent on training steps, and on compiling.
       images_per_second: training throughput.
-      selected_on: "validation", or "test" where the config asks for the published protocol.
-      devices, device_kind, platform, dtype, products, versions: what the run used.
+      selected_on: "validation", or "test" if the config asks for the published protocol.
+      devices, device_kind, platform, dtype, products, versions: hardware, numerical precision and software of the run.
       data_fingerprint: a hash of the dataset.
-      seed, steps: of a single run.
-      num_seeds: how many seeds were trained at the same time.
-      seeds, std: of several seeds: the seeds, and the sample standard deviation of each averaged field.
-      cautions: what a reader of the accuracy should know, a line each.
-      finished: when, in UTC.
+      seed: the seed of a single run; None for several seeds.
+      steps: the number of training steps.
+      num_seeds: the number of seeds trained at the same time.
+      seeds, std: only for several seeds: the seeds, and the sample standard deviation of each field in `AVERAGED`.
+      cautions: facts that a reader of the accuracy should know, a line each.
+      finished: the time when the run finished, in UTC.
     """
 
     dataset: str
@@ -122,9 +124,9 @@ AVERAGED = (
 
 
 def aggregate(runs: Sequence[Results]) -> Results:
-    """Return the results of several seeds that were trained at the same time, as one record.
+    """Return the results of several seeds, trained at the same time, as one record.
 
-    The fields in `AVERAGED` are means, `std` holds their sample standard deviations, `train_seconds` is the longest,
+    The fields in `AVERAGED` are means, `std` holds their sample standard deviations, `train_seconds` is the maximum,
     and `images_per_second` is the throughput of all seeds together.
     """
     columns = {name: [getattr(run, name) for run in runs] for name in AVERAGED}

@@ -1,8 +1,8 @@
 """Write a run's report: python -m mixer_jax.report runs/digits
 
 report.html is one file that needs no network: the results, curves, confusion, the most confident mistakes, the hardest
-classes, the weights of token mixing and patch embedding, calibration, config and environment. README.md beside it is
-the model card. Training ends with both; this command writes them again, or for a run that is not finished.
+classes, the weights of token mixing and patch embedding, calibration, config and environment. README.md is the model
+card. Training ends by writing both; this command writes them again, or the report of an unfinished run.
 """
 
 from mixer_jax import cli
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
     classifier = load_run(run)
     results = results or unfinished(run, classifier)
-    draw_curves(run, results)  # an older release may have drawn them in another way
+    draw_curves(run, results)  # an older release may have drawn them differently
     how_far = classifier.origin.unfinished
     print(f"wrote {write_report(run, classifier, results)}{how_far and f': {how_far}'}")
     return 0

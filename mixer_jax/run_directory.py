@@ -1,4 +1,4 @@
-"""The run directory: all that is known of a run, on disk."""
+"""The run directory: the files of a run."""
 
 import contextlib
 import json
@@ -16,33 +16,34 @@ from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
-# What a run may go on with another value of. The first two say when it is over; with the others it ends the same.
+# The fields that may change when a run resumes. ENDING decides when the run ends; the others do not affect its results.
 ENDING = ("epochs", "early_stopping_patience")
 MAY_CHANGE = (
     *ENDING, "checkpoint_minutes", "checkpoint_steps",
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
-BEFORE = {"dataset.hold_out": "random"}  # what runs did whose config.json has no such field
-TO_THE_END = ("cosine", "linear")  # schedules that know how many epochs there are
-BEFORE_CONFIG = {".lock", ".config.json.partial"}  # what a run that was killed before it had a config may have left
+BEFORE = {"dataset.hold_out": "random"}  # the behaviour of runs whose config.json lacks the field
+TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
+BEFORE_CONFIG = {".lock", ".config.json.partial"}  # files of a run that was killed before it wrote its config
 
 
 class RunDirectory:
-    """Names, reads and writes the files of a run.
+    """The directory of a run, which names, reads and writes the run's files.
 
-    config.json      what the run is: the config, and what the dataset turned out to be
-    metrics.jsonl    a line an epoch, each epoch once
-    results.json     the outcome; written last, so that it is there only when the run is finished
-    diverged.json    why it never will be, of a study, which does not try again while this is there
-    checkpoints/     Orbax: the newest two, each with the best epoch's parameters; see `mixer_jax.training.checkpoints`
+    config.json      the config, and a description of the dataset
+    metrics.jsonl    one line per epoch
+    results.json     the results; written last, so that only finished runs have it
+    diverged.json    why the run diverged; written by a study, which does not train the run again while this file exists
+    checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
-    curves.png       the metrics as a picture
+    curves.png       the metrics as a plot
     predictions.npz  logits and labels of the test set, and the images of the worst mistakes
-    report.html      all of it to look at; README.md is the model card
+    report.html      the report; README.md is the model card
     .lock            held by the process that trains here
 
-    Of several seeds at once it holds a run directory for each, `seed_0` and so on, as each would be alone; its own
-    results.json and curves.png are then of all, and its checkpoints go when each of them has its own.
+    With several seeds, the directory holds a run directory for each seed, such as `seed_0`, with the same files as the
+    directory of a single run. Its own results.json and curves.png then describe all seeds. Its own checkpoints/ is that
+    of an older release, which kept all seeds together; it is deleted once each seed has its own.
     """
 
     def __init__(self, path: str | Path):
@@ -60,11 +61,11 @@ class RunDirectory:
         self.lock_file = self.path / ".lock"
 
     def runs(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
-        """The directory and the config of each run: of a single one this directory, of several one for each seed."""
+        """Return the directory and the config of each run: this directory for a single seed, or one for each seed."""
         return [(self, config)] if config.num_seeds == 1 else self.seeds(config)
 
     def seeds(self, config: ConfigDict) -> list[tuple["RunDirectory", ConfigDict]]:
-        """The directory below this one, and the config, of each seed by itself."""
+        """Return the subdirectory and the single-seed config of each seed."""
         runs = []
         for seed in range(config.seed, config.seed + config.num_seeds):
             alone = config.copy_and_resolve_references()
@@ -73,14 +74,18 @@ class RunDirectory:
         return runs
 
     def check(self, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
-        """Makes sure that this config, `adopted`, may run here; writes nothing.
+        """Check that a config can be trained here; write nothing.
+
+        Args:
+          config: the config, with the fields of `newer_fields` set; see `adopted`.
+          overwrite: whether a run that is here will be set aside, so that its config does not matter.
 
         Returns:
-          What has changed since the run was here last, by the field's name; only what may.
+          A description of each field, by its name, that differs from the run here; only fields in MAY_CHANGE.
 
         Raises:
-          UserError: if the directory holds someone else's files, or another config and not `overwrite`, or another
-            process trains in it, or it cannot be written.
+          UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
+            other fields or cannot be read, or if another process trains in it, or if it is not writable.
         """
         try:
             held = sorted({p.name for p in self.path.iterdir()} - BEFORE_CONFIG) if self.path.exists() else []
@@ -97,10 +102,10 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Makes the directory if there is none, and keeps other processes out of it; a dead process holds nothing.
+        """Create the directory if it does not exist, and lock it; the lock of a dead process does not count.
 
         Raises:
-          UserError: if another process is in it, or it cannot be written.
+          UserError: if another process holds the lock, or if the directory is not writable.
         """
         with contextlib.ExitStack() as stack:
             try:
@@ -114,7 +119,14 @@ class RunDirectory:
         return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir")
 
     def set_aside(self) -> Path | None:
-        """Moves a run that is here out of the way, losing nothing; returns where to, or None if there is none."""
+        """Move the directory of a run to a free name next to it, such as `digits.old1`.
+
+        Returns:
+          The new path, or None if there is no run here.
+
+        Raises:
+          UserError: if another process trains in it, or if it cannot be moved.
+        """
         if not self.config_file.exists():
             return None
         path = self.path.absolute()
@@ -127,14 +139,20 @@ class RunDirectory:
         return aside
 
     def claim(self, config: ConfigDict, dataset: dict[str, Any]) -> None:
-        """Writes config.json: the config, and what is known of the dataset; keeps the results of a run that goes on.
+        """Write config.json.
+
+        If a finished run continues because a field in ENDING has changed, its results.json is kept under another name.
+
+        Args:
+          config: the config, as for `check`.
+          dataset: `Dataset.info` of the run's dataset.
 
         Raises:
-          UserError: if a run is here already that saw other data.
+          UserError: if a run is here already that used other data or another config, or if the file cannot be written.
         """
         changes, extended = {}, self.extended
         if self.config_file.exists():
-            changes = self._changes(config)  # again: a run may have come and gone since `check`
+            changes = self._changes(config)  # again: another process may have trained here since `check`
             self.check_data(config, dataset)
             if "epochs" in changes and config.schedule.name in TO_THE_END and (step := self._steps_done()):
                 extended = [*extended, {"step": step, "epochs": self.config().epochs}]
@@ -144,9 +162,13 @@ class RunDirectory:
             self.results_file.rename(free_name(self.path, "results.old", ".json"))
 
     def check_data(self, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
-        """Raises `UserError` if the run that is here saw other data than this, of which `claim` is told.
+        """Raise `UserError` if the run that is here used other data, or if only one of the two datasets is streamed.
 
-        Of a finished run it does not matter how much fits into memory here; but then less can be compared.
+        Args:
+          config: names the dataset and its folder in the error.
+          dataset: `Dataset.info` of the dataset.
+          finished: whether the run is finished. A difference in streaming is then no error, but leaves only the class
+            names and the image shape to be compared.
         """
         there, here = self.dataset_info(), json.loads(json.dumps(dataset))
         if finished and there.get("streamed") != here["streamed"]:
@@ -168,26 +190,30 @@ class RunDirectory:
 
     @property
     def extended(self) -> list[dict[str, Any]]:
-        """The numbers of `epochs` that the run was to have before, each with the `step` at which it got more.
+        """The earlier values of `epochs`, each with the `step` at which it was changed.
 
-        Only where that makes another run than one that had the last number from the first step on.
+        Empty if the learning-rate schedule does not depend on the number of epochs: the change then makes no difference
+        from a run that had the last value from its first step.
         """
         if not self.config_file.exists():
             return []
         extended = self._read(self.config_file).get("extended")
-        if extended is None and self.config().schedule.name in TO_THE_END:  # an older release kept the results alone
+        if extended is None and self.config().schedule.name in TO_THE_END:  # older releases kept only the results
             earlier = [self._read(file) for file in sorted(self.path.glob("results.old*.json"))]
             extended = [{"step": before.get("steps"), "epochs": before.get("epochs")} for before in earlier]
         return extended or []
 
     def adopted(self, config: ConfigDict) -> ConfigDict:
-        """Return the config, in which fields that are newer than the run here say what that run does without them."""
+        """Return a copy of the config in which the fields of `newer_fields` are set."""
         config = config.copy_and_resolve_references()
         config.update_from_flattened_dict(self.newer_fields())
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return those fields with their values; none where no run is."""
+        """Return the fields that the config.json here lacks, with the values that match what the run does.
+
+        Empty if there is no run here.
+        """
         if not self.config_file.exists():
             return {}
         known = self._read(self.config_file).get("config")
@@ -208,10 +234,10 @@ class RunDirectory:
         return changes
 
     def config(self) -> ConfigDict:
-        """The checked config of the run; fields that were not known when it was begun have their defaults.
+        """Return the checked config of the run; missing fields are set as in `adopted`, or else to their defaults.
 
         Raises:
-          UserError: if config.json cannot be read, or is no config.
+          UserError: if config.json cannot be read or holds no valid config.
         """
         try:
             return self.adopted(check(ConfigDict(self._read(self.config_file)["config"])))
@@ -219,7 +245,11 @@ class RunDirectory:
             raise self._unreadable(self.config_file, error) from error
 
     def dataset_info(self) -> dict[str, Any]:
-        """Return `Dataset.info` of the run's dataset."""
+        """Return `Dataset.info` of the run's dataset.
+
+        Raises:
+          UserError: if config.json cannot be read or lacks it.
+        """
         info = self._read(self.config_file).get("dataset")
         if not isinstance(info, dict):
             raise self._unreadable(self.config_file, "it has no dataset")
@@ -229,7 +259,7 @@ class RunDirectory:
         """Return the results, or None if the run is not finished.
 
         Raises:
-          UserError: if they cannot be read.
+          UserError: if results.json cannot be read or lacks a required field.
         """
         if not self.results_file.exists():
             return None
@@ -245,11 +275,11 @@ class RunDirectory:
 
     @property
     def diverged(self) -> bool:
-        """Whether a study gave it up."""
+        """Whether the run diverged in a study, and has no results."""
         return self.diverged_file.exists() and not self.results_file.exists()
 
     def drop_checkpoints(self) -> None:
-        """Deletes what each of several runs has by now in its own directory."""
+        """Delete the checkpoints of all seeds together, which each seed has in its own directory by now."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def append_metrics(self, epoch: Epoch) -> None:
@@ -258,7 +288,7 @@ class RunDirectory:
             file.write(json.dumps(epoch.to_json()) + "\n")
 
     def read_metrics(self) -> list[Epoch]:
-        """Return the epochs so far, up to the first damaged line: a crash may leave one unfinished."""
+        """Return the epochs so far, up to the first damaged line: a crash can leave the last line unfinished."""
         epochs = []
         for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
             try:
@@ -268,7 +298,7 @@ class RunDirectory:
         return epochs
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
-        """Replace metrics.jsonl by these epochs; later ones are about to be trained again."""
+        """Replace metrics.jsonl by these epochs; later epochs are dropped, because they will be trained again."""
         write_text(self.metrics_file, "".join(json.dumps(epoch.to_json()) + "\n" for epoch in epochs))
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -285,11 +315,11 @@ class RunDirectory:
 
 
 def _plain(config: ConfigDict) -> dict[str, Any]:
-    """The config as JSON gives it back: tuples become lists."""
+    """Return the config after a round trip through JSON: tuples become lists."""
     return json.loads(config.to_json_best_effort())
 
 
 def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
-    """Says field by field how two configs differ."""
+    """Return a description of each field in which two configs differ, by the field's name."""
     old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
     return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}

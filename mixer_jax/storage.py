@@ -1,4 +1,4 @@
-"""Files that are whole at any moment, on disks that are full, slow, shared, or that know not every call."""
+"""Atomic writing of files, on disks that are full, slow or shared, or that do not support every system call."""
 
 import contextlib
 import errno
@@ -11,18 +11,14 @@ from typing import Any
 
 from mixer_jax.errors import UserError
 
-# What a file system says of a call that it does not know: CIFS, vboxsf and some of FUSE of the fsync of a folder.
+# Errors for a call that a file system does not support: fsync of a folder on CIFS, vboxsf and some FUSE file systems.
 UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
 NETWORK = {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "nfs4", "smb3", "smbfs", "vboxsf"}
 
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn a failure to write a file into one line.
-
-    Raises:
-      UserError: instead of OSError.
-    """
+    """Raise a `UserError` of one line, which names the file, instead of an OSError from writing it."""
     try:
         yield
     except OSError as error:
@@ -30,12 +26,20 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file so that at any moment it is either the old one or the new one, whole."""
+    """Write a JSON file atomically: at any moment, the file has either its old or its new content.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file so that at any moment it is either the old one or the new one, whole."""
+    """Write a text file atomically: at any moment, the file has either its old or its new content.
+
+    Raises:
+      UserError: if it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         with partial.open("w", encoding="utf-8") as file:
@@ -46,10 +50,10 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file or the names in a folder are on the disk: a machine may go down as suddenly as a process.
+    """Wait until a file, or the names in a folder, are on disk, so that they survive a crash of the machine.
 
     Raises:
-      OSError: if they may never come there; not if the file system has no such call.
+      OSError: if they may not reach the disk; not if the file system does not support the call.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -63,10 +67,10 @@ def sync(path: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a folder with all that is in it, emptying the files first: Google Drive counts its trash, too.
+    """Delete a folder and its content, emptying the files first: files in Google Drive's trash still use storage.
 
     Raises:
-      OSError: if some of it is still there.
+      OSError: if a part of it could not be deleted.
     """
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
@@ -76,7 +80,7 @@ def delete(folder: Path) -> None:
 
 
 def free_name(folder: Path, stem: str, suffix: str = "") -> Path:
-    """Return the first of stem1, stem2, ... that is not in the folder yet."""
+    """Return the path of the first of `{stem}1{suffix}`, `{stem}2{suffix}`, ... that does not exist in the folder."""
     number = 1
     while (path := folder / f"{stem}{number}{suffix}").exists():
         number += 1
@@ -84,11 +88,11 @@ def free_name(folder: Path, stem: str, suffix: str = "") -> Path:
 
 
 def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
-    """Return whether a path, which need not exist, lies on a network drive or another that a program serves (FUSE).
+    """Return whether a path lies on a network drive, or on a drive that is served by a program (FUSE).
 
     Args:
-      path: what is asked about.
-      mounts: what is mounted where, as Linux tells; elsewhere nothing is known to be remote.
+      path: need not exist.
+      mounts: Linux's list of mounted file systems; on other systems the result is False.
     """
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]

@@ -1,9 +1,9 @@
-"""Trains every arm of a study: python -m mixer_jax.study --config configs/mnist_study.py [--arms tuned,mlp]
+"""Train every arm of a study: python -m mixer_jax.study --config configs/mnist_study.py [--arms tuned,mlp]
 
-Arms are trained in the order that the config file lists them, first by the published protocol, then by the clean one,
-each run in a run directory of its own under --workdir. The same command again trains what is missing, and goes on in
-the midst of a run; one whose loss became infinite or no number is counted, and not tried again while its diverged.json
-is there. At the end, and with --report at any time, `mixer_jax.compare` makes its table of what there is.
+Arms are trained in the order of the config file, first by the published protocol, then by the clean one, each in run
+directories of its own under --workdir. The same command trains what is missing, and resumes an interrupted run. A run
+whose loss became infinite or NaN is counted, and not tried again while its diverged.json exists. At the end, and at any
+time with --report, the finished runs are compared as by `mixer_jax.compare`.
 """
 
 import dataclasses

@@ -1,7 +1,6 @@
 """Train a Mixer: python -m mixer_jax.train --config configs/digits.py [--config.field=value ...] [--workdir DIR]
 
-The same command again resumes the run, or says that it is finished. Every field of a config, with its meaning, is in
-mixer_jax/config.py.
+The same command resumes a run, or shows the results of a finished one. mixer_jax/config.py explains the config fields.
 """
 
 import sys

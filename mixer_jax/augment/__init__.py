@@ -1,7 +1,7 @@
 """Augmentation on the device: pure functions of (key, image), compiled into the training step.
 
-The functions take one image (height, width, channels); `jax.vmap` makes them take a batch. `Augment` puts together what
-a config asks for.
+Functions of one image (height, width, channels) are mapped over a batch by `jax.vmap`. `Augment` combines what a config
+enables.
 """
 
 from mixer_jax.augment.automatic import AutoAugment, RandAugment

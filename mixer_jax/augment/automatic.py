@@ -1,6 +1,6 @@
-"""Which operations an image gets: RandAugment and AutoAugment, as in torchvision.
+"""RandAugment and AutoAugment, as in torchvision: the choice of the operations for each image.
 
-Both draw (operations, bins, negative), each (n,) an image, for `operations.apply_all`.
+Both draw (operations, bins, negative), each (n,) per image, for `operations.apply_all`.
 """
 
 import dataclasses
@@ -16,11 +16,11 @@ Choice = tuple[jax.Array, jax.Array, jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class RandAugment:
-    """RandAugment (arXiv 1909.13719) as `torchvision.transforms.RandAugment`: 14 operations, all equally likely.
+    """RandAugment (arXiv 1909.13719), as in `torchvision.transforms.RandAugment`: 14 operations, all equally likely.
 
     Attributes:
-      num_ops: operations an image gets, one after the other, drawn with replacement.
-      magnitude: bin of the magnitude, 0 to 30, the same for all; signed operations get either sign.
+      num_ops: the number of operations per image, drawn with replacement and applied one after the other.
+      magnitude: the bin of the magnitude, 0 to 30, the same for all operations. Signed operations get a random sign.
     """
 
     num_ops: int = 2
@@ -28,18 +28,22 @@ class RandAugment:
     num_bins = 31
 
     def draw(self, key: jax.Array) -> Choice:
-        """Draws what one image gets."""
+        """Draw the operations for one image.
+
+        Returns:
+          Indices into `OPERATIONS`, bins of the magnitudes, and whether the magnitudes are negative, each (num_ops,).
+        """
         operation_key, sign_key = jax.random.split(key)
         operations = integers(operation_key, (self.num_ops,), INDEX["Invert"])
         negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
         return operations, jnp.full(self.num_ops, self.magnitude), negative
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Change images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        """Apply random operations to images (batch, height, width, channels) uint8, each by its key (batch,)."""
         return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))
 
 
-# arXiv 1805.09501, table 7, as torchvision has it: 25 pairs of (operation, probability, bin of 10).
+# arXiv 1805.09501, table 7, as in torchvision: 25 pairs of (operation, probability, bin out of 10).
 CIFAR10_POLICY = (
     (("Invert", 0.1, 0), ("Contrast", 0.2, 6)),
     (("Rotate", 0.7, 2), ("TranslateX", 0.3, 9)),
@@ -70,12 +74,21 @@ CIFAR10_POLICY = (
 
 
 class AutoAugment:
-    """AutoAugment (arXiv 1805.09501) with the policy learned on CIFAR-10, as `torchvision.transforms.AutoAugment`."""
+    """AutoAugment (arXiv 1805.09501), as in `torchvision.transforms.AutoAugment`.
+
+    The policy is the one learned on CIFAR-10.
+    """
 
     num_bins = 10
 
     def draw(self, key: jax.Array) -> Choice:
-        """Draws what one image gets: one of the policy's pairs, each operation of it with its probability."""
+        """Draw the operations for one image: one pair of the policy, each operation with its probability.
+
+        An operation that is not applied becomes Identity.
+
+        Returns:
+          Indices into `OPERATIONS`, bins of the magnitudes, and whether the magnitudes are negative, each (2,).
+        """
         pair_key, happens_key, sign_key = jax.random.split(key, 3)
         pair = integers(pair_key, (), len(CIFAR10_POLICY))
         rows = [
@@ -88,5 +101,5 @@ class AutoAugment:
         return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Change images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        """Apply random operations to images (batch, height, width, channels) uint8, each by its key (batch,)."""
         return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))

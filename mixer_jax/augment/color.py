@@ -1,7 +1,8 @@
-"""Changes grey levels: histograms, lookup tables and blends, in Pillow's arithmetic.
+"""Change grey levels by histograms, lookup tables and blends, in Pillow's arithmetic.
 
-An image is worked on as planes, (channels, pixels) int32 grey levels in rows, with 1 or 3 channels; tables are
-(channels, 256) int32. Integer divisions are done in floating point and corrected, which vectorises and is exact.
+An image is given as planes: (channels, pixels) int32 grey levels, row by row, with 1 or 3 channels. Tables are
+(channels, 256) int32. Integer divisions are computed in floating point and then corrected, which vectorises and is
+exact.
 """
 
 import functools
@@ -12,44 +13,51 @@ import jax.numpy as jnp
 import numpy as np
 
 LEVELS = np.arange(256, dtype=np.int32)[None, :]
-BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum of what is before each entry
+BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum of the entries before each entry
 
 
 def pack(image: jax.Array) -> jax.Array:
-    """Packs (height, width, channels) uint8 into (pixels,) int32, eight bits a channel: moved about in one piece."""
+    """Pack an image (height, width, channels) uint8 into (pixels,) int32, eight bits per channel.
+
+    So all channels of a pixel are moved together.
+    """
     return pack_planes(jnp.moveaxis(image.astype(jnp.int32), -1, 0).reshape(image.shape[-1], -1))
 
 
 def pack_planes(planes: jax.Array) -> jax.Array:
-    """Packs planes (channels, pixels) into (pixels,) int32."""
+    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel."""
     return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
 
 
 def unpack(pixels: jax.Array, channels: int) -> jax.Array:
-    """The planes of packed pixels, (channels, pixels) int32."""
+    """Return the planes, (channels, pixels) int32, of packed pixels (pixels,)."""
     shifts = 8 * np.arange(channels, dtype=np.int32)
     return (pixels[None, :] >> shifts[:, None]) & 255
 
 
 def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Undoes `pack`: (height, width, channels) uint8."""
+    """Invert `pack`: return the image of a shape (height, width, channels), uint8."""
     return unpack(pixels, shape[-1]).T.reshape(shape).astype(jnp.uint8)
 
 
 def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:
-    """Replaces each grey level by what the table of its channel has for it."""
+    """Replace each grey level by its entry in the table of its channel."""
     entries = planes + 256 * jnp.arange(len(planes))[:, None]
     return table.ravel().at[entries].get(mode="promise_in_bounds")
 
 
 def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
-    """Goes from `degenerate` (factor 0) through `levels` (1) and beyond, as `PIL.Image.blend`, rounded down."""
+    """Interpolate between grey levels, or extrapolate, as `PIL.Image.blend`.
+
+    The result is `degenerate` for a factor of 0 and `levels` for a factor of 1, clipped to 0..255 and rounded down to
+    int32.
+    """
     degenerate, levels = degenerate.astype(jnp.float32), levels.astype(jnp.float32)
     return jnp.clip(degenerate + factor * (levels - degenerate), 0.0, 255.0).astype(jnp.int32)
 
 
 def greyscale(planes: jax.Array) -> jax.Array:
-    """ITU-R 601-2 luma, (1, pixels), as `PIL.Image.convert("L")`."""
+    """Return the ITU-R 601-2 luma of planes (channels, ..., pixels), (1, ..., pixels), as `PIL.Image.convert("L")`."""
     if len(planes) == 1:
         return planes
     red, green, blue = planes
@@ -57,16 +65,27 @@ def greyscale(planes: jax.Array) -> jax.Array:
 
 
 def mean_grey(planes: jax.Array) -> jax.Array:
-    """The mean luma, (1, ..., 1), rounded to a grey level: what `PIL.ImageEnhance.Contrast` blends with."""
+    """Return the mean luma, rounded to a grey level, as (1, ..., 1).
+
+    `PIL.ImageEnhance.Contrast` blends with it.
+    """
     grey = greyscale(planes)
     size = grey.shape[-1]
     return (2 * grey.sum(-1, keepdims=True) + size) // (2 * size)
 
 
 def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
-    """3x3 mean in which the centre counts five times, the border as it is (`PIL.ImageFilter.SMOOTH`); float32."""
+    """Return the 3x3 mean with a weight of 5 for the centre, as `PIL.ImageFilter.SMOOTH`. The border stays unchanged.
+
+    Args:
+      planes: (..., height * width).
+      height, width: of the image.
+
+    Returns:
+      Grey levels of the same shape, float32.
+    """
     levels = planes.astype(jnp.float32)
-    # A neighbour is a shift of the rows laid end to end; what that wraps around is border, and not used.
+    # A neighbour is a shift of the flattened rows. The shift is wrong only at the border, where it is not used.
     padded = jnp.pad(levels, ((0, 0),) * (levels.ndim - 1) + ((width + 1, width + 1),))
     shifts = [y * width + x for y in range(3) for x in range(3) if (y, x) != (1, 1)]
     neighbours = sum(padded[..., shift : shift + height * width] for shift in shifts)
@@ -77,7 +96,7 @@ def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
 
 
 def histogram(planes: jax.Array) -> jax.Array:
-    """How often each grey level occurs in each channel, (channels, 256) int32."""
+    """Count the pixels of each grey level in each channel, (channels, 256) int32."""
     channels = len(planes)
     entries = planes + 256 * jnp.arange(channels)[:, None]
     counts = jnp.zeros(256 * channels, jnp.int32).at[entries.ravel()].add(1, mode="promise_in_bounds")
@@ -90,15 +109,18 @@ def _entry(rows: jax.Array, level: jax.Array) -> jax.Array:
 
 
 def autocontrast_table(counts: jax.Array) -> jax.Array:
-    """Stretches each channel from its darkest and brightest level to 0 and 255 (`PIL.ImageOps.autocontrast`).
+    """Return the tables that stretch each channel from its darkest and brightest level to 0 and 255.
 
-    Takes the histogram.
+    They equal those of `PIL.ImageOps.autocontrast`.
+
+    Args:
+      counts: the histogram, (channels, 256) int32.
     """
     low, high = jnp.argmax(counts > 0, axis=1), 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
     span = jnp.maximum(high - low, 1)[:, None]
     above = 255 * jnp.maximum(LEVELS - low[:, None], 0)
     exact = jnp.minimum(_divide(above, span), 255)
-    # Pillow computes in double precision and rounds down: a level that comes out even can end one too low.
+    # Pillow computes in double precision and rounds down, so an exact integer can become one too low.
     error = jnp.asarray(_double_rounding())[span[:, 0]]
     short = _entry(error, low) - error > _rounded_up(exact)
     stretched = exact - (short & (exact * span == above))
@@ -107,7 +129,7 @@ def autocontrast_table(counts: jax.Array) -> jax.Array:
 
 @functools.cache
 def _double_rounding() -> np.ndarray:
-    """(256, 256): for spans d and levels i, i times the double 255/d, minus what it should be."""
+    """Return the error of i * (255 / d) in double precision, (256, 256), for spans d and levels i."""
     rounding = np.zeros((256, 256), np.float32)
     for d in range(1, 256):
         rounding[d] = [float(Fraction(i * (255.0 / d)) - Fraction(255 * i, d)) for i in range(256)]
@@ -115,14 +137,21 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """By how much less than a level a double rounds up to it, nudged away from ties; half a unit in the last place."""
+    """Return how far below a level a number can be for a double to round it up to the level.
+
+    This is half a unit in the last place, plus a little to keep away from ties.
+    """
     bits = jax.lax.bitcast_convert_type((2 * levels - 1).astype(jnp.float32), jnp.int32)
-    power = jax.lax.bitcast_convert_type(bits & 0x7F800000, jnp.float32)  # of two, the next from the level on
+    power = jax.lax.bitcast_convert_type(bits & 0x7F800000, jnp.float32)  # the smallest power of two >= level
     return power * np.float32(1.0001 * 2.0**-54)
 
 
 def equalize_table(counts: jax.Array) -> jax.Array:
-    """Makes the histogram of each channel as even as it gets (`PIL.ImageOps.equalize`). Takes the histogram."""
+    """Return the tables that make the histogram of each channel as even as possible, as `PIL.ImageOps.equalize`.
+
+    Args:
+      counts: the histogram, (channels, 256) int32.
+    """
     brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
     step = (counts.sum(1, keepdims=True) - _entry(counts, brightest)) // 255
     table = jnp.minimum(_divide(step // 2 + _below(counts), jnp.maximum(step, 1)), 255)
@@ -130,7 +159,7 @@ def equalize_table(counts: jax.Array) -> jax.Array:
 
 
 def _below(counts: jax.Array) -> jax.Array:
-    """How many pixels are darker than each level: a cumulative sum in two stages of 16, as products."""
+    """Count the pixels darker than each level, by a cumulative sum in two stages of 16, as matrix products."""
     exact = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
     sixteens = counts.reshape(-1, 16, 16).astype(jnp.float32)
     below = exact(sixteens, BELOW) + exact(sixteens.sum(2), BELOW)[:, :, None]
@@ -138,7 +167,7 @@ def _below(counts: jax.Array) -> jax.Array:
 
 
 def _divide(numerator: jax.Array, divisor: jax.Array) -> jax.Array:
-    """Integer division of what is not negative, rounded down."""
+    """Divide non-negative integers, rounding down."""
     quotient = jnp.floor(numerator.astype(jnp.float32) / divisor.astype(jnp.float32)).astype(jnp.int32)
     remainder = numerator - quotient * divisor
     return quotient + (remainder >= divisor) - (remainder < 0)

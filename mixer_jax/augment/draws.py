@@ -1,4 +1,7 @@
-"""Random draws that cost one call of the generator each, which a TPU computes in full wherever it stands."""
+"""Random draws with one call of the generator each.
+
+A TPU computes every call in full, wherever it stands in the program.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,24 +9,33 @@ import numpy as np
 
 
 def integers(key: jax.Array, shape: tuple[int, ...], bounds: jax.Array | int) -> jax.Array:
-    """Draw int32 numbers of a shape, from 0 up to below `bounds`, which are at most 2**16.
+    """Draw int32 numbers from 0 to `bounds` - 1.
 
-    All are equally likely to within bounds / 2**23 of it; `jax.random.randint`, exact, calls the generator four times.
+    All are equally likely, up to a relative error of bounds / 2**23. `jax.random.randint` is exact, but calls the
+    generator four times.
+
+    Args:
+      key: the random key.
+      shape: the shape of the result.
+      bounds: the exclusive upper bounds, at most 2**16, broadcast to `shape`.
     """
     return (jax.random.uniform(key, shape) * bounds).astype(jnp.int32)
 
 
 def first_where(condition: jax.Array, values: jax.Array) -> jax.Array:
-    """Return the first of the values (n,) of which the condition (n,) holds; without one, the first of all."""
+    """Return the first of `values` (n,) for which `condition` (n,) holds.
+
+    If it holds for none, the first value is returned.
+    """
     return jnp.sum(jnp.where(jnp.arange(len(values)) == jnp.argmax(condition), values, 0))
 
 
 def log_uniform(key: jax.Array, shape: tuple[int, ...], bounds: tuple[float, float]) -> jax.Array:
-    """Draw numbers whose logarithm is uniform between the logarithms of the bounds."""
+    """Draw numbers whose logarithm is uniform between the logarithms of the two bounds."""
     return jnp.exp(jax.random.uniform(key, shape, minval=np.log(bounds[0]), maxval=np.log(bounds[1])))
 
 
 def random_place(key: jax.Array, rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw a row below `rows` and a column below `columns`, int32; bounds below 1 count as 1."""
+    """Draw a row below `rows` and a column below `columns`, int32. Bounds below 1 count as 1."""
     bounds = jnp.maximum(jnp.stack([jnp.asarray(rows), jnp.asarray(columns)]), 1)
     return tuple(integers(key, (2,), bounds))

@@ -12,17 +12,19 @@ FILLS = ("zero", "color", "noise")
 
 @dataclasses.dataclass(frozen=True)
 class RandomErasing:
-    """Overwrites a random box of a normalised image.
+    """Random Erasing: overwrites a random box of a normalised image.
 
-    Of ten draws the first that is smaller than the image on both sides is taken; if none is, nothing is erased.
-    torchvision's default area is (0.02, 0.33) and its aspect (0.3, 3.3), timm's (0.02, 1/3) and (0.3, 1/0.3).
+    Ten boxes are drawn, and the first that is smaller than the image on both sides is used. If there is none, nothing
+    is erased. The defaults of torchvision are an area of (0.02, 0.33) and an aspect of (0.3, 3.3). Those of timm are
+    (0.02, 1/3) and (0.3, 1/0.3).
 
     Attributes:
-      probability: that an image has something erased.
-      area: bounds of the box's share of the image, uniform between them.
-      aspect: bounds of the box's height over its width, log-uniform between them.
-      fill: "zero", which of images normalised by their mean is that (torchvision; timm's "const"); "color", one
-        normally distributed colour a box (timm's "rand"); or "noise", such a value for every pixel (timm's "pixel").
+      probability: the probability that an image is erased.
+      area: the bounds of the box's fraction of the image, which is drawn uniformly.
+      aspect: the bounds of the box's height divided by its width, which is drawn log-uniformly.
+      fill: "zero", which is the mean of images that were normalised by their mean (torchvision; timm's "const");
+        "color", one normally distributed colour per box (timm's "rand"); or "noise", normally distributed values for
+        every pixel (timm's "pixel").
     """
 
     probability: float = 0.5
@@ -31,7 +33,7 @@ class RandomErasing:
     fill: str = "zero"
 
     def draw(self, key: jax.Array, height: int, width: int) -> tuple[jax.Array, ...]:
-        """Draws a box (top, left, height, width) in pixels, int32; of no size where nothing is erased."""
+        """Draw a box (top, left, height, width) in pixels, int32. Its height and width are 0 if nothing is erased."""
         happens_key, area_key, aspect_key, place_key = jax.random.split(key, 4)
         area = height * width * jax.random.uniform(area_key, (10,), minval=self.area[0], maxval=self.area[1])
         aspect = log_uniform(aspect_key, (10,), self.aspect)
@@ -44,7 +46,7 @@ class RandomErasing:
         return top, left, box_height, box_width
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """Erases from an image (height, width, channels) float."""
+        """Return an image (height, width, channels) float with the box erased."""
         box_key, fill_key = jax.random.split(key)
         height, width, channels = image.shape
         box = self.draw(box_key, height, width)
@@ -54,7 +56,15 @@ class RandomErasing:
 
 
 def inside(box: tuple[jax.Array, ...], height: int, width: int) -> jax.Array:
-    """True in the box (top, left, height, width), (height, width, 1)."""
+    """Return which pixels are inside a box.
+
+    Args:
+      box: (top, left, height, width) in pixels.
+      height, width: of the image.
+
+    Returns:
+      (height, width, 1) bool.
+    """
     top, left, box_height, box_width = box
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (rows >= top) & (rows < top + box_height) & (columns >= left) & (columns < left + box_width)

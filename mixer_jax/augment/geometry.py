@@ -1,4 +1,4 @@
-"""Moves pixels: warps, crops, flips and resizing."""
+"""Move pixels by warps, crops, flips and resizing."""
 
 import jax
 import jax.numpy as jnp
@@ -10,22 +10,25 @@ ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
 
 
 def fixed_point(matrix: np.ndarray) -> np.ndarray:
-    """Turns affine matrices (..., 6), as `PIL.Image.transform` takes them, into the int32 coefficients of `warp`."""
+    """Convert affine matrices (..., 6), as in `PIL.Image.transform`, to the int32 coefficients of `warp`."""
     a, b, c, d, e, f = np.moveaxis(np.asarray(matrix, np.float64), -1, 0)
     centred = np.stack([a, b, c + a / 2 + b / 2, d, e, f + d / 2 + e / 2], -1)  # a pixel is sampled at its centre
     return np.floor(centred * ONE + 0.5).astype(np.int32)
 
 
 def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """Transform an image affinely by nearest neighbour, with 0 where the source lies outside.
+    """Transform an image affinely by nearest neighbour, with 0 where the source is outside of the image.
 
-    In Pillow's integer arithmetic, so it is bit for bit `Image.transform(size, AFFINE, matrix, NEAREST)`. Costs one
-    gather.
+    The arithmetic is Pillow's integer arithmetic, so the result equals `Image.transform(size, AFFINE, matrix, NEAREST)`
+    bit for bit. The cost is one gather.
 
     Args:
-      pixels: (height * width,), in rows.
+      pixels: (height * width,), row by row.
       coefficients: (6,) int32, from `fixed_point`.
       height, width: of the image.
+
+    Returns:
+      The transformed pixels, (height * width,).
     """
     from_x, from_y = sources(coefficients, height, width)
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
@@ -34,9 +37,9 @@ def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 
 
 def sources(coefficients: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
-    """Return the column and the row, (height, width) int32, that a warp takes each pixel from.
+    """Return the column and the row, each (height, width) int32, that a warp takes each pixel from.
 
-    For pixel (x, y) they are (a x + b y + c, d x + e y + f), rounded down; they may lie outside of the image.
+    For pixel (x, y), they are a x + b y + c and d x + e y + f, rounded down. They can be outside of the image.
     """
     a, b, c, d, e, f = coefficients
     x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
@@ -44,15 +47,20 @@ def sources(coefficients: jax.Array, height: int, width: int) -> tuple[jax.Array
 
 
 def one_hot(indices: jax.Array, size: int) -> jax.Array:
-    """Return columns (size, n) bfloat16 with a 1 at each index (n,), of zeros where it is out of range."""
+    """Return columns (size, n) bfloat16 with a 1 at each index (n,).
+
+    If an index is out of range, its column is zero.
+    """
     return (indices[None, :] == jnp.arange(size)[:, None]).astype(jnp.bfloat16)
 
 
 def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
-    """Pads with black on all sides and crops the old size at a random place (torchvision `RandomCrop(padding=...)`).
+    """Pad with black on all sides and crop the old size at a random place, as torchvision's `RandomCrop(padding=...)`.
 
     Args:
-      padding: in pixels; the crop is shifted by -padding to padding along each axis, all equally likely.
+      key: the random key.
+      image: (height, width, channels) uint8.
+      padding: in pixels. The crop is shifted by -padding to padding along each axis, all equally likely.
     """
     place = integers(key, (2,), 2 * padding + 1)
 
@@ -70,18 +78,24 @@ def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
 
 
 def flip(image: jax.Array, flipped: jax.Array) -> jax.Array:
-    """Mirrors left and right where `flipped`, a bool, says so."""
+    """Mirror an image (height, width, channels) left to right if `flipped`, a bool scalar, is true."""
     return jnp.where(flipped, image[:, ::-1], image)
 
 
 def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]):
-    """Draws the box of an Inception crop (torchvision `RandomResizedCrop.get_params`).
+    """Draw the box of an Inception crop, as torchvision's `RandomResizedCrop.get_params`.
 
-    Its share of the image's area is uniform in `area`, its width over its height log-uniform in `aspect`. Of ten draws
-    the first that fits into the image is taken; if none does, the largest central box within `aspect`.
+    Ten boxes are drawn, and the first that fits into the image is used. If none fits, the result is the largest central
+    box within `aspect`.
+
+    Args:
+      key: the random key.
+      height, width: of the image, in pixels.
+      area: the bounds of the box's fraction of the image, which is drawn uniformly.
+      aspect: the bounds of the box's width divided by its height, which is drawn log-uniformly.
 
     Returns:
-      (top, left, height, width), int32, in pixels.
+      (top, left, height, width) in pixels, int32.
     """
     area_key, aspect_key, place_key = jax.random.split(key, 3)
     target = height * width * jax.random.uniform(area_key, (10,), minval=area[0], maxval=area[1])
@@ -100,11 +114,12 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
 
 
 def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, int]) -> jax.Array:
-    """Scales a box of an image to a size, bilinear and antialiased (`PIL.Image.resize(size, BILINEAR, box)`).
+    """Scale a box of an image to a size, bilinear and antialiased, as `PIL.Image.resize(size, BILINEAR, box)`.
 
-    Pixels outside the box count for nothing. Costs two products with (new size, old size) matrices.
+    Pixels outside of the box have no effect. The cost is two products with (new size, old size) matrices.
 
     Args:
+      image: (height, width, channels).
       box: (top, left, height, width) in pixels, numbers or traced scalars.
       size: (height, width) of the result.
 
@@ -120,7 +135,16 @@ def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, 
 
 
 def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.Array:
-    """Rows of triangle weights over the old pixels, (new, old): one row a new pixel, each adding up to 1."""
+    """Return the triangle weights that scale an interval of pixels along one axis.
+
+    Args:
+      old: the number of old pixels.
+      new: the number of new pixels.
+      start, length: the interval, in old pixels.
+
+    Returns:
+      (new, old) float32; each row adds up to 1.
+    """
     scale = jnp.asarray(length, jnp.float32) / new
     centres = start + (jnp.arange(new) + 0.5) * scale
     pixels = jnp.arange(old) + 0.5
@@ -130,7 +154,11 @@ def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.A
 
 
 def central_box(height: int, width: int, size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
-    """The largest central box shaped like `size`, shrunk to `fraction` of its sides: (top, left, height, width)."""
+    """Return the largest central box with the aspect ratio of `size`, with its sides shrunk to `fraction`.
+
+    Returns:
+      (top, left, height, width) in pixels.
+    """
     scale = fraction * min(height / size[0], width / size[1])
     box = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     return (height - box[0]) // 2, (width - box[1]) // 2, *box

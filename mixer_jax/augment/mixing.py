@@ -1,6 +1,6 @@
 """Mixup and CutMix, as in torchvision: each example is mixed with its predecessor in the global batch.
 
-The weight, and CutMix's box, are drawn once a batch.
+The weight and the box are drawn once per batch.
 """
 
 import dataclasses
@@ -19,12 +19,14 @@ QUANTILES = 2**14
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-    """Mixup (arXiv 1710.09412), CutMix (arXiv 1905.04899), or for every batch one of the two, equally likely.
+    """Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899).
+
+    If both are enabled, each batch gets one of the two, with equal probability.
 
     Attributes:
-      mixup_alpha: Mixup's weight is drawn from Beta(alpha, alpha); 0: no Mixup.
-      cutmix_alpha: the area that CutMix keeps is drawn from Beta(alpha, alpha); 0: no CutMix.
-      probability: that a batch is mixed at all.
+      mixup_alpha: Mixup's weight is drawn from Beta(alpha, alpha); 0 disables Mixup.
+      cutmix_alpha: the fraction of the area that CutMix keeps is drawn from Beta(alpha, alpha); 0 disables CutMix.
+      probability: the probability that a batch is mixed.
     """
 
     mixup_alpha: float = 0.0
@@ -32,11 +34,15 @@ class Mixing:
     probability: float = 1.0
 
     def draw(self, key: jax.Array, height: int, width: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
-        """Draws what a batch gets.
+        """Draw the weight and the box of a batch.
+
+        Args:
+          key: the random key.
+          height, width: of the images, in pixels.
 
         Returns:
-          The weight that examples keep where the box is not, float32; and the box (top, left, height, width) in pixels,
-          int32, that is filled from the predecessor. Mixup has an empty box, CutMix a weight of 1.
+          The weight of the example itself outside of the box, float32, and the box (top, left, height, width) in
+          pixels, int32, which is filled from the predecessor. Mixup has an empty box, CutMix has a weight of 1.
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(happens_key, self.probability)
@@ -53,16 +59,16 @@ class Mixing:
     def __call__(
         self, key: jax.Array, images: jax.Array, targets: jax.Array, other_images: jax.Array, other_targets: jax.Array
     ) -> tuple[Any, Any]:
-        """Mixes a batch with another one.
+        """Mix a batch with another one.
 
         Args:
-          key: the same on every device.
+          key: the random key, the same on every device.
           images: (batch, height, width, channels) float.
           targets: (batch, num_classes), probabilities.
-          other_images, other_targets: alike, the examples to mix with.
+          other_images, other_targets: the examples to mix with, of the same shapes.
 
         Returns:
-          Images and targets; the targets of an example still add up to what they added up to.
+          The mixed images and targets. The targets of an example are still probabilities.
         """
         height, width = images.shape[1:3]
         weight, box = self.draw(key, height, width)
@@ -73,16 +79,19 @@ class Mixing:
 
 
 def _beta(key: jax.Array, alpha: float) -> jax.Array:
-    """Draw from Beta(alpha, alpha): one of many quantiles, all equally likely.
+    """Draw from Beta(alpha, alpha): one of QUANTILES quantiles, all equally likely.
 
-    JAX's own sampler loops until it accepts a draw, which takes long to compile, and on a TPU to run.
+    JAX's own sampler loops until it accepts a draw, which is slow to compile and, on a TPU, slow to run.
     """
     quantiles = betaincinv(alpha, alpha, (np.arange(QUANTILES) + 0.5) / QUANTILES).astype(np.float32)
     return jax.lax.dynamic_index_in_dim(quantiles, integers(key, (), QUANTILES), keepdims=False)
 
 
 def _cutmix_box(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, ...]:
-    """A box of the image's shape about a uniform centre, cut off at the edges (torchvision v2 `CutMix.make_params`)."""
+    """Draw a box of the image's shape around a uniform centre, clipped at the edges.
+
+    This is torchvision's v2 `CutMix.make_params`.
+    """
     keep_key, place_key = jax.random.split(key)
     half = 0.5 * jnp.sqrt(1 - _beta(keep_key, alpha))
     y, x = integers(place_key, (2,), jnp.array([height, width]))

@@ -1,10 +1,11 @@
-"""The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function of all.
+"""The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function.
 
-Under `vmap` a branch is computed for every image, whichever it takes, so here is one path: a warp and a blend, of which
-an operation is one and leaves the other idle. Whatever it gets, that costs an image one gather and a few passes over
-its pixels. The three operations that need more, AutoContrast and Equalize a histogram and a lookup, Sharpness a 3x3
-mean, are computed only for about as many images of a batch as get them (see `selection.only_where`). A TPU, which is
-slow at gathers and at loops as long as the data decide, computes them for all, by matrix products (see `products`).
+Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, then a blend. Each
+operation uses one of them and leaves the other idle. The cost per image is one gather and a few passes over its pixels,
+whatever the operation. Three operations need more: AutoContrast and Equalize a histogram and a lookup, Sharpness a 3x3
+mean. They are computed only for about as many images of a batch as need them (see `selection.only_where`). A TPU is
+slow at gathers, and at loops whose length depends on the data. There, they are computed for all images, by matrix
+products (see `products`).
 """
 
 import dataclasses
@@ -19,24 +20,24 @@ from mixer_jax.augment import color, products
 from mixer_jax.augment.geometry import fixed_point, warp
 from mixer_jax.augment.selection import only_where
 
-# In the order of torchvision's RandAugment; Invert is only AutoAugment's.
+# In the order of torchvision's RandAugment; Invert belongs only to AutoAugment.
 OPERATIONS = (
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
     "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert",
 )  # fmt: skip
 INDEX = {name: i for i, name in enumerate(OPERATIONS)}
-# Drawn with either sign; and those that have a magnitude at all.
+# The operations that are drawn with either sign, and those that have a magnitude.
 SIGNED = frozenset(OPERATIONS[1:10])
 WITH_MAGNITUDE = frozenset(OPERATIONS[1:12])
 
 
 @dataclasses.dataclass(frozen=True)
 class Magnitudes:
-    """How strong an operation is, for images of one size; as torchvision's `_augmentation_space`.
+    """The strengths of the operations for images of one size, as in torchvision's `_augmentation_space`.
 
     Attributes:
       height, width: of the images, in pixels.
-      num_bins: magnitudes run from bin 0, weakest, to num_bins - 1.
+      num_bins: the number of bins. Magnitudes go from bin 0, the weakest, to num_bins - 1.
     """
 
     height: int
@@ -44,7 +45,16 @@ class Magnitudes:
     num_bins: int = 31
 
     def value(self, operation: str, bin_: int, sign: int = 1) -> float:
-        """The magnitude in the operation's own unit: degrees, pixels, bits, a threshold, or a factor minus 1."""
+        """Return the magnitude of an operation in its own unit, or 0 if it has none.
+
+        Units are pixels for translations, the slope for shears, degrees for Rotate, the remaining bits for Posterize,
+        the threshold for Solarize, and the factor minus 1 for blends.
+
+        Args:
+          operation: one of `OPERATIONS`.
+          bin_: the bin of the magnitude.
+          sign: 1 or -1; unsigned operations ignore it.
+        """
         if operation == "Posterize":
             return 8 - round(4 * bin_ / (self.num_bins - 1))
         if operation == "Solarize":
@@ -57,10 +67,10 @@ class Magnitudes:
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """The settings of each case, (operations * bins * 2, 9) int32, the sign + before -.
+        """The settings of each case, (operations * bins * 2, 9) int32, with the positive sign first.
 
-        Columns: six coefficients of the warp, the factor of a blend (the bits of a float32), the bits that posterize
-        keeps, and the threshold of solarize (the bits of a float32).
+        The columns are six coefficients of the warp, the factor of a blend (the bits of a float32), the mask of the
+        bits that Posterize keeps, and the threshold of Solarize (the bits of a float32).
         """
         cases = [(name, b, sign) for name in OPERATIONS for b in range(self.num_bins) for sign in (1, -1)]
         factor = np.float32([1 + self.value(*case) for case in cases])
@@ -70,7 +80,7 @@ class Magnitudes:
         return np.column_stack([fixed_point([self._matrix(*case) for case in cases]), *rest])
 
     def _matrix(self, operation: str, bin_: int, sign: int) -> tuple[float, ...]:
-        """Where pixels come from, as `PIL.Image.transform` has it."""
+        """Return the affine matrix from new to old pixels, as in `PIL.Image.transform`."""
         value = self.value(operation, bin_, sign)
         if operation == "ShearX":
             return 1, value, 0, 0, 1, 0
@@ -89,7 +99,10 @@ class Magnitudes:
 
 
 def _linspace(start: float, end: float, num: int, index: int) -> float:
-    """`torch.linspace(start, end, num)[index]` to the last bit, which decides what a blend is rounded down to."""
+    """Return `torch.linspace(start, end, num)[index]`, correct to the last bit.
+
+    The last bit decides which level a blend is rounded down to.
+    """
     start, end = np.float32(start), np.float32(end)
     step = float((end - start) / np.float32(num - 1))
     from_end = num - 1 - index
@@ -101,14 +114,15 @@ def apply(
 ) -> jax.Array:
     """Apply one operation to one image.
 
-    Equals torchvision's functions on PIL images with nearest-neighbour interpolation and black fill.
+    The result equals that of torchvision's functions on PIL images, with nearest-neighbour interpolation and black
+    fill.
 
     Args:
-      image: (height, width, channels) uint8, 1 or 3 channels.
+      image: (height, width, channels) uint8, with 1 or 3 channels.
       operation: an index into OPERATIONS.
-      bin_: of the magnitude.
-      negative: bool, the sign of the magnitude; unsigned operations ignore it.
-      magnitudes: for images of this size.
+      bin_: the bin of the magnitude.
+      negative: a bool, whether the magnitude is negative; unsigned operations ignore it.
+      magnitudes: the magnitudes for images of this size.
 
     Returns:
       The changed image, uint8.
@@ -118,12 +132,15 @@ def apply(
 
 
 def apply_all(images: jax.Array, drawn: tuple[jax.Array, jax.Array, jax.Array], magnitudes: Magnitudes) -> jax.Array:
-    """Apply one operation after the other to each image of a batch.
+    """Apply operations, one after the other, to each image of a batch.
 
     Args:
       images: (batch, height, width, channels) uint8.
-      drawn: operations, bins and whether they are negative, each (batch, number of operations); see `apply`.
-      magnitudes: for images of this size.
+      drawn: operations, bins and whether the magnitudes are negative, each (batch, number of operations); see `apply`.
+      magnitudes: the magnitudes for images of this size.
+
+    Returns:
+      The changed images, uint8.
     """
     operations, bins, negative = drawn
     settings = jnp.asarray(magnitudes.table)[(operations * magnitudes.num_bins + bins) * 2 + negative]
@@ -161,15 +178,15 @@ def _on_pixels(image: jax.Array, settings: jax.Array) -> jax.Array:
         pixels = only_where(operation == INDEX["Sharpness"], sharpen, pixels, factor)
         return color.pack_planes(_adjust(color.unpack(pixels, channels), settings)), None
 
-    # A loop, though a short one: XLA writes down what it carries, and does not compute pixels anew for each use.
+    # A loop, although it is short: XLA stores its carry, instead of computing the pixels again for each use.
     pixels, _ = jax.lax.scan(one, color.pack(image), settings)
     return color.unpack_image(pixels, image.shape)
 
 
 def _adjust(levels: jax.Array, settings: jax.Array, smoothed: jax.Array | None = None) -> jax.Array:
-    """Posterize, solarize, invert or blend planes (channels, ..., pixels), whichever the settings (10, ...) say.
+    """Posterize, solarize, invert or blend planes (channels, ..., pixels), as the settings (10, ...) select.
 
-    With `smoothed` planes also Sharpness, which blends with them.
+    If `smoothed` planes are given, this includes Sharpness, which blends with them.
     """
     operation, factor, keep, threshold = settings[0], _floats(settings[7]), settings[8], _floats(settings[9])
     levels = jnp.where(operation == INDEX["Posterize"], levels & keep, levels)
@@ -189,7 +206,7 @@ def _floats(bits: jax.Array) -> jax.Array:
 
 
 def _table(identity: jax.Array, pixels: jax.Array, operation: jax.Array) -> jax.Array:
-    """What AutoContrast or Equalize makes of each grey level of packed pixels, (channels, 256)."""
+    """Return the table (channels, 256) of AutoContrast or Equalize for packed pixels."""
     counts = color.histogram(color.unpack(pixels, len(identity)))
     is_equalize = operation == INDEX["Equalize"]
     return jnp.where(is_equalize, color.equalize_table(counts), color.autocontrast_table(counts))

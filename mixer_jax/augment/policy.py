@@ -1,4 +1,4 @@
-"""The augmentation policy of a config: what becomes of images and labels between the feed and the model."""
+"""The augmentation policy of a config, for images and labels between the input pipeline and the model."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,23 +19,26 @@ CHOICES = {
     "flip": ("none", "random", "alternating"),
     "automatic": ("none", "randaugment", "autoaugment_cifar10"),
 }
-# Streams of a run's randomness; initialisation is 0, dropout 1.
+# Random number streams of a run. Stream 0 is for initialisation and 1 for dropout.
 EXAMPLES, BATCHES, FLIPS = 2, 3, 4
 
 Batch = dict[str, jax.Array]
 
 
 class Augment:
-    """Crop, flip, RandAugment, normalisation, erasing and mixing, in this order, inside the compiled step.
+    """The augmentation inside the compiled step.
 
-    What an example gets depends on (seed, step, position in the global batch) alone; with the alternating flip also on
-    which example it is and on the epoch.
+    The order is: crop, flip, RandAugment or AutoAugment, normalisation, erasing, mixing.
+
+    The augmentation of an example depends only on (seed, step, position in the global batch). The alternating flip
+    depends on the seed, the index of the example and the epoch.
 
     Attributes:
-      image_shape: (height, width, channels) of what the feed brings.
-      input_shape: the same of what the model sees.
-      num_classes: width of the targets.
-      box: (top, left, height, width) of the part of an image that is scaled where it is not cropped at random.
+      image_shape: (height, width, channels) of the images from the input pipeline.
+      input_shape: (height, width, channels) of the images for the model.
+      num_classes: the number of classes, which is the width of the targets.
+      box: (top, left, height, width) of the part of an image that is scaled to `input_shape`. In training, a random box
+        replaces it if `crop` is "inception".
     """
 
     def __init__(
@@ -47,11 +50,16 @@ class Augment:
         std: tuple[float, ...],
         num_classes: int,
     ):
-        """Takes the `augment` block, the shape of the feed's images, and the mean and standard deviation of their
-        pixels as fractions of 255.
+        """Check the policy and prepare it.
+
+        Args:
+          config: the `augment` block; see `mixer_jax.config`.
+          image_shape: (height, width, channels) of the images from the input pipeline.
+          mean, std: the mean and standard deviation of the pixels, one per channel, as fractions of 255.
+          num_classes: the number of classes.
 
         Raises:
-          UserError: if the policy does not fit itself or the images.
+          UserError: if the policy is inconsistent or does not fit the images.
         """
         for key, valid in CHOICES.items():
             if config[key] not in valid:
@@ -93,15 +101,15 @@ class Augment:
         positions: jax.Array,
         predecessors: Callable[[Any], Any],
     ) -> tuple[jax.Array, jax.Array]:
-        """Makes a device's share of a batch ready for the model.
+        """Prepare a device's shard of a batch for the model.
 
         Args:
-          seed: of the run.
-          step: of the training.
-          batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), and of each example its number in
-            the training set, `indices` (batch,), and the epoch that shows it, `epochs` (batch,).
-          positions: (batch,) int, of each example in the global batch.
-          predecessors: from arrays (batch, ...) to those of each example's predecessor in the global batch.
+          seed: the run's seed.
+          step: the training step.
+          batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), `indices` (batch,), the index of
+            each example in the training split, and `epochs` (batch,), the epoch of each example.
+          positions: (batch,) int, the position of each example in the global batch.
+          predecessors: a function from arrays (batch, ...) to those of each example's predecessor in the global batch.
 
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.
@@ -122,7 +130,7 @@ class Augment:
             images = self._normalize(images)
             if self._erasing:
                 images = jax.vmap(self._erasing)(erasing_keys, images)
-        else:  # XLA drops keys that nothing draws with, but only when they have been traced
+        else:  # XLA would drop the unused keys, but only after tracing them
             images = self.evaluate(batch["images"])
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
         if self._mixing:
@@ -131,11 +139,17 @@ class Augment:
         return images, targets
 
     def evaluate(self, images: jax.Array) -> jax.Array:
-        """Maps images (batch, height, width, channels) uint8 to the (batch, *input_shape) float32 of the model."""
+        """Convert images (batch, height, width, channels) uint8 to model input (batch, *input_shape) float32."""
         return self._normalize(jax.vmap(lambda image: self._fit(image, self.box))(images))
 
     def scaling(self, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-        """What `evaluate` scales images of a shape by: matrices (new, old) for rows and columns; identities for not."""
+        """Return the matrices (new, old), for rows and columns, by which `evaluate` scales images.
+
+        They are identities if images are not scaled.
+
+        Args:
+          image_shape: (height, width, channels) of the images.
+        """
         top, left, height, width = self.box
         rows = resampling(image_shape[0], self.input_shape[0], top, height)
         columns = resampling(image_shape[1], self.input_shape[1], left, width)
@@ -153,7 +167,7 @@ class Augment:
         image = self._fit(image, box)
         if self._flip == "random":
             image = flip(image, jax.random.bernoulli(flip_key))
-        elif self._flip == "alternating":  # cifar10-airbench: half of them first, and then at every epoch the others
+        elif self._flip == "alternating":  # as in cifar10-airbench: one half in even epochs, the other in odd ones
             image = flip(image, jax.random.bernoulli(first_flip) ^ (epoch % 2 == 1))
         return image
 
@@ -163,11 +177,11 @@ class Augment:
         return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
 
     def _normalize(self, images: jax.Array) -> jax.Array:
-        """Maps grey levels to float32, the mean taken off and divided by the standard deviation."""
+        """Convert grey levels to float32, subtract the mean and divide by the standard deviation."""
         return (images.astype(jnp.float32) / 255.0 - self._mean) / self._std
 
     def denormalize(self, images: jax.Array) -> jax.Array:
-        """Takes images (..., height, width, channels) of the model back to grey levels, uint8."""
+        """Convert images (..., height, width, channels) from the input of the model back to grey levels, uint8."""
         shape = (1,) * (images.ndim - 1) + (-1,)
         levels = 255.0 * (images * self._std.reshape(shape) + self._mean.reshape(shape))
         return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)

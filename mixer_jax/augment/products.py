@@ -1,8 +1,9 @@
-"""The operations for a whole batch on a TPU, which gathers and scatters single pixels one by one, but multiplies fast.
+"""The operations for a whole batch on a TPU, as matrix products.
 
-Images are planes, (channels, batch, pixels) int32 grey levels in rows, and 32 pixels square or a few hundred. Products
-of grey levels with one-hot matrices are exact in bfloat16, and every operation is computed for every image, so that no
-loop depends on what was drawn. The results are those of the other way, bit for bit.
+A TPU gathers and scatters single pixels one by one, but multiplies matrices fast. Images are planes, (channels, batch,
+pixels) int32 grey levels, row by row, and their sides are 32 to a few hundred pixels. Products of grey levels with
+one-hot matrices are exact in bfloat16. Every operation is computed for every image, so that no loop depends on the
+draw. The results equal those of `color` and `geometry`, bit for bit.
 """
 
 import jax
@@ -12,13 +13,13 @@ import numpy as np
 from mixer_jax.augment import color
 from mixer_jax.augment.geometry import one_hot, sources
 
-BLOCK = 2**20  # numbers an image that a warp holds at a time
+BLOCK = 2**20  # the most numbers per image that a warp holds at a time
 
 
 def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
     """Transform images as `geometry.warp`, each by its coefficients (batch, 6).
 
-    A product with a one-hot matrix takes the column of every pixel, and a masked sum its row.
+    A product with a one-hot matrix selects the column of every pixel, and a masked sum selects its row.
     """
     channels, batch, _ = planes.shape
     images = planes.reshape(channels, batch, height, width).astype(jnp.bfloat16)
@@ -45,14 +46,14 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 
 
 def histogram(planes: jax.Array) -> jax.Array:
-    """Count how often each grey level occurs, (channels, batch, 256) int32, as `color.histogram`."""
+    """Count the pixels of each grey level, (channels, batch, 256) int32, as `color.histogram`."""
     high, low = (digit.astype(jnp.bfloat16) for digit in _digits(planes))
     counts = jnp.einsum("cbhp,cblp->cbhl", high, low, preferred_element_type=jnp.float32)
     return counts.reshape(*planes.shape[:2], 256).astype(jnp.int32)
 
 
 def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
-    """Replace grey levels by what tables (channels, batch, 256) have for them, as `color.look_up`."""
+    """Replace grey levels by their entries in tables (channels, batch, 256), as `color.look_up`."""
     high, low = _digits(planes)
     tables = tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16)
     sixteens = jnp.einsum("cbhl,cblp->cbhp", tables, low.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
@@ -60,12 +61,12 @@ def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
 
 
 def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two hexadecimal digits of grey levels, one-hot: (channels, batch, 16, pixels) bool."""
+    """Return the two hexadecimal digits of grey levels, one-hot: each (channels, batch, 16, pixels) bool."""
     return tuple(digit[:, :, None] == np.arange(16).reshape(1, 1, 16, 1) for digit in (planes >> 4, planes & 15))
 
 
 def even_out(planes: jax.Array, equalize: jax.Array) -> jax.Array:
-    """Return what Equalize makes of the images where `equalize` (batch,) says so, and AutoContrast of the others."""
+    """Apply Equalize to the images for which `equalize` (batch,) is true, and AutoContrast to the others."""
     counts = histogram(planes)
     rows = counts.reshape(-1, 256)
     tables = [make(rows).reshape(counts.shape) for make in (color.equalize_table, color.autocontrast_table)]

@@ -1,4 +1,4 @@
-"""A branch that is worth taking under `vmap`: computed only for those examples of a batch that take it."""
+"""A branch that saves time under `vmap`: it is computed only for the examples of a batch that take it."""
 
 from collections.abc import Callable
 
@@ -9,16 +9,16 @@ PART = 8  # examples that are computed at a time
 
 
 def only_where(taken: jax.Array, function: Callable[..., jax.Array], x: jax.Array, *arguments: jax.Array) -> jax.Array:
-    """Returns `function(x, *arguments)` where `taken`, a bool, says so, and elsewhere `x`.
+    """Return `function(x, *arguments)` if `taken` is true, else `x`.
 
-    Under `vmap` the examples that take the branch are gathered, and computed some at a time: the cost is that of as
-    many as there are, and not of the whole batch.
+    Under `vmap`, the examples that take the branch are gathered and computed a few at a time. The cost depends on the
+    number of these examples, not on the size of the batch.
 
     Args:
-      taken: bool scalar.
-      function: to an array of the shape and type of `x`.
+      taken: a bool scalar.
+      function: the branch, which returns an array of the shape and dtype of `x`.
       x: any array.
-      arguments: what else the function gets, arrays.
+      arguments: the other arguments of `function`, arrays.
     """
 
     @jax.custom_batching.custom_vmap
@@ -36,7 +36,7 @@ def only_where(taken: jax.Array, function: Callable[..., jax.Array], x: jax.Arra
 
         def compute(carry):
             start, result = carry
-            # The last part may reach back to examples computed before: it does no harm, they are read from `arrays`.
+            # The last part can overlap the one before. That is harmless, because the inputs are read from `arrays`.
             chosen = jax.lax.dynamic_slice_in_dim(order, start, part)
             x, *rest = (array[chosen] for array in arrays)
             mask = taken[chosen].reshape(-1, *(1,) * (x.ndim - 1))

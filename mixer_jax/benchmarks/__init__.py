@@ -1,1 +1,1 @@
-"""What the benchmark command measures: our steps, PyTorch's, the augmentation, and how they are measured in turns."""
+"""Measurements of the benchmark command: training steps here and in PyTorch, augmentation, and compiled programs."""

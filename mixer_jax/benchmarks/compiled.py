@@ -1,7 +1,7 @@
-"""What a config's programs would need on an accelerator that is not there: compiled for it, by XLA's own account.
+"""The resources that a config's programs need on an absent accelerator, as XLA reports them after compiling for it.
 
-Nothing here is measured on a device. Cycles are XLA's estimate, which ranks programs for the same chip; nobody has
-published how good it is.
+Nothing here is measured on a device. Cycles are XLA's estimate, which ranks programs for the same chip. The accuracy of
+the estimate is not published.
 """
 
 import contextlib
@@ -28,32 +28,34 @@ from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
 from mixer_jax.training.parallel import program_bytes
 
-# Images for training and testing, their shape and the number of classes of sets that need not be at hand.
+# Numbers of training and test images, image shape and number of classes of datasets that need not be available.
 KNOWN = {
     "digits": (1437, 360, (8, 8, 1), 10),
     "mnist": (60_000, 10_000, (28, 28, 1), 10),
     "fashion_mnist": (60_000, 10_000, (28, 28, 1), 10),
     "cifar10": (50_000, 10_000, (32, 32, 3), 10),
     "cifar100": (50_000, 10_000, (32, 32, 3), 100),
-    "folder": (1_281_167, 50_000, (224, 224, 3), 1000),  # ImageNet-1k, to have one
+    "folder": (1_281_167, 50_000, (224, 224, 3), 1000),  # ImageNet-1k as an example
 }
-KINDS = 8  # the dearest kinds of instruction that are listed
+KINDS = 8  # kinds of instruction to list, those with the most cycles
 VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
 STEP, PLAIN, STILL = "training", "training, not augmented", "training, nothing random"
 PAPER = "training by the paper's code, nothing random"
 
 
 def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_images: int | None) -> data.Dataset:
-    """Return a dataset of the size of the config's, streamed if it would be on the chip, without its pixels.
+    """Return a dataset with the sizes of the config's dataset, but without its pixels.
+
+    The dataset is streamed if a run on the chip would stream it.
 
     Args:
-      config: the whole config.
-      chip: whose memory decides whether it is streamed.
-      shape: (height, width, channels, classes), or None for those of the config's set.
-      num_images: for training and validation, or None for those of the config's set.
+      config: the complete config.
+      chip: the memory of this chip decides about streaming.
+      shape: (height, width, channels, classes), or None for those of the config's dataset.
+      num_images: training images, including the held-out validation images; None for those of the config's dataset.
 
     Raises:
-      UserError: if nothing is known of the set.
+      UserError: if the dataset's sizes are not known and `shape` is None.
     """
     if config.dataset.name not in KNOWN and not shape:
         raise UserError(
@@ -87,25 +89,25 @@ class _Nothing:
 def _split(size: int, shape: tuple[int, int, int], num_classes: int, streamed: bool) -> data.Split | data.StreamedSplit:
     if streamed:
         return data.StreamedSplit(_Nothing(size), shape, num_classes)
-    # One image that stands for all takes no memory.
+    # Broadcasting one image to all takes no memory.
     return data.Split(np.broadcast_to(np.zeros((1, *shape), np.uint8), (size, *shape)), np.zeros(size, np.int32))
 
 
 def compile_for(
     config: ConfigDict, name: str, chip: Chip, devices: Sequence[jax.Device], dataset: data.Dataset, against: str | None
 ) -> dict[str, Any]:
-    """Compile a config's programs for devices that are not there, and report what XLA says of them.
+    """Compile a config's programs for absent devices, and report XLA's analysis of them.
 
     Args:
-      config: the whole config.
+      config: the complete config.
       name: of the config, for the report.
       chip, devices: from `targets.describe`.
       dataset: from `stand_in`.
-      against: "plain" adds the training step without augmentation; "paper" the same, nothing random, and as the
-        paper's code has it in plain Flax.
+      against: "plain" adds the training step without augmentation. "paper" adds the training step without randomness,
+        of this library's model and of the model in plain Flax as in the paper's code. None adds nothing.
 
     Returns:
-      The report, as JSON has it.
+      The report, serializable as JSON.
     """
     trainer = Trainer(config, dataset, devices)
     images = config.batch_size // len(devices)
@@ -177,7 +179,7 @@ def _compiled(lowered: jax.stages.Lowered, chip: Chip, images: int, flops: float
                     "images_per_second": images / seconds,
                     "percent_of_peak": 100 * flops / seconds / (chip.teraflops * 1e12),
                 }
-    else:  # a GPU, of whose kernels XLA estimates nothing
+    else:  # a GPU, for which XLA estimates no cycles
         row |= {"kernels": estimate.kernels, "bytes_moved": estimate.bytes_moved}
         row["milliseconds_of_moving"] = 1e3 * estimate.bytes_moved / (chip.gigabytes_per_second * 1e9)
     return row
@@ -195,7 +197,7 @@ def _ratios(programs: dict[str, dict[str, Any]]):
 
 
 def _forget_peak() -> None:
-    """Let the peak of this process's memory start anew; Linux only."""
+    """Reset the peak of this process's memory; Linux only."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -1,4 +1,4 @@
-"""How much arithmetic there is to a Mixer, and how fast the device multiplies at best."""
+"""The floating-point operations of a Mixer, and the peak throughput of a device in a matrix product."""
 
 import jax
 import jax.numpy as jnp
@@ -6,13 +6,18 @@ import jax.numpy as jnp
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.models import MlpMixer
 
-SIDES = {"cpu": 2048, "other": 8192}  # of a matrix that keeps the device busy
+SIDES = {"cpu": 2048, "other": 8192}  # side of a matrix that keeps the device busy, by platform
 
 
 def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
-    """Floating-point operations of all matrix products of a forward pass on one image, two for a multiply-add.
+    """Return the floating-point operations of the matrix products in a forward pass on one image.
 
-    A training step has three times as many: each product has two in the backward pass.
+    A multiply-add counts as two. A training step has three times as many, because each product has two products in the
+    backward pass.
+
+    Args:
+      model: the Mixer.
+      image_shape: (height, width, channels).
     """
     height, width, channels = image_shape
     tokens, hidden = height * width // model.patch_size**2, model.hidden_dim
@@ -23,9 +28,14 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:
-    """A product of two large square matrices, many in one dispatch; and their side."""
+    """Return the work of multiplying two large square matrices, repeatedly in one dispatch, and the matrices' side.
+
+    Args:
+      device: on which the matrices are multiplied.
+      dtype: of the matrices.
+    """
     side = SIDES.get(device.platform, SIDES["other"])
-    # An orthogonal factor would be dearer to make than it is worth: scaled, products neither grow nor vanish.
+    # Scaled, so that repeated products neither grow nor vanish; an orthogonal factor would cost more than it is worth.
     a, b = jax.random.normal(jax.random.key(0), (2, side, side), dtype) / jnp.asarray(side**0.5, dtype)
     a, b = jax.device_put((a, b), device)
 

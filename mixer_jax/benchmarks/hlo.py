@@ -1,4 +1,4 @@
-"""What a compiled program says of itself: XLA's estimate of its cycles, and what that estimate leaves out."""
+"""Parsing the text of compiled programs: XLA's estimate of cycles, and operations that the estimate omits."""
 
 import collections
 import dataclasses
@@ -17,23 +17,23 @@ BOUND = re.compile(r" s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"(?:to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)")
 GATHER = re.compile(r" gather\(.*slice_sizes=\{([\d,]*)\}")
 NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
-KIND_PARTS = 3  # of an operation's name: enough to tell what it is, few enough to add alike ones up
+KIND_PARTS = 3  # parts of an operation's name to keep: enough to identify it, few enough to group similar operations
 
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-    """A compiled program, read from its text.
+    """An analysis of a compiled program.
 
     Attributes:
-      cycles: XLA's estimate for a dispatch without the loop over its steps; 0 where it makes none, as for a GPU.
-      step_cycles: its estimate for one step, the body of that loop; inner loops count as often as they run.
-      kernels: instructions of a step that are more than names for others, each a kernel on a GPU.
-      bytes_moved: what they read and write.
-      kinds: cycles of a step by kind of instruction, the dearest first.
-      gathers, single_gathers: gathers, and those of them that take single elements.
-      scatters, sorts: how many.
-      loops: inner loops of a step.
-      open_loops: those of them whose length the data decide; the estimate counts their body once.
+      cycles: XLA's estimate for a dispatch without the loop over its steps; 0 if XLA makes none, as for a GPU.
+      step_cycles: XLA's estimate for one step, the body of that loop; inner loops count as often as they run.
+      kernels: the number of instructions in a step that compute something, each of them a kernel on a GPU.
+      bytes_moved: bytes of the operands and results of these instructions.
+      kinds: cycles of a step by kind of instruction, in descending order.
+      gathers, single_gathers: numbers of gathers in the program, and of gathers of single elements.
+      scatters, sorts: numbers of these instructions in the program.
+      loops: the number of inner loops in a step.
+      open_loops: the number of inner loops whose length depends on data; the estimate counts their body once.
     """
 
     cycles: int
@@ -54,15 +54,18 @@ class _Computation:
     kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     loops: list[tuple[str, str, int | None]] = dataclasses.field(default_factory=list)  # condition, body, trips
     lines: list[str] = dataclasses.field(default_factory=list)
-    bounds: list[int] = dataclasses.field(default_factory=list)  # integers that it may compare with
+    bounds: list[int] = dataclasses.field(default_factory=list)  # integer constants, which can be a loop's bound
     called: list[str] = dataclasses.field(default_factory=list)
 
 
 def read(text: str) -> Program:
-    """Read the text of a compiled program (`jax.stages.Compiled.as_text`) that loops over its steps.
+    """Analyze the text of a compiled program that loops over its steps.
 
-    The loop over the steps is the one of unknown length in the entry computation that takes most cycles; of a program
-    without one all is the step.
+    The loop over the steps is the loop of unknown length in the entry computation that takes the most cycles. Without
+    such a loop, the entire program counts as the step.
+
+    Args:
+      text: from `jax.stages.Compiled.as_text`.
     """
     computations, entry = _computations(text)
     trips = {
@@ -73,7 +76,7 @@ def read(text: str) -> Program:
 
     @functools.cache
     def kinds(name: str) -> collections.Counter:
-        """The cycles of a computation and all that it calls."""
+        """Return the cycles by kind of a computation and all computations that it calls."""
         total = collections.Counter(computations[name].kinds)
         for _, body, _ in computations[name].loops:
             total.update({kind: cycles * (trips[body] or 1) for kind, cycles in kinds(body).items()})
@@ -82,12 +85,12 @@ def read(text: str) -> Program:
         return total
 
     def loops(name: str) -> list[str]:
-        """The bodies of the loops in a computation, and in those."""
+        """Return the bodies of the loops in a computation, nested ones included."""
         own = [body for _, body, _ in computations[name].loops]
         return own + [inner for below in [*own, *computations[name].called] for inner in loops(below)]
 
     def traffic(name: str) -> tuple[int, int]:
-        """The kernels of a computation and all that it calls, and their bytes."""
+        """Return the numbers of kernels and of their bytes in a computation and all computations that it calls."""
         kernels, moved = _traffic(computations[name].lines)
         inner = [(body, trips[body] or 1) for _, body, _ in computations[name].loops]
         for below, times in inner + [(called, 1) for called in computations[name].called]:
@@ -98,7 +101,7 @@ def read(text: str) -> Program:
     outer = [body for _, body, _ in computations[entry].loops if trips[body] is None]
     step = max(outer, key=lambda body: (kinds(body).total(), len(computations[body].lines)), default=None)
     if step is None or (kinds(entry).total() and not kinds(step).total()):
-        step = entry  # a loop of one step, which XLA has taken out of it
+        step = entry  # XLA has inlined a loop of one step
     of_step, inside = kinds(step), [body for body in loops(step) if body not in outer]
     kernels, moved = traffic(step)
     slices = [found[1] for found in GATHER.finditer(text)]
@@ -140,7 +143,7 @@ def _computations(text: str) -> tuple[dict[str, _Computation], str]:
 
 
 def _traffic(lines: list[str]) -> tuple[int, int]:
-    """Count the kernels among a computation's instructions, and the bytes of their operands and results."""
+    """Return the number of kernels among a computation's instructions, and the bytes of their operands and results."""
     sizes, kernels, moved = {}, 0, 0
     for line in lines:
         if not (found := INSTRUCTION.match(line)):
@@ -159,7 +162,7 @@ def _bytes(array: re.Match) -> int:
 
 
 def _kind(operation: str) -> str:
-    """Name what an operation is part of, without the numbers of blocks and the way there."""
+    """Return the kind of an operation: the end of its name, without the numbers of blocks."""
     parts = [part for part in re.sub(r"_\d+\b", "_*", operation).split("/") if part not in ("while", "body", "cond")]
     backward = "backward " if any(part.startswith("transpose(") for part in parts) else ""
     return backward + "/".join(part for part in parts[-KIND_PARTS:] if not part.startswith(("jit(", "branch_")))

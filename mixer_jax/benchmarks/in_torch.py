@@ -1,4 +1,4 @@
-"""PyTorch's side: the same model with the same weights, and torchvision's augmentation in a loader; needs torch."""
+"""The PyTorch side of a benchmark: the same model and weights, and torchvision's augmentation; requires torch."""
 
 import contextlib
 import itertools
@@ -24,13 +24,21 @@ from mixer_jax.training import Trainer
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
 PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
-TOLERANCE = 1e-3  # of logits, as a share of the largest
+TOLERANCE = 1e-3  # largest difference of the logits, relative to the largest logit
 LACKS = ("optimizer.sam_rho", "optimizer.layer_decay", "frozen_trunk")
-EPOCH = 100  # batches the loader runs on for; what it has prefetched between rounds is its advantage, and small
+EPOCH = 100  # batches per loader epoch; batches that the loader prefetches between rounds favour it, but only a little
 
 
 def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
-    """Raises `UserError` if the config sets one of the fields, which PyTorch's side here does not have."""
+    """Require default values of fields that the PyTorch side does not support.
+
+    Args:
+      config: the complete config.
+      fields: dotted paths of unsupported fields.
+
+    Raises:
+      UserError: if the config sets one of the fields to another value.
+    """
     defaults = dict(flat(default_config()))
     for field, value in flat(config):
         if field in fields and value != defaults[field]:
@@ -38,7 +46,7 @@ def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
 
 
 def check(trainer: Trainer) -> None:
-    """Raises `UserError` if torch cannot do what the trainer does."""
+    """Raise `UserError` if the PyTorch side cannot do the same as the trainer on the same single device."""
     if trainer.platform not in ("cpu", "gpu"):
         raise UserError(f"--against torch: torch does not run on a {trainer.platform}")
     if trainer.platform == "gpu" and not torch.cuda.is_available():
@@ -50,20 +58,27 @@ def check(trainer: Trainer) -> None:
 
 
 class Theirs:
-    """The PyTorch twin of a trainer's model, with its weights.
+    """The PyTorch counterpart of a trainer's model, with the same weights.
 
     Attributes:
-      device: the accelerator that jax uses, as torch calls it.
-      difference: the largest between the logits of both, in float32, as a share of the largest logit.
+      device: the torch device of the kind that JAX uses.
+      difference: the largest difference between the logits of both in float32, relative to the largest logit.
     """
 
     def __init__(self, ours: Ours):
-        """Takes what `check` found good; raises RuntimeError if the two do not compute the same."""
+        """Convert the model and compare the logits.
+
+        Args:
+          ours: of a trainer that passes `check`.
+
+        Raises:
+          RuntimeError: if `difference` is not below TOLERANCE.
+        """
         trainer = ours.trainer
         self.device = torch.device("cuda" if trainer.platform == "gpu" else "cpu")
         self._trainer = trainer
         images, rng = normalized_images(trainer, min(trainer.config.batch_size, 8)), np.random.default_rng(0)
-        # A head that starts at zero would hide everything before it.
+        # Noise, because a head of zeros would hide the rest of the model.
         params = jax.tree.map(lambda x: x + 0.05 * rng.standard_normal(x.shape, np.float32), ours.params)
         expected = ours.logits(params, images)
         with torch.no_grad():
@@ -73,10 +88,10 @@ class Theirs:
         if not self.difference < TOLERANCE:
             raise RuntimeError(f"the logits of torch differ by {self.difference:.2g} of the largest")
         if self.device.type == "cuda":
-            torch.set_float32_matmul_precision("high")  # TF32 where there is, as XLA has it
+            torch.set_float32_matmul_precision("high")  # TF32 if available, as in XLA
 
     def step(self, kind: str) -> Work:
-        """Training steps on one batch that is on the device, EAGER, COMPILED or AUTOCAST."""
+        """Return the work of training steps on one batch on the device; `kind` is EAGER, COMPILED or AUTOCAST."""
         batch_size = self._trainer.config.batch_size
         _, labels = examples(self._trainer.dataset, batch_size)
         images, targets = self._place(normalized_images(self._trainer, batch_size)), torch.from_numpy(labels).long()
@@ -88,12 +103,12 @@ class Theirs:
             loss.item()  # waits for the device
 
         run(2)
-        # bfloat16 beside float32 would say nothing about the programs.
+        # Comparing bfloat16 with float32 would say nothing about the programs.
         like = kind == AUTOCAST or self._trainer.dtype == "float32"
         return Work(run, batch_size, beside=STEP if like else None)
 
     def fed(self, batches: Iterator[Any]) -> Work:
-        """Training steps on what a loader brings."""
+        """Return the work of training steps on the batches of a loader: pairs of image and target tensors."""
         step = self._stepper(AUTOCAST if self._trainer.dtype == "bfloat16" else COMPILED)
 
         def run(times: int) -> None:
@@ -132,7 +147,15 @@ class Theirs:
 
 
 def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """The optimiser of a config, fused, with weight decay on kernels only."""
+    """Return the PyTorch optimiser of a config, fused, with weight decay on kernels only.
+
+    Args:
+      config: the `optimizer` block.
+      model: the module to train; its parameters with more than one axis are kernels.
+
+    Raises:
+      UserError: if PyTorch's side has no optimiser of that name.
+    """
     groups = [
         {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
         {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
@@ -145,14 +168,24 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
-    """PyTorch's optimiser of that name; raises `UserError` if there is none here."""
+    """Return PyTorch's optimiser class for a config's `optimizer.name`; raise `UserError` if there is none."""
     if name not in OPTIMIZERS:
         raise one_of("config.optimizer.name in PyTorch here", name, OPTIMIZERS)
     return OPTIMIZERS[name]
 
 
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
-    """The config's augmentation as PyTorch projects have it, alone and before the training step."""
+    """Return the works of the config's augmentation as in PyTorch projects, alone and followed by the training step.
+
+    Args:
+      config: the complete config.
+      dataset: in memory.
+      augment: of the trainer.
+      theirs: the PyTorch counterpart of the model.
+
+    Returns:
+      Three works: PIL augments in this process, LOADER in one process per core, and FED adds the training step.
+    """
     from mixer_jax.interop import torchvision_policy as interop
 
     transform = interop.example_transform(
@@ -181,7 +214,7 @@ def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augmen
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Leaves this process one thread of torch's, as a loader's worker has."""
+    """Limit torch to one thread in this process, as in a loader's worker."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -191,10 +224,10 @@ def _one_thread() -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Of what is compared with."""
+    """Return the versions of torch and, if torch has it, CUDA."""
     return {"torch": torch.__version__} | ({"cuda": torch.version.cuda} if torch.version.cuda else {})
 
 
 def peak_memory() -> int | None:
-    """Bytes of the device's memory that torch had at its peak; None on a CPU."""
+    """Return the peak of torch's device memory in bytes; None on a CPU."""
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None

@@ -1,4 +1,4 @@
-"""The Mixer in plain Flax, in the way of the paper's own code, to measure the project's own form against."""
+"""The Mixer in plain Flax as in the paper's code, a baseline for the speed of this library's implementation."""
 
 import flax.linen as nn
 import jax
@@ -32,16 +32,20 @@ class _MixerBlock(nn.Module):
 
 
 class PaperMixer(nn.Module):
-    """Maps images (batch, height, width, channels) to logits (batch, num_classes), on (batch, tokens, channels).
+    """A Mixer with activations (batch, tokens, channels), without dropout or stochastic depth.
 
     Attributes:
-      like: the Mixer whose sizes, type and parameters this one has; nothing is dropped.
+      like: the Mixer from which the sizes, the dtype and the parameter names are taken.
     """
 
     like: MlpMixer
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
+        """Return the logits (batch, num_classes) float32 of images (batch, height, width, channels).
+
+        `train` and `positions` exist for compatibility with `MlpMixer` and have no effect.
+        """
         like = self.like
         patch = (like.patch_size, like.patch_size)
         x = nn.Conv(like.hidden_dim, patch, patch, dtype=like.dtype, name="stem")(images)

@@ -1,4 +1,4 @@
-"""Measuring in turns: whatever else the machine does meets all that is compared alike."""
+"""Interleaved measurements, so that other load on the machine affects everything compared alike."""
 
 import contextlib
 import dataclasses
@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """Something to measure.
+    """A piece of work to measure.
 
     Attributes:
-      run: does it so many times, to the end.
-      images: that a device takes each time; 0 where it is not about images.
-      flops: floating-point operations of a device's matrix products each time; 0 where they are not counted.
-      beside: name of the work of ours that it is compared with, if it is not ours.
-      fewest: times that it is done in a row.
-      around: what holds while it runs.
+      run: does the work the given number of times, and returns when it is complete.
+      images: images per device each time; 0 if the work does not process images.
+      flops: floating-point operations of the matrix products per device each time; 0 if not counted.
+      beside: the name of this library's work to compare with; None for this library's own work.
+      fewest: the least number of times in a row per measurement.
+      around: returns a context manager that is active while the work runs.
     """
 
     run: Callable[[int], Any]
@@ -34,26 +34,26 @@ class Work:
 
 
 def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str, list[float]]:
-    """Runs all works, already warm, in turns.
+    """Measure works in turns, once per round.
 
     Args:
-      works: by name.
-      rounds: how often each is measured.
-      at_least: seconds that each of these takes.
+      works: by name, already warmed up.
+      rounds: measurements of each work.
+      at_least: the minimum duration of a measurement in seconds; a first round, not reported, sets the repetitions.
 
     Returns:
-      By name the seconds that it took once, round by round.
+      By name, the seconds per execution in each round.
     """
     times: dict[str, int] = {}
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for round_ in tqdm(range(rounds + 1), "rounds", leave=False, disable=None):
         for name, work in works.items():
             with work.around():
-                work.run(1)  # meanwhile what the last one left running comes to its end
+                work.run(1)  # lets background activity of the previous work end
                 start = time.perf_counter()
                 work.run(times.get(name, 1))
                 taken = (time.perf_counter() - start) / times.get(name, 1)
-            if round_ == 0:  # only tells how often it fits into `at_least`
+            if round_ == 0:  # only sets the number of repetitions
                 times[name] = max(math.ceil(at_least / taken), work.fewest)
             else:
                 seconds[name].append(taken)
@@ -61,7 +61,12 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
 
 
 def on_one_core(work: Work, beside: str | None = None) -> Work:
-    """The same work with all threads of this process on one core, `beside` another; Linux only."""
+    """Return the same work with all threads of this process on one core; Linux only.
+
+    Args:
+      work: to restrict.
+      beside: the name of the work to compare with, as in `Work`.
+    """
 
     @contextlib.contextmanager
     def around() -> Iterator[None]:
@@ -88,10 +93,10 @@ def _one_core() -> Iterator[None]:
 
 
 def ratio(seconds: Mapping[str, list[float]], over: str, under: str) -> list[float]:
-    """How many times as long the one took as the other, round by round."""
+    """Return the time of the work `over` divided by that of the work `under`, round by round."""
     return [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """The median, the least and the most."""
+    """Return the median, the minimum and the maximum of values."""
     return {"median": statistics.median(values), "min": min(values), "max": max(values)}

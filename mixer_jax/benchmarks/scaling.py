@@ -1,4 +1,4 @@
-"""How time and memory grow with the batch and with the depth."""
+"""The growth of time and memory with the batch size and with the depth."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,12 +15,19 @@ FACTORS = (1, 2, 4, 8, 16)
 
 
 def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Trainer]]:
-    """The trainers of 1 to 16 times a small `batch_size`, and those of 1 to 16 times a small depth, `num_blocks`.
+    """Return trainers with 1 to 16 times a small batch size, and trainers with 1 to 16 times a small depth.
 
-    The config's own batch size and number of blocks are the fourfold.
+    Four times the small value is the config's own batch size or number of blocks, if that is a multiple of four.
+
+    Args:
+      config: the complete config.
+      dataset: for all trainers.
+
+    Returns:
+      The trainers by value, for "batch_size" and for "num_blocks".
 
     Raises:
-      UserError: if one of them does not fit itself or the devices.
+      UserError: if one of the configs is invalid or does not fit the devices.
     """
     own = {"batch_size": config.batch_size, "num_blocks": Trainer(config, dataset).model.num_blocks}
     fields = {"batch_size": "batch_size", "num_blocks": "model.num_blocks"}
@@ -35,11 +42,16 @@ def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Train
 
 
 def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> list[dict[str, Any]]:
-    """Measures the steps of some trainers in turns, each known by a number.
+    """Measure the training steps of several trainers in turns.
+
+    Args:
+      trainers: by the value of the varied field.
+      rounds, at_least: as in `rounds.measure`.
 
     Returns:
-      A row each: the number as `value`, the `milliseconds` of a step, the `bytes` of the training program, and both as
-      a share of what the straight line says that fits all of them best.
+      A row per trainer: the `value`, the `milliseconds` of a step (median, minimum and maximum), the `bytes` of the
+      training program, and both relative to the best-fitting straight line over all trainers, `time_of_line` and
+      `bytes_of_line`. The latter is absent if the bytes are not known.
     """
     ours = {value: Ours(trainer) for value, trainer in trainers.items()}
     seconds = measure({value: each.step() for value, each in ours.items()}, rounds, at_least)
@@ -56,7 +68,7 @@ def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> li
 
 
 def _of_line(x: Iterable[float], y: list[float]) -> list[float]:
-    """Each y as a share of the line that fits all best, relative errors counting."""
+    """Return each y relative to the line that minimizes the squared relative errors."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     design = np.stack([np.ones_like(x), x], axis=1)
     line = np.linalg.lstsq(design / y[:, None], np.ones_like(y), rcond=None)[0]

@@ -1,4 +1,4 @@
-"""Our side: the training step, with and without augmentation and through the whole loop, and the forward pass."""
+"""This library's side of a benchmark: training steps, the training loop, augmentation and the forward pass."""
 
 import dataclasses
 import time
@@ -22,7 +22,13 @@ STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to
 
 
 def random_dataset(image_shape: tuple[int, int, int], num_classes: int, num_images: int) -> data.Dataset:
-    """Images of random pixels, which take as long as any other."""
+    """Return a dataset of random pixels, which cost the same time as real images; all splits are the same.
+
+    Args:
+      image_shape: (height, width, channels).
+      num_classes: of the random labels.
+      num_images: of the split.
+    """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num_images, *image_shape), dtype=np.uint8)
     split = data.Split(images, rng.integers(0, num_classes, num_images, dtype=np.int32))
@@ -32,12 +38,12 @@ def random_dataset(image_shape: tuple[int, int, int], num_classes: int, num_imag
 
 
 def has_policy(config: ConfigDict) -> bool:
-    """Whether the config augments its images."""
+    """Return whether the config augments its images."""
     return without_policy(config).augment.to_dict() != config.augment.to_dict()
 
 
 def without_policy(config: ConfigDict) -> ConfigDict:
-    """The config with the same images, but nothing done to them."""
+    """Return a copy of the config without augmentation, with the same input size and evaluation crop."""
     plain = config.copy_and_resolve_references()
     plain.augment = default_config().augment
     plain.augment.input_size, plain.augment.eval_crop = config.augment.input_size, config.augment.eval_crop
@@ -50,8 +56,8 @@ class Ours:
 
     Attributes:
       trainer: of the config.
-      state: of the training so far.
-      compile_seconds: that its training step took to compile, without a cache.
+      state: the current training state.
+      compile_seconds: time to compile the training step, in seconds; the caller has to keep compilation caches empty.
     """
 
     trainer: Trainer
@@ -71,11 +77,11 @@ class Ours:
         return jax.device_get(self.state.params)
 
     def memory(self) -> int | None:
-        """Bytes of the training program; see `Trainer.memory`."""
+        """Return the bytes that training needs on a device; see `Trainer.memory`."""
         return self.trainer.memory()
 
     def step(self) -> Work:
-        """Training steps, as many a dispatch as there may be, nothing fetched."""
+        """Return the work of training steps in dispatches of the largest length, without fetching metrics."""
 
         def run(times: int) -> None:
             for start in range(0, times, self.trainer.max_steps):
@@ -87,14 +93,14 @@ class Ours:
         return self._work(run)
 
     def end_to_end(self) -> Work:
-        """Training as the loop does it: dispatches of its own pace, the metrics of each fetched."""
+        """Return the work of training steps as in the training loop: adaptive dispatches with metrics fetched."""
 
         def run(times: int) -> None:
             end = self._step + times
             self.state, self._step = train_steps(self.trainer, self.state, self._step, end, self._length, Sums())
 
         for _ in range(2):
-            run(self._length.steps)  # adapts it
+            run(self._length.steps)  # adapts the length of dispatches
         return self._work(run)
 
     def _work(self, run: Callable[[int], None]) -> Work:
@@ -104,7 +110,7 @@ class Ours:
         return Work(run, images, flops, fewest=min(FEWEST_STEPS, trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:
-        """The logits of images that are on the device, one batch a call."""
+        """Return the work of computing the logits of a batch of `batch_size` images on the device."""
         trainer = self.trainer
         device = trainer.parallel.devices[0]
         params, images = jax.device_put((self.params, normalized_images(trainer, batch_size)), device)
@@ -117,26 +123,37 @@ class Ours:
         return Work(run, batch_size)
 
     def logits(self, params: Any, images: np.ndarray) -> np.ndarray:
-        """The logits in float32 by other parameters, of normalised images (batch, height, width, channels)."""
+        """Return the logits (batch, num_classes), computed in float32.
+
+        Args:
+          params: of the model.
+          images: normalised, (batch, height, width, channels).
+        """
         model = self.trainer.model.clone(dtype=jnp.float32)
         with jax.default_matmul_precision("highest"):
             return np.asarray(jax.jit(model.apply)({"params": params}, images))
 
 
 def normalized_images(trainer: Trainer, batch_size: int) -> np.ndarray:
-    """A batch as the model gets it when nothing is done to it, (batch, height, width, channels) float32."""
+    """Return a training batch as the model's input without augmentation, (batch, height, width, channels) float32."""
     images, _ = examples(trainer.dataset, batch_size)
     return np.asarray(trainer.steps.augment.evaluate(images))
 
 
 def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """So many training images and labels, over and over if there are fewer."""
+    """Return the first `n` training images (n, height, width, channels) and labels (n,), repeated if fewer exist."""
     indices = np.resize(np.arange(len(dataset.train)), n)
     return dataset.train.images[indices], dataset.train.labels[indices]
 
 
 def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
-    """The augmentation of a batch on one device, and nothing else."""
+    """Return the work of augmenting a batch on one device, and nothing else.
+
+    Args:
+      config: the complete config.
+      dataset: in memory.
+      augment: the augmentation of the config.
+    """
     n = config.batch_size
     batch = {key: x[0] for key, x in data.TrainSampler(len(dataset.train), n, config.seed).batches(0, 1).items()}
     batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}

@@ -1,10 +1,10 @@
-"""What the benchmark prints."""
+"""The text output of the benchmark command."""
 
 from typing import Any
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines of text."""
+    """Return the report of measurements as lines of text."""
     r = report
     lines = [
         f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
@@ -53,7 +53,7 @@ def _mib(size: int | None) -> str:
 
 
 def compiled_table(report: dict[str, Any]) -> str:
-    """The report of `compiled.compile_for` as lines of text."""
+    """Return a report of `compiled.compile_for` as lines of text."""
     r = report
     lines = [
         f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "

@@ -1,4 +1,4 @@
-"""Accelerators that are not there, for which a program can be compiled all the same."""
+"""Descriptions of accelerators, which allow compiling programs for absent devices."""
 
 import dataclasses
 import importlib.util
@@ -16,15 +16,16 @@ GIB = 2**30
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """What the makers publish of a chip.
+    """The published properties of a chip.
 
     Attributes:
-      name: as it is called.
-      memory: bytes that a program may take.
-      teraflops: 10^12 operations a second of its matrix products, in bfloat16 (float16 where it has none).
-      gigahertz: its clock, in which XLA counts cycles; None where it is not published, or XLA does not count them.
-      gigabytes_per_second: of its memory.
-      bfloat16: whether it computes in it.
+      name: of the chip.
+      memory: bytes that a program can use.
+      teraflops: peak throughput of matrix products in 10^12 operations per second, in bfloat16, or in float16 for
+        chips without bfloat16.
+      gigahertz: the clock in which XLA counts cycles; None if not published, or if XLA does not count cycles.
+      gigabytes_per_second: memory bandwidth.
+      bfloat16: whether the chip computes in bfloat16.
     """
 
     name: str
@@ -35,21 +36,21 @@ class Chip:
     bfloat16: bool = True
 
 
-# https://cloud.google.com/tpu/docs; the clocks are those by which the products of 128x128 units come to the peak.
+# Source: https://cloud.google.com/tpu/docs. The clocks are those at which the 128x128 matrix units reach the peak.
 TPUS = {
     "v4": Chip("TPU v4", 32 * GIB, 275, 1.05, 1228),
     "v5e": Chip("TPU v5e", int(15.75 * GIB), 197, 1.5, 819),
     "v5": Chip("TPU v5p", 95 * GIB, 459, 1.75, 2765),
     "v6e": Chip("TPU v6e", int(31.25 * GIB), 918, None, 1640),
 }
-# The makers' data sheets, and what XLA has to know of a card beside them.
+# Source: the makers' data sheets. `LIMITS` holds further properties of a card that XLA needs.
 GPUS = {
     "t4": Chip("NVIDIA T4", 15 * GIB, 65, None, 320, bfloat16=False),
     "v100": Chip("NVIDIA V100", 16 * GIB, 125, None, 900, bfloat16=False),
     "a100": Chip("NVIDIA A100", 40 * GIB, 312, None, 1555),
     "h100": Chip("NVIDIA H100", 80 * GIB, 989, None, 3352),
 }
-LIMITS = {  # compute capability, multiprocessors, clock in GHz, shared memory of each, of a block, second-level cache
+LIMITS = {  # compute capability, multiprocessors, GHz, bytes of shared memory per multiprocessor, per block, and of L2
     "t4": ((7, 5), 40, 1.59, 65_536, 65_536, 4_194_304),
     "v100": ((7, 0), 80, 1.53, 98_304, 98_304, 6_291_456),
     "a100": ((8, 0), 108, 1.41, 167_936, 166_912, 41_943_040),
@@ -59,12 +60,15 @@ EXAMPLES = "v5e:1x1, v5e:2x4, v6e:1x1 or cuda:h100"
 
 
 def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
-    """Return the chip of a target such as "v5e:2x4" or "cuda:h100", and its devices, which only compile.
+    """Return the chip of a target and its devices, for which programs can be compiled but not run.
 
-    Has to be called before JAX looks for devices: it keeps it from waiting for a TPU that is not there.
+    Call this before JAX looks for devices, because it keeps JAX from waiting for an absent TPU.
+
+    Args:
+      target: such as "v5e:2x4" or "cuda:h100".
 
     Raises:
-      UserError: if the target is unknown, or what compiles for it is not installed.
+      UserError: if the target is unknown, or the compiler for it is not installed.
     """
     kind, _, shape = target.partition(":")
     if kind == "cuda":
@@ -75,14 +79,14 @@ def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
         raise UserError(
             f'--compile_for={target}: needs libtpu, which comes with pip install "jax[tpu]"; no TPU is needed'
         )
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no metadata server to wait for
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # skips waiting for an absent metadata server
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     jax.config.update("jax_platforms", "cpu")
     sides = tuple(int(side) for side in shape.split("x"))
-    # A few chips are one host's; of more the hosts are as they are built.
+    # Up to four chips belong to one host; larger targets keep the default hosts.
     hosts = {"chips_per_host_bounds": (*sides, 1, 1)[:3]} if math.prod(sides) <= 4 else {}
     return TPUS[kind], _devices(target, platform="tpu", topology_name=target, num_slices=1, **hosts)
 
@@ -92,13 +96,13 @@ def _cuda(card: str) -> tuple[Chip, Sequence[jax.Device]]:
         raise one_of("card in --compile_for=cuda:CARD", card, GPUS)
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
         raise UserError(f'--compile_for=cuda:{card}: needs pip install "jax[cuda12]"; no GPU is needed')
-    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # there is no driver to look for
+    os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # skips looking for an absent driver
     jax.config.update("jax_platforms", "cpu")
     return GPUS[card], _devices(f"cuda:{card}", platform="cuda", target_config=_target_config(card), topology="1x1x1")
 
 
 def _target_config(card: str) -> str:
-    """Describe a card to XLA, as its `stream_executor.GpuTargetConfigProto` in text form."""
+    """Return the description of a card for XLA, a `stream_executor.GpuTargetConfigProto` in text form."""
     chip = GPUS[card]
     (major, minor), cores, gigahertz, shared, shared_of_block, cache = LIMITS[card]
     return f"""

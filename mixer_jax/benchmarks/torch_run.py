@@ -1,7 +1,6 @@
-"""Trains a config's model in PyTorch, for a number of PyTorch's own: the same data, batches and schedule; needs torch.
+"""Training of a config's model in PyTorch on the same data, batches and schedule, for comparison; requires torch.
 
-Its parameters start as PyTorch starts them, and dropout is PyTorch's. It leaves a run directory without checkpoints:
-one that was stopped starts over.
+Initialisation and dropout are PyTorch's. The run directory has no checkpoints, so an interrupted run starts over.
 """
 
 import math
@@ -25,7 +24,7 @@ from mixer_jax.training import Trainer, check_epochs, require_finite, stale
 
 
 def check(config: ConfigDict) -> None:
-    """Raises `UserError` if the config asks for what is not there in PyTorch here."""
+    """Raise `UserError` if the config uses a feature that the PyTorch side does not support."""
     refuse(config, (*LACKS, "ema_decay", "init_from"))
     if config.dtype == "bfloat16":
         raise UserError(f"config.dtype={config.dtype}: in PyTorch here it is float32")
@@ -35,7 +34,19 @@ def check(config: ConfigDict) -> None:
 
 
 def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
-    """Train and score what `check` accepted; write metrics.jsonl and results.json, and return the results."""
+    """Train and score the model of a config in PyTorch, and write metrics.jsonl and results.json.
+
+    Args:
+      trainer: of a config that passes `check`.
+      run: the run directory, already claimed for the config.
+
+    Returns:
+      The results.
+
+    Raises:
+      UserError: if the dataset is streamed, or an epoch would have no training step.
+      Diverged: if a loss is not finite.
+    """
     config, dataset = trainer.config, trainer.dataset
     check_epochs(trainer)
     if dataset.streamed:
@@ -94,7 +105,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
 
 
 def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images (n, channels, height, width), as the model sees them, and labels."""
+    """Return the model's input (n, channels, height, width) and the labels (n,) of a split, on the device."""
     parts = [
         np.array(trainer.steps.augment.evaluate(split.images[i : i + 1000]), np.float32).transpose(0, 3, 1, 2)
         for i in range(0, len(split), 1000)
@@ -105,7 +116,7 @@ def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.T
 def _epoch(
     trainer: Trainer, model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, start: int, end: int
 ) -> dict[str, float]:
-    """Takes the steps from `start` to `end`; returns the mean loss and the accuracy in percent over them."""
+    """Train from step `start` to step `end`; return the mean loss and the accuracy in percent over the steps."""
     config, (images, labels) = trainer.config, split
     model.train()
     loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
@@ -130,7 +141,7 @@ def _epoch(
 
 @torch.no_grad()
 def _score(model: nn.Module, split: Any, batch_size: int = 1000) -> dict[str, float]:
-    """The mean loss and the accuracy in percent on a split."""
+    """Return the mean loss and the accuracy in percent on a split."""
     images, labels = split
     model.eval()
     logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(labels), batch_size)])

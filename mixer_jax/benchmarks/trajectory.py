@@ -1,4 +1,4 @@
-"""Training step after step beside PyTorch: the losses of both; needs torch."""
+"""The losses of the first training steps, here and in PyTorch; requires torch."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,12 @@ from mixer_jax.training import Trainer
 
 
 def without_randomness(config: ConfigDict) -> ConfigDict:
-    """The config with nothing random but the initial parameters and the batches, and in float32.
+    """Return a copy of the config in float32, without randomness except in the initial parameters and the batches.
+
+    The copy has no moving average of the parameters either.
 
     Raises:
-      UserError: if the config asks for what is not there in PyTorch here.
+      UserError: if the config uses a feature that the PyTorch side does not support.
     """
     refuse(config)
     plain = without_policy(config)
@@ -28,7 +30,7 @@ def without_randomness(config: ConfigDict) -> ConfigDict:
 
 
 def our_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
-    """The loss of each of the first steps, as the training program takes them, in dispatches of many."""
+    """Return the losses (num_steps,) of the first steps of the training program."""
     state, losses = trainer.init(), []
     for step in range(0, num_steps, trainer.max_steps):
         n = min(trainer.max_steps, num_steps - step)
@@ -38,7 +40,10 @@ def our_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
 
 
 def torch_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
-    """The loss of each of the same steps in PyTorch: the same initial parameters, batches and learning rates."""
+    """Return the losses (num_steps,) of the first steps in PyTorch, on the CPU.
+
+    Initial parameters, batches and learning rates are the same as in `our_losses`.
+    """
     config, train = trainer.config, trainer.dataset.train
     model = twin(trainer.model, trainer.steps.augment.input_shape)
     model.load_state_dict(to_torch(jax.device_get(trainer.init().params)))

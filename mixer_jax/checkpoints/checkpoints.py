@@ -1,13 +1,13 @@
-"""Checkpoints: Orbax writes the arrays, and hashes of every file tell a whole checkpoint from a damaged one.
+"""Checkpoints: Orbax writes the arrays, and a hash of each file distinguishes intact checkpoints from damaged ones.
 
-checkpoints/1200/          of step 1200; there only when it is whole
-    state/                 all that training goes on from: parameters, optimiser, step, seed
-    best/                  the parameters of the best epoch so far, as they are evaluated
-    progress.json          metrics.jsonl up to here, what the epoch has added up to, and where this ran
+checkpoints/1200/          the checkpoint of step 1200; it gets this name only when it is complete
+    state/                 the training state: parameters, optimiser, step, seed
+    best/                  the evaluated parameters of the best epoch so far
+    progress.json          the epochs so far, the sums of the unfinished epoch, and the hardware and software of the run
     manifest.json          size and SHA-256 of each file
-checkpoints/1100/          the one before, should 1200 come to harm
-checkpoints/1200.partial/  being written or deleted; a dead process may leave one, which the next removes
-checkpoints/1000.damaged/  set aside
+checkpoints/1100/          the checkpoint before, in case 1200 is damaged
+checkpoints/1200.partial/  being written or deleted; if a process dies and leaves one, the next save removes it
+checkpoints/1000.damaged/  a damaged checkpoint, set aside
 """
 
 import concurrent.futures
@@ -27,19 +27,19 @@ from mixer_jax.checkpoints.files import Damaged, Tree, first_line, hashes, read_
 from mixer_jax.errors import UserError
 
 KEPT = 2  # the newest, and one to fall back on
-ROOM = 2**20  # bytes that names and metadata may take beside the arrays
+ROOM = 2**20  # bytes allowed for names and metadata, in addition to the arrays
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-    """What a run goes on from.
+    """The content of a checkpoint, from which a run resumes.
 
     Attributes:
       step: steps done.
-      state: the `TrainState`, of host arrays, so that it belongs to no device count and no platform; or () where only
-        the best epoch's parameters were asked for.
-      best: parameters of the best epoch, host arrays, or () before the first epoch is over.
-      progress: the rest, as JSON has it.
+      state: the `TrainState`, as host arrays, so that it depends neither on the platform nor on the number of devices;
+        () if only the best epoch's parameters were read.
+      best: the parameters of the best epoch, as host arrays; () before the first epoch is over.
+      progress: everything else, as a JSON object.
     """
 
     step: int
@@ -58,23 +58,30 @@ class Checkpoints:
         self._writing: concurrent.futures.Future | None = None
 
     def steps(self) -> list[int]:
-        """The steps of the checkpoints there are, damaged or not, in order."""
+        """Return the steps of the existing checkpoints, damaged or not, in ascending order."""
         found = self.directory.iterdir() if self.directory.is_dir() else ()
         return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Starts to write a checkpoint, whose arrays stay as they are; when it is whole, drops all but the newest.
+        """Start to write a checkpoint; once it is complete, all but the newest KEPT are deleted.
 
-        `wait` for the one before first.
+        Call `wait` for the previous checkpoint first.
+
+        Args:
+          checkpoint: its arrays must not change until `wait` has returned.
         """
-        progress = json.dumps(checkpoint.progress)  # now: the run goes on with it
+        progress = json.dumps(checkpoint.progress)  # here, because the run will change it
         self._writing = self._writer.submit(self._write, checkpoint, progress)
 
     def wait(self) -> list[str]:
-        """Return when everything is on disk, with what is to be said of it though it is safe, a line each.
+        """Wait until everything is on disk.
+
+        Returns:
+          Lines about problems that do not make the checkpoint unsafe.
 
         Raises:
-          OSError: if the checkpoint could not be written, or holds parameters that are no numbers; it left no trace.
+          OSError: if the checkpoint could not be written, or if its parameters hold NaN or infinity; its files are
+            deleted then.
         """
         writing, self._writing = self._writing, None
         if writing is not None:
@@ -83,11 +90,11 @@ class Checkpoints:
         return remarks
 
     def require_room(self, state: Tree, best: Tree, copies: int) -> None:
-        """Raise `UserError` if the disk has no room for so many checkpoints of such arrays, with those that are there.
+        """Raise `UserError` if the disk has no room for a number of checkpoints, including the existing ones.
 
         Args:
-          state, best: have the shapes and types of what a `Checkpoint` will hold.
-          copies: how many.
+          state, best: have the shapes and dtypes of those of a `Checkpoint`.
+          copies: the number of checkpoints.
         """
         needed = copies * _size(state, best)
         folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
@@ -100,23 +107,23 @@ class Checkpoints:
             )
 
     def close(self) -> None:
-        """Waits as well, but looks at no error."""
+        """Wait until everything is written, and ignore errors."""
         self._writer.shutdown()
 
     def newest(
         self, like: Checkpoint | None = None, set_aside: bool = True, best_alone: bool = False
     ) -> tuple[Checkpoint | None, list[str]]:
-        """Reads the newest checkpoint that is whole, and sets the damaged ones that are newer aside.
+        """Read the newest intact checkpoint, and set aside the damaged checkpoints that are newer.
 
         Args:
           like, best_alone: as for `read`.
-          set_aside: or leave them where they are.
+          set_aside: False leaves the damaged checkpoints where they are.
 
         Returns:
-          The checkpoint, or None if there is none; and what was wrong with each that is damaged.
+          The checkpoint, or None if there are no checkpoints; and a line about each damaged checkpoint that is newer.
 
         Raises:
-          Damaged: if all are; then they stay where they are.
+          Damaged: if all checkpoints are damaged; none is set aside then.
         """
         problems = {}
         for step in reversed(self.steps()):
@@ -134,22 +141,22 @@ class Checkpoints:
         return checkpoint, list(problems.values())
 
     def read(self, step: int, like: Checkpoint | None = None, best_alone: bool = False) -> Checkpoint:
-        """Reads the checkpoint of a step.
+        """Read the checkpoint of a step.
 
         Args:
-          step: which.
-          like: has the structure, shapes and types of what is to be read; without it trees of dicts, as on disk.
-          best_alone: leave out the state, which with its optimiser's is several times the size.
+          step: one of `steps`.
+          like: has the structure, shapes and dtypes of the checkpoint; without it, trees are nested dicts, as on disk.
+          best_alone: do not read the state, which includes the optimiser's and is several times as large as `best`.
 
         Raises:
-          Damaged: if it is not whole, or not like `like`.
+          Damaged: if the checkpoint is not intact, or does not match `like`.
         """
         path = self.directory / str(step)
         progress = verify(path)
         try:
             state = () if best_alone else read_arrays(path / "state", like and like.state)
             best = read_arrays(path / "best", like and like.best) if (path / "best").exists() else ()
-        except Exception as error:  # whatever Orbax and TensorStore raise; nothing of theirs is promised
+        except Exception as error:  # Orbax and TensorStore promise no types of exceptions
             raise Damaged(f"checkpoint {path} cannot be read, or is another release's: {first_line(error)}") from error
         return Checkpoint(step, state, best, progress)
 
@@ -162,7 +169,7 @@ class Checkpoints:
                     raise ValueError(f"{name} holds NaN or infinity")
                 self._remarks.append(f"checkpoint {path}: {name} holds NaN or infinity")
             self._sweep()
-            if partial.exists():  # what could not be deleted is in nobody's way
+            if partial.exists():  # it could not be deleted: use another name
                 partial = storage.free_name(self.directory, f"{path.name}.", ".partial")
             partial.mkdir(parents=True)
             self._make_room(_size(checkpoint.state, checkpoint.best))
@@ -173,10 +180,10 @@ class Checkpoints:
             (partial / "manifest.json").write_text(json.dumps(hashes(partial), indent=1))
             storage.sync(partial / "manifest.json")
             self._put(partial, path)
-        except Exception as error:  # TensorStore's errors are ValueErrors, on a full disk too
+        except Exception as error:  # TensorStore raises ValueErrors, even for a full disk
             shutil.rmtree(partial, ignore_errors=True)
             raise OSError(f"cannot write checkpoint {path}: {first_line(error)}") from error
-        # The new one is safe from here on, whatever becomes of the old ones.
+        # From here on the new checkpoint is safe, even if old ones cannot be deleted.
         with contextlib.suppress(OSError):
             storage.sync(self.directory)
         for step in self.steps()[:-KEPT]:
@@ -184,9 +191,9 @@ class Checkpoints:
         self._sweep()
 
     def _put(self, partial: Path, path: Path) -> None:
-        """Gives a whole checkpoint its name, which an earlier one of the same step may have."""
+        """Rename a complete checkpoint to its final name, which an earlier checkpoint of the same step may have."""
         earlier = storage.free_name(self.directory, f"{path.name}.", ".partial")
-        if path.exists():  # written again after a resume that went back to an earlier one
+        if path.exists():  # the run has resumed from an earlier checkpoint and reached this step again
             path.rename(earlier)
         try:
             partial.rename(path)
@@ -196,9 +203,9 @@ class Checkpoints:
             raise
 
     def _make_room(self, needed: int) -> None:
-        """Drops older checkpoints, but for the newest, if there is no room for another.
+        """Delete old checkpoints, except the newest, until there is room for another.
 
-        Finds out that a disk is full before Orbax does, all of whose threads then tell at length.
+        On a full disk, this raises OSError before each of Orbax's threads prints a long error.
         """
         for step in [*self.steps()[:-1], None]:
             free = shutil.disk_usage(self.directory).free
@@ -210,28 +217,28 @@ class Checkpoints:
         raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
 
     def _drop(self, step: int) -> None:
-        # Under its own name a half-deleted one would look damaged.
+        # Renamed first: a half-deleted checkpoint would look damaged.
         try:
             (self.directory / str(step)).rename(self.directory / f"{step}.partial")
         except OSError as error:
             self._remarks.append(f"checkpoint {self.directory / str(step)} cannot be deleted: {error.strerror}")
 
     def _sweep(self) -> None:
-        """Deletes what counts for nothing, as far as it can be."""
+        """Delete the .partial folders, as far as possible."""
         for leftover in self.directory.glob("*.partial"):
             with contextlib.suppress(OSError):
                 storage.delete(leftover)
 
 
 def _not_finite(tree: Tree) -> Iterator[str]:
-    """The names of arrays that hold NaN or infinity."""
+    """Yield the names of arrays that hold NaN or infinity."""
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         if not np.isfinite(x).all():
             yield jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _size(state: Tree, best: Tree) -> int:
-    """The bytes that a checkpoint takes, at most."""
+    """Return an upper limit of the bytes that a checkpoint takes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, best))) + ROOM
 
 

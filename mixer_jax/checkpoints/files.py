@@ -1,4 +1,4 @@
-"""What a checkpoint is made of: arrays, which Orbax writes, and a manifest that tells whether it is whole."""
+"""The files of a checkpoint: arrays, which Orbax writes, and a manifest, by which the files are verified."""
 
 import contextlib
 import hashlib
@@ -16,14 +16,14 @@ Tree = Any
 
 
 class Damaged(Exception):
-    """A checkpoint that is not what was written."""
+    """A checkpoint differs from what was written, or cannot be read."""
 
 
 def verify(path: Path) -> dict[str, Any]:
-    """Compares a checkpoint with its manifest; returns its progress.json.
+    """Compare the files of a checkpoint with its manifest, and return the content of its progress.json.
 
     Raises:
-      Damaged: naming the first file that is missing, cut short or changed.
+      Damaged: names the first file that is missing, truncated, changed or unreadable.
     """
     try:
         manifest = json.loads((path / "manifest.json").read_text())
@@ -49,10 +49,10 @@ def verify(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[tuple[Any, Any]]:
-    """Orbax's checkpointer, and the arguments that it takes."""
-    import orbax.checkpoint as ocp  # only now: a run that starts needs nothing of it before its first step
+    """Yield Orbax's checkpointer, and the module of its arguments."""
+    import orbax.checkpoint as ocp  # imported late: a new run does not need it before its first step
 
-    # Only the first process comes here, so no other is to be waited for.
+    # Orbax must not wait for other processes, because only the first one calls it.
     alone = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()}, barrier_sync_key_prefix="alone"
     )
@@ -62,12 +62,18 @@ def _orbax() -> Iterator[tuple[Any, Any]]:
 
 
 def save_arrays(path: Path, tree: Tree) -> None:
-    tree = jax.tree.map(np.asarray, tree)  # older Orbax takes no NumPy scalars
+    """Write the arrays of a tree to a new folder."""
+    tree = jax.tree.map(np.asarray, tree)  # older releases of Orbax do not accept NumPy scalars
     with _orbax() as (checkpointer, args):
         checkpointer.save(path.absolute(), args=args.StandardSave(tree))
 
 
 def read_arrays(path: Path, like: Tree | None) -> Tree:
+    """Return the arrays in a folder, as a tree like `like`; nested dicts for None.
+
+    Raises:
+      ValueError: if their shapes or dtypes differ from those of `like`. Orbax raises other exceptions, too.
+    """
     like = like and jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), like)
     with _orbax() as (checkpointer, args):
         tree = checkpointer.restore(path.absolute(), args=args.StandardRestore(like))
@@ -81,6 +87,7 @@ def _types(tree: Tree) -> list[tuple[tuple[int, ...], np.dtype]]:
 
 
 def hashes(path: Path) -> dict[str, tuple[int, str]]:
+    """Return the size in bytes and the SHA-256 of each file in a folder, once the files are on disk."""
     files = sorted(p for p in path.rglob("*") if p.is_file())
     for file in files:
         storage.sync(file)
@@ -93,4 +100,5 @@ def _hash(path: Path) -> str:
 
 
 def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if the message is empty."""
     return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -1,4 +1,8 @@
-"""The data: `load` opens a config's dataset, a sampler makes its batches, a pipeline brings them to the devices."""
+"""Datasets, samplers and input pipelines.
+
+`load` opens the dataset of a config. A sampler chooses the examples of each batch. A pipeline brings the batches to the
+devices.
+"""
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.images import as_pixels, read_image

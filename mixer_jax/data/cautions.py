@@ -1,4 +1,4 @@
-"""What about a dataset makes an accuracy worth less than it looks."""
+"""Find properties of a dataset that make an accuracy worth less than it looks."""
 
 from collections.abc import Iterator
 
@@ -6,15 +6,22 @@ import numpy as np
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 
-NAMED = 5  # classes in a line, at most
+NAMED = 5  # the most classes that one warning names
 
 
 def cautions(dataset: Dataset, same_split: bool) -> tuple[str, ...]:
-    """Return a line for each thing that whoever reads the accuracy should know.
+    """Return a warning for each property of the dataset that a reader of the accuracy should know.
 
-    That is a class alone, classes without an image in a split, and test images that are training images: all of them
-    where the config names the `same_split` for both, or those whose pixels are the same, which are looked for in a set
-    in memory.
+    The properties are: a single class, classes without an image in a split, and test images that are also training
+    images. If `same_split` is true, all test images are training images. Otherwise, test images with the same pixels as
+    a training image are counted, but only if both splits are in memory.
+
+    Args:
+      dataset: the dataset.
+      same_split: whether the config names the same split for training and testing.
+
+    Returns:
+      The warnings, one line each.
     """
     return tuple(_cautions(dataset, same_split))
 

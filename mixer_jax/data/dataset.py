@@ -1,4 +1,4 @@
-"""The three splits of a dataset: decoded into memory, or read as they are needed."""
+"""The three splits of a dataset, either decoded into memory or decoded on demand."""
 
 import dataclasses
 import functools
@@ -12,12 +12,17 @@ from tqdm import tqdm
 from mixer_jax.data.sources import Source
 from mixer_jax.errors import UserError
 
-DECODE_CHUNK = 1000  # examples a read; array_record is fast only when asked for many
+DECODE_CHUNK = 1000  # examples per read; array_record is fast only for large reads
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Decoded examples: images (n, height, width, channels) uint8 and labels (n,) int32; equal only to itself."""
+    """Decoded examples in memory. A split is equal only to itself.
+
+    Attributes:
+      images: (n, height, width, channels) uint8.
+      labels: (n,) int32.
+    """
 
     images: np.ndarray
     labels: np.ndarray
@@ -27,22 +32,26 @@ class Split:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
+        """The shape of an image: (height, width, channels)."""
         return self.images.shape[1:]
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Examples as `StreamedSplit.read` gives them."""
+        """Return the images and the labels at these indices.
+
+        Unlike in `StreamedSplit.read`, an index of -1 selects the last example.
+        """
         return self.images[indices], self.labels[indices]
 
     def subset(self, indices: np.ndarray) -> "Split":
-        """Return the examples at these indices, copied."""
+        """Return a split with copies of the examples at these indices."""
         return Split(self.images[indices], self.labels[indices])
 
     def known_labels(self) -> np.ndarray | None:
-        """Return the labels, as far as they are known without reading images."""
+        """Return the labels, (n,) int32; see `StreamedSplit.known_labels`."""
         return self.labels
 
     def identity(self) -> Iterable[bytes]:
-        """What the fingerprint is taken of: every pixel and label."""
+        """Yield the bytes that the fingerprint is computed from: every pixel and label, and their shapes and dtypes."""
         for array in (self.images, self.labels):
             yield f"{array.shape}{array.dtype}".encode()
             yield np.ascontiguousarray(array).tobytes()
@@ -50,12 +59,12 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamedSplit:
-    """Examples that are decoded when they are needed; equal only to itself.
+    """Examples that are decoded on demand. A split is equal only to itself.
 
     Attributes:
-      source: where from.
-      image_shape: (height, width, channels), the same for all.
-      num_classes: labels are below it.
+      source: the source of the examples.
+      image_shape: (height, width, channels), the same for all images.
+      num_classes: the number of classes; all labels are below it.
     """
 
     source: Source
@@ -66,10 +75,16 @@ class StreamedSplit:
         return len(self.source)
 
     def read(self, indices: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Decodes examples: images (n, height, width, channels) uint8 and labels (n,) int32; zeros for an index of -1.
+        """Decode examples.
+
+        Args:
+          indices: (n,) indices into the split; -1 stands for no example.
+
+        Returns:
+          Images (n, height, width, channels) uint8 and labels (n,) int32. Both are zero for an index of -1.
 
         Raises:
-          UserError: if an image differs in shape, or a label is out of range.
+          UserError: if an image has another shape, or a label is out of range.
         """
         images = np.zeros((len(indices), *self.image_shape), np.uint8)
         labels = np.zeros(len(indices), np.int32)
@@ -83,24 +98,25 @@ class StreamedSplit:
         return images, labels
 
     def known_labels(self) -> np.ndarray | None:
-        """Return the labels, as far as they are known without reading images."""
+        """Return the labels, (n,) int, or None if they are not known without reading examples."""
         return self.source.labels() if self.source.labels_at_hand else None
 
     def identity(self) -> Iterable[bytes]:
-        """What the fingerprint is taken of: what the source knows of itself without decoding."""
+        """Return the bytes that the fingerprint is computed from: what the source knows without decoding."""
         return self.source.identity()
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """What a run trains on and is measured on.
+    """The splits, classes and pixel statistics that a run uses.
 
     Attributes:
-      name: as in the config.
-      label_names: the classes, in the order of the labels.
+      name: the name in the config.
+      label_names: the class names, in the order of the labels.
       train, val, test: the splits; the best epoch is chosen on `val`.
-      mean, std: of the training pixels as fractions of 255, one a channel, which the model subtracts and divides by.
-      cautions: what makes an accuracy worth less than it looks, a line each.
+      mean, std: one number per channel, as fractions of 255. The model's input is the pixels minus `mean`, divided by
+        `std`. By default they are the statistics of the training pixels.
+      cautions: warnings about what makes an accuracy worth less than it looks, one line each.
     """
 
     name: str
@@ -114,27 +130,30 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
+        """The number of classes."""
         return len(self.label_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """The shape of an image: (height, width, channels)."""
         return self.train.image_shape
 
     @property
     def streamed(self) -> bool:
+        """Whether the images are decoded on demand."""
         return isinstance(self.train, StreamedSplit)
 
     def info(self) -> dict[str, Any]:
-        """Return what a run directory keeps of the dataset in its config.json."""
+        """Return the description of the dataset that a run directory stores in its config.json."""
         names = ("label_names", "image_shape", "mean", "std", "streamed", "fingerprint")
         return {name: getattr(self, name) for name in names}
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """A hash by which to tell whether two runs saw the same data.
+        """A hash that shows whether two runs used the same data.
 
-        It is of every pixel and label; of a streamed set, which is never seen whole, of the names and sizes of files.
+        For a split in memory, the hash covers every pixel and label. A streamed split is never read completely, so the
+        hash covers what its source knows without decoding, such as the names and sizes of its files.
         """
         digest = hashlib.sha256()
         for split in (self.train, self.val, self.test):
@@ -144,7 +163,14 @@ class Dataset:
 
 
 def decode(source: Source, title: str) -> Split:
-    """Reads a whole source into memory, with a progress bar.
+    """Read all examples of a source into memory, with a progress bar.
+
+    Args:
+      source: the source.
+      title: the name of the examples in the progress bar and in errors.
+
+    Returns:
+      The decoded split.
 
     Raises:
       UserError: if the source is empty, its images differ in shape, or a label is out of range.
@@ -178,7 +204,11 @@ def _shapes_differ(source: Source, one: int, shape: tuple[int, ...], other: int,
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Returns the mean and standard deviation of each channel of uint8 images, as fractions of 255, exact."""
+    """Return the exact mean and standard deviation of each channel, as fractions of 255.
+
+    Args:
+      images: (n, height, width, channels) uint8.
+    """
     levels = np.arange(256) / 255
     mean, std = [], []
     for channel in range(images.shape[-1]):

@@ -1,4 +1,4 @@
-"""Decoded sets, kept in the user's cache folder: what one start has decoded, the next one reads in a moment."""
+"""Decoded datasets, cached in the user's cache folder so that later runs start faster."""
 
 import contextlib
 import hashlib
@@ -15,35 +15,49 @@ from mixer_jax.cache import cache_folder
 from mixer_jax.data.dataset import Split
 from mixer_jax.data.sources import Source
 
-ROOM = 10  # a set is kept where this many of it would fit on the disk
+ROOM = 10  # a dataset is cached only if this many copies of it would fit into the free disk space
 
 
 class DecodedCache:
-    """The place of a decoded set, which holds the last one that was put there."""
+    """The cache entry of one dataset. Each write replaces the previous content."""
 
     def __init__(self, place: str, sources: Mapping[str, Source]):
-        """Takes what tells this set's place from others', and its splits, of which nothing is decoded yet."""
+        """Open the entry without decoding anything.
+
+        Args:
+          place: a string that distinguishes this dataset from others; its hash is the name of the cache file.
+          sources: the source of each split, by the name of the split.
+        """
         self._path = cache_folder("decoded") / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.npz"
         self._sources = sources
 
     def read(self, most: float) -> dict[str, Split] | None:
-        """The splits, if they are there, whole, of the files and the program as they are now, and of `most` bytes."""
+        """Return the cached splits, or None if they cannot be used.
+
+        They can be used if the cache file is intact, its key equals `key()`, and its arrays are not too large.
+
+        Args:
+          most: the largest total size of the arrays, in bytes.
+        """
         try:
             with self._path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
                 if file["bytes"] > most or file["key"] != self.key():
                     return None
                 return {name: Split(file[f"{name} images"], file[f"{name} labels"]) for name in self._sources}
-        except Exception:  # there is none, or its check sums do not fit: NumPy and zipfile say it in many ways
+        except Exception:  # no file, or a damaged one, for which NumPy and zipfile raise many types of errors
             return None
 
     def key(self) -> str:
-        """A hash of all that decoding goes by: files, decoders and our own code; empty if there are no such files."""
+        """Return a hash of everything that affects decoding: files, decoders and the code of `mixer_jax.data`.
+
+        The hash is empty if the sources have no files, or if a file cannot be read.
+        """
         files = sorted({file for source in self._sources.values() for file in source.files()})
         if not files:
             return ""
         digest = hashlib.sha256(version("pillow").encode())
         files += sorted(Path(__file__).parent.glob("*.py"))
-        # TFDS decodes with OpenCV where that is installed.
+        # TFDS decodes with OpenCV if that is installed.
         if (opencv := importlib.util.find_spec("cv2")) and opencv.origin:
             files.append(Path(opencv.origin))
         try:
@@ -55,20 +69,25 @@ class DecodedCache:
                 status = file.stat()
                 digest.update(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
         except OSError:
-            return ""  # decoding will say it better
+            return ""  # decoding will raise a clearer error
         return digest.hexdigest()
 
     def write(self, splits: Mapping[str, Split], key: str) -> None:
-        """Keeps the splits for the next start, with their key from before they were decoded, if the disk has room."""
+        """Store the splits for later runs, if the disk has enough free space.
+
+        Args:
+          splits: the decoded splits, by name.
+          key: the result of `key()` from before they were decoded; if it is empty, nothing is stored.
+        """
         arrays: dict[str, np.ndarray] = {}
         for name, split in splits.items():
             arrays |= {f"{name} images": split.images, f"{name} labels": split.labels}
         size, folder = sum(x.nbytes for x in arrays.values()), self._path.parent
-        with contextlib.suppress(OSError):  # then it is decoded again
+        with contextlib.suppress(OSError):  # without a cache file, the next run decodes again
             folder.mkdir(parents=True, exist_ok=True)
             if not key or ROOM * size > shutil.disk_usage(folder).free:
                 return
-            for left in folder.glob(f"{self._path.stem}.*.partial"):  # by a dead process
+            for left in folder.glob(f"{self._path.stem}.*.partial"):  # left by a process that died
                 left.unlink()
             partial = self._path.with_suffix(f".{os.getpid()}.partial")
             try:

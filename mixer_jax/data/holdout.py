@@ -1,4 +1,4 @@
-"""Which training images are held out to choose the best epoch on."""
+"""The choice of the training images that are held out for validation."""
 
 from collections.abc import Callable
 
@@ -8,25 +8,28 @@ from ml_collections import ConfigDict
 from mixer_jax.data.sources import shuffled
 from mixer_jax.errors import UserError
 
-# Fixed, so that runs with different seeds are compared on the same validation images.
+# Fixed, so that runs with different seeds use the same validation images.
 SEED = 1
 HOLD_OUTS = ("by_class", "random")
 
 
 def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Pick the validation images, once and for all at random, by default the same share of every class.
+    """Choose the validation images at random, by default the same fraction of every class.
+
+    The choice does not depend on the seed of the run.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
-      size: of the training set.
-      labels: returns the label of each image, (size,) int; None where they are not known, which holds out at random.
+      size: the number of training images.
+      labels: a function that returns the label of each image, (size,) int, or None if the labels are not known. Without
+        labels, the images are chosen regardless of their class.
 
     Returns:
-      The indices of the images to train on and of those held out, both in order. No class loses its last image, unless
-      `config.hold_out` is "random".
+      The indices of the remaining training images and the indices of the validation images, both sorted. Each class
+      keeps at least one training image, unless `config.hold_out` is "random" or the labels are not known.
 
     Raises:
-      UserError: if one of the two is empty.
+      UserError: if one of the two splits would be empty.
     """
     wanted = round(size * config.val_fraction)
     order = shuffled(size, SEED)
@@ -44,7 +47,10 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
 
 
 def _by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
-    """The first images of each class in an order, as many as its share of `wanted`, by the largest remainders."""
+    """Return the first images of each class in `order`.
+
+    The number of images per class is its share of `wanted`, rounded by the largest-remainder method.
+    """
     counts = np.bincount(labels)
     shares = counts * (wanted / len(labels))
     quotas = np.floor(shares).astype(int)

@@ -1,4 +1,4 @@
-"""Image files: whatever they hold, as grey or RGB of 8 bits, the right way up, of the size that is asked for."""
+"""Image files, read as 8-bit grey or RGB arrays, upright and in the requested size."""
 
 from pathlib import Path
 
@@ -7,23 +7,26 @@ from PIL import Image, ImageOps
 
 from mixer_jax.errors import UserError
 
-# What a file may really hold, whatever it is called; not what Pillow would start another program for, as PostScript.
+# The formats that are read, whatever the file is called. For PostScript, for example, Pillow would start a program.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 
 
 def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
-    """Reads an image file: turned as its EXIF tag says, what is transparent on white, 16 bits to 8, then `fit`.
+    """Read an image file as 8-bit grey or RGB.
+
+    The image is rotated as its EXIF tag says. Transparent parts become white, and 16-bit levels become 8-bit. Then
+    `fit` scales and crops the image.
 
     Args:
       path: the file.
-      image_size: (height, width) to fit it to, or () to take it as it is.
+      image_size: (height, width) to fit the image to, or () to keep its size.
       channels: 1 for grey, 3 for RGB.
 
     Returns:
       (height, width, channels) uint8.
 
     Raises:
-      UserError: if it is no image, or damaged.
+      UserError: if the file cannot be read, is damaged, or is not an image in one of the `IMAGE_FORMATS`.
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
@@ -33,13 +36,18 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
 
 
 def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
-    """An image as `read_image` returns it."""
+    """Return an image as an array, as `read_image` does, but without the rotation by the EXIF tag."""
     pixels = np.asarray(fit(_flat(image).convert("L" if channels == 1 else "RGB"), image_size))
     return pixels[..., None] if channels == 1 else pixels
 
 
 def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
-    """Scales an image to cover (height, width), antialiased, and crops the centre; () leaves it as it is."""
+    """Scale an image to cover `image_size`, antialiased, and crop the centre.
+
+    Args:
+      image: the image.
+      image_size: (height, width), or () to return the image unchanged.
+    """
     if not image_size or image.size == image_size[::-1]:
         return image
     height, width = image_size
@@ -47,8 +55,8 @@ def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
 
 
 def _flat(image: Image.Image) -> Image.Image:
-    """The image without transparency, and with 8 bits."""
-    if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+    """Return the image with 8 bits and without transparency."""
+    if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")

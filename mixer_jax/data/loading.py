@@ -1,4 +1,4 @@
-"""Opens datasets: from the `dataset` block of a config to checked splits."""
+"""Open the dataset that the `dataset` block of a config describes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -15,21 +15,26 @@ from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 
 NORMALIZATIONS = ("standard", "paper", "unit")
-# Of a `dataset` block, what decides which pixels it has.
+# The fields of a `dataset` block that determine its pixels.
 SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "test_split", "image_size")
-STATISTICS_IMAGES = 10_000  # of a streamed set, that its mean and standard deviation are taken of
+STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 
 
 def load(config: ConfigDict) -> Dataset:
-    """Opens the dataset of `config.dataset`: holds out the validation slice, measures the pixels, and decodes it all,
-    or reads what an earlier start has decoded, unless it is larger than the memory budget; then its images are read as
-    they are needed.
+    """Open the dataset of a `dataset` block.
+
+    If the block names no validation split, validation images are held out of the training split. A dataset within the
+    memory budget is decoded into memory, or read from the cache of decoded datasets. The images of a larger dataset are
+    decoded on demand.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
 
+    Returns:
+      The dataset, with its pixel statistics and cautions.
+
     Raises:
-      UserError: if anything about the data is not as the config says.
+      UserError: if the block is invalid, or the data does not match it.
     """
     if config.normalization not in NORMALIZATIONS:
         raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
@@ -69,24 +74,33 @@ def load(config: ConfigDict) -> Dataset:
 
 
 def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str, ...]]:
-    """Opens one split of a dataset, for which the others need not be there; its images are read as they are needed.
+    """Open one split of a dataset; its images are decoded on demand.
+
+    The other splits need not exist.
 
     Args:
       config: the `dataset` block; see `mixer_jax.config`.
-      name: "train" (without what is held out of it), "validation" or "test".
+      name: "train" (without the images that are held out of it), "validation" or "test".
 
     Returns:
-      The split, and the names of the classes.
+      The split and the class names.
 
     Raises:
-      UserError: as `load`.
+      UserError: as in `load`.
     """
     source = _source(config, _opener(config), name)
     return _streamed(source, f"{name} images"), source.label_names
 
 
 def selected_on(config: ConfigDict) -> str:
-    """What the best epoch is chosen on by a `dataset` block: "test", or a "validation" that is none of it."""
+    """Return the name of the split that the best epoch is chosen on.
+
+    Args:
+      config: the `dataset` block; see `mixer_jax.config`.
+
+    Returns:
+      "test" if the block validates on the test split, else "validation".
+    """
     return "test" if config.val_split == config.test_split else "validation"
 
 
@@ -104,7 +118,7 @@ def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
 
 
 def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
-    """The splits, decoded, if the memory budget allows."""
+    """Return the decoded splits, or None if they exceed the memory budget."""
     most = budget(config.memory_budget_gib)
     kept = DecodedCache(repr([config[field] for field in SOURCE_FIELDS]), sources)
     if splits := kept.read(most):
@@ -123,7 +137,7 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
 
 
 def _opener(config: ConfigDict) -> Callable[[str], Source]:
-    """Returns the function that opens a split by name."""
+    """Return the function that opens a split by its name."""
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2
@@ -137,7 +151,7 @@ def _opener(config: ConfigDict) -> Callable[[str], Source]:
         if size:
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
         return Digits
-    # Imported only here: TFDS takes a second to import, and the other sources do without it.
+    # Imported here, because TFDS takes a second to import and the other sources do not need it.
     from mixer_jax.data.prepare import prepared_builder
     from mixer_jax.data.tfds_source import TfdsSource
 
@@ -153,4 +167,4 @@ def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float
         some = np.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES)).astype(int)
         train = decode(Subset(train.source, some), "images to normalise by")
     mean, std = pixel_statistics(train.images)
-    return mean, tuple(s or 1.0 for s in std)  # a constant channel stays finite
+    return mean, tuple(s or 1.0 for s in std)  # a constant channel must not be divided by zero

@@ -1,4 +1,4 @@
-"""How much memory there is, and how much of it a set may take before it is streamed."""
+"""The memory of hosts and devices, and the part of it that a dataset can take before it is streamed."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,19 @@ import jax
 from mixer_jax.data.sources import Source
 
 GIB = 2**30
-processes_here = 1  # of one training that share this machine, as `training.processes.join` finds out
-TPU_LANES = 128  # a TPU pads the last axis of an array, here an image's bytes, to a multiple of this
+processes_here = 1  # this run's processes on this machine, counted by `training.processes.join`
+TPU_LANES = 128  # a TPU pads the last axis of an array (here the bytes of an image) to a multiple of this
 
 
 def budget(gib: float | None) -> float:
-    """Returns the bytes that a whole set may take on a device: `gib`, or by default what is measured.
+    """Return the number of bytes that a dataset can take on a device.
 
-    That is a quarter of the memory of the device or of the host, whichever has less: the set is decoded on the host
-    first, whose memory is shared by the `processes_here`. CPU devices share it too, and each of them holds the set.
+    The default is a quarter of the memory of the device or of the host, whichever has less. The host counts because the
+    dataset is decoded there first. The processes on the host (`processes_here`) share its memory. CPU devices share it
+    too, and each of them holds a copy of the dataset.
+
+    Args:
+      gib: the budget in GiB, or None for the default.
     """
     if gib is not None:
         return gib * GIB
@@ -28,25 +32,30 @@ def budget(gib: float | None) -> float:
 
 
 def device_memory(device: jax.Device) -> int:
-    """Returns the bytes that a device has; a CPU's are the host's, as are those of one that does not tell."""
+    """Return the memory of a device in bytes.
+
+    A CPU has the memory of the host. A device that does not report its memory is treated in the same way.
+    """
     try:
         statistics = device.memory_stats() or {}
-    except jax.errors.JaxRuntimeError:  # of a device that is only compiled for
+    except jax.errors.JaxRuntimeError:  # the device is only a compilation target
         statistics = {}
     return statistics.get("bytes_limit", host_memory())
 
 
 def host_memory(root: Path = Path("/")) -> int:
-    """Return the bytes that this process and others beside it may take: the machine's, or what a container is given.
+    """Return the memory of the host in bytes, which all its processes share.
+
+    It is the memory of the machine, or the limit of the container if that is lower.
 
     Args:
-      root: where the file system of the machine begins.
+      root: the root of the file system.
     """
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_container_limits(root)])
 
 
 def _container_limits(root: Path) -> Iterator[int]:
-    """The limits of the control groups that this process is in, of version 2 and of version 1."""
+    """Yield the memory limits in bytes of this process's control groups, of version 1 and version 2."""
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -56,7 +65,7 @@ def _container_limits(root: Path) -> Iterator[int]:
             continue
         top, name = ("memory", "memory.limit_in_bytes") if controllers else (".", "memory.max")
         here = root / "sys/fs/cgroup" / top
-        # Inside a container its own group is the top, and the path may be that of the host.
+        # In a container, its own group is the root, and the path in /proc can be the host's. So both places are tried.
         below = here / group.lstrip("/")
         for folder in {here, below, *below.parents}:
             try:
@@ -66,7 +75,10 @@ def _container_limits(root: Path) -> Iterator[int]:
 
 
 def decoded_size(source: Source) -> float:
-    """Return the bytes that a source's decoded images take on a device, if all are like its first."""
+    """Return the number of bytes that the decoded images of a source take on a device.
+
+    All images are assumed to have the shape of the first one.
+    """
     if not len(source):
         return 0
     size = source.__getitems__([0])[0][0].nbytes

@@ -1,10 +1,11 @@
-"""The two feeds: how the sampler's batches get to the devices. Both bring the same ones, bit for bit.
+"""The two input pipelines, which bring the sampler's batches to the devices. Their batches are equal, bit for bit.
 
-A feed gives chunks: arrays (devices, steps, batch / devices, ...) of which each device gets its own in a dispatch of so
-many steps. `take` makes a batch of it inside the compiled step.
+A pipeline returns chunks. A chunk holds the steps of one dispatch, as arrays (devices, steps, batch / devices, ...),
+and each device receives its own part. Inside the compiled step, `gather_batch` takes the batch of one step from the
+chunk.
 
-An image is a row until then, one channel after the other: a TPU pads the last axis to 128 numbers, which of three
-channels would make 43 times the bytes, and is slow to sort out channels that alternate.
+The pipelines store an image as a row, one channel after the other. A TPU pads the last axis to 128 numbers. With three
+channels as the last axis, that would make 43 times the bytes. A TPU is also slow at separating interleaved channels.
 """
 
 import dataclasses
@@ -21,19 +22,20 @@ from mixer_jax.data.sampler import Sampler
 
 Arrays = dict[str, Any]
 
-PIECE = 32  # examples a reader decodes at a time: few, so that all readers work on the same batch
-STREAMED_BYTES = 2**25  # of a streamed chunk: as many steps as fit, up to ...
-STREAMED_STEPS = 16
-GATHERED = 2**14  # numbers of an image that are gathered at a time, at most
+PIECE = 32  # examples that a thread decodes at a time; few, so that all threads work on the same batch
+STREAMED_BYTES = 2**25  # the most bytes in a streamed chunk, unless one step has more
+STREAMED_STEPS = 16  # the most steps in a streamed chunk
+GATHERED = 2**14  # the most numbers of an image that are gathered at a time
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """What part of each global batch is this process's: all processes have equal parts, in their order.
+    """The part of each global batch that belongs to this process. All processes have equal parts, in their order.
 
     Attributes:
-      num_devices: this process's.
-      process, num_processes: which it is of how many.
+      num_devices: the number of devices of this process.
+      process: the index of this process.
+      num_processes: the number of processes.
     """
 
     num_devices: int
@@ -41,13 +43,18 @@ class Shard:
     num_processes: int = 1
 
     def of(self, batches: Arrays) -> Arrays:
-        """Takes this process's part of arrays (steps, batch, ...)."""
+        """Return this process's part of arrays (steps, batch, ...)."""
         return {key: np.split(x, self.num_processes, axis=1)[self.process] for key, x in batches.items()}
 
     def over_devices(self, batches: Arrays, length: int) -> Arrays:
-        """Lays arrays (steps, part, ...) out as (devices, length, part / devices, ...), the first device first.
+        """Distribute the batches of this process over its devices.
 
-        Missing steps are filled up with zeros, not to be looked at.
+        Args:
+          batches: arrays (steps, part, ...).
+          length: the number of steps to pad to, with zeros. Padded steps must be ignored.
+
+        Returns:
+          Arrays (devices, length, part / devices, ...). The first device has the first examples.
         """
 
         def lay_out(x: np.ndarray) -> np.ndarray:
@@ -59,11 +66,13 @@ class Shard:
 
 
 class ResidentPipeline:
-    """The images of the whole split lie in the memory of every device; chunks hold indices into them, and the labels.
+    """A pipeline that keeps all images of the split in the memory of every device.
+
+    Its chunks hold the labels, the indices of the images, and the other arrays of the sampler.
 
     Attributes:
-      max_steps: the most steps a chunk has.
-      resident_shapes: of what every device has to hold.
+      max_steps: the largest number of steps in a chunk.
+      resident_shapes: the shapes and dtypes of `resident`.
     """
 
     max_steps = 256
@@ -77,29 +86,38 @@ class ResidentPipeline:
 
     @property
     def resident(self) -> Arrays:
-        """What every device has to hold: `images`."""
+        """The arrays that every device holds: `images`, uint8, with one or more rows per image."""
         return {"images": as_rows(self._split.images).reshape(-1, self._width)}
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
-        """`num_steps` batches from `step` on, filled up to `max_steps`."""
+        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`."""
         batches = self._shard.of(self._sampler.batches(step, num_steps))
         return self._shard.over_devices(batches | {"labels": self._split.labels[batches["indices"]]}, self.max_steps)
 
 
 class StreamingPipeline:
-    """Images are decoded by parallel threads while the devices compute, and sent ahead to them.
+    """A pipeline whose threads decode images while the devices compute.
 
-    Memory stays flat: about two chunks wait on the host, and two are on the devices.
+    Chunks are prefetched to the devices. Memory use is constant: about two chunks are on the host, and two are on the
+    devices.
 
     Attributes:
-      max_steps: the most steps a chunk has.
-      resident, resident_shapes: what every device has to hold: nothing.
+      max_steps: the largest number of steps in a chunk.
+      resident, resident_shapes: empty, because no images stay on the devices.
     """
 
     def __init__(
         self, split: StreamedSplit, sampler: Sampler, shard: Shard, sharding: jax.sharding.Sharding, reader_threads: int
     ):
-        """Takes the sharding of a chunk, whose leading axis is the devices'."""
+        """Create the pipeline.
+
+        Args:
+          split: the split.
+          sampler: chooses the examples of each batch.
+          shard: the part of each batch that belongs to this process.
+          sharding: the sharding of a chunk, whose leading axis is that of the devices.
+          reader_threads: the number of threads that decode images.
+        """
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
         self._pieces = _BatchParts(split, sampler, shard)
@@ -110,9 +128,9 @@ class StreamingPipeline:
         self._batches: Iterator[Arrays] = iter(())
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
-        """`num_steps` batches from `step` on, filled up to `max_steps`.
+        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`.
 
-        Fastest when steps are asked for one after the other.
+        Consecutive steps are fastest. Any other step restarts the readers.
         """
         if num_steps and step != self._next:
             self._batches = self._read(step)
@@ -123,11 +141,11 @@ class StreamingPipeline:
         return jax.device_put(self._shard.over_devices(chunk, self.max_steps), self._sharding)
 
     def _read(self, step: int) -> Iterator[Arrays]:
-        import grain  # only here: it is slow to import, and a set in memory does without it
+        import grain  # imported here, because it is slow to import and only streaming needs it
         from absl import flags
 
         if not flags.FLAGS.is_parsed():
-            flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which this command line is not for
+            flags.FLAGS.mark_as_parsed()  # Grain reads absl's flags, which this command line does not set
         per_step = self._pieces.per_step
         options = grain.ReadOptions(
             num_threads=self._threads, prefetch_buffer_size=max(self.max_steps * per_step, 2 * per_step, self._threads)
@@ -137,7 +155,7 @@ class StreamingPipeline:
 
 
 class _BatchParts:
-    """Batches cut into pieces that are read independently, in the way of a Grain data source."""
+    """Batches cut into pieces that can be read independently, with the interface of a Grain data source."""
 
     def __init__(self, split: StreamedSplit, sampler: Sampler, shard: Shard):
         self._split, self._sampler, self._shard = split, sampler, shard
@@ -148,13 +166,13 @@ class _BatchParts:
         return self._sampler.num_steps * self.per_step
 
     def nothing(self) -> Arrays:
-        """No step of a batch: the right shapes and types, and a length of 0."""
+        """Return zero steps of a batch, with the right shapes and dtypes."""
         batch = self._shard.of(self._sampler.batches(0, 0))
         images = np.empty((0, self.part, math.prod(self._split.image_shape)), np.uint8)
         return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}
 
     def __getitem__(self, number: int) -> Arrays:
-        """One piece: `images` and `labels` beside what the sampler says, each (1, up to PIECE, ...)."""
+        """Return one piece: `images`, `labels` and the arrays of the sampler, each (1, up to PIECE, ...)."""
         step, piece = divmod(number, self.per_step)
         batch = self._shard.of(self._sampler.batches(step, 1))
         batch = {key: x[:, piece * PIECE : (piece + 1) * PIECE] for key, x in batch.items()}
@@ -163,14 +181,19 @@ class _BatchParts:
 
 
 def as_rows(images: np.ndarray) -> np.ndarray:
-    """Lay images (n, height, width, channels) out as rows (n, channels * height * width), a channel after the other."""
+    """Lay images (n, height, width, channels) out as rows (n, channels * height * width), channel by channel."""
     return np.moveaxis(images, -1, 1).reshape(len(images), -1)
 
 
 def gathered_width(numbers: int) -> int:
-    """Return how wide the parts are that a row of so many numbers is gathered in: all of it, if it is not too wide.
+    """Return the width of the parts in which a row is gathered.
 
-    Of rows wider than some 30,000 bytes XLA copies the whole set to slices at each step on a TPU, to gather from these.
+    It is the largest divisor of `numbers` up to GATHERED that is a multiple of 128, or else the largest divisor up to
+    GATHERED. If rows are wider than about 30,000 bytes, XLA on a TPU copies the whole dataset into slices at each step,
+    and gathers from the slices.
+
+    Args:
+      numbers: the length of the row.
     """
     fitting = [numbers // n for n in range(1, numbers + 1) if numbers % n == 0 and numbers // n <= GATHERED]
     return next((width for width in fitting if width % 128 == 0), fitting[0])
@@ -181,11 +204,17 @@ def _concatenate(pieces: list[Arrays]) -> Arrays:
 
 
 def gather_batch(resident: Arrays, chunk: Arrays, step: jax.Array, image_shape: tuple[int, int, int]) -> Arrays:
-    """Makes the batch of one of a chunk's steps, of images (height, width, channels), inside the compiled step.
+    """Return the batch of one step of a chunk, inside the compiled step.
+
+    Args:
+      resident: the arrays that the pipeline keeps on the device; empty for a streamed dataset.
+      chunk: this device's part of a chunk, arrays (steps, batch, ...).
+      step: the index of the step in the chunk, an int scalar.
+      image_shape: (height, width, channels).
 
     Returns:
-      What the sampler returned, with `images` (batch, height, width, channels) uint8 and `labels` (batch,). For an
-      index of -1 they are those of some example, to be masked.
+      The arrays of the sampler, with `images` (batch, height, width, channels) uint8 and `labels` (batch,). An index of
+      -1 has an arbitrary image and label, to be masked.
     """
     batch = {key: x[step] for key, x in chunk.items()}
     if resident:

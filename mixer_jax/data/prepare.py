@@ -1,4 +1,4 @@
-"""Finds a set of TensorFlow Datasets, and on its first use downloads and prepares it, without TensorFlow."""
+"""Find a dataset of TensorFlow Datasets, and download and prepare it on first use, without TensorFlow."""
 
 import contextlib
 import json
@@ -21,22 +21,22 @@ from tensorflow_datasets.core.download.download_manager import NonMatchingChecks
 from mixer_jax.errors import UserError, did_you_mean
 from mixer_jax.messages import say
 
-PROBE_SECONDS = 8.0  # how long a host may take to answer before we say that there is no network
+PROBE_SECONDS = 8.0  # how long a host can take to answer before it counts as unreachable
 
 
 def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    """Returns the builder of a set that is ready to be read, downloading and preparing it where it is not.
+    """Return the builder of a dataset that is ready to be read, after downloading and preparing it if necessary.
 
     Args:
-      name: as TFDS has it, such as "cifar10".
-      data_dir: the folder of prepared sets; "" is TFDS's own (TFDS_DATA_DIR or ~/tensorflow_datasets).
+      name: the name in TFDS, such as "cifar10".
+      data_dir: the folder of prepared datasets, or "" for TFDS's own (TFDS_DATA_DIR or ~/tensorflow_datasets).
 
     Raises:
-      UserError: if there is no such set, it is not for image classification, or it cannot be had.
+      UserError: if the dataset is unknown, is not for image classification, or cannot be downloaded, prepared or read.
     """
     try:
         builder = tfds.builder(name, data_dir=data_dir or None)
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last two: no name at all
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:  # the last two: not a valid name
         known = ["digits", "folder", *tfds.list_builders(with_community_datasets=False)]
         raise UserError(
             f"unknown dataset {name!r}{did_you_mean(name, known)}; valid: digits, folder, or a name of TensorFlow "
@@ -52,10 +52,10 @@ def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
-    """Returns the names of a set's image and label features.
+    """Return the names of a dataset's image and label features.
 
     Raises:
-      UserError: if the set is not one of 8-bit images with one class label each.
+      UserError: if the dataset does not consist of 8-bit images with one class label each.
     """
     keys, features = builder.info.supervised_keys, builder.info.features
     if (
@@ -98,7 +98,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _probe(builder: tfds.core.DatasetBuilder, advice: str) -> None:
-    """Fails within seconds where TFDS would retry for minutes: asks each host of a missing archive for an answer."""
+    """Raise within seconds if a host of a missing archive does not answer; TFDS would retry for minutes."""
     downloads = Path(builder.data_dir_root) / "downloads"
     cached = {url for info in downloads.rglob("*.INFO") for url in json.loads(info.read_text()).get("urls", ())}
     missing = [
@@ -119,7 +119,7 @@ def _answers(url: str) -> bool:
             requests.head(url, timeout=PROBE_SECONDS, allow_redirects=True)
             alive.set()
 
-    # A daemon thread, because looking up a name has no timeout of its own and must not hold up the exit.
+    # A daemon thread, because a DNS lookup has no timeout and must not delay the exit.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(PROBE_SECONDS)
@@ -127,7 +127,7 @@ def _answers(url: str) -> bool:
 
 
 class _StandIn:
-    """As much of the module `tensorflow` as unpacking and reading an archive takes."""
+    """The part of the module `tensorflow` that unpacking and reading an archive needs."""
 
     io = types.SimpleNamespace(gfile=types.SimpleNamespace(GFile=open))
     compat = types.SimpleNamespace(as_text=os.fsdecode)
@@ -138,10 +138,10 @@ class _StandIn:
 
 @contextlib.contextmanager
 def _without_tensorflow(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
-    """Lets TFDS's builder run without TensorFlow, which it wants for two things: to open a file and to encode a PNG.
+    """Let a TFDS builder run without TensorFlow, which it only uses to open files and to encode PNGs.
 
-    The modules that open files get `open` for `tf.io.gfile.GFile`, and examples carry PIL images, which TFDS encodes
-    by itself. TFDS's ten retries, over three minutes, become two.
+    The modules that open files get `open` for `tf.io.gfile.GFile`. Examples carry PIL images, which TFDS encodes
+    without TensorFlow. TFDS retries a download ten times, over three minutes; here it retries twice.
     """
     generate = builder._generate_examples
 

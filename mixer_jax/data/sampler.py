@@ -1,4 +1,4 @@
-"""Which examples make up which batch: a pure function of (seed, step)."""
+"""Samplers, which choose the examples of each batch as a pure function of (seed, step)."""
 
 import dataclasses
 import functools
@@ -11,11 +11,11 @@ from mixer_jax.data.sources import shuffled
 
 
 class Sampler(Protocol):
-    """Chooses the examples of each batch."""
+    """The interface of an object that chooses the examples of each batch."""
 
     @property
     def batch_size(self) -> int:
-        """Examples in a global batch."""
+        """The number of examples in a global batch."""
         ...
 
     @property
@@ -24,32 +24,39 @@ class Sampler(Protocol):
         ...
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """Returns what describes `num_steps` batches from `step` on, each (num_steps, batch_size) int32.
+        """Return the description of `num_steps` batches from `step` on.
 
-        Among it is `indices`, the number of each example in its split, or -1 for none.
+        Args:
+          step: the number of the first batch, from 0.
+          num_steps: the number of batches.
+
+        Returns:
+          Arrays (num_steps, batch_size) int32. One of them is `indices`, the index of each example in its split, or -1
+          for padding.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSampler:
-    """Training batches: a fresh permutation every epoch, batches running on over the end of one into the next.
+    """Training batches, from a new permutation of the examples in every epoch.
 
-    So every batch has the same shape, and no example is dropped or repeated within an epoch.
+    A batch can contain the end of one epoch and the start of the next. So every batch has the same shape, and no
+    example is dropped or repeated within an epoch.
 
     Attributes:
-      num_examples: size of the training set.
-      batch_size: examples in a global batch.
+      num_examples: the number of training examples.
+      batch_size: the number of examples in a global batch.
       seed: the run's seed.
     """
 
     num_examples: int
     batch_size: int
     seed: int
-    num_steps = 2**31 - 1  # without end, as far as an int32 counts
+    num_steps = 2**31 - 1  # unlimited, except by the range of an int32
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """`indices`, and in `epochs` the epoch, from 0, that shows the example; see `Sampler`."""
+        """Return `indices`, and in `epochs` the epoch of each example, from 0; see `Sampler.batches`."""
         start, stop = step * self.batch_size, (step + num_steps) * self.batch_size
         indices = np.empty(stop - start, np.int32)
         epochs = (np.arange(start, stop) // self.num_examples).astype(np.int32)
@@ -62,23 +69,23 @@ class TrainSampler:
         return {"indices": indices.reshape(shape), "epochs": epochs.reshape(shape)}
 
     def steps(self, epochs: float) -> int:
-        """Returns after how many steps every example of that many epochs has been seen."""
+        """Return the number of steps that `epochs` epochs take, rounded up."""
         return -(-round(epochs * self.num_examples) // self.batch_size)
 
 
 @functools.lru_cache(maxsize=64)
 def _orders(num_examples: int, seed: int) -> Callable[[int], np.ndarray]:
-    """The order of each epoch of a seed; the last two are kept, which a batch may be part of."""
+    """Return the function from an epoch to its permutation. It caches two, because a batch can span two epochs."""
     return functools.lru_cache(maxsize=2)(lambda epoch: shuffled(num_examples, seed, epoch + 1))
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSampler:
-    """Each example once, in order; the last batch is filled up with -1.
+    """Evaluation batches: each example once, in order. The last batch is padded with -1.
 
     Attributes:
-      num_examples: size of the split.
-      batch_size: examples in a global batch.
+      num_examples: the number of examples in the split.
+      batch_size: the number of examples in a global batch.
     """
 
     num_examples: int
@@ -86,10 +93,10 @@ class EvalSampler:
 
     @property
     def num_steps(self) -> int:
-        """Batches that it takes."""
+        """The number of batches."""
         return -(-self.num_examples // self.batch_size)
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """`indices`; see `Sampler`."""
+        """Return `indices`; see `Sampler.batches`."""
         indices = np.arange(step * self.batch_size, (step + num_steps) * self.batch_size, dtype=np.int32)
         return {"indices": np.where(indices < self.num_examples, indices, -1).reshape(num_steps, self.batch_size)}

@@ -1,4 +1,4 @@
-"""What a data source is, and the ones that need no download: scikit-learn's digits, and image folders."""
+"""The interface of a data source, and the sources without a download: scikit-learn's digits and image folders."""
 
 import dataclasses
 import functools
@@ -18,44 +18,52 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Source(Protocol):
-    """A random-access sequence of labelled images: each a uint8 (height, width, channels) array and an int label."""
+    """A random-access sequence of labelled images.
+
+    Each example is a uint8 array (height, width, channels) and an int label.
+    """
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """The names of the classes, in the order of the labels."""
+        """The class names, in the order of the labels."""
         ...
 
     @property
     def labels_at_hand(self) -> bool:
-        """Whether `labels` costs nothing."""
+        """Whether `labels` reads no examples."""
         ...
 
     def __len__(self) -> int: ...
 
     def labels(self) -> np.ndarray | None:
-        """Return the label of each example, (n,) int; None if too much would have to be read for it."""
+        """Return the label of each example, (n,) int, or None if too much data would have to be read."""
         ...
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        """Returns the examples at these indices, in their order."""
+        """Return the examples at these indices, in the order of the indices."""
         ...
 
     def describe(self, index: int) -> str:
-        """Says in words where an example comes from, for error messages."""
+        """Return a description of where an example comes from, for error messages."""
         ...
 
     def identity(self) -> Iterable[bytes]:
-        """What tells these examples from others, as far as it is known without decoding them."""
+        """Yield bytes that identify these examples, without decoding them."""
         ...
 
     def files(self) -> Iterable[Path]:
-        """The files on this machine that the examples are read from, perhaps with others."""
+        """Return the files on this machine that the examples are read from, possibly among others."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """The examples of another source at the given indices."""
+    """The examples of another source at the given indices; see `Source`.
+
+    Attributes:
+      source: the other source.
+      indices: (n,) int.
+    """
 
     source: Source
     indices: np.ndarray
@@ -90,16 +98,24 @@ class Subset:
 
 
 def shuffled(n: int, seed: int, stream: int = 0) -> np.ndarray:
-    """A permutation of range(n) that depends on nothing but the seed and the stream, both from 0 on.
+    """Return a permutation of range(n) that depends only on the seed and the stream.
 
-    Stream 0 is for splitting a set, stream e for the e-th epoch. NumPy promises a bit generator's raw stream for ever,
-    which it does not for `Generator.permutation`.
+    NumPy guarantees that the raw stream of a bit generator never changes. It does not guarantee that for
+    `Generator.permutation`.
+
+    Args:
+      n: the number of elements.
+      seed: an int, at least 0.
+      stream: an int, at least 0: 0 to split a dataset, e for the e-th epoch, from 1.
     """
     return np.argsort(np.random.Philox(key=(seed, stream)).random_raw(n), kind="stable")
 
 
 class Digits:
-    """scikit-learn's 1,797 digits, 8x8 grey, shuffled once: "train" is the first 1,437, "test" the other 360."""
+    """scikit-learn's 1,797 digits, 8x8 grey, shuffled once; see `Source`.
+
+    The split "train" has the first 1,437 and "test" the other 360.
+    """
 
     label_names = tuple("0123456789")
     labels_at_hand = False
@@ -127,14 +143,14 @@ class Digits:
         yield f"digits {self._split} of scikit-learn {version('scikit-learn')}".encode()
 
     def files(self) -> Iterable[Path]:
-        spec = importlib.util.find_spec("sklearn")  # not imported, which takes a second
+        spec = importlib.util.find_spec("sklearn")  # not imported, because that takes a second
         if spec and spec.origin:
             yield Path(spec.origin)
 
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits  # only here: it takes longer to import than jax
+    from sklearn.datasets import load_digits  # imported here, because it takes longer to import than jax
 
     data = load_digits()
     order = shuffled(len(data.target), seed=0)
@@ -144,13 +160,13 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files in one folder a class, in RGB; see `read_image`.
+    """Image files in one folder per class, read as RGB; see `read_image` and `Source`.
 
     Attributes:
       paths: the image files.
       of_class: their labels, (n,) int.
-      label_names: the classes.
-      image_size: (height, width) to fit the images to, or () to take them as they are.
+      label_names: the class names.
+      image_size: (height, width) to fit the images to, or () to keep their size.
     """
 
     paths: tuple[Path, ...]
@@ -181,10 +197,17 @@ class FolderSource:
 
 
 def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) -> FolderSource:
-    """Reads `data_dir/split/<class>/*.png|jpg|jpeg`; the classes are the folder names of `data_dir/split`, sorted.
+    """Return the source of the image files `data_dir/split/<class>/*.png|jpg|jpeg`.
+
+    The classes are the names of the folders in `data_dir/split`, sorted.
+
+    Args:
+      data_dir: the folder of the dataset.
+      split: the name of the folder of the split.
+      image_size: (height, width) to fit the images to, or () to keep their size.
 
     Raises:
-      UserError: if the folder is missing or unreadable, or a class has no images.
+      UserError: if the folder is missing, unreadable or without class folders, or a class has no images.
     """
     root = Path(data_dir).expanduser() / split
     try:

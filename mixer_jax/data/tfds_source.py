@@ -1,4 +1,4 @@
-"""Any image-classification set of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
+"""Image-classification datasets of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -14,15 +14,25 @@ from mixer_jax.data.prepare import supervised_keys
 from mixer_jax.data.sources import Example
 from mixer_jax.errors import UserError, one_of
 
-LABELS = 200_000  # examples that are read for nothing but their labels, at most
+LABELS = 200_000  # the most examples that are read only for their labels
 
 
 class TfdsSource:
-    """One split of a prepared set, as `tfds.data_source` gives it; see `Source`."""
+    """One split of a prepared dataset, read through `tfds.data_source`; see `Source`."""
 
     labels_at_hand = False
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: tuple[int, ...] = ()):
+        """Open the split.
+
+        Args:
+          builder: the builder of the prepared dataset.
+          split: the name of the split.
+          image_size: (height, width) to fit the images to, or () to keep their size.
+
+        Raises:
+          UserError: if the split is unknown, or only TensorFlow reads the format that the dataset is prepared in.
+        """
         self._builder = builder
         self.name = f"{builder.name} {split}"
         self.image_size = image_size
@@ -72,7 +82,7 @@ class TfdsSource:
         yield repr({name: split.num_bytes for name, split in self._builder.info.splits.items()}).encode()
 
     def files(self) -> Iterable[Path]:
-        return Path(self._builder.data_dir).glob("*")  # none where that is an address, such as gs://...
+        return Path(self._builder.data_dir).glob("*")  # empty if the folder is an address, such as gs://...
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         if not self.image_size:

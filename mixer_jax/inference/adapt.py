@@ -1,4 +1,4 @@
-"""A trained Mixer for other images: of another size, or grey instead of colour."""
+"""Adaptation of trained Mixers to images of another size or number of channels."""
 
 import dataclasses
 import math
@@ -19,15 +19,17 @@ def at_image_size(
     Args:
       classifier: of the Mixer.
       image_size: (height, width), multiples of the patch size.
-      tokens_mlp_dim: the hidden width of the new token mixing, which decides how it is made. As many times the old one
-        as there are more patches: repeated in tiles, as in the paper's appendix C, for a grid that is a multiple of the
-        old one. The old one: interpolated, which is not from the paper. None: tiles where possible.
+      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. The old width times the
+        factor by which the number of patches grows repeats the weights in tiles (paper, appendix C); the new grid must
+        be a multiple of the old one. The old width interpolates the weights, which is not from the paper. None selects
+        tiles if the grid allows them, else interpolation. An unchanged grid ignores this argument.
 
     Returns:
-      The new model, whose images have the size of its input; and what was done, in a line, or "".
+      The new model, whose images have the size of its input; and one line that says what was done, or "" if the
+      parameters did not change.
 
     Raises:
-      UserError: if `tokens_mlp_dim` is neither.
+      UserError: if `tokens_mlp_dim` is neither of the two widths.
     """
     model = classifier.model
     patch, width = model.patch_size, model.tokens_mlp_dim
@@ -59,10 +61,17 @@ def at_image_size(
 
 
 def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, str]:
-    """Adapt a Mixer from grey to colour, so that equal channels give the same logits; or from colour to grey.
+    """Adapt a Mixer from grey to colour images, or from colour to grey, by changing its stem and normalisation.
+
+    After a change from grey to colour, an image with equal channels gives the same logits as the grey image did.
+
+    Args:
+      classifier: of the Mixer.
+      channels: of the new images.
 
     Returns:
-      The new model; and what was done, in a line, or "", also where neither is grey.
+      The new model, and one line that says what was done. The model is unchanged, and the line "", if the number of
+      channels is the same or if neither number is 1.
     """
     before = classifier.image_shape[2]
     if before == channels or 1 not in (before, channels):

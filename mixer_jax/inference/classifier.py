@@ -1,4 +1,4 @@
-"""A trained model with all that it needs: from images to logits, features and class names."""
+"""A trained model with its preprocessing and class names, which maps images to logits, features and classes."""
 
 import dataclasses
 import functools
@@ -23,20 +23,20 @@ from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.storage import writing
 from mixer_jax.weights import LAYOUTS, require_same_shapes, to_layout, write_file
 
-MODEL_FILE = "model.safetensors"  # in the folder of a model that is no run
-FORMAT = 1  # of the description in a file
+MODEL_FILE = "model.safetensors"  # in the folder of a model that is not a run directory
+FORMAT = 1  # version of the description in a file
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The way from an image to the model's input.
+    """The preprocessing from an image to the model's input.
 
     Attributes:
       image_shape: (height, width, channels) of the uint8 images.
-      mean, std: of each channel, as fractions of 255; subtracted, and divided by.
-      input_size: (height, width) to which images are scaled on the device; () for their own size.
-      eval_crop, crop: as in `config.augment`; which part of an image is scaled.
+      mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
+      input_size: (height, width) to which images are scaled on the device; () keeps their size.
+      eval_crop, crop: as in `config.augment`; they select the part of an image that is scaled.
     """
 
     image_shape: tuple[int, int, int]
@@ -50,7 +50,12 @@ class Preprocessing:
     def of(
         cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
     ) -> "Preprocessing":
-        """Return the preprocessing of a run's `augment` block and its dataset.
+        """Return the preprocessing of a run.
+
+        Args:
+          config: the run's `augment` block.
+          image_shape: (height, width, channels) of the dataset's images.
+          mean, std: of the dataset's channels, as fractions of 255.
 
         Raises:
           ValueError: if the sizes do not fit together.
@@ -61,7 +66,7 @@ class Preprocessing:
         return cls(shape, mean, std, tuple(config.input_size), config.eval_crop, config.crop)
 
     def augment(self, num_classes: int) -> Augment:
-        """Return the preprocessing as functions of images."""
+        """Return the preprocessing as an `Augment`, whose methods process images."""
         config = default_config().augment
         config.update(input_size=self.input_size, eval_crop=self.eval_crop, crop=self.crop)
         shape, mean, std = self.image_shape, self.mean, self.std
@@ -70,14 +75,14 @@ class Preprocessing:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where a model comes from.
+    """The origin of a model.
 
     Attributes:
-      name: of the run, file or address, for messages.
+      name: of the checkpoint, file or address, for messages.
       found: a description in one line.
       dataset: the `dataset` block of the run's config; None for a file.
-      step: of the run's checkpoint.
-      unfinished: how far the run was, such as "epoch 12 of 100, not finished"; "" if it is finished.
+      step: of the run's checkpoint; 0 for a file.
+      unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: devices, dtype and versions of the run, as in results.json.
     """
 
@@ -93,14 +98,14 @@ class Origin:
 class Classifier:
     """A trained image classifier.
 
-    It computes in float32 on any machine, so that its predictions do not depend on where it runs.
+    It computes in float32 on every device, so that predictions do not depend on the device.
 
     Attributes:
       config: the `model` block of a config.
       params: of the model, host arrays.
       preprocessing: of the images.
       label_names: of the classes, in the order of the logits.
-      origin: where it comes from.
+      origin: of the model.
     """
 
     config: ConfigDict
@@ -110,7 +115,7 @@ class Classifier:
     origin: Origin = Origin()
 
     def __post_init__(self):
-        """Raises `UserError` if the parameters are not those of the model."""
+        """Raise `UserError` if the parameters do not fit the model."""
         name = self.origin.name or "the model"
         require_same_shapes(self.params, models.param_shapes(self.model, self.input_shape), name)
 
@@ -146,7 +151,7 @@ class Classifier:
           batch_size: images per call of the model.
 
         Returns:
-          For each image the likeliest classes with their probabilities, the likeliest first.
+          For each image, the most probable classes with their probabilities, in descending order.
 
         Raises:
           UserError: if an image cannot be read.
@@ -157,17 +162,17 @@ class Classifier:
         return self.likeliest(self.logits(pixels, min(batch_size, len(pixels))), top)
 
     def likeliest(self, logits: np.ndarray, top: int | None = 5) -> list[list[tuple[str, float]]]:
-        """Return the likeliest classes of logits (n, classes), as `predict` does."""
+        """Return the `top` most probable classes of each row of logits (n, classes), in the format of `predict`."""
         return [
             [(self.label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
             for share in probabilities(logits)
         ]
 
     def read(self, image: ImageLike) -> np.ndarray:
-        """Return an image of any size as the model's images are, `image_shape` uint8.
+        """Read an image of any size and convert it to the model's `image_shape`, uint8.
 
         Raises:
-          UserError: if it cannot be read.
+          UserError: if the image cannot be read, or is an array of another dtype than uint8.
         """
         height, width, channels = self.image_shape
         if isinstance(image, str | Path):
@@ -185,15 +190,15 @@ class Classifier:
         return self._in_batches(self._apply, images, batch_size)
 
     def features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Return the input of the head, (n, features) float32, of images (n, *image_shape) uint8."""
+        """Return the features, which are the head's input, (n, features) float32 of images (n, *image_shape) uint8."""
         return self._in_batches(self._features, images, batch_size)
 
     def traceable(self, images: jax.Array) -> jax.Array:
-        """Return the logits of any number of images, to be traced, with the parameters as constants."""
+        """Return the logits (n, classes) of images (n, *image_shape); tracing it makes the parameters constants."""
         return self._apply(self.params, images)
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return matrices (new, old) that scale the rows and the columns of an image to the model's input."""
+        """Return the matrices (new, old) that scale the rows and the columns of an image to the model's input."""
         return self._augment.scaling(self.image_shape)
 
     def seen(self, image: np.ndarray) -> np.ndarray:
@@ -201,11 +206,12 @@ class Classifier:
         return np.asarray(self._seen(image[None]))[0]
 
     def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return what a Mixer computes for each token of an image (height, width, channels) uint8.
+        """Return per-token logits and activation sizes of a Mixer, for an image (height, width, channels) uint8.
 
         Returns:
-          (rows, columns, classes), the logits that the head gives each token, whose mean is the logits of the image;
-          and (blocks, rows, columns), the root mean square over the channels of each token after each block.
+          A tuple: the head's logits for each token, (rows, columns, classes), whose mean over the tokens is the logits
+          of the image; and the root mean square over the channels of each token after each block, (blocks, rows,
+          columns).
         """
         tokens = jax.device_get(self._tokens(self._on_device, image[None])[1]["intermediates"])
         grid = [side // self.model.patch_size for side in self.input_shape[:2]]
@@ -216,17 +222,17 @@ class Classifier:
         return evidence.reshape(*grid, -1), np.stack(sizes)
 
     def save(self, path: str | Path, layout: str = "paper") -> list[Path]:
-        """Write the model to a file, from which `load` returns it unchanged.
+        """Write the model to a file, from which `load` restores it unchanged.
 
         Args:
-          path: ends in .safetensors or .npz; anything else is a folder for model.safetensors.
-          layout: names and shapes of the arrays, see `mixer_jax.weights.LAYOUTS`; only "paper" takes every model.
+          path: of the file, if it ends in .safetensors or .npz; else of a folder, which receives model.safetensors.
+          layout: of the array names and shapes, a key of `mixer_jax.weights.LAYOUTS`; only "paper" stores every model.
 
         Returns:
-          The files: a .npz has its description in a .json beside it.
+          The files written. A .npz file has its description in a .json file in the same folder.
 
         Raises:
-          UserError: if the layout has no place for a part of the model, or if the file cannot be written.
+          UserError: if the layout cannot store a part of the model, or if the file cannot be written.
         """
         path = Path(path)
         path = path if path.suffix in (".safetensors", ".npz") else path / MODEL_FILE
@@ -240,7 +246,7 @@ class Classifier:
         return [path, *(path.with_name(name) for name in beside)]
 
     def _unusual(self) -> str:
-        """Return what of the model no other project has; "" for a whole Mixer."""
+        """Name the part of the model that no other project's layout can store; "" for a complete Mixer."""
         if not isinstance(self.model, MlpMixer):
             return self.config.variant
         missing = [
@@ -258,7 +264,11 @@ class Classifier:
         }
 
     def computed_otherwise(self, layout: str) -> list[str]:
-        """Return what a project that uses a layout computes in another way than this model, a line each."""
+        """List the differences between this model's computation and that of a layout's project, one line each.
+
+        Args:
+          layout: a key of `mixer_jax.weights.LAYOUTS`.
+        """
         theirs, model = LAYOUTS[layout], self.model
         lines = [
             f"{layout} computes with {field} {getattr(theirs, field)}, this model with {getattr(model, field)}: "
@@ -314,12 +324,12 @@ class Classifier:
         outputs = []
         for start in range(0, len(images), batch_size):
             batch = images[start : start + batch_size]
-            # Padded, so that one compiled program serves all.
+            # Padded, so that one compiled program serves all batches.
             padded = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
             outputs.append(np.asarray(apply(self._on_device, padded))[: len(batch)])
         return np.concatenate(outputs)
 
 
 def _after_block(module: nn.Module, method: str) -> bool:
-    """Return whether a method's output is the tokens after a block, or those of which the head takes the mean."""
+    """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")

@@ -1,4 +1,4 @@
-"""Loading trained models: from a run directory, a file or an address."""
+"""Loading trained models from run directories, files and remote addresses."""
 
 import math
 from pathlib import Path
@@ -23,12 +23,12 @@ def load(source: str | Path, checkpoint: str = "best") -> Classifier:
     """Load a trained model.
 
     Args:
-      source: a run directory; a file written by `Classifier.save`; a Mixer of the paper's (.npz), timm's or
-        lucidrains' (.safetensors, .pth); or the address of a file, https:// or gs://.
+      source: a run directory; a file written by `Classifier.save`, or its folder; a Mixer of the paper (.npz), timm or
+        lucidrains (.safetensors, .pth); or the https:// or gs:// address of such a file.
       checkpoint: of a run directory: "best" for the parameters of the best epoch, "latest", or a step.
 
     Raises:
-      UserError: if it cannot be read, is no model, or has parameters that are NaN or infinite.
+      UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.
     """
     path = Path(source)
     if path.is_dir() and RunDirectory(path).config_file.exists():
@@ -47,7 +47,15 @@ def load(source: str | Path, checkpoint: str = "best") -> Classifier:
 
 
 def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
-    """Load the model of a run, from the newest intact checkpoint or from a given one; see `load`."""
+    """Load the model of a run from its newest intact checkpoint, or from a given one.
+
+    Args:
+      run: a directory of a single run.
+      checkpoint: as in `load`.
+
+    Raises:
+      UserError: if the directory is not that of a single run, or cannot be read.
+    """
     if not run.config_file.exists():
         raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
     config = run.config()
@@ -66,7 +74,15 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
 
 
 def run_params(run: RunDirectory, checkpoint: str = "best") -> tuple[Any, Origin]:
-    """Return the parameters of a run's checkpoint, host arrays, and where they come from; see `load`."""
+    """Return the parameters of a run's checkpoint, as host arrays, and their origin.
+
+    Args:
+      run: a directory of a single run.
+      checkpoint: as in `load`.
+
+    Raises:
+      UserError: if the checkpoint does not exist or cannot be read.
+    """
     found, params = _read(run.checkpoints, checkpoint)
     config, progress = run.config(), found.progress
     history = progress.get("history") or (progress.get("histories") or [None])[0]
@@ -79,7 +95,7 @@ def run_params(run: RunDirectory, checkpoint: str = "best") -> tuple[Any, Origin
 
 
 def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
-    """Return a checkpoint and the parameters in it that are evaluated."""
+    """Return a checkpoint and its parameters for evaluation."""
     checkpoints = Checkpoints(directory)
     steps = checkpoints.steps()
     if not steps:
@@ -133,7 +149,7 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
 
 
 def _foreign(arrays: dict[str, np.ndarray], source: str) -> Classifier:
-    """Return the model of a file of another project, which does not tell classes and preprocessing."""
+    """Return the model of another project's file, which contains neither class names nor preprocessing."""
     params, fields, layout = from_layout(arrays, source)
     height, width, channels = shape = fields.pop("image_shape")
     num_classes, config = fields.pop("num_classes"), default_config().model
@@ -142,12 +158,12 @@ def _foreign(arrays: dict[str, np.ndarray], source: str) -> Classifier:
     described = config.variant or f"{config.num_blocks} blocks of {config.hidden_dim}"
     found = f"{layout}, {described}, {count:,} parameters, {height}x{width}x{channels}, {num_classes} classes"
     names = tuple(f"class {i}" for i in range(num_classes))
-    half = (0.5,) * channels  # the paper's and timm's Mixers see pixels from -1 to 1
+    half = (0.5,) * channels  # the Mixers of the paper and timm take pixels from -1 to 1
     return Classifier(config, params, Preprocessing(shape, half, half), names, Origin(source, found))
 
 
 def require_mixer(classifier: Classifier) -> MlpMixer:
-    """Return the model if it is a Mixer; else raise `UserError`."""
+    """Return the classifier's model, or raise `UserError` if the model is not a Mixer."""
     if not isinstance(classifier.model, MlpMixer):
         raise UserError(f"{classifier.origin.name} holds a {classifier.config.variant}, not a Mixer")
     return classifier.model

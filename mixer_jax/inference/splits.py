@@ -1,4 +1,4 @@
-"""A dataset's images, through a trained model."""
+"""Evaluation of trained models on the splits of datasets."""
 
 from collections.abc import Callable
 
@@ -18,12 +18,12 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
 
     Args:
       classifier: the model.
-      name: of the dataset; None for the one that the model was trained on. The images of another one are scaled to
-        those of the model, and its splits are "train" and "test".
-      data_dir: where it is; None for where it was, or for the default place of another dataset.
+      name: of the dataset; None for the dataset of the model's run. Another dataset has the splits "train" and "test",
+        and its images are scaled to the size of the model's images, except those of "digits".
+      data_dir: of the dataset; None for the run's data_dir, or the default one of another dataset.
 
     Raises:
-      UserError: if there is no name, and the model is not that of a run.
+      UserError: if `name` is None and the model does not come from a run.
     """
     own = classifier.origin.dataset
     if name is None and own is None:
@@ -39,7 +39,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
 
 
 def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
-    """Open a split of a dataset that has the images and the classes of a model.
+    """Open a split of a dataset with the image shape and the classes of a model.
 
     Args:
       classifier: the model.
@@ -47,7 +47,7 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
       split: "train", "validation" or "test".
 
     Raises:
-      UserError: if it cannot be read, or has other classes or images than the model.
+      UserError: if the split cannot be read, or has other classes or another image shape than the model.
     """
     images, label_names = data.open_split(dataset, split)
     if label_names != classifier.label_names:
@@ -66,11 +66,11 @@ def over_split(
     Args:
       apply: `Classifier.logits` or `Classifier.features`.
       split: from `open_split`.
-      batch_size: images at a time.
+      batch_size: images per call.
       title: of the progress bar.
 
     Returns:
-      What the method returns of all images, and the labels (n,) int32.
+      The method's outputs for all images, concatenated, and the labels (n,) int32.
     """
     batch_size, outputs, labels = min(batch_size, len(split)), [], []
     for start in tqdm(range(0, len(split), batch_size), title, unit="batches", leave=False, disable=None):

@@ -1,1 +1,1 @@
-"""Other projects: their weights, to and from ours; counterparts in PyTorch, for comparison, which alone need it."""
+"""Interoperability with PyTorch: counterparts of the models, weight conversion, augmentation and ONNX export."""

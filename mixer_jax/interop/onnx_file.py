@@ -1,4 +1,4 @@
-"""A model as an ONNX file, written by PyTorch's own exporter from the model's PyTorch twin."""
+"""ONNX export, by PyTorch's exporter from the PyTorch counterpart of a model."""
 
 import logging
 import warnings
@@ -18,7 +18,7 @@ from mixer_jax.interop.torch_mixer import to_torch
 
 
 class FromPixels(nn.Module):
-    """A model with what comes before it: pixels are scaled to its input, and their mean and deviation taken off."""
+    """A PyTorch model preceded by its preprocessing: scaling to the input size and normalisation."""
 
     def __init__(
         self,
@@ -28,7 +28,14 @@ class FromPixels(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        """Takes a Flax model with its parameters, and the rest as a `Classifier` has it."""
+        """Convert a Flax model to PyTorch.
+
+        Args:
+          model: the Flax module.
+          params: of the module.
+          scaling: matrices (new, old) for the rows and the columns of an image, as from `Classifier.scaling`.
+          mean, std: of each channel, for pixels from 0 to 1.
+        """
         super().__init__()
         rows, columns = scaling
         self.network = twin(model, (len(rows), len(columns), len(mean)))
@@ -41,23 +48,30 @@ class FromPixels(nn.Module):
         self.eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, height, width, channels) uint8 to logits (batch, num_classes)."""
+        """Return the logits (batch, num_classes) of images (batch, height, width, channels) uint8."""
         x = images.permute(0, 3, 1, 2).float()
         if self.scaled:
-            # Each the first factor, which 8 bits leave alone: they are for weights.
+            # The scaling matrices are the first factors because int8 quantization applies to the second, the weights.
             x = torch.round((self.columns @ (self.rows @ x).mT).mT)
         return self.network((x / 255.0 - self.mean) / self.std)
 
 
 def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Path, int8: bool = False) -> None:
-    """Writes an ONNX file from `images` (batch, *image_shape) uint8, any number of them, to `logits`.
+    """Write a model as an ONNX file.
 
-    With `int8` the weights of the products are integers of 8 bits, and so are, each time anew, the numbers that they
-    are multiplied with (onnxruntime's `quantize_dynamic`).
+    The file's input `images` is (batch, *image_shape) uint8 with any batch size. Its output `logits` is
+    (batch, num_classes).
+
+    Args:
+      network: the model.
+      image_shape: (height, width, channels) of the images.
+      path: of the file.
+      int8: whether to store the weights of the matrix products as 8-bit integers and to quantize their activations to 8
+        bits on every call (onnxruntime's `quantize_dynamic`).
     """
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what PyTorch's exporter says of PyTorch
+        warnings.simplefilter("ignore")  # the exporter warns about PyTorch's own code
         program = torch.onnx.export(
             network,
             (images,),
@@ -71,9 +85,9 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
     if not int8:
         onnx.save(proto, path)
         return
-    del proto.graph.value_info[:]  # shapes that no longer hold when weights lie the other way round
-    logging.disable(logging.WARNING)  # advice to simplify the graph first, which PyTorch's exporter has done
-    try:  # unsigned, as sums of signed weights overflow on processors without VNNI
+    del proto.graph.value_info[:]  # shapes that are wrong once weights are transposed
+    logging.disable(logging.WARNING)  # advice to simplify the graph, which PyTorch's exporter has already done
+    try:  # unsigned, because sums of signed weights overflow on processors without VNNI
         quantize_dynamic(proto, path, weight_type=QuantType.QUInt8, per_channel=True)
     finally:
         logging.disable(logging.NOTSET)

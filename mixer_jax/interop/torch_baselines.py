@@ -1,4 +1,4 @@
-"""The MNIST study's MLP and CNN in PyTorch, with modules named as the Flax ones; and the twin of any of the models."""
+"""PyTorch counterparts of the MNIST study's MLP and CNN, with the Flax module names, and `twin` for any model."""
 
 import torch
 from torch import nn
@@ -8,16 +8,21 @@ from mixer_jax.interop.torch_mixer import TorchMixer
 
 
 def twin(model: models.Model, image_shape: tuple[int, int, int]) -> nn.Module:
-    """The PyTorch counterpart of a Flax model for images (height, width, channels), initialised as PyTorch does.
+    """Return the PyTorch counterpart of a Flax model, with PyTorch's default initialisation.
 
-    It maps (batch, channels, height, width) to logits (batch, num_classes).
+    Args:
+      model: the Flax module.
+      image_shape: (height, width, channels) of its images.
+
+    Returns:
+      A module that maps images (batch, channels, height, width) to logits (batch, num_classes).
     """
     kinds = {models.MlpMixer: TorchMixer, models.Mlp: TorchMlp, models.Cnn: TorchCnn}
     return kinds[type(model)](model, image_shape)
 
 
 class TorchMlp(nn.Module):
-    """The counterpart of `models.Mlp`."""
+    """The PyTorch counterpart of `models.Mlp`."""
 
     def __init__(self, model: models.Mlp, image_shape: tuple[int, int, int]):
         super().__init__()
@@ -26,11 +31,12 @@ class TorchMlp(nn.Module):
         self.head = nn.Linear(256, model.num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, num_classes) of images (batch, channels, height, width)."""
         return self.head(torch.relu(self.Dense_0(images.permute(0, 2, 3, 1).flatten(1))))
 
 
 class TorchCnn(nn.Module):
-    """The counterpart of `models.Cnn`."""
+    """The PyTorch counterpart of `models.Cnn`."""
 
     def __init__(self, model: models.Cnn, image_shape: tuple[int, int, int]):
         super().__init__()
@@ -42,8 +48,9 @@ class TorchCnn(nn.Module):
         self.head = nn.Linear(128, model.num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, num_classes) of images (batch, channels, height, width)."""
         x = torch.relu(self.Conv_1(torch.relu(self.Conv_0(images))))
         x = self.dropout_0(nn.functional.max_pool2d(x, 2))
-        # Flattened with the channels last, as here, so that the weights are the same.
+        # Flattened with the channels last, as in Flax, so that the weights are the same.
         x = torch.relu(self.Dense_0(x.permute(0, 2, 3, 1).flatten(1)))
         return self.head(self.dropout_1(x))

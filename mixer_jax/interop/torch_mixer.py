@@ -1,6 +1,6 @@
-"""The Mixer in PyTorch: the same function of the same weights, to be measured and checked against.
+"""The Mixer in PyTorch: the same function of the same weights, as a reference for speed and correctness.
 
-Modules are named as the Flax ones, so that the weights of either find their place in the other by name.
+Modules have the names of the Flax modules, so that weights convert by name.
 """
 
 from collections.abc import Mapping
@@ -17,13 +17,14 @@ GELUS = {"tanh": "tanh", "exact": "none"}
 
 
 class StochasticDepth(nn.Module):
-    """Drops a branch for single examples of a batch (torchvision `StochasticDepth`, mode "row")."""
+    """Stochastic depth, which drops a branch for single examples (torchvision `StochasticDepth`, mode "row")."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return (batch, ...) with the dropped examples zero and the others scaled by 1 / (1 - rate)."""
         if not self.training or self.rate == 0.0:
             return x
         keep = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device) >= self.rate
@@ -41,11 +42,12 @@ class MlpBlock(nn.Module):
         self.dropout = nn.Dropout(dropout_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (..., features) to the same shape."""
         return self.dropout(self.Dense_1(self.dropout(self.gelu(self.Dense_0(x)))))
 
 
 class MixerBlock(nn.Module):
-    """Token mixing, then channel mixing; either may be left out."""
+    """Token mixing, then channel mixing; the Flax model can omit either."""
 
     def __init__(self, model: models.MlpMixer, num_tokens: int, stochastic_depth_rate: float):
         super().__init__()
@@ -63,6 +65,7 @@ class MixerBlock(nn.Module):
         self.stochastic_depth = StochasticDepth(stochastic_depth_rate)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, tokens, channels) to the same shape."""
         if self.token_mixing is not None:
             y = self.token_mixing(self.LayerNorm_0(x).transpose(1, 2)).transpose(1, 2)
             x = x + self.stochastic_depth(y)
@@ -72,10 +75,10 @@ class MixerBlock(nn.Module):
 
 
 class TorchMixer(nn.Module):
-    """The PyTorch counterpart of a Flax `MlpMixer`, initialised as PyTorch does by default."""
+    """The PyTorch counterpart of a Flax `MlpMixer`, with PyTorch's default initialisation."""
 
     def __init__(self, model: models.MlpMixer, image_shape: tuple[int, int, int]):
-        """Takes the Flax module and (height, width, channels) of its images."""
+        """Create the counterpart of a Flax module for images of `image_shape` (height, width, channels)."""
         super().__init__()
         height, width, channels = image_shape
         patch, num_blocks = model.patch_size, model.num_blocks
@@ -91,7 +94,7 @@ class TorchMixer(nn.Module):
         self.head = nn.Linear(model.hidden_dim, model.num_classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Maps (batch, channels, height, width) to logits (batch, num_classes)."""
+        """Return the logits (batch, num_classes) of images (batch, channels, height, width)."""
         x = self.stem(images).flatten(2).transpose(1, 2)
         for block in self.blocks:
             x = block(x)
@@ -99,19 +102,19 @@ class TorchMixer(nn.Module):
 
 
 def to_torch(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Returns the `state_dict` of a `TorchMixer` with the weights (or gradients) of a Flax `MlpMixer`."""
+    """Return the parameters (or gradients) of a Flax model as the `state_dict` of its PyTorch counterpart."""
     state = {}
     for path, value in flatten_dict(params, sep=".").items():
         module, _, name = path.rpartition(".")
         value = np.asarray(value)
-        if name == "kernel":  # (..., in, out) here, (out, in, ...) there
+        if name == "kernel":  # (..., in, out) in Flax, (out, in, ...) in PyTorch
             value = np.moveaxis(value, (-1, -2), (0, 1))
         state[f"{module}.{'bias' if name == 'bias' else 'weight'}"] = torch.from_numpy(value.copy())
     return state
 
 
 def from_torch(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Returns the parameters of a Flax `MlpMixer` with the weights (or gradients) of a `TorchMixer`."""
+    """Return the weights (or gradients) of a PyTorch counterpart as the parameters of the Flax model, NumPy arrays."""
     params = {}
     for path, value in state.items():
         module, _, name = path.rpartition(".")

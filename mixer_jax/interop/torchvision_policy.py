@@ -1,7 +1,7 @@
-"""The augmentation policy of a config as torchvision transforms of PIL images: how PyTorch projects do it, on the host.
+"""The augmentation policy of a config as torchvision transforms of PIL images, which PyTorch projects run on the host.
 
-The operations, their order and their probabilities are those of `mixer_jax.augment`; only the alternating flip, which
-torchvision does not have, is a random one.
+The operations, their order and their probabilities are those of `mixer_jax.augment`, except that the alternating flip,
+which torchvision lacks, becomes a random flip.
 """
 
 import functools
@@ -27,13 +27,16 @@ def example_transform(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Callable[[Image.Image], torch.Tensor]:
-    """Returns what is done to one image, from PIL to a normalised tensor (channels, *size).
+    """Return the transform of one image, from a PIL image to a normalised tensor (channels, *size).
 
     Args:
       config: the `augment` block.
-      box: (top, left, height, width) of an image that is used where it is not cropped at random.
+      box: the part of an image that is scaled to `size` unless the crop is "inception": (top, left, height, width).
       size: (height, width) of the result.
-      mean, std: of the pixels, as fractions of 255.
+      mean, std: of each channel, for pixels from 0 to 1.
+
+    Raises:
+      UserError: if torchvision lacks the fill of the random erasing.
     """
     steps: list[Any] = []
     if config.crop == "inception":
@@ -60,7 +63,7 @@ def example_transform(
 
 
 class Collate:
-    """Makes a batch of examples, and mixes it as the config's `mixing` block says."""
+    """A collate function that stacks examples to a batch and applies the mixup and CutMix of a `mixing` block."""
 
     def __init__(self, config: ConfigDict, num_classes: int):
         classes = {"mixup_alpha": v2.MixUp, "cutmix_alpha": v2.CutMix}
@@ -68,12 +71,13 @@ class Collate:
         self._mix = v2.RandomApply([v2.RandomChoice(kinds)], p=config.probability) if kinds else None
 
     def __call__(self, examples: list[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the images and labels of a batch; with mixing, the labels can be (batch, classes) probabilities."""
         batch = default_collate(examples)
         return self._mix(*batch) if self._mix else batch
 
 
 class Augmented(Dataset):
-    """Decoded images (n, height, width, channels) uint8, augmented anew whenever one is asked for."""
+    """A dataset of decoded images (n, height, width, channels) uint8, augmented on every access."""
 
     def __init__(self, images: np.ndarray, labels: np.ndarray, transform: Callable[[Image.Image], torch.Tensor]):
         self._images, self._labels, self._transform = images, labels, transform
@@ -88,14 +92,21 @@ class Augmented(Dataset):
 
 
 def loader(dataset: Augmented, batch_size: int, collate: Collate, num_workers: int) -> DataLoader:
-    """Returns a loader of batches in this process (0 workers), or in others that stay for all epochs."""
-    # Forked workers could inherit a lock that a thread of XLA holds.
+    """Return a loader of full batches.
+
+    Args:
+      dataset: the images.
+      batch_size: examples per batch; an incomplete last batch is dropped.
+      collate: makes a batch of examples.
+      num_workers: processes that prepare batches and persist over epochs; 0 prepares them in this process.
+    """
+    # Forked workers can inherit a lock that a thread of XLA holds.
     workers = {"multiprocessing_context": "spawn", "persistent_workers": True} if num_workers else {}
     return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=num_workers, drop_last=True, **workers)
 
 
 class _PadAndCrop:
-    """RandomCrop of an image's own size, with padding."""
+    """A random crop of the padded image, of the image's original size."""
 
     def __init__(self, padding: int):
         self._padding = padding

@@ -1,4 +1,4 @@
-"""The models: `create` builds the one a config asks for."""
+"""The models. `create` builds the one that a config describes."""
 
 from typing import Any
 
@@ -36,30 +36,41 @@ def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
 
     Args:
       name: size and patch size, such as "B/16"; see `SIZES`.
-      num_classes: width of the head; 0 for none.
-      **fields: other attributes of `MlpMixer`, which may override the variant's.
+      num_classes: the width of the head; 0 for no head.
+      **fields: other attributes of `MlpMixer`. They override those of the variant.
 
     Raises:
-      UserError: if the variant is unknown.
+      UserError: if the size is unknown or the patch size is not a positive integer.
     """
     return MlpMixer(num_classes=num_classes, **variant(name) | fields)
 
 
 def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:
-    """The shapes and types of a model's parameters for images (height, width, channels); computes nothing."""
+    """Return the shapes and dtypes of a model's parameters, without computing the parameters.
+
+    Args:
+      model: the model.
+      image_shape: (height, width, channels).
+    """
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))["params"]
 
 
 def create(
     config: ConfigDict, *, num_classes: int, image_shape: tuple[int, int, int], dtype: jnp.dtype = jnp.float32
 ) -> Model:
-    """Builds the model of `config.model` for images (height, width, channels).
+    """Build the model of a config.
 
-    A size left unset (None) is the variant's.
+    A size that is None in the config takes the value of the variant.
+
+    Args:
+      config: the `model` block; see `mixer_jax.config`.
+      num_classes: the width of the head; 0 for no head.
+      image_shape: (height, width, channels) of the images for the model.
+      dtype: of the computation; parameters are float32.
 
     Raises:
-      UserError: if the variant, GELU or initialization is unknown, a size is out of range, the patches do not tile the
-        image, or a baseline is given what a Mixer has.
+      UserError: if the variant, GELU or initialization is unknown, a size is missing or out of range, the patches do
+        not tile the image, or a baseline gets a setting of the Mixer.
     """
     if config.variant in BASELINES:
         for key, default in default_config().model.items():

@@ -1,4 +1,4 @@
-"""The two models that a published MNIST study measures its Mixer against, which start as PyTorch's layers do."""
+"""The two baselines of a published MNIST study of the Mixer, with PyTorch's initialization."""
 
 from typing import Any
 
@@ -11,10 +11,10 @@ from mixer_jax.models.layers import Dense, draw_words, dropout, kernel_and_bias,
 
 
 class Mlp(nn.Module):
-    """One hidden layer of 256 with ReLU on the flattened image.
+    """One hidden layer of 256 units with ReLU, on the flattened image.
 
     Attributes:
-      num_classes: width of the head; 0: no head, the hidden layer comes out.
+      num_classes: the width of the head; 0 for no head, which makes the hidden layer the output.
       dtype: of the computation; parameters are float32.
     """
 
@@ -22,21 +22,26 @@ class Mlp(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Bytes of the largest activation of one image (height, width, channels)."""
+        """Return the bytes of the largest activation of one image (height, width, channels)."""
         return 256 * jnp.dtype(self.dtype).itemsize
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes), float32."""
+        """Map images (batch, height, width, channels) to logits (batch, num_classes), float32.
+
+        `train` and `positions` have no effect.
+        """
         x = nn.relu(Dense(256, dtype=self.dtype, initialization="torch")(images.reshape(1, images.shape[0], -1)))
         return _head(x, self.num_classes)
 
 
 class Cnn(nn.Module):
-    """Two 3x3 convolutions of 32 and 64, max-pooling, a dense layer of 128; dropout before and after that.
+    """Two 3x3 convolutions with 32 and 64 channels, max-pooling, and a dense layer of 128 units.
+
+    Dropout is before and after the dense layer.
 
     Attributes:
-      num_classes: width of the head; 0: no head, the dense layer of 128 comes out.
+      num_classes: the width of the head; 0 for no head, which makes the dense layer of 128 the output.
       dtype: of the computation; parameters are float32.
     """
 
@@ -44,15 +49,20 @@ class Cnn(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Bytes of the largest activation of one image (height, width, channels)."""
+        """Return the bytes of the largest activation of one image (height, width, channels)."""
         return 9 * 32 * image_shape[0] * image_shape[1] * jnp.dtype(self.dtype).itemsize
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
-        """Maps images (batch, height, width, channels) to logits (batch, num_classes), float32.
+        """Return the logits of images.
 
-        With `train` dropout is active; it draws from the rng stream "dropout" by `positions` (batch,), each example's
-        in the global batch.
+        Args:
+          images: (batch, height, width, channels) float.
+          train: whether dropout is active. It draws from the rng stream "dropout".
+          positions: (batch,) int, the position of each example in the global batch; by default 0, 1, 2, ...
+
+        Returns:
+          Logits (batch, num_classes), float32; without a head, features (batch, 128).
         """
         batch = images.shape[0]
         words: Any = (None, None)
@@ -62,17 +72,19 @@ class Cnn(nn.Module):
         for features in (32, 64):
             x = nn.relu(Conv(features, dtype=self.dtype)(x))
         x = nn.max_pool(x, (2, 2), (2, 2))
-        # (places, batch, channels) is what dropout takes.
+        # `dropout` takes (places, batch, channels).
         x = dropout(x.reshape(batch, -1, 64).swapaxes(0, 1), words[0], 0.25, whole_channels=True).swapaxes(0, 1)
         x = nn.relu(Dense(128, dtype=self.dtype, initialization="torch")(x.reshape(1, batch, -1)))
         return _head(dropout(x, words[1], 0.5), self.num_classes)
 
 
 class Conv(nn.Module):
-    """A convolution of 3x3 with zeros around, with the parameters of `flax.linen.Conv` and PyTorch's start.
+    """A 3x3 convolution with zero padding.
+
+    It has the parameters of `flax.linen.Conv`, with PyTorch's initialization.
 
     Attributes:
-      features: channels of the result.
+      features: the channels of the result.
       dtype: of the computation; parameters are float32.
     """
 
@@ -81,10 +93,10 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (batch, height, width, features)."""
+        """Map (batch, height, width, channels) to (batch, height, width, features)."""
         kernel, bias = kernel_and_bias(self, (3, 3, x.shape[-1], self.features), "torch")
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        # In a loop, as an epoch is one, XLA's own takes many times as long on a CPU.
+        # On a CPU, XLA's own convolution is many times slower inside a loop, such as the loop over an epoch's steps.
         y = jax.lax.platform_dependent(x, kernel, cpu=_product_of_shifts, default=_convolution)
         return y + bias.reshape(1, 1, 1, -1)
 
@@ -95,7 +107,7 @@ def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """The same as one matrix product, of each pixel's nine neighbours."""
+    """Compute `_convolution` as one matrix product, from each pixel and its eight neighbours."""
     batch, height, width, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifts = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
@@ -104,7 +116,7 @@ def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _head(x: jax.Array, num_classes: int) -> jax.Array:
-    """Map (1, batch, features) to logits (batch, num_classes), or without classes to features; float32."""
+    """Map (1, batch, features) to logits (batch, num_classes), or without classes to the features, float32."""
     x = x.astype(jnp.float32)
     return (Dense(num_classes, initialization="torch", name="head")(x) if num_classes else x)[0]
 

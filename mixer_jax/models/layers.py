@@ -1,7 +1,7 @@
 """The layers of the Mixer, on activations (tokens, batch, channels).
 
-They compute what `flax.linen.Dense` and `LayerNorm` compute and have their parameters. Both mixings are plain matrix
-products in this layout, over the first and over the last axis, and nothing is transposed.
+They have the parameters of `flax.linen.Dense` and `LayerNorm` and compute the same results. In this layout, both
+mixings are plain matrix products, over the first and over the last axis, without a transpose.
 """
 
 import functools
@@ -21,10 +21,12 @@ INITIALIZATIONS = ("paper", "torch")
 
 
 def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-    """Of a kernel with so many inputs, and of its bias.
+    """Return the initializers of a kernel and of its bias.
 
-    "paper": LeCun normal and zero, as in the paper's code. "torch": both uniform within 1 / sqrt(fan_in), as
-    `torch.nn.Linear` and `Conv2d` start.
+    Args:
+      initialization: "paper" for LeCun normal and zero, as in the paper's code; "torch" for uniform within
+        1 / sqrt(fan_in) for both, as in `torch.nn.Linear` and `Conv2d`.
+      fan_in: the number of inputs of the kernel.
     """
     if initialization == "paper":
         return nn.initializers.lecun_normal(), nn.initializers.zeros
@@ -37,10 +39,13 @@ def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Init
 
 
 def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, shape: tuple[int, ...]) -> jax.Array:
-    """What `module.param(name, init, shape)` gives, of arrays that are not boxed.
+    """Return what `module.param(name, init, shape)` returns, for arrays that are not boxed.
 
-    That one traces `init` at every use, only to see that the shapes agree, and so takes a sixth of the time in which a
-    training step is traced.
+    `module.param` traces `init` at every use, only to compare the shapes. That takes a sixth of the time of tracing a
+    training step.
+
+    Raises:
+      ScopeParamShapeError: if the parameter has another shape.
     """
     if module.is_initializing() or not module.has_variable("params", name):
         return module.param(name, init, shape)
@@ -52,13 +57,22 @@ def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, s
 
 
 def kernel_and_bias(module: nn.Module, shape: tuple[int, ...], initialization: str) -> tuple[jax.Array, jax.Array]:
-    """A layer's kernel, of the shape (..., features), and bias (features,); `initialization` as in `initializers`."""
+    """Return the kernel and the bias (features,) of a layer.
+
+    Args:
+      module: the layer.
+      shape: the shape of the kernel, (..., features).
+      initialization: as in `initializers`.
+    """
     kernel_init, bias_init = initializers(initialization, math.prod(shape[:-1]))
     return parameter(module, "kernel", kernel_init, shape), parameter(module, "bias", bias_init, shape[-1:])
 
 
 def precision(x: jax.Array) -> jax.lax.Precision:
-    """Return the precision of a product: float32 stays float32, of which a TPU and a GPU would drop bits by default."""
+    """Return the precision of a product with x.
+
+    Products in float32 stay float32. By default, a TPU and a GPU would drop bits.
+    """
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
 
@@ -78,7 +92,7 @@ class Dense(nn.Module):
     """A dense layer along the tokens or along the channels.
 
     Attributes:
-      features: width of the result.
+      features: the width of the result.
       axis: 0 for the tokens, -1 for the channels.
       dtype: of the computation; parameters are float32.
       initialization: as in `initializers`.
@@ -91,10 +105,11 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-        """Map (tokens, batch, channels) to the same shape but for `axis`, which becomes `features`.
+        """Map (tokens, batch, channels) to the same shape, except that `axis` becomes `features`.
 
-        With `scale` (batch,) the result of each example is multiplied by it: on a CPU the result itself, elsewhere the
-        input, where XLA fuses that into what comes before.
+        With `scale` (batch,), the result of each example is multiplied by its scale. On a CPU, the result itself is
+        multiplied. On other backends, the input and the bias are multiplied, because XLA fuses that product into the
+        preceding operation.
         """
         kernel, bias = kernel_and_bias(self, (x.shape[self.axis], self.features), self.initialization)
         x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
@@ -109,11 +124,11 @@ class Dense(nn.Module):
 
 
 class Stem(nn.Module):
-    """The per-patch linear embedding; a convolution in the paper's code, whose parameters it has.
+    """The linear embedding of patches. It has the parameters of the convolution in the paper's code.
 
     Attributes:
-      features: channels of a token.
-      patch_size: side of the square patches, in pixels, which tile the image.
+      features: the channels of a token.
+      patch_size: the side of the square patches, in pixels. The patches tile the image.
       dtype: of the computation; parameters are float32.
       initialization: as in `initializers`.
     """
@@ -125,7 +140,7 @@ class Stem(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        """Maps (batch, height, width, channels) to (tokens, batch, features), the patches row by row."""
+        """Map (batch, height, width, channels) to (tokens, batch, features), with the patches row by row."""
         batch, height, width, channels = images.shape
         p = self.patch_size
         kernel, bias = kernel_and_bias(self, (p, p, channels, self.features), self.initialization)
@@ -137,7 +152,11 @@ class Stem(nn.Module):
 
 @functools.cache
 def layer_norm(epsilon: float) -> Callable[..., jax.Array]:
-    """Return the function that normalises x (..., features) and applies scale and bias (1, ..., features), float32."""
+    """Return the function that normalises x (..., features) and applies scale and bias (1, ..., features), float32.
+
+    Args:
+      epsilon: added to the variance.
+    """
 
     @jax.jit  # so that it is traced once, not in every layer
     @cpu.with_cpu_gradient(cpu.layer_norm(epsilon))
@@ -150,7 +169,7 @@ def layer_norm(epsilon: float) -> Callable[..., jax.Array]:
 
 
 class LayerNorm(nn.Module):
-    """Normalises the last axis, computing in float32.
+    """A layer normalisation of the last axis, computed in float32.
 
     Attributes:
       epsilon: added to the variance; 1e-6 in the paper's code, 1e-5 in PyTorch.
@@ -162,7 +181,7 @@ class LayerNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (..., features) to the same shape."""
+        """Map (..., features) to the same shape."""
         scale = parameter(self, "scale", nn.initializers.ones, x.shape[-1:])
         bias = parameter(self, "bias", nn.initializers.zeros, x.shape[-1:])
         scale, bias = (y.reshape((1,) * (x.ndim - 1) + (-1,)) for y in (scale, bias))
@@ -170,12 +189,12 @@ class LayerNorm(nn.Module):
 
 
 def draw_words(key: jax.Array, positions: jax.Array, num_words: int) -> jax.Array:
-    """Draw random words for each example by its position in the global batch, whichever device it is on.
+    """Draw random words for each example by its position in the global batch, whatever device the example is on.
 
     Args:
-      key: of the step.
-      positions: (batch,) int.
-      num_words: words an example; each decides one mask.
+      key: the random key of the step.
+      positions: (batch,) int, the position of each example in the global batch.
+      num_words: the number of words per example. Each word decides one mask.
 
     Returns:
       (num_words, batch) uint32.
@@ -185,13 +204,13 @@ def draw_words(key: jax.Array, positions: jax.Array, num_words: int) -> jax.Arra
 
 
 def dropout(x: jax.Array, words: jax.Array | None, rate: float, whole_channels: bool = False) -> jax.Array:
-    """Zero entries of x (places, batch, channels) with probability `rate` and scale up the others.
+    """Zero entries of activations with probability `rate`, and divide the others by 1 - rate.
 
     Args:
-      x: any activations; the batch is the second of three axes.
-      words: (batch,), one of `draw_words`, or None to leave x as it is.
-      rate: probability of dropping.
-      whole_channels: drop all places of a channel or none (torch's `Dropout2d`).
+      x: activations (places, batch, channels).
+      words: (batch,) uint32, one row of the result of `draw_words`, or None to return x unchanged.
+      rate: the probability of dropping an entry.
+      whole_channels: whether all places of a channel are dropped together, as in PyTorch's `Dropout2d`.
     """
     if words is None or not rate:
         return x
@@ -201,9 +220,17 @@ def dropout(x: jax.Array, words: jax.Array | None, rate: float, whole_channels: 
 
 
 def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.Array | None:
-    """Return what stochastic depth multiplies each example's branch by: 0 with probability `rate`, else 1 / (1 - rate).
+    """Return the scale of each example's branch in stochastic depth: 0 with probability `rate`, else 1 / (1 - rate).
 
-    Takes `words` as `dropout`; None stands for 1. torchvision's `StochasticDepth`, mode "row".
+    This is torchvision's `StochasticDepth` in mode "row".
+
+    Args:
+      words: (batch,) uint32, as in `dropout`, or None.
+      rate: the probability of dropping the branch.
+      dtype: of the result.
+
+    Returns:
+      (batch,), or None if no branch is dropped.
     """
     if words is None or not rate:
         return None
@@ -211,13 +238,13 @@ def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.A
 
 
 def threshold(rate: float) -> np.uint32:
-    """Return the word that a uniform uint32 is below with probability `rate`."""
+    """Return the number that a uniform uint32 is below with probability `rate`."""
     return np.uint32(rate * 2**32)
 
 
 @functools.partial(jax.jit, static_argnums=(1, 2))  # so that it is traced once, not in every layer
 def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
-    """Return the entries to keep: bool (places, batch, channels) for words (batch,) and (places, channels)."""
+    """Return the entries to keep, bool (places, batch, channels), for words (batch,) and shape (places, channels)."""
     places, channels = shape
 
     def of_place(place: jax.Array) -> jax.Array:
@@ -225,7 +252,7 @@ def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
             words[:, None], place * channels + jnp.arange(channels, dtype=jnp.uint32)[None]
         ) >= threshold(rate)
 
-    # XLA would compute the hash again wherever the mask is used; on a CPU only a loop keeps it from that.
+    # XLA would compute the hash again for each use of the mask. On a CPU, only a loop prevents that.
     def in_turn(places: jax.Array) -> jax.Array:
         return jax.lax.map(of_place, places)
 
@@ -236,15 +263,15 @@ def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
 
 
 def random_bits(words: jax.Array, entries: jax.Array) -> jax.Array:
-    """Hash random words and the numbers of entries, uint32 both, to uint32 of their broadcast shape.
+    """Hash random words and the numbers of entries, both uint32, to uint32 of their broadcast shape.
 
-    JAX's own generator takes longer than the products that a small Mixer drops from; a mask can do with a hash.
+    JAX's own generator takes longer than the matrix products of a small Mixer. A hash is good enough for a mask.
     """
     return _mixed(_mixed(entries + np.uint32(1)) ^ words)
 
 
 def _mixed(x: jax.Array) -> jax.Array:
-    """Wellons' lowbias32: each bit of the result depends on every bit of x."""
+    """Apply Wellons' lowbias32, in which each bit of the result depends on every bit of x."""
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
     return x ^ (x >> 16)

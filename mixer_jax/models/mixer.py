@@ -1,7 +1,7 @@
-"""MLP-Mixer as in "MLP-Mixer: An all-MLP Architecture for Vision" (arXiv 2105.01601, section 2 and figure 1).
+"""MLP-Mixer, as in "MLP-Mixer: An all-MLP Architecture for Vision" (arXiv 2105.01601, section 2 and figure 1).
 
-Parameter names and shapes are those of the paper's released checkpoints. Inside, activations are (tokens, batch,
-channels): so both mixings are plain matrix products, over the first and over the last axis, and nothing is transposed.
+Parameter names and shapes are those of the paper's released checkpoints. Activations are (tokens, batch, channels). In
+this layout, both mixings are plain matrix products, over the first and over the last axis, without a transpose.
 """
 
 import functools
@@ -18,7 +18,7 @@ from mixer_jax.models.layers import Dense, LayerNorm, Stem, depth_scale, draw_wo
 
 
 def _exact(x: jax.Array) -> jax.Array:
-    # By erf, which XLA computes in half the time of Flax's erfc.
+    # With erf, which XLA computes in half the time of Flax's erfc.
     return 0.5 * x * (1.0 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
@@ -36,10 +36,10 @@ class MlpBlock(nn.Module):
     """Two dense layers with a GELU between them, along the tokens or the channels.
 
     Attributes:
-      mlp_dim: width of the hidden layer.
+      mlp_dim: the width of the hidden layer.
       axis: 0 mixes the tokens, -1 the channels.
-      dropout_rate: dropout after each dense layer.
-      stochastic_depth_rate: probability that an example's result is zero.
+      dropout_rate: the rate of dropout after each dense layer.
+      stochastic_depth_rate: the probability that the result of an example is zero.
       gelu: "tanh" or "exact".
       dtype: of the computation; parameters are float32.
       initialization: of the parameters, "paper" or "torch", as in `layers.initializers`.
@@ -57,7 +57,10 @@ class MlpBlock(nn.Module):
     def __call__(self, x: jax.Array, words: Sequence[jax.Array | None] = (None,) * 3) -> jax.Array:
         """Map (tokens, batch, channels) to the same shape.
 
-        `words`, three of `layers.draw_words` (batch,), decide what is dropped; without them nothing is.
+        Args:
+          x: activations (tokens, batch, channels).
+          words: three rows (batch,) from `layers.draw_words`, which decide what is dropped: two for dropout and one for
+            stochastic depth. If they are None, nothing is dropped.
         """
         y = Dense(self.mlp_dim, self.axis, self.dtype, self.initialization)(x)
         y = dropout(GELUS[self.gelu](y), words[0], self.dropout_rate)
@@ -67,15 +70,15 @@ class MlpBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """Token mixing, then channel mixing, each with a LayerNorm before and a skip connection around it.
+    """Token mixing, then channel mixing, each with a LayerNorm before it and a skip connection around it.
 
     Attributes:
-      tokens_mlp_dim: hidden width of the token-mixing MLP (the paper's D_S).
-      channels_mlp_dim: hidden width of the channel-mixing MLP (the paper's D_C).
-      token_mixing, channel_mixing: False leaves that half out, norm and all.
-      ablated_norm: of a block without one of its halves the norm stays, and what it makes of the block's output comes
-        out, as in a published ablation.
-      stochastic_depth_rate: probability that an example skips a branch.
+      tokens_mlp_dim: the hidden width of the token-mixing MLP (the paper's D_S).
+      channels_mlp_dim: the hidden width of the channel-mixing MLP (the paper's D_C).
+      token_mixing, channel_mixing: False omits that half, including its norm.
+      ablated_norm: whether a block without one of its halves keeps the norm of that half and applies it to the output
+        of the block, as in a published ablation.
+      stochastic_depth_rate: the probability that an example skips a branch.
       dropout_rate, gelu, dtype, initialization: as in `MlpBlock`.
       layer_norm_epsilon: 1e-6 in the paper's code, 1e-5 in PyTorch.
     """
@@ -94,8 +97,13 @@ class MixerBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, words: Sequence[jax.Array | None] = (None,) * 6) -> jax.Array:
-        """Map (tokens, batch, channels) to the same shape; `words` are those of both `MlpBlock`s."""
-        # Named, not numbered by Flax: a channel-only block must still call its norm LayerNorm_1.
+        """Map (tokens, batch, channels) to the same shape.
+
+        Args:
+          x: activations (tokens, batch, channels).
+          words: six rows, three for each `MlpBlock`.
+        """
+        # The names are explicit, because Flax would number the norm of a block without token mixing LayerNorm_0.
         if self.token_mixing:
             y = LayerNorm(self.layer_norm_epsilon, self.dtype, name="LayerNorm_0")(x)
             x = x + self._mlp(self.tokens_mlp_dim, axis=0, name="token_mixing")(y, words[:3])
@@ -113,18 +121,18 @@ class MixerBlock(nn.Module):
 
 
 class MlpMixer(nn.Module):
-    """Patches to tokens, a stack of Mixer blocks, mean over the tokens, linear head.
+    """The MLP-Mixer: patches to tokens, a stack of Mixer blocks, the mean over the tokens, and a linear head.
 
-    The number of tokens is fixed by the image size the parameters are initialised with; images need not be square.
+    The image size at initialization fixes the number of tokens. Images need not be square.
 
     Attributes:
-      num_classes: width of the head; 0: no head, pre-logits come out.
-      num_blocks: number of Mixer blocks.
-      patch_size: side of the square patches, in pixels.
-      hidden_dim: channels of a token (the paper's C).
-      stochastic_depth_rate: rate of the last block; it rises linearly from 0 at the first.
-      pre_head_norm: LayerNorm before the mean over the tokens.
-      zero_init_head: start the head at zero, as the paper's code does.
+      num_classes: the width of the head; 0 for no head, which makes the pre-logits the output.
+      num_blocks: the number of Mixer blocks.
+      patch_size: the side of the square patches, in pixels.
+      hidden_dim: the channels of a token (the paper's C).
+      stochastic_depth_rate: the rate of the last block. The rate rises linearly from 0 in the first block.
+      pre_head_norm: whether a LayerNorm precedes the mean over the tokens.
+      zero_init_head: whether the head is initialized with zeros, as in the paper's code.
       tokens_mlp_dim, channels_mlp_dim, token_mixing, channel_mixing, ablated_norm, dropout_rate, gelu,
         layer_norm_epsilon, dtype, initialization: as in `MixerBlock`.
     """
@@ -148,7 +156,7 @@ class MlpMixer(nn.Module):
     initialization: str = "paper"
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Bytes of the largest activation of one image (height, width, channels)."""
+        """Return the bytes of the largest activation of one image (height, width, channels)."""
         num_tokens = image_shape[0] * image_shape[1] // self.patch_size**2
         widths = (self.hidden_dim, self.channels_mlp_dim * self.channel_mixing)
         token_widths = (self.tokens_mlp_dim * self.token_mixing,)
@@ -157,15 +165,15 @@ class MlpMixer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
-        """Computes the logits.
+        """Return the logits of images.
 
         Args:
-          images: (batch, height, width, channels) float, height and width divisible by `patch_size`.
-          train: whether dropout and stochastic depth are active; they draw from the rng stream "dropout".
-          positions: (batch,) int, each example's position in the global batch; by default 0, 1, 2, ...
+          images: (batch, height, width, channels) float; height and width are divisible by `patch_size`.
+          train: whether dropout and stochastic depth are active. They draw from the rng stream "dropout".
+          positions: (batch,) int, the position of each example in the global batch; by default 0, 1, 2, ...
 
         Returns:
-          Logits (batch, num_classes), float32; without a head pre-logits (batch, hidden_dim).
+          Logits (batch, num_classes), float32; without a head, pre-logits (batch, hidden_dim).
         """
         words: Any = [(None,) * 6] * self.num_blocks
         if train and (self.dropout_rate or self.stochastic_depth_rate):
@@ -189,7 +197,7 @@ class MlpMixer(nn.Module):
             )(x, words[i])
         if self.pre_head_norm:
             x = LayerNorm(self.layer_norm_epsilon, self.dtype, name="pre_head_layer_norm")(x)
-        # The pool and the head stay float32: they cost nothing, and the loss is taken on what they return.
+        # The mean and the head stay in float32: they cost next to nothing, and the loss is computed from their result.
         x = jnp.mean(x.astype(jnp.float32), axis=0)
         if not self.num_classes:
             return x

@@ -1,4 +1,7 @@
-"""A trained Mixer for images of another size: its token-mixing MLPs know the place of every patch in their grid."""
+"""Adapt a trained Mixer to images of another size.
+
+The weights of the token-mixing MLPs belong to positions in the grid of patches, so they have to change with the grid.
+"""
 
 from typing import Any
 
@@ -9,23 +12,23 @@ Grid = tuple[int, int]
 
 
 def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
-    """A Mixer for a grid of patches that is so many times as large (paper, appendix C).
+    """Return the parameters of a Mixer for a larger grid of patches, made of tiles (paper, appendix C).
 
-    Every tile of the larger grid, of the size of the smaller one, is mixed by itself and as before: the matrices become
-    block-diagonal, and the hidden width `copies[0] * copies[1]` times as large. The paper lists the tokens tile by
-    tile; here they stay in raster order, by which the rows and columns that belong to tokens are permuted.
+    Each tile has the size of the old grid and is mixed separately, as before. So the matrices become block-diagonal,
+    and the hidden width grows by a factor of `copies[0] * copies[1]`. The paper lists the tokens tile by tile. Here,
+    the tokens stay in raster order, and the rows and columns that belong to tokens are permuted.
 
     Args:
-      params: of an `MlpMixer`.
-      grid: rows and columns of patches that they are for.
-      copies: tiles in a column and in a row of the larger grid.
+      params: the parameters of an `MlpMixer`.
+      grid: the rows and columns of patches that `params` are for.
+      copies: the number of tiles in a column and in a row of the larger grid.
 
     Returns:
       The parameters for a grid of (grid[0] * copies[0], grid[1] * copies[1]).
     """
     (row_tile, row), (column_tile, column) = (np.divmod(np.arange(g * c), g) for g, c in zip(grid, copies, strict=True))
-    tile = (row_tile[:, None] * copies[1] + column_tile).reshape(-1)  # of each token of the larger grid, and its ...
-    place = (row[:, None] * grid[1] + column).reshape(-1)  # ... place therein
+    tile = (row_tile[:, None] * copies[1] + column_tile).reshape(-1)  # of each token of the larger grid
+    place = (row[:, None] * grid[1] + column).reshape(-1)  # of the token in its tile
     num_tiles = copies[0] * copies[1]
     own = tile == np.arange(num_tiles)[:, None]
 
@@ -39,15 +42,15 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
 
 
 def interpolated(params: Any, grid: Grid, new_grid: Grid) -> Any:
-    """A Mixer for any other grid of patches: the weights of its tokens are interpolated along the grid.
+    """Return the parameters of a Mixer for another grid of patches, with the token weights interpolated along the grid.
 
-    Not from the paper. Bilinear, and smoothed where the grid becomes coarser; the hidden units stay. What they sum up
-    over the tokens stays as large as it was.
+    This method is not from the paper. The interpolation is bilinear, and smoothed where the grid becomes coarser. The
+    hidden units stay. Their input weights are scaled so that the sums over the tokens keep their magnitude.
 
     Args:
-      params: of an `MlpMixer`.
-      grid: rows and columns of patches that they are for.
-      new_grid: that they shall be for.
+      params: the parameters of an `MlpMixer`.
+      grid: the rows and columns of patches that `params` are for.
+      new_grid: the rows and columns of patches of the result.
     """
 
     def resized(x):  # (tokens, ...)

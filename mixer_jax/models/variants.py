@@ -1,7 +1,7 @@
-"""Mixer sizes by name: the paper's table 1 ("B/16"), and smaller ones for small images ("Nano/4").
+"""Mixer sizes by name: those of the paper's table 1 ("B/16"), and smaller ones for small images ("Nano/4").
 
-The part before the slash is the size, the number after it the patch size in pixels. Any size goes with any patch
-size that divides the image; the paper's own pairs are listed in `PAPER_VARIANTS`.
+The part before the slash is the size, and the number after it is the patch size in pixels. A size can be combined with
+any patch size that divides the image. `PAPER_VARIANTS` lists the paper's own pairs.
 """
 
 import dataclasses
@@ -11,7 +11,11 @@ from mixer_jax.errors import UserError, one_of
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """What the paper's table 1 lists for a model, but for the patch size."""
+    """The values of a model in the paper's table 1, except for the patch size.
+
+    Attributes:
+      num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim: as in `MlpMixer`.
+    """
 
     num_blocks: int
     hidden_dim: int
@@ -20,7 +24,7 @@ class Size:
 
 
 SIZES = {
-    # The paper's, table 1.
+    # From the paper's table 1.
     "S": Size(num_blocks=8, hidden_dim=512, tokens_mlp_dim=256, channels_mlp_dim=2048),
     "B": Size(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072),
     "L": Size(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096),
@@ -34,7 +38,10 @@ PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
 
 
 def variant(name: str) -> dict[str, int]:
-    """Returns the `MlpMixer` arguments of a variant such as "B/16".
+    """Return the `MlpMixer` arguments of a variant.
+
+    Args:
+      name: size and patch size, such as "B/16".
 
     Raises:
       UserError: if the size is unknown or the patch size is not a positive integer.

@@ -1,4 +1,4 @@
-"""What people see: the console, curves, TensorBoard, the summary and the report of a run, scores, comparisons."""
+"""Output for people: console progress, curves, TensorBoard, summaries, reports, model cards and scores."""
 
 from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import LiveCurves, plot_curves, plot_trajectories, stack_curves

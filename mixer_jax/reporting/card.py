@@ -1,4 +1,4 @@
-"""The model card of a run: README.md in its directory, for whoever is given the model."""
+"""The model card of a run, README.md in its directory, for users of the model."""
 
 import json
 from typing import Any
@@ -11,11 +11,11 @@ from mixer_jax.reporting.summary import duration, sentence
 
 
 def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> str:
-    """Return the card, in Markdown.
+    """Return the model card of a finished run, in Markdown.
 
     Args:
       config: of the run.
-      info: `Dataset.info`.
+      info: `Dataset.info` of the run's dataset.
       results: of the run.
     """
     r, (height, width, channels) = results, info["image_shape"]

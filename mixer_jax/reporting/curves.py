@@ -1,4 +1,4 @@
-"""Curves: loss, accuracy and learning rate over the epochs of a run; the losses of two programs, step by step."""
+"""Plots of loss, accuracy and learning rate over the epochs of runs, and of two programs' losses over the steps."""
 
 import contextlib
 import statistics
@@ -14,23 +14,28 @@ from PIL import Image
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
 
-FIRST_DRAWING, DRAWING_SHARE = 0.5, 0.05  # seconds, guessed; and of the time of training, at most
-DOTS = 110  # an inch
-WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # of a panel, and the title's, inches
+FIRST_DRAWING, DRAWING_SHARE = 0.5, 0.05  # a guess in seconds; the largest fraction of the time to spend on drawing
+DOTS = 110  # per inch
+WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # width and height of a panel and height of the title, in inches
 
 
 def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "") -> None:
-    """Draws the lines of metrics.jsonl, of one run or of each of several, as a PNG of three panels side by side.
+    """Plot the metrics of one or several runs as a PNG of three panels: loss, accuracy and learning rate.
 
-    The best epochs are marked.
+    The best epoch of each run is marked.
+
+    Args:
+      histories: the epochs of each run, in order.
+      path: of the PNG.
+      title: of the figure.
     """
-    from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
+    from matplotlib.figure import Figure  # here, so that the start of a run does not wait for it
 
     bests = [best_epoch(history) for history in histories]
-    # A Figure of its own, not pyplot's: no display, no global state.
+    # Figure instead of pyplot needs no display and has no global state.
     size = 3 * WIDTH, HEIGHT + TITLE
     figure = Figure(figsize=size)
-    # Margins in inches: to compute a layout takes as long as all the drawing.
+    # Fixed margins in inches, because computing a layout takes as long as all the drawing.
     left, bottom, width, height = 0.6, 0.5, WIDTH - 0.75, HEIGHT - 0.95
     loss, accuracy, rate = (
         figure.add_axes(np.array([i * WIDTH + left, bottom, width, height]) / (*size, *size)) for i in range(3)
@@ -58,9 +63,9 @@ def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "
 
 
 class LiveCurves:
-    """Draws the curves of a run in training, or of several seeds, after each epoch.
+    """A plot of the curves of a run in training, or of several seeds, updated after each epoch.
 
-    After epochs that are so short that drawing would take a good part of the time, it draws now and then.
+    After short epochs, it skips updates so that drawing takes at most a fraction DRAWING_SHARE of the time.
     """
 
     def __init__(self, path: Path, title: str):
@@ -69,17 +74,17 @@ class LiveCurves:
         self._took, self._drawn = FIRST_DRAWING, time.monotonic()
 
     def observer(self) -> Observer:
-        """Return the observer of a run, or of one of the seeds."""
+        """Return the observer for a run, or for another of several seeds."""
         self._histories.append([])
         return _Curve(self, self._histories[-1])
 
     def update(self) -> None:
-        """Draw, unless the last drawing was just now."""
+        """Draw the curves, unless drawing would take more than a fraction DRAWING_SHARE of the time."""
         start = time.monotonic()
         if (start - self._drawn) * DRAWING_SHARE < self._took:
             return
         partial = self._path.with_name(f".{self._path.stem}.partial.png")
-        with contextlib.suppress(OSError):  # a picture is no reason to stop
+        with contextlib.suppress(OSError):  # a failed plot must not stop the training
             plot_curves([history for history in self._histories if history], partial, self._title)
             partial.replace(self._path)
         self._drawn = time.monotonic()
@@ -87,7 +92,7 @@ class LiveCurves:
 
 
 class _Curve(Observer):
-    """Receives the events of one run for a `LiveCurves`."""
+    """An observer that passes the events of one run to a `LiveCurves`."""
 
     def __init__(self, curves: LiveCurves, history: list[Epoch]):
         self._curves, self._history = curves, history
@@ -101,7 +106,7 @@ class _Curve(Observer):
 
 
 def stack_curves(path: Path) -> bytes:
-    """What `plot_curves` drew as a PNG for a narrow screen: the panels one below the other, without the title."""
+    """Return a plot of `plot_curves` rearranged for narrow screens: a PNG with stacked panels and no title."""
     with Image.open(path) as image:
         panels = np.split(np.asarray(image)[round(TITLE * DOTS) :], 3, axis=1)
     file = BytesIO()
@@ -110,7 +115,12 @@ def stack_curves(path: Path) -> bytes:
 
 
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:
-    """Draws what `mixer_jax.parity` found: above the losses of both, below how far they are apart."""
+    """Plot a report of `mixer_jax.parity` as a PNG: the losses of both programs above their relative differences.
+
+    Args:
+      report: as in parity.json.
+      path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")
@@ -134,7 +144,7 @@ def plot_trajectories(report: dict[str, Any], path: Path) -> None:
 
 
 def plain(text: str) -> str:
-    """Someone else's text as matplotlib draws it: no dollar begins a formula, no underscore hides a label."""
+    """Escape text for matplotlib, so that "$" starts no formula and a leading "_" does not hide a label."""
     return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""The events of a training run, for whatever shows or records them."""
+"""The interface through which training reports its events."""
 
 from collections.abc import Sequence
 
@@ -6,25 +6,43 @@ from mixer_jax.records import Epoch
 
 
 class Observer:
-    """Receives the events of one run; by default it ignores them."""
+    """A receiver of the events of one run; this base class ignores them."""
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Training starts, or resumes, at `step`, after the epochs of `history`."""
+        """Handle the start of training.
+
+        Args:
+          history: the epochs that are done; empty unless the run resumes.
+          step: the number of steps that are done.
+          compile_seconds: the time to compile, in seconds.
+        """
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """`step` steps are done; the other numbers are of the last dispatch, accuracy in percent."""
+        """Handle the end of a dispatch.
+
+        Args:
+          step: the number of steps that are done.
+          loss: of the last step of the dispatch.
+          accuracy: in percent, over the dispatch.
+          images_per_second: throughput of the dispatch.
+        """
 
     def validating(self) -> None:
-        """The training steps of an epoch are done; the validation images are being scored."""
+        """Handle the start of validation, after the training steps of an epoch."""
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
-        """An epoch is over; `best` is the best one so far, possibly the same."""
+        """Handle the end of an epoch.
+
+        Args:
+          record: of the epoch.
+          best: the record of the best epoch so far, possibly the same object.
+        """
 
     def note(self, line: str) -> None:
-        """Show a line of information, such as what takes the next seconds."""
+        """Handle a line of information, such as the name of a phase that takes seconds."""
 
     def warning(self, message: str) -> None:
-        """Show a problem that does not stop the training."""
+        """Handle a problem that does not stop the training."""
 
     def closed(self) -> None:
-        """Receive no more events."""
+        """Handle the end of the run, after which there are no more events."""

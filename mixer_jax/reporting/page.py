@@ -1,4 +1,4 @@
-"""Self-contained HTML pages: no script, no network; dark and light, from phone to desktop."""
+"""Self-contained HTML pages without scripts or network access, for dark and light mode and all screen widths."""
 
 import base64
 import html
@@ -25,7 +25,12 @@ summary { cursor: pointer; font-size: 1.15rem; font-weight: bold; margin: 1.5rem
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """An HTML document of parts that are HTML already."""
+    """Return an HTML document.
+
+    Args:
+      title: plain text.
+      parts: HTML, from the other functions of this module.
+    """
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -36,7 +41,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table, that scrolls by itself where the screen is narrow."""
+    """Return a table of plain-text cells that scrolls on its own on narrow screens; without `columns`, no header."""
     head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
@@ -44,31 +49,39 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def paragraph(text: str) -> str:
+    """Return a paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def heading(text: str) -> str:
+    """Return a second-level heading of plain text."""
     return f"<h2>{html.escape(text)}</h2>"
 
 
 def numbered(lines: Sequence[str]) -> str:
-    """An ordered list, as footnotes are."""
+    """Return an ordered list of plain-text lines, such as footnotes."""
     return "<ol>" + "".join(f"<li>{html.escape(line)}</li>" for line in lines) + "</ol>"
 
 
 def folded(title: str, part: str) -> str:
-    """A part that opens when its title is clicked."""
+    """Return an HTML part that is hidden until its title is clicked."""
     return f"<details><summary>{html.escape(title)}</summary>{part}</details>"
 
 
 def image(png: bytes, description: str, narrow: bytes | None = None) -> str:
-    """A PNG, inside the page; on a phone another, if there is one."""
+    """Return an embedded PNG.
+
+    Args:
+      png: the content of the file.
+      description: the alternative text.
+      narrow: another PNG for screens up to 700 pixels wide, if any.
+    """
     other = f'<source media="(max-width: 700px)" srcset="{_inside(narrow)}">' if narrow else ""
     return f'<p><picture>{other}<img alt="{html.escape(description)}" src="{_inside(png)}"></picture></p>'
 
 
 def gallery(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
-    """Small images (height, width, 1 or 3) uint8, each over its caption."""
+    """Return a gallery of small images (height, width, 1 or 3) uint8, each with its caption below."""
     figures = []
     for pixels, caption in zip(images, captions, strict=True):
         file = BytesIO()

@@ -1,4 +1,4 @@
-"""The progress of training on the console: a bar on a terminal, plain lines elsewhere."""
+"""The progress of training on the console, with a progress bar on terminals and plain lines elsewhere."""
 
 import statistics
 import sys
@@ -11,8 +11,8 @@ from tqdm import tqdm
 from mixer_jax.records import Epoch
 from mixer_jax.reporting.observer import Observer
 
-PLAIN_LINE_SECONDS = 30.0  # without a bar, how often a long epoch prints a line
-# For 80 columns; a star marks the best epoch so far.
+PLAIN_LINE_SECONDS = 30.0  # interval of the lines within long epochs, without a bar
+# For 80 columns. A star marks the best epoch so far.
 HEADER = (
     f"{'epoch':>9} {'train loss':>10} {'accuracy':>9} {'val loss':>10} {'accuracy':>9}  {'images/s':>10} {'left':>9}"
 )
@@ -20,11 +20,11 @@ SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class ConsoleProgress(Observer):
-    """Shows a run.
+    """An observer that prints the progress of a run.
 
     Attributes:
-      num_epochs: of the whole run.
-      total_steps: of the whole run.
+      num_epochs: of the complete run.
+      total_steps: of the complete run.
       batch_size: images per step.
     """
 
@@ -38,7 +38,7 @@ class ConsoleProgress(Observer):
         self._epoch = 1
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Print the table's header, and show a bar on a terminal."""
+        """Print the table's header, and show a progress bar on a terminal."""
         self._say(f"Compiled in {compile_seconds:.1f} s")
         self._epoch = 1 + len(history)
         if step:
@@ -56,7 +56,7 @@ class ConsoleProgress(Observer):
             self._bar.set_description_str(self._title())
 
     def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Update the bar, or print a line now and then."""
+        """Update the bar, or print a line every PLAIN_LINE_SECONDS."""
         numbers = f"loss {loss:.4f}, accuracy {accuracy:.2f}%, {images_per_second:,.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
@@ -66,14 +66,14 @@ class ConsoleProgress(Observer):
             self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {tqdm.format_interval(left)} left")
 
     def validating(self) -> None:
-        """Say so in the bar."""
+        """Show in the bar that validation is running."""
         if self._bar is not None:
             self._bar.set_postfix_str("validation")
 
     def note(self, line: str) -> None:
         """Print a line."""
         if self._bar is not None and self._bar.n >= self.total_steps:
-            self.closed()  # no bar stays at 100%
+            self.closed()  # so that no bar stays on the screen at 100%
         self._say(line)
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
@@ -111,7 +111,10 @@ class ConsoleProgress(Observer):
 
 
 class SeedsProgress(ConsoleProgress):
-    """Shows several seeds as one run: the mean over the seeds, as soon as all of them have come as far."""
+    """The progress of several seeds shown as one run: the mean over the seeds, once all have reached a point.
+
+    Create it with the batch size of one seed; the attribute `batch_size` counts the images of all seeds.
+    """
 
     def __init__(
         self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int], file: TextIO | None = None
@@ -121,11 +124,11 @@ class SeedsProgress(ConsoleProgress):
         self._shown, self._lines = 0, set()
 
     def observer(self, i: int) -> Observer:
-        """Return the observer of a seed."""
+        """Return the observer of the i-th seed."""
         return self._seeds[i]
 
     def update(self) -> None:
-        """Show what all seeds have reached."""
+        """Show the dispatches and epochs that all seeds in training have finished."""
         if any(seed.start is None for seed in self._seeds):
             return
         if not self._shown:
@@ -157,7 +160,7 @@ class SeedsProgress(ConsoleProgress):
         self._row(record, sum(record.images_per_second for record in trained), " ", remark)
 
     def note_of(self, seed: int, line: str) -> None:
-        """Print what a seed has to say; what all say, once."""
+        """Print a line of a seed; "Compiling", which every seed reports, is printed once."""
         if line == "Compiling":
             if line not in self._lines:
                 self.note(line)
@@ -167,7 +170,7 @@ class SeedsProgress(ConsoleProgress):
 
 
 class _Seed(Observer):
-    """Receives the events of one seed for a `SeedsProgress`."""
+    """An observer that passes the events of one seed to a `SeedsProgress`."""
 
     def __init__(self, seed: int, shown: SeedsProgress):
         self.seed, self._shown = seed, shown

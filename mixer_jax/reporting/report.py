@@ -1,4 +1,4 @@
-"""The report of a run: report.html, its pictures, and the model card."""
+"""The report of a run: report.html, its figures, and the model card."""
 
 import json
 import zlib
@@ -25,12 +25,17 @@ from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_text, writing
 
-MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # images of mistakes; of each of the so many hardest classes
-UNITS, BLOCKS = 64, 3  # token-mixing units that are shown, of the first blocks
+MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
+UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS blocks
 
 
 def unfinished(run: RunDirectory, classifier: Classifier) -> Results:
-    """Return the results of a run that is not finished, which has not scored the test images."""
+    """Return the results of an unfinished run, without test scores.
+
+    Args:
+      run: the run directory, with at least one finished epoch.
+      classifier: the run's model.
+    """
     history, config = run.read_metrics(), run.config()
     best, last = best_epoch(history), history[-1]
     return Results(
@@ -60,39 +65,53 @@ def finish(
     labels: np.ndarray,
     test: Split | StreamedSplit,
 ) -> None:
-    """Draw the curves of a run and write its report, before there is a results.json.
+    """Draw the curves of a run and write its report, before results.json exists.
+
+    If the report fails, this warns and returns.
 
     Args:
       run: the run directory.
       results: of the run.
       classifier: its model, with the parameters of the best epoch.
       logits, labels: (n, classes) and (n,), of all test images.
-      test: the images.
+      test: the test images.
     """
     draw_curves(run, results)
     try:
         keep_predictions(run, logits, labels, test)
         write_report(run, classifier, results)
-    except Exception as error:  # the results do not wait for the report
+    except Exception as error:  # a failed report must not cost the results
         warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
 
 
 def finish_seeds(run: RunDirectory, directories: Sequence[RunDirectory], results: Results) -> None:
-    """Draw the curves of several seeds in one picture."""
+    """Draw the curves of several seeds into one curves.png.
+
+    Args:
+      run: the directory that holds all seeds.
+      directories: of the seeds.
+      results: of the seeds, for the title.
+    """
     with writing(run.curves_file):
         title = f"{results.dataset}, {results.model}, {len(directories)} seeds"
         plot_curves([directory.read_metrics() for directory in directories], run.curves_file, title)
 
 
 def draw_curves(run: RunDirectory, results: Results) -> None:
-    """Draws a run's curves.png from its metrics.jsonl."""
+    """Draw a run's curves.png from its metrics.jsonl."""
     with writing(run.curves_file):
         title = f"{results.dataset}, {results.model}, seed {results.seed}"
         plot_curves([run.read_metrics()], run.curves_file, title)
 
 
 def keep_predictions(run: RunDirectory, logits: np.ndarray, labels: np.ndarray, test: Split | StreamedSplit) -> None:
-    """Keeps of the test set what the report takes: all logits and labels, and the images of the worst mistakes."""
+    """Write predictions.npz for the report: all test logits and labels, and the images of the worst mistakes.
+
+    Args:
+      run: the run directory.
+      logits, labels: (n, classes) and (n,), of all test images.
+      test: the test images.
+    """
     chosen = _mistakes(logits, labels)
     images, _ = test.read(chosen)
     file = run.predictions_file
@@ -103,7 +122,7 @@ def keep_predictions(run: RunDirectory, logits: np.ndarray, labels: np.ndarray, 
 
 
 def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The indices of the most confident mistakes, of all and of the hardest classes."""
+    """Return the sorted indices of the most confident mistakes, overall and within the hardest classes."""
     confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
     order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
     of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
@@ -112,9 +131,15 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:
-    """Writes report.html, and the model card, from what is in a run's directory; returns the report's path.
+    """Write report.html and, for a finished run, the model card; return the report's path.
 
-    The curves are to be drawn already.
+    Args:
+      run: the run directory, with curves.png and, for test predictions, predictions.npz.
+      classifier: the run's model.
+      results: of the run, or from `unfinished`.
+
+    Raises:
+      UserError: if predictions.npz is damaged, or a file cannot be written.
     """
     config, info = run.config(), run.dataset_info()
     done = results.test_accuracy is not None

@@ -19,8 +19,14 @@ class Row:
 
 
 def plot_rows(rows: Sequence[Row], path: Path, title: str) -> None:
-    """Draws rows of images as a PNG."""
-    from matplotlib.figure import Figure  # only here: a run that starts should not wait for it
+    """Draw rows of images as a PNG.
+
+    Args:
+      rows: from top to bottom.
+      path: of the PNG.
+      title: of the figure.
+    """
+    from matplotlib.figure import Figure  # here, so that the start of a run does not wait for it
 
     columns = max(len(row.images) for row in rows)
     figure = Figure(figsize=(1.2 * columns + 1.2, 1.5 * len(rows) + 0.6), layout="constrained")

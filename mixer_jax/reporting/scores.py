@@ -1,4 +1,4 @@
-"""How good a model is, for people to read: a few lines, and the confusion as CSV and as a picture."""
+"""The scores of a model for people to read: a few lines of text, and the confusion matrix as CSV and PNG."""
 
 import csv
 from collections.abc import Sequence
@@ -14,7 +14,11 @@ WORST_CLASSES = 5
 
 
 def describe(scores: dict[str, Any]) -> str:
-    """The scores in a few lines, with the classes that are hardest."""
+    """Return scores as a few lines of text, with the hardest classes.
+
+    Args:
+      scores: from `metrics.classification_scores`.
+    """
     seen = {name: of_class for name, of_class in scores["per_class"].items() if of_class["count"]}
     hardest = sorted(seen, key=lambda name: seen[name]["accuracy"])[:WORST_CLASSES]
     lines = {
@@ -27,7 +31,13 @@ def describe(scores: dict[str, Any]) -> str:
 
 
 def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path) -> None:
-    """Writes the matrix as CSV, a row a true class, a column a predicted one."""
+    """Write a confusion matrix as CSV.
+
+    Args:
+      confusion: counts, with a row per true class and a column per predicted class.
+      label_names: of the classes.
+      path: of the file.
+    """
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["true / predicted", *label_names])
@@ -35,8 +45,15 @@ def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[st
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str) -> None:
-    """Draws the matrix as a PNG, each row as shares of its true class."""
-    from matplotlib.figure import Figure  # only here: it is slow to import
+    """Draw a confusion matrix as a PNG, colored by the fraction of each true class.
+
+    Args:
+      confusion: counts, with a row per true class and a column per predicted class.
+      label_names: of the classes.
+      path: of the PNG.
+      title: of the figure.
+    """
+    from matplotlib.figure import Figure  # here, because it is slow to import
 
     counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
@@ -45,7 +62,7 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
     figure = Figure(figsize=(side + (not few), side), layout="constrained")
     panel = figure.subplots()
     drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    if not few:  # the cells of few have their numbers inside
+    if not few:  # with few classes, the cells show their counts
         figure.colorbar(drawn, ax=panel, label="share of the true class", shrink=0.8)
     panel.set(xlabel="predicted", ylabel="true", title=title)
     if n <= 100:
@@ -56,5 +73,5 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
     for row, column in np.argwhere(counts) if few else ():
         color = "white" if shares[row, column] > 0.5 else "black"
         number = panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)
-        number.set_in_layout(False)  # which would measure each
+        number.set_in_layout(False)  # the layout would measure every number
     figure.savefig(path, dpi=110)

@@ -1,4 +1,4 @@
-"""The last words of a run, or of several that differ in their seed."""
+"""The summary printed at the end of a run, or of several seeds."""
 
 import importlib.util
 import math
@@ -8,7 +8,7 @@ from mixer_jax.run_directory import RunDirectory
 
 
 def duration(seconds: float) -> str:
-    """Return a time in words: 1.3 s, 45 s, 12 min, 3 h 20 min."""
+    """Format a time in seconds, such as 1.3 s, 45 s, 12 min, 3 h 20 min."""
     if seconds < 90:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes = round(seconds / 60)
@@ -16,12 +16,17 @@ def duration(seconds: float) -> str:
 
 
 def sentence(caution: str) -> str:
-    """Return one of a result's `cautions` as a sentence."""
+    """Return one of `Results.cautions` as a sentence."""
     return f"{caution[0].upper()}{caution[1:]}."
 
 
 def summarize(run: RunDirectory, results: Results) -> str:
-    """Return the results in a few lines: how good, how long, on what, and where things are."""
+    """Return the results as a few lines of text: accuracy, time, hardware, and the paths of the files.
+
+    Args:
+      run: the run directory, of one or of several seeds.
+      results: of the run, or the mean of several seeds.
+    """
     one = results.std is None
 
     def accuracy(key: str) -> str:
@@ -30,7 +35,7 @@ def summarize(run: RunDirectory, results: Results) -> str:
 
     r = results
     seeds, best, last = f"seed {r.seed}", f"epoch {r.best_epoch}", f"epoch {math.ceil(r.epochs)}, the last"
-    # What the program prints has to work as it stands.
+    # A printed command must work as it is.
     tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
     kept = [("TensorBoard", f"{tensorboard} --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
     if not one:

@@ -14,7 +14,7 @@ SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning
 
 
 class TensorBoard(Observer):
-    """Writes each epoch's metrics at its last step; warns once if it cannot."""
+    """An observer that writes each epoch's metrics at its last step, and stops with one warning if writing fails."""
 
     def __init__(self, directory: Path):
         self._directory = directory
@@ -23,7 +23,7 @@ class TensorBoard(Observer):
         self._failed = False
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Remember from where on an earlier process's scalars do not count."""
+        """Remember the step from which on an earlier process's scalars are obsolete."""
         self._first_step = 1 + (history[-1].step if history else 0)
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
@@ -49,20 +49,20 @@ class TensorBoard(Observer):
         self._writer.flush()
 
     def _open(self) -> Any:
-        # tensorboardX writes the format by itself; the writers of TensorFlow, PyTorch and clu bring their frameworks.
-        # Its SummaryWriter has a thread, for which it waits without end once the disk is full.
-        from tensorboardX.event_file_writer import EventsWriter  # only here: a run that starts should not wait for it
+        # tensorboardX writes the format alone; the writers of TensorFlow, PyTorch and clu need their frameworks.
+        # Its SummaryWriter waits forever for its own thread once the disk is full.
+        from tensorboardX.event_file_writer import EventsWriter  # here, so that the start of a run does not wait for it
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._directory.mkdir(parents=True, exist_ok=True)
         writer = EventsWriter(str(self._directory / "events"))
-        # What an earlier process wrote after the checkpoint will be written again.
+        # Scalars that an earlier process wrote after the checkpoint will be written again.
         start = SessionLog(status=SessionLog.START)
         writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
         return writer
 
     def closed(self) -> None:
-        """Close the file."""
+        """Close the event file."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -1,4 +1,4 @@
-"""What a Mixer has learned to look at: its token-mixing units and its patch embedding, as pictures."""
+"""Images of a Mixer's weights (token-mixing units and patch embedding) and of its calibration."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -11,17 +11,17 @@ TITLE = 30  # pixels high
 
 
 def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """The weights that token-mixing units give to the patches, as the paper's figure 5 shows them.
+    """Return the weights of token-mixing units on the grid of patches, sorted as in the paper's figure 5.
 
-    Sorted by the mean spatial frequency of their power, lowest first, each followed by the unit that is most nearly
-    its opposite among those that are left.
+    Units are sorted by the mean spatial frequency of their power, lowest first. Each is followed by the remaining unit
+    that is most nearly its opposite.
 
     Args:
       kernel: of the first layer of a token-mixing MLP, (tokens, units).
       grid: rows and columns of patches.
 
     Returns:
-      (units, rows, columns), each scaled to -1 to 1.
+      Weights (units, rows, columns), each unit scaled to a largest absolute value of 1.
     """
     units = kernel.T.reshape(-1, *grid)
     power = np.abs(np.fft.fft2(units)) ** 2
@@ -42,13 +42,14 @@ def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
 
 
 def embedding_filters(kernel: np.ndarray) -> np.ndarray:
-    """The filters of the patch embedding, the largest first, as images from 0 to 1 around grey.
+    """Return the filters of the patch embedding as images, sorted by norm, the largest first.
 
     Args:
-      kernel: (patch, patch, channels, features).
+      kernel: of the stem, (patch, patch, channels, features).
 
     Returns:
-      (features, patch, patch, 1 or 3); of other numbers of channels their mean.
+      Images (features, patch, patch, 1 or 3) from 0 to 1, where 0.5 is a weight of zero; each is scaled by its largest
+      absolute weight. Other numbers of channels than 1 and 3 are averaged to 1.
     """
     filters = np.moveaxis(kernel, -1, 0)
     if filters.shape[-1] not in (1, 3):
@@ -58,11 +59,12 @@ def embedding_filters(kernel: np.ndarray) -> np.ndarray:
 
 
 def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> bytes:
-    """A PNG of titled groups of small pictures.
+    """Return a PNG of titled groups of small images.
 
     Args:
-      rows: titles, and (n, height, width) from -1, black, to 1, white, or (n, height, width, 1 or 3) from 0 to 1.
-      columns: pictures side by side.
+      rows: pairs of a title and images, either (n, height, width) from -1 (black) to 1 (white), or (n, height, width,
+        1 or 3) from 0 to 1.
+      columns: images per line.
     """
     mosaics = [(title, _mosaic(tiles, columns)) for title, tiles in rows]
     width, height = mosaics[0][1].width, sum(TITLE + mosaic.height for _, mosaic in mosaics)
@@ -78,7 +80,7 @@ def draw_tiles(rows: Sequence[tuple[str, np.ndarray]], columns: int = 16) -> byt
 
 
 def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> Image.Image:
-    """The pictures line by line on white, each `side` pixels wide."""
+    """Return the images line by line on white, each `side` pixels wide, `gap` pixels apart."""
     shades = np.clip(0.5 + 0.5 * tiles[..., None] if tiles.ndim == 3 else tiles, 0.0, 1.0)
     pixels = np.broadcast_to(np.round(255 * shades).astype(np.uint8), (*tiles.shape[:3], 3))
     height = max(1, round(side * tiles.shape[1] / tiles.shape[2]))
@@ -92,7 +94,11 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> Im
 
 
 def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
-    """A PNG of the reliability diagram: accuracy over confidence, as `scores.score` has it in `calibration`."""
+    """Return a PNG of the reliability diagram, accuracy over confidence.
+
+    Args:
+      bins: the `calibration` of `metrics.classification_scores`.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6, 4.2))

@@ -1,4 +1,4 @@
-"""What a study compares: its arms, each a config trained with several seeds, by one protocol or two."""
+"""The arms of a study: configs trained with several seeds, by one or both protocols."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,23 +9,23 @@ from ml_collections import ConfigDict
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.errors import UserError
 
-# On what a run's best epoch is chosen: as published on test, whose score is then no longer an honest one; or cleanly.
+# The split that chooses a run's best epoch. Choosing on test, as published, biases the test score of that epoch.
 PROTOCOLS = {"published": "test", "clean": "validation"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One thing that a study trains.
+    """One variant that a study trains.
 
     Attributes:
-      name: of its folder.
+      name: of the arm's folder.
       title: in tables.
-      changes: fields of the study's config, by their dotted path, that it has other values of.
-      num_seeds: how often it is trained.
-      protocols: by which; see `PROTOCOLS`.
-      published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
-      notes: what is known to be wrong or unclear about what was published.
-      in_torch: trained in PyTorch, where it is installed, for a number of PyTorch's from here.
+      changes: values of fields, by dotted path, that differ from the study's config.
+      num_seeds: the number of seeds to train.
+      protocols: keys of `PROTOCOLS`.
+      published: accuracies in percent, "last" of the last epoch and "best" of the best epoch, as far as published.
+      notes: known errors and ambiguities in the published numbers.
+      in_torch: whether the arm is trained in PyTorch, as a reference measured on the same machine.
     """
 
     name: str
@@ -38,10 +38,15 @@ class Arm:
     in_torch: bool = False
 
     def config(self, base: ConfigDict, protocol: str, num_seeds: int | None = None) -> ConfigDict:
-        """Returns the checked config of all seeds, `num_seeds` at most, by one of the protocols.
+        """Return the checked config of all seeds of the arm.
+
+        Args:
+          base: the study's config.
+          protocol: a key of `PROTOCOLS`.
+          num_seeds: the maximum number of seeds; None for all.
 
         Raises:
-          UserError: if a change is of no field, or makes no config.
+          UserError: if a change names an unknown field or makes the config invalid.
         """
         known = dict(flat(base))
         for path in self.changes:

@@ -1,4 +1,4 @@
-"""A comparison of runs: tables, pictures and a page in a folder."""
+"""Comparisons of runs: tables, plots and an HTML page in a folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from mixer_jax.studies.plots import plot_costs, plot_curves
 from mixer_jax.studies.rows import merged, read_rows, to_json
 
 WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "comparison.json")
-# What draws, the file, its heading and what it shows.
+# The plotting function, the file, its heading and its description.
 PICTURES = (
     (plot_curves, "curves.png", "Learning curves", "validation accuracy over the epochs"),
     (plot_costs, "costs.png", "Accuracy and what it costs", "test accuracy beside parameters and minutes"),
@@ -19,16 +19,19 @@ PICTURES = (
 
 
 def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
-    """Compare what is in some paths, write the comparison to a folder, and return it as Markdown.
+    """Compare runs, and write the comparison to a folder.
 
     Args:
-      paths: of runs, studies and comparison.json.
+      paths: run directories, study directories and comparison.json files.
       output: the folder.
-      merge: make one row of those that have a title in common and were trained alike.
+      merge: whether to merge rows of the same title that were trained by the same recipe on the same data.
+
+    Returns:
+      The comparison as Markdown, and the paths of the files.
 
     Raises:
-      UserError: before anything is written, if one of the paths holds no finished run, or two to merge the same seed,
-        or the folder holds one of the paths or anything but an earlier comparison.
+      UserError: before anything is written, if there is no run to compare, a path cannot be read, rows to merge share a
+        seed, or the folder contains one of the paths or anything other than an earlier comparison.
     """
     require_free(output, paths)
     rows = [row for path in paths for row in read_rows(path)]
@@ -36,7 +39,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
         rows = merged(rows)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
-    # What this command wrote is called as its folder.
+    # A comparison.json is named after its folder.
     names = (path.resolve().parent.name if path.name == WRITTEN[-1] else path.resolve().name for path in paths)
     title = ", ".join(dict.fromkeys(names))
     columns, table, notes = tables.cells(rows)
@@ -58,7 +61,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
                 parts.append(page.heading(heading))
                 parts.append(page.image((output / file).read_bytes(), described))
             else:
-                (output / file).unlink(missing_ok=True)  # of an earlier comparison
+                (output / file).unlink(missing_ok=True)  # from an earlier comparison
         (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": list(map(to_json, rows))})
@@ -66,7 +69,15 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
 
 
 def require_free(output: Path, paths: Sequence[Path] = ()) -> None:
-    """Raises `UserError` if a folder holds one of the paths, or anything but an earlier comparison."""
+    """Require that a folder can receive a comparison.
+
+    Args:
+      output: the folder, which need not exist.
+      paths: to be compared.
+
+    Raises:
+      UserError: if the folder contains one of the paths, or anything other than an earlier comparison.
+    """
     try:
         there = {path.name for path in output.glob("[!.]*")} if output.is_dir() else set()
     except OSError as error:

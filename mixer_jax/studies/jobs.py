@@ -1,4 +1,4 @@
-"""The trainings of a study: one per seed, or on an accelerator one per arm, with all its seeds at the same time."""
+"""The training jobs of a study: one per seed, or, on an accelerator, one per arm with all seeds at the same time."""
 
 import dataclasses
 import itertools
@@ -21,11 +21,12 @@ from mixer_jax.training import Diverged, Trainer, train
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A training of one seed of an arm, or of all its seeds at the same time.
+    """The training of one seed of an arm, or of all its seeds at the same time.
 
     Attributes:
-      arm, protocol: what is trained.
-      run: its directory.
+      arm: to train.
+      protocol: a key of `PROTOCOLS`.
+      run: the run directory.
       config: of the training.
     """
 
@@ -36,16 +37,16 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether each of its runs is finished, or diverged."""
+        """Whether each of the job's runs is finished or has diverged."""
         return all(one.diverged or one.read_results() is not None for one, _ in self.run.runs(self.config))
 
     @property
     def epochs(self) -> float:
-        """The epochs of all its seeds."""
+        """The number of epochs, summed over the job's seeds."""
         return self.config.epochs * self.config.num_seeds
 
     def check(self) -> None:
-        """Raise `UserError` if it cannot be trained here."""
+        """Raise `UserError` if the job cannot be trained in its run directory."""
         changes = self.run.check(self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
@@ -58,12 +59,18 @@ class Job:
             torch_run.check(self.config)
 
     def train(self, dataset: data.Dataset) -> None:
-        """Train to the end; mark the run as diverged if it does, and train its seeds one at a time then."""
+        """Train to the end.
+
+        If the training diverges, mark the run as diverged. If the run has several seeds, then train them one at a time.
+
+        Args:
+          dataset: of the job's config.
+        """
         try:
             self._train(dataset)
             return
         except Diverged as error:
-            why = str(error)  # the error itself holds arrays on the device
+            why = str(error)  # keeping the error would keep its arrays on the device
         write_json(self.run.diverged_file, {"why": why})
         if self.config.num_seeds == 1:
             warn(f"{self.run.path} diverged, and is left out: {why}")
@@ -86,17 +93,17 @@ class Job:
 def create_jobs(
     arms: Sequence[Arm], base: ConfigDict, directory: Path, num_seeds: int | None, only: str | None
 ) -> list[Job]:
-    """Return the jobs of a study in order.
+    """Return the jobs of a study, in order of protocol, then arm, then seed.
 
     Args:
-      arms: to be trained.
-      base: the config that the arms change.
+      arms: to train.
+      base: the study's config.
       directory: of the study.
-      num_seeds: of each arm, at most.
-      only: one of the `PROTOCOLS`; None for all.
+      num_seeds: the maximum number of seeds per arm; None for all.
+      only: the only protocol to train, a key of `PROTOCOLS`; None for all.
     """
     jobs = []
-    together = jax.devices()[0].platform != "cpu"  # which one run does not fill
+    together = jax.devices()[0].platform != "cpu"  # a single run does not fill an accelerator
     for protocol, arm in itertools.product((only,) if only else PROTOCOLS, arms):
         if protocol not in arm.protocols:
             continue
@@ -112,7 +119,7 @@ def create_jobs(
 
 
 def train_missing(jobs: Sequence[Job]) -> None:
-    """Train the jobs that are not over; consecutive ones on the same data load it once."""
+    """Train the jobs that are not over; consecutive jobs with the same dataset load it once."""
     missing = [job for job in jobs if not job.over]
     say(f"{len(jobs)} trainings, of which {len(jobs) - len(missing)} are finished")
     spent, done, loaded, dataset = 0.0, 0.0, None, None

@@ -1,4 +1,4 @@
-"""Runs and published numbers as pictures: learning curves, and accuracy beside what it costs."""
+"""Plots of runs and published numbers: learning curves, and accuracy over costs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -10,13 +10,21 @@ import numpy as np
 from mixer_jax.reporting.curves import plain
 from mixer_jax.studies.rows import Row
 
-SEVERAL = 8  # rows from which on the curves leave out those of a single seed
+SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted
 
 
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
-    """Draws the validation accuracy over the epochs: means over seeds, with bands of a standard deviation, as a PNG.
+    """Plot the validation accuracy over the epochs as a PNG: means over seeds, with bands of one standard deviation.
 
-    Of many rows only those of several seeds, where there are any. Returns whether there is anything to draw.
+    With more than SEVERAL rows, those of a single seed are omitted, unless all are.
+
+    Args:
+      rows: of the comparison.
+      path: of the PNG.
+      title: of the figure.
+
+    Returns:
+      Whether there was anything to plot; if not, no file is written.
     """
     from matplotlib.figure import Figure
 
@@ -30,7 +38,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
     lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
     for panel, protocol in zip(panels, protocols, strict=True):
-        of_title = Counter()  # two rows may have the same title, which then are two lines
+        of_title = Counter()  # two rows with the same title are two lines
         for row in (row for row in drawn if row.protocol == protocol):
             key = row.title, of_title[row.title]
             of_title[row.title] += 1
@@ -56,10 +64,18 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
 
 
 def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
-    """Draws the test accuracy of the last epoch beside the number of parameters and the time of training, as a PNG.
+    """Plot the test accuracy of the last epoch over the number of parameters and the training time, as a PNG.
 
-    Means over seeds with a standard deviation, at the time of the fastest; published numbers, whose time is not known,
-    as hollow points. Returns whether there is anything to draw: models of at least two sizes.
+    Points are means over seeds with one standard deviation, at the time of the fastest seed. Published numbers, whose
+    training time is not known, are hollow points.
+
+    Args:
+      rows: of the comparison.
+      path: of the PNG.
+      title: of the figure.
+
+    Returns:
+      Whether there were models of at least two sizes to plot; if not, no file is written.
     """
     from matplotlib import ticker
     from matplotlib.figure import Figure
@@ -96,8 +112,8 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
 
 
 def _name(figure: Any, handles: Sequence[Any], titles: Sequence[str]) -> None:
-    """Puts a legend below, of as many columns as there is room for."""
-    columns = int(15 * figure.get_figwidth() / (max(map(len, titles)) + 8))  # about 15 letters an inch
+    """Add a legend below the panels, with as many columns as fit, at most three."""
+    columns = int(15 * figure.get_figwidth() / (max(map(len, titles)) + 8))  # about 15 letters per inch
     columns = min(max(columns, 1), 3)
     figure.legend(
         handles, list(map(plain, titles)), loc="outside lower center", ncols=columns, frameon=False, fontsize=8

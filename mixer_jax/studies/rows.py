@@ -1,4 +1,4 @@
-"""The rows of a comparison: read from run directories, studies and earlier comparisons; merged where trained alike."""
+"""The rows of a comparison, read from run directories, studies and earlier comparisons, and merged on request."""
 
 import dataclasses
 import hashlib
@@ -17,14 +17,20 @@ from mixer_jax.records import Results
 from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory
 
 STUDY_FILE = "study.json"
-# Of results.json, what a comparison needs and what tells where it is from.
+# The fields of results.json that a comparison needs, or that document the origin of the results.
 KEPT = (
     "dataset", "model", "num_params", "seed", "epochs", "best_epoch", "val_accuracy", "val_loss", "test_accuracy",
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
-SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "selected_on")  # what a row may have beside its results
-# Of a config, what is of the seed, or of the machine and how it gets there.
+SOMETIMES = (
+    "recipe",
+    "diverged",
+    "num_params",
+    "epochs",
+    "selected_on",
+)  # optional fields of a row in comparison.json
+# Fields of a config that belong to the seed or the machine, and so do not distinguish recipes.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
 }.difference(ENDING)  # fmt: skip
@@ -32,17 +38,17 @@ NOT_THE_RECIPE = {
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """Runs that differ in their seed only.
+    """Runs that differ in their seed only, or a published result.
 
     Attributes:
-      title: what was trained.
-      results: of each run; what they have in common is read from the first; none for what is only published.
+      title: in tables and plots.
+      results: of each finished run; common values are read from the first; empty for a published or unfinished row.
       curves: validation accuracies in percent of each run, by epoch.
-      published: "last" and "best", accuracies in percent of the last epoch and of the best one, as far as published.
+      published: accuracies in percent, "last" of the last epoch and "best" of the best epoch, as far as published.
       notes: footnotes.
-      num_params, epochs, selected_on: of what is only published, or not finished, where they are known.
-      diverged: how many more runs have no result, because their loss became infinite or no number.
-      recipe: tells rows apart that were trained otherwise, where it is known.
+      num_params, epochs, selected_on: of a published or unfinished row, if known.
+      diverged: the number of further runs without results, because their loss became infinite or NaN.
+      recipe: a hash of the training recipe; "" if unknown.
     """
 
     title: str
@@ -58,25 +64,30 @@ class Row:
 
     @property
     def protocol(self) -> str:
-        """What the best epoch is chosen on, where it is known."""
+        """The split on which the best epoch is chosen, "validation" or "test"; "" if unknown."""
         return self.results[0].selected_on if self.results else self.selected_on
 
     def accuracies(self, which: str) -> list[float]:
-        """Test accuracies in percent, of the "last" epoch or of the "best"."""
+        """Return the runs' test accuracies in percent, of the "last" or the "best" epoch."""
         return [run.last_test_accuracy if which == "last" else run.test_accuracy for run in self.results]
 
     @property
     def seconds(self) -> float:
-        """Training time of the fastest run: what else a machine had to do only adds to it."""
+        """The training time of the fastest run in seconds, because other load on a machine only adds time."""
         return min(run.train_seconds for run in self.results)
 
     @property
     def against(self) -> str:
-        """Which of the two a published number is compared with: where both are known the last, which nobody chose."""
+        """The epoch to compare with published numbers: "last", which no score selects; "best" if only that is known."""
         return "best" if "last" not in self.published and "best" in self.published else "last"
 
 
 def read_rows(path: Path) -> Iterator[Row]:
+    """Yield the rows of a run directory, a study directory or a comparison.json file.
+
+    Raises:
+      UserError: if the path is none of these or cannot be read, or if a run directory has no finished epoch.
+    """
     if path.suffix == ".json":
         yield from _of_comparison(path)
     elif (path / STUDY_FILE).exists():
@@ -103,9 +114,19 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def merged(rows: Sequence[Row]) -> list[Row]:
-    """Joins rows of one title that were trained by the same recipe on the same data."""
+    """Merge rows of the same title that were trained by the same recipe on the same data.
+
+    Args:
+      rows: of the comparison.
+
+    Returns:
+      The merged rows, in the order of their first appearance.
+
+    Raises:
+      UserError: if a row's recipe is unknown, or if rows to merge share a seed.
+    """
     joined: dict[tuple, Row] = {}
-    for row in sorted(rows, key=lambda row: not row.results):  # those with results first: others have only a recipe
+    for row in sorted(rows, key=lambda row: not row.results):  # rows with results first, others have only a recipe
         if row.results and not row.recipe:
             raise UserError(f"--merge: the file of {row.title!r} tells no recipe: compare its runs anew")
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
@@ -124,7 +145,7 @@ def merged(rows: Sequence[Row]) -> list[Row]:
 
 
 def _where(row: Row) -> tuple:
-    """What else runs of one row have in common, where there are any."""
+    """Return what the runs of a row must also have in common: dtype, data and framework; empty without runs."""
     return tuple((r.dtype, r.data_fingerprint, "torch" in r.versions) for r in row.results[:1])
 
 
@@ -134,7 +155,7 @@ def _seeds(path: Path) -> list[Path]:
 
 
 def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], notes: Sequence[str]) -> Row | None:
-    """The row of those runs that are finished, or diverged."""
+    """Return the row of the runs that are finished or have diverged, or None if there are none."""
     finished, diverged = [run for run in runs if run.results_file.exists()], sum(run.diverged for run in runs)
     if not finished and not diverged:
         return None
@@ -143,7 +164,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
         result = run.read_results()
         if missing := [name for name in KEPT if getattr(result, name) is None]:
             raise UserError(f"cannot read {run.results_file}: {missing[0]} is missing")
-        # Seeds that were trained at the same time each say how long all of them took.
+        # The results of seeds trained at the same time each contain the time of all seeds.
         results.append(dataclasses.replace(result, train_seconds=result.train_seconds / (result.num_seeds or 1)))
     curves = list(map(_curve, finished))
     recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
@@ -160,7 +181,7 @@ def _curve(run: RunDirectory) -> list[float]:
 
 
 def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
-    """The row of runs that are not finished, which has a curve and no test accuracy."""
+    """Return the row of unfinished runs, with curves but no test accuracy, or None if a run has no finished epoch."""
     curves = list(map(_curve, runs))
     if not curves or not all(curves):
         return None
@@ -170,11 +191,11 @@ def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
-    """Tells runs apart, in 16 hexadecimal digits, by all that makes another result but the seed and the machine.
+    """Hash everything that affects a result except seed and machine, to 16 hexadecimal digits.
 
-    That is the config, and what the run was to be before it was given more epochs.
+    The hash covers the config, and the numbers of epochs that were planned before a run was extended.
     """
-    # Without what is left at its default, so that it stays the same when there are more fields.
+    # Fields with default values are left out, so that new fields do not change the hash.
     defaults = {path: json.dumps(value) for path, value in flat(default_config())}
     fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in NOT_THE_RECIPE)
     text = json.dumps([field for field in fields if field[1] != defaults[field[0]]] + list(extended))
@@ -182,6 +203,7 @@ def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
 
 
 def to_json(row: Row) -> dict[str, Any]:
+    """Return a row as a JSON object, as in comparison.json."""
     kept = [{name: getattr(run, name) for name in KEPT} for run in row.results]
     curves = [[round(accuracy, 4) for accuracy in curve] for curve in row.curves]
     rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}

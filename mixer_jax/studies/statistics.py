@@ -1,4 +1,4 @@
-"""What differences between accuracies are worth: intervals and tests at 95%."""
+"""The significance of differences between accuracies: intervals and tests at 95%."""
 
 import math
 from collections.abc import Sequence
@@ -9,14 +9,20 @@ LEVEL = 0.95
 
 
 def interval(values: Sequence[float]) -> float | None:
-    """Half the width of the 95% confidence interval of the mean (Student's t); None for a single value."""
+    """Return half the width of the 95% confidence interval of the mean (Student's t); None for a single value."""
     return _quantile(len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)) if len(values) > 1 else None
 
 
 def against_one(values: Sequence[float], published: float) -> str:
-    """What can be said of several runs beside a single published one, which is a draw of its own.
+    """Compare several runs with a single published run, which is itself a random draw.
 
-    "higher" or "lower" where it lies outside the 95% prediction interval for one more run like these.
+    Args:
+      values: accuracies of the runs.
+      published: accuracy of the published run.
+
+    Returns:
+      "higher" or "lower", of the runs' mean, if the published accuracy lies outside the 95% prediction interval for one
+      more run; else "not distinguishable", or "one seed: no verdict" for a single run.
     """
     if len(values) < 2:
         return "one seed: no verdict"
@@ -26,16 +32,18 @@ def against_one(values: Sequence[float], published: float) -> str:
 
 
 def against_others(values: Sequence[float], others: Sequence[float]) -> tuple[float, float, str] | None:
-    """Return the difference of two means, half the width of its 95% interval (Welch), and a verdict.
+    """Compare the mean accuracies of two groups of runs by Welch's t-test.
 
-    None where either is a single value.
+    Returns:
+      The difference of the means, half the width of its 95% confidence interval, and a verdict: "higher", "lower" or
+      "not distinguishable". None if either group is a single run.
     """
     if min(len(values), len(others)) < 2:
         return None
     difference = float(np.mean(values) - np.mean(others))
     if np.var(values) == np.var(others) == 0.0:
         return difference, 0.0, _verdict(difference, 0.0)
-    from scipy import stats  # only here: it is slow to import
+    from scipy import stats  # here, because it is slow to import
 
     low, high = stats.ttest_ind(values, others, equal_var=False).confidence_interval(LEVEL)
     half = float(high - low) / 2
@@ -49,6 +57,6 @@ def _verdict(difference: float, half: float) -> str:
 
 
 def _quantile(freedom: float) -> float:
-    from scipy import stats  # only here: it is slow to import
+    from scipy import stats  # here, because it is slow to import
 
     return float(stats.t.ppf((1 + LEVEL) / 2, freedom))

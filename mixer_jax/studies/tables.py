@@ -10,7 +10,14 @@ from mixer_jax.studies.statistics import against_one, against_others, interval
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
-    """The table: its columns, its rows, and footnotes, to which [1], [2], ... in the titles refer."""
+    """Return the main table of a comparison.
+
+    Args:
+      rows: of the comparison.
+
+    Returns:
+      The column names, the cells of each row, and the footnotes to which [1], [2], ... in the titles refer.
+    """
     columns = ["model", "parameters", "epochs", "seeds", "published", "test accuracy, last epoch", "difference"]
     columns += ["verdict", "test accuracy, best epoch", "chosen on", "training time, fastest run"]
     notes, table = [], []
@@ -48,7 +55,16 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
 
 
 def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Each row beside the first that was trained as it was: what the accuracy of the last epoch differs by."""
+    """Return a table of differences in the accuracy of the last epoch.
+
+    Each row is compared with the first row that has the same data and chose its best epoch on the same split.
+
+    Args:
+      rows: of the comparison.
+
+    Returns:
+      The column names, and the cells of each row.
+    """
     table, first = [], {}
     for row in filter(lambda row: row.results, rows):
         same = (row.results[0].selected_on, row.results[0].data_fingerprint)
@@ -61,7 +77,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def circumstances(rows: Sequence[Row]) -> list[str]:
-    """Lines that say on what data and hardware, each with the rows it is of unless it is of all."""
+    """Return lines that describe data and hardware; if they differ, each line ends with the titles of its rows."""
     kinds: dict[str, list[str]] = {}
     for row in rows:
         for run in row.results:
@@ -85,7 +101,7 @@ EXPLANATION = (
 
 
 def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
-    """A table in GitHub's Markdown."""
+    """Return a table in GitHub's Markdown."""
     lines = [columns, ["---"] * len(columns), *table]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 

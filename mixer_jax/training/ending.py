@@ -1,4 +1,4 @@
-"""When a run is over."""
+"""The conditions for the end of a run."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ OVER = "stopped; training is over, and its end is saved: the same command resume
 
 
 def check_epochs(trainer: Trainer) -> None:
-    """Raise `UserError` if not every epoch has a step of its own, of which it could tell how it went."""
+    """Raise `UserError` if an epoch would have no training step of its own, and so no metrics."""
     config, images, whole = trainer.config, len(trainer.dataset.train), math.ceil(trainer.config.epochs) - 1
     if not whole <= trainer.sampler.steps(whole) < trainer.total_steps:
         raise UserError(
@@ -23,7 +23,11 @@ def check_epochs(trainer: Trainer) -> None:
 
 
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
-    """Raise `UserError` if the run in a directory is past the epochs that the config asks for."""
+    """Raise `UserError` if the run in a directory cannot end as the config asks.
+
+    Either the run is past the config's last step, or it ended in the middle of the config's last epoch, which counts as
+    done.
+    """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)
     if step > total:
@@ -41,5 +45,5 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
 
 
 def stale(history: Sequence[Epoch], patience: int) -> bool:
-    """Return whether the last `patience` epochs did not improve the validation; never for a patience of 0."""
+    """Return whether the last `patience` epochs brought no better validation scores; never, for a patience of 0."""
     return bool(patience and history) and history[-1].epoch - best_epoch(history).epoch >= patience

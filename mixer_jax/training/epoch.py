@@ -15,7 +15,7 @@ from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Scores, Trainer
 
 SECONDS_PER_DISPATCH = 1.0  # long compared with the overhead of a dispatch, short enough to show progress
-FEWEST_STEPS = 4  # per dispatch: its memory is fresh, and a CPU spends a good part of a step on touching it first
+FEWEST_STEPS = 4  # per dispatch: it gets fresh memory, whose first use takes a CPU a good part of a step
 
 
 class Diverged(Exception):
@@ -48,7 +48,7 @@ class Sums:
       loss: the sum of the steps' losses, added one by one, so that the length of dispatches does not matter.
       correct: correct predictions.
       steps: number of steps.
-      seconds: spent on them.
+      seconds: time spent on the steps.
     """
 
     loss: float = 0.0
@@ -92,17 +92,17 @@ def train_steps(
 ) -> tuple[TrainState, int]:
     """Train from step `step` to step `end`.
 
-    Where `trainer.ahead` allows it, the next dispatch is started before the metrics of the last one are fetched.
+    If `trainer.ahead` allows it, the next dispatch is started before the metrics of the last one are fetched.
 
     Args:
-      trainer: of the run.
-      state: after `step` steps, on the devices.
-      step, end: where to start and to stop.
-      length: of a dispatch; it learns from those here.
+      trainer: the run's trainer.
+      state: the state after `step` steps, on the devices.
+      step, end: the steps to start from and to stop at.
+      length: the length of dispatches; it is adapted to their measured times.
       sums: the metrics of the steps are added to it.
       observers: receive `progress` after each dispatch.
       pause: called before each dispatch; True ends the training early, after the dispatches that were started.
-      agreement: of several processes; its message goes along with each dispatch.
+      agreement: the agreement of several processes, whose message is sent with each dispatch.
 
     Returns:
       The state, and the number of steps done.
@@ -116,7 +116,7 @@ def train_steps(
     while (step < end and not paused) or started:
         paused = paused or (step < end and pause())
         if step < end and not paused:
-            # In equal parts: a single step left over would cost as much as a long dispatch.
+            # Dispatches of equal length: a last one of a single step would take as long as a full one.
             num_steps = math.ceil((end - step) / math.ceil((end - step) / length.steps))
             message = () if agreement is None or agreement.message is None else (agreement.message,)
             state, metrics = trainer.train(state, step, num_steps, *message)
@@ -141,7 +141,13 @@ def train_steps(
 
 
 def require_finite(losses: np.ndarray, step: int, what: str) -> None:
-    """Raise `Diverged` unless all losses (n,) are finite; the first is that of `step`."""
+    """Raise `Diverged` unless all losses are finite.
+
+    Args:
+      losses: (n,) float, of consecutive steps.
+      step: the number of the first loss's step.
+      what: names the loss in the error.
+    """
     bad = np.flatnonzero(~np.isfinite(losses))
     if len(bad):
         raise Diverged(f"{what} became {losses[bad[0]]} at step {step + bad[0]}")

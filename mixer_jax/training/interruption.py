@@ -1,4 +1,4 @@
-"""A run that is asked to stop: by Ctrl-C, a closed terminal, or a machine that is about to be taken away."""
+"""Requests to stop a run: by Ctrl-C, a closed terminal, or a machine that is about to be preempted."""
 
 import contextlib
 import errno
@@ -12,7 +12,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """The run has stopped as it was asked to, and can go on; `signal` is what asked."""
+    """The run has stopped because of a signal, and can be resumed; `signal` is the number of the signal."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
@@ -20,10 +20,14 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-    """While entered, keeps what asks to stop in `signal` instead of dying of it; a second Ctrl-C ends the process.
+    """A context in which signals are only recorded, so that the run can save its state before it stops.
 
-    That is Ctrl-C, SIGTERM, which clouds and cluster managers send some seconds before they preempt a process, and
-    SIGHUP, which it gets when its terminal is closed.
+    The signals are SIGINT (Ctrl-C), SIGTERM, which clouds and cluster managers send some seconds before they preempt a
+    process, and SIGHUP, which a process receives when its terminal is closed. A Ctrl-C after the first signal exits the
+    process at once.
+
+    Attributes:
+      signal: the number of the first signal received; 0 for none.
     """
 
     def __init__(self):
@@ -39,14 +43,14 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:
-            os._exit(128 + number)  # at once; what is being written counts only when it is whole
+            os._exit(128 + number)  # at once: files that are being written count only once they are complete
         self.signal = self.signal or number
         _say("\nstopping: this dispatch is finished and the state saved; Ctrl-C exits at once\n")
 
 
 @contextlib.contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """While entered, raise `Interrupted` with this message on whatever asks to stop: there is nothing left to save."""
+    """While entered, raise `Interrupted` with this message on each signal; for a run that has nothing left to save."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         _say("")
@@ -58,9 +62,9 @@ def stopping_at_once(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handles the signals, but for those that whoever started this process, such as nohup, wants ignored."""
+    """Handle the signals, except those that the starter of the process, such as nohup, has set to be ignored."""
     before = {}
-    # Python lets only the main thread handle signals; elsewhere whoever calls has to.
+    # Python lets only the main thread handle signals; in another thread, the caller has to handle them.
     if threading.current_thread() is threading.main_thread():
         wanted = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
         before = {number: signal.signal(number, handler) for number in wanted}
@@ -72,12 +76,12 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def _say(line: str) -> None:
-    """Says something from within a signal handler, which may have come in the middle of a print."""
+    """Write a line from a signal handler, which may have interrupted a print."""
     for descriptor in (1, 2):
         try:
             os.get_terminal_size(descriptor)
         except OSError as error:
-            if error.errno == errno.EIO:  # the terminal has gone, and every print would fail
+            if error.errno == errno.EIO:  # the terminal is closed, and every print would fail
                 os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
     with contextlib.suppress(OSError):
         os.write(2, line.encode())

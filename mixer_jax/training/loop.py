@@ -23,7 +23,7 @@ from mixer_jax.training.restore import Progress, differences, newest
 from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
-LOCAL_MINUTES, NETWORK_MINUTES = 5.0, 20.0  # between checkpoints, where the config does not set them
+LOCAL_MINUTES, NETWORK_MINUTES = 5.0, 20.0  # between checkpoints, if the config does not set them
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,10 +31,10 @@ class Trained:
     """A run after its last training step, not yet scored on the test set.
 
     Attributes:
-      state: of the last epoch, on the devices.
-      best: the parameters of the best epoch, host arrays.
-      history: its epochs.
-      compile_seconds: spent on compiling in this process.
+      state: the state after the last epoch, on the devices.
+      best: the parameters of the best epoch, as host arrays.
+      history: the metrics of all epochs.
+      compile_seconds: time spent on compiling in this process.
     """
 
     state: TrainState
@@ -53,11 +53,14 @@ def fit(
     """Train to the end, from the newest checkpoint in the run directory if there is one.
 
     Args:
-      trainer: of the run.
-      run: keeps metrics and checkpoints.
-      stop: set by a signal; the state is then saved.
+      trainer: the run's trainer.
+      run: the run directory, for metrics and checkpoints.
+      stop: records signals; after a signal, the state is saved and training stops.
       observers: receive the events of the run.
-      length: of a dispatch, to be shared between seeds.
+      length: the length of dispatches, if it is shared between seeds.
+
+    Returns:
+      The state after the last step, and the parameters of the best epoch.
 
     Raises:
       UserError: if no checkpoint is intact, or if the end cannot be saved.
@@ -79,10 +82,10 @@ class _Loop:
 
     Attributes:
       step: steps done.
-      state: after them, on the devices.
-      best: the parameters of the best epoch, host arrays; () before the first epoch is over.
+      state: the state after these steps, on the devices.
+      best: the parameters of the best epoch, as host arrays; () before the first epoch is over.
       history: the epochs so far, as in metrics.jsonl.
-      sums: of the epoch that is not over.
+      sums: the metrics of the unfinished epoch.
     """
 
     step: int
@@ -211,7 +214,7 @@ class _Loop:
             self._warn(f"{error}; training goes on")
 
     def _pause(self) -> bool:
-        """Return whether a checkpoint is due or a process was asked to stop; the same on all processes."""
+        """Return, equally on all processes, whether a checkpoint is due or a process was asked to stop."""
         time_is_up = (time.monotonic() - self._saved_at) / 60 >= self._minutes
         self._signal, self._time_is_up, self._length.steps = self._agreement.settle(
             self._stop.signal, time_is_up, self._length.steps
@@ -223,7 +226,7 @@ class _Loop:
         return self._time_is_up or bool(every and self.step % every == 0)
 
     def _save(self) -> None:
-        """Start to write a checkpoint, unless this state is saved already."""
+        """Start to write a checkpoint, unless the current state is saved already."""
         here = (self.step, len(self.history))
         if here != self._saved and is_first():
             self._wait()

@@ -1,4 +1,4 @@
-"""Optimisers by their optax name, with weight decay on kernels only and clipping by global norm."""
+"""Optimisers by their optax name, with weight decay of kernels only and gradient clipping by global norm."""
 
 import functools
 import inspect
@@ -12,12 +12,12 @@ from optax.contrib import MuonDimensionNumbers
 
 from mixer_jax.errors import UserError, one_of
 
-BLOCKS = "MixerBlocks"  # where Muon sees all of them
+BLOCKS = "MixerBlocks"  # the name of the stacked parameters of all blocks
 
 
 @functools.wraps(optax.contrib.muon)
 def muon(*args: Any, **settings: Any) -> optax.GradientTransformation:
-    """optax's, with the kernels of all blocks side by side: the small products that it is made of come in batches."""
+    """Return optax's Muon, with the kernels of all blocks stacked, so that its small matrix products run as batches."""
     optimizer = optax.contrib.muon(*args, **settings, muon_weight_dimension_numbers=matrices)
 
     def init(params: Any) -> Any:
@@ -47,22 +47,26 @@ OPTIMIZERS = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
-# What optax calls the mask of its decoupled weight decay, where the optimiser has one.
+# optax's names for the mask of decoupled weight decay, in the optimisers that have one.
 DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the optimiser of `config.optimizer` treats an entry alike whatever array it is in."""
+    """Return whether the optimiser of a `config.optimizer` updates an entry the same way whichever array holds it."""
     return config.name not in ("lamb", "lars", "muon") and config.layer_decay == 1
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Builds the optimiser of `config.optimizer`.
+    """Return an optimiser with gradient clipping, weight decay of kernels and layer-wise scaling of updates.
 
-    The gradient is first clipped to `clip_norm`. Weight decay is the optimiser's own, decoupled from the gradient and
-    times the learning rate, where it has one (adamw, lion, lamb, ...), and otherwise the L2 term of torch.optim,
-    added to the gradient (adam, sgd, ...). Muon's is of matrices only: the stem, whose kernel is none, is left to Adam
-    without it. Last, updates are scaled by their layer: see `layer_scales`.
+    The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...)
+    decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...), weight decay is
+    the L2 term of torch.optim, which is added to the gradient. Muon decays matrices only: the kernel of the stem is not
+    a matrix, so Adam updates it, without weight decay. Last, the updates are scaled by layer: see `layer_scales`.
+
+    Args:
+      config: the `config.optimizer`.
+      schedule: the learning rate as a function of the step.
 
     Raises:
       UserError: if the optimiser is unknown, or a setting is given that it does not have.
@@ -90,14 +94,17 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
 
 def stack_blocks(tree: Any) -> Any:
-    """A Mixer's parameters with those of all blocks under one name, each array with a leading axis of them."""
+    """Return a Mixer's parameters with those of all blocks under one name, each array with a leading axis of blocks."""
     names = sorted(name for name in tree if name.startswith("MixerBlock_"))
     rest = {name: layer for name, layer in tree.items() if name not in names}
     return rest | {BLOCKS: jax.tree.map(lambda *each: jnp.stack(each), *map(tree.get, names))} if names else rest
 
 
 def matrices(params: Any) -> Any:
-    """Which arrays of `stack_blocks` Muon treats: the kernels of dense layers; None for what it leaves to Adam."""
+    """Return the matrix axes of the arrays of `stack_blocks` that Muon updates; None for those that it leaves to Adam.
+
+    Muon updates the kernels of dense layers.
+    """
 
     def axes(path: Any, x: jax.Array) -> MuonDimensionNumbers | None:
         dense = path[-1].key == "kernel" and x.ndim == 2 + (path[0].key == BLOCKS)
@@ -107,14 +114,15 @@ def matrices(params: Any) -> Any:
 
 
 def kernel_mask(params: Any) -> Any:
-    """True for kernels, False for biases and norm scales; the same tree as `params`."""
+    """Return a tree like `params` that is True for kernels, and False for biases and norm scales."""
     return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)
 
 
 def layer_scales(updates: Any, decay: float) -> Any:
-    """Scales each layer's updates by `decay` once more than the next one's, as BEiT's and timm's `layer_decay`.
+    """Scale each layer's updates by `decay` once more than those of the next layer, as BEiT's and timm's `layer_decay`.
 
-    The head and the norm before it are left as they are; the last block is scaled by `decay`, the stem most.
+    The updates of the head and of the norm before it are not scaled. Those of the last block are scaled by `decay`, and
+    those of the stem the most.
     """
     num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
 

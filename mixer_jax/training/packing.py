@@ -1,6 +1,7 @@
-"""Biases and norms side by side in one vector: an accelerator starts a kernel for each array, however small it is.
+"""Biases and norm scales packed into one vector, because an accelerator starts a kernel for each array, however small.
 
-Inside the compiled steps only: what goes in and comes out, and so what a checkpoint holds, has every array by itself.
+Parameters are packed only inside the compiled steps. The inputs and outputs of the steps, and so checkpoints, hold
+every array separately.
 """
 
 import math
@@ -14,19 +15,19 @@ VECTORS = "vectors"
 
 
 class Packing:
-    """Packs trees that look like a model's parameters, and the optimiser's state of them.
+    """Packs trees with the structure of a model's parameters, and the optimiser's state, which contains such trees.
 
-    An optimiser that treats the entries of an array alike, whatever array they are in, takes the same steps packed.
+    An optimiser that updates an entry the same way whichever array holds it takes the same steps when packed.
     """
 
     def __init__(self, params: Any):
-        """Take the parameters, or their shapes: nested dicts, whose arrays of one axis are packed."""
+        """Take the parameters, or their shapes: nested dicts, whose one-dimensional arrays will be packed."""
         self._names = params.keys()
         self._shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         self._vectors = [path for path, shape in self._shapes.items() if len(shape) == 1]
 
     def pack(self, tree: Any) -> Any:
-        """Pack a tree of parameters, or every such tree in the state of an optimiser."""
+        """Return a tree with all trees of parameters in it packed; it can be such a tree or an optimiser's state."""
         return self._map(self._packed, tree, self._names)
 
     def unpack(self, tree: Any) -> Any:

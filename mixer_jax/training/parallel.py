@@ -1,4 +1,4 @@
-"""The one module that knows about pmap: data parallelism over the devices of all processes."""
+"""Data parallelism over the devices of all processes; the only module that uses pmap."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -8,19 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-CACHE_BYTES = 7 * 2**20  # the largest activation that a CPU's cache serves well, and ...
-FEWEST = 4  # ... images a part has at least, whose matrix products are still large
-AXIS = "batch"  # the name by which a step's collectives (pmean, psum, axis_index) find the other devices
+CACHE_BYTES = 7 * 2**20  # the largest activation for which a CPU's cache works well
+FEWEST = 4  # images per microbatch at least, so that its matrix products stay large
+AXIS = "batch"  # the axis of devices in a step's collectives (pmean, psum, axis_index)
 
 
 class DataParallel:
-    """The same program on every device, each with its own share of every batch.
+    """Runs the same program on every device, each with its own shard of every batch.
 
     Attributes:
-      devices: the devices; their order says which gets which share.
-      local: those of this process.
-      num_processes: how many processes they belong to.
-      sharding: of arrays with a leading axis of local devices.
+      devices: all devices, in the order of the shards of a batch.
+      local: the devices of this process.
+      num_processes: the number of processes that the devices belong to.
+      sharding: the sharding of arrays with a leading axis of local devices.
     """
 
     def __init__(self, devices: Sequence[jax.Device] | None = None):
@@ -28,19 +28,22 @@ class DataParallel:
         self.devices = tuple(devices or everyone)
         self.local = tuple(device for device in self.devices if device.process_index == jax.process_index())
         self.num_processes = len({device.process_index for device in self.devices})
-        mesh = Mesh(np.array(self.local), (AXIS,))  # what goes in and comes out of pmap is this process's part
+        mesh = Mesh(np.array(self.local), (AXIS,))  # pmap takes and returns the part of this process
         self._everywhere = NamedSharding(mesh, PartitionSpec())
         self.sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def replicate(self, tree: Any) -> Any:
-        """Places host arrays on every local device, once; passed to a compiled function they are not copied again."""
+        """Copy host arrays to every local device; a compiled function then does not copy them again."""
         return jax.device_put(tree, self._everywhere)
 
     def compile(self, function: Callable, donate_state: bool = False) -> Callable:
-        """Compiles `function(state, resident, shares, num_steps)` to run on all devices.
+        """Return a function compiled, on its first call, to run on all devices.
 
-        `shares` has one entry a local device in its leading axis. The rest is the same on every device and goes in
-        un-stacked, and so does the result come out. `donate_state` lets the new state take the old one's memory.
+        Args:
+          function: a function of `(state, resident, chunk, num_steps)`. The compiled function expects arrays with a
+            leading axis of local devices in `chunk`. The other arguments and the result are the same on every device,
+            and have no such axis.
+          donate_state: let the new state reuse the memory of the old one.
         """
         return jax.pmap(
             function,
@@ -53,9 +56,15 @@ class DataParallel:
 
 
 def predecessors(tree: Any) -> Any:
-    """Each example's predecessor in the global batch, that of the first being the last; inside a compiled function.
+    """Return the predecessor of each example in the global batch; that of the first example is the last one.
 
-    Takes and returns arrays (batch / devices, ...). One example travels from each device to the next.
+    To be called inside a function compiled by `DataParallel`.
+
+    Args:
+      tree: arrays (batch / devices, ...), a device's shard of the batch.
+
+    Returns:
+      Arrays of the same shapes; each device receives one example from the device before.
     """
     num_devices = jax.lax.psum(1, AXIS)
     ring = [(device, (device + 1) % num_devices) for device in range(num_devices)]
@@ -63,7 +72,7 @@ def predecessors(tree: Any) -> Any:
 
 
 def has_bfloat16(device: jax.Device) -> bool:
-    """Return whether a device multiplies in bfloat16: TPUs do, and NVIDIA's cards from compute capability 8.0 on."""
+    """Return whether a device multiplies in bfloat16: TPUs do, and NVIDIA GPUs from compute capability 8.0 on."""
     if device.platform == "gpu":
         capability = getattr(device, "compute_capability", None)
         return capability is None or float(capability) >= 8.0
@@ -71,11 +80,11 @@ def has_bfloat16(device: jax.Device) -> bool:
 
 
 def microbatches(platform: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches into which a device splits its images to be fastest.
+    """Return the number of microbatches with which a device is fastest: 1, except on a CPU, which depends on its cache.
 
     Args:
       platform: of the device.
-      num_images: in its share of a batch.
+      num_images: in the device's shard of a batch.
       widest: bytes of the largest activation of one image.
     """
     if platform != "cpu":
@@ -86,12 +95,12 @@ def microbatches(platform: str, num_images: int, widest: int) -> int:
 
 
 def to_host(tree: Any) -> Any:
-    """Copies replicated device arrays to NumPy arrays that no later donation can touch."""
+    """Copy replicated device arrays to NumPy arrays, which stay valid when the device arrays are donated."""
     return jax.tree.map(lambda x: np.array(x), tree)
 
 
 def program_bytes(program: jax.stages.Compiled) -> int | None:
-    """Return the bytes that a program needs on a device, its arguments and all; None if XLA does not tell."""
+    """Return the bytes that a program needs on a device, including its arguments; None if XLA does not say."""
     sizes = program.memory_analysis()
     if sizes is None:
         return None

@@ -1,4 +1,4 @@
-"""The truth about the platform: an accelerator that is there, but that JAX does not use."""
+"""Detection of an accelerator that JAX does not use."""
 
 import os
 from pathlib import Path
@@ -7,14 +7,17 @@ import jax
 
 GOOGLE, NVIDIA = "0x1ae0", "0x10de"  # PCI vendors
 TPU_IDS = {"0x0027", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"}  # v2 and v3, v4, v5p, v5e, v6e, v7x
-DISPLAY = "0x03"  # class of PCI devices, of graphics cards and such as compute only
+DISPLAY = "0x03"  # class of PCI devices: graphics cards, including those that only compute
 
 
 def unused_accelerator(root: Path = Path("/")) -> str | None:
-    """Return a line about an accelerator of this machine that JAX does not use, with what to do; None if all is well.
+    """Return a line about an accelerator of this machine that JAX does not use, with the remedy.
 
     Args:
-      root: where the file system of the machine begins.
+      root: the root of the machine's file system.
+
+    Returns:
+      The line; None if there is no such accelerator, or if the CPU was chosen as JAX's platform.
     """
     chosen = getattr(jax.config, "jax_platforms", None) or os.environ.get("JAX_PLATFORMS", "")
     if jax.default_backend() != "cpu" or "cpu" in chosen.split(","):

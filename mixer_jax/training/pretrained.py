@@ -1,4 +1,4 @@
-"""Parameters to start training from: those of a trained Mixer, made to fit."""
+"""Initial parameters from a trained Mixer, adapted to the model to be trained."""
 
 from pathlib import Path
 from typing import Any
@@ -13,19 +13,20 @@ from mixer_jax.weights import COMPUTED_WITH, require_same_shapes
 
 
 def initial_params(source: str, model: Model, input_shape: tuple[int, int, int]) -> Any:
-    """Return the parameters of `config.init_from` for a model; messages tell what is not taken over unchanged.
+    """Return the parameters of `config.init_from`, adapted to a model; messages say what was changed.
 
     Args:
       source: as for `inference.load`.
       model: the Flax module to be trained.
-      input_shape: (height, width, channels) of its input.
+      input_shape: (height, width, channels) of the model's input.
 
     Returns:
-      The parameters, host arrays. For another number of classes the head is zero; for another number of patches see
-      `at_image_size`; for grey or colour images see `with_channels`.
+      The parameters, as host arrays. If the number of classes differs, the head is zero. For another number of patches,
+      see `at_image_size`; for a change between grey and colour, see `with_channels`.
 
     Raises:
-      UserError: if they cannot be read, or belong to a model of other sizes.
+      UserError: if the parameters cannot be read, if they or the model are not a Mixer's, or if sizes that cannot be
+        adapted differ.
     """
     if not isinstance(model, MlpMixer):
         raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
@@ -53,7 +54,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
 
 
 def _require_same_sizes(source: str, classifier: Classifier, there: MlpMixer, here: MlpMixer) -> None:
-    """Raise `UserError` if the Mixers differ in what cannot be made to fit."""
+    """Raise `UserError` if the Mixers differ in sizes that cannot be adapted."""
     sizes = ("patch_size", "num_blocks", "hidden_dim", "channels_mlp_dim")
     differing = [name for name in sizes if getattr(there, name) != getattr(here, name)]
     if differing:

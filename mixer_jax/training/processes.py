@@ -1,6 +1,6 @@
-"""Several processes that train one model together, each with its own devices; the first keeps the files.
+"""Several processes that train one model together, each with its own devices; the first process writes the files.
 
-Everything here is the same for one process, where it costs nothing.
+All functions also work with a single process, at no cost.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from jax.experimental import multihost_utils
 from mixer_jax.data import memory
 from mixer_jax.errors import UserError
 
-HEARTBEAT_SECONDS = 45  # after which a process that has gone silent ends the others
+HEARTBEAT_SECONDS = 45  # if a process is silent for longer, the others end
 
 
 def define_flags(values: flags.FlagValues) -> None:
-    """Defines what `join` reads."""
+    """Define the flags that `join` reads."""
     flags.DEFINE_boolean(
         "distributed",
         False,
@@ -37,10 +37,12 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def join(values: flags.FlagValues) -> None:
-    """Meets the other processes, if the flags say that there are any.
+    """Connect to the other processes, if the flags say that there are any.
+
+    This also sets `data.memory.processes_here`, the number of processes on this machine.
 
     Raises:
-      UserError: if the flags do not belong together, or the others cannot be found.
+      UserError: if the flags are inconsistent, or if the other processes cannot be reached.
     """
     given: dict[str, Any] = {
         name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")
@@ -61,13 +63,13 @@ def join(values: flags.FlagValues) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process is the one that writes files and speaks."""
+    """Return whether this process is the one that writes files and prints."""
     return jax.process_index() == 0
 
 
 @contextlib.contextmanager
 def speaking_once() -> Iterator[None]:
-    """Only the first process prints."""
+    """While entered, let only the first process print to stdout."""
     with contextlib.ExitStack() as stack:
         if not is_first():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -75,7 +77,11 @@ def speaking_once() -> Iterator[None]:
 
 
 def on_first(function: Callable[[], Any]) -> Any:
-    """Calls a function on the first process; what it returns, as JSON has it, or its `UserError`, is that of all."""
+    """Call a function on the first process; return its result, or raise its `UserError`, on all processes.
+
+    Args:
+      function: returns a value that JSON can represent.
+    """
     if jax.process_count() == 1:
         return function()
     outcome: dict[str, Any] = {}
@@ -93,12 +99,20 @@ def on_first(function: Callable[[], Any]) -> Any:
 
 
 def from_first(tree: Any) -> Any:
-    """The arrays of the first process, on all; the others give any of the same shapes and types, of 32 bits or less."""
+    """Return the arrays of the first process, on all processes.
+
+    Args:
+      tree: arrays of dtypes of at most 32 bits. The values on the other processes are ignored, but their shapes and
+        dtypes must be those of the first process.
+    """
     return multihost_utils.broadcast_one_to_all(tree) if jax.process_count() > 1 else tree
 
 
 def first_goes_first(function: Callable[[], Any]) -> Any:
-    """Calls a function on all, on the first alone before, who may leave something on the disk for the others."""
+    """Call a function on the first process, then on the others, and return its results.
+
+    So the other processes can use files that the first one has written.
+    """
     if jax.process_count() == 1:
         return function()
     result = function() if is_first() else None
@@ -109,8 +123,9 @@ def first_goes_first(function: Callable[[], Any]) -> Any:
 class Agreement:
     """Decisions that all processes take together between two dispatches, without waiting for each other.
 
-    Each process sends a message along with every dispatch, and receives with its metrics the largest of all messages.
-    All processes look at the metrics of the same dispatch before they start the next, so all receive the same.
+    Each process sends a message with every dispatch, and receives the elementwise maximum of all messages with the
+    dispatch's metrics. All processes read the metrics of the same dispatch before they start the next one, so all of
+    them decide on the same message.
 
     Attributes:
       message: int32 (3,), sent with the next dispatch; None for a single process.
@@ -124,9 +139,13 @@ class Agreement:
         """Set the next message, and return the decision of all processes.
 
         Args:
-          signal: that asked this process to stop, or 0; that of any process counts.
-          time_is_up: whether a checkpoint is due; only that of the first process counts, as for `length`.
-          length: steps of the next dispatch.
+          signal: the number of the signal that asked this process to stop, or 0; the signal of any process counts.
+          time_is_up: whether a checkpoint is due; only the value of the first process counts.
+          length: the steps of the next dispatch; only the value of the first process counts.
+
+        Returns:
+          The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they are
+          from the last message received; before the first one, they are 0, False and `length`.
         """
         if self.message is None:
             return signal, time_is_up, length
@@ -137,7 +156,7 @@ class Agreement:
         return signal, bool(due), length
 
     def receive(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Take the message out of the metrics of a dispatch."""
+        """Keep the message in the metrics of a dispatch, and return the metrics without it."""
         metrics = dict(metrics)
         if (message := metrics.pop("message", None)) is not None:
             self._received = message
@@ -145,13 +164,13 @@ class Agreement:
 
 
 def check_same(describe: Callable[[], dict[str, str]]) -> None:
-    """Make sure that all processes are about to do the same.
+    """Check that all processes are about to do the same.
 
     Args:
-      describe: returns by name what has to be equal, such as the config, in any words.
+      describe: returns a text for the name of each thing that has to be equal, such as the config.
 
     Raises:
-      UserError: on all of them, that names what differs, and on which process.
+      UserError: on all processes; it names the first thing that differs, and a process on which it differs.
     """
     if jax.process_count() == 1:
         return

@@ -7,7 +7,7 @@ from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.step import Steps
 
 TRAIN, EVALUATE, PREDICT = "train", "evaluate", "predict"
-Program = Any  # a compiled function of (state or parameters, resident, chunk, num_steps), as the methods of `Steps`
+Program = Any  # a compiled function with the arguments of a method of `Steps`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,8 +15,8 @@ class Programs:
     """The methods of `Steps`, each compiled on first use for all devices.
 
     Attributes:
-      train: takes over the memory of the state that it is given.
-      evaluate, predict: leave the parameters as they are.
+      train: reuses the memory of its state argument, which is invalid afterwards.
+      evaluate, predict: leave the parameters valid.
     """
 
     train: Program
@@ -25,6 +25,6 @@ class Programs:
 
     @classmethod
     def compiled(cls, steps: Steps, parallel: DataParallel) -> "Programs":
-        """Return the programs of one run."""
+        """Return the compiled methods of `steps`."""
         names = (TRAIN, EVALUATE, PREDICT)
         return cls(*(parallel.compile(getattr(steps, name), donate_state=name == TRAIN) for name in names))

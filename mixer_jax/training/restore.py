@@ -19,12 +19,12 @@ from mixer_jax.training.trainer import Trainer
 
 @dataclasses.dataclass(frozen=True)
 class Progress:
-    """The part of a checkpoint that is no array.
+    """The content of a checkpoint apart from its arrays.
 
     Attributes:
       history: the epochs so far.
-      sums: of the epoch that is not over.
-      ran_on: `Trainer.runs_on` of the process that wrote it.
+      sums: the metrics of the unfinished epoch.
+      ran_on: `Trainer.runs_on` of the process that wrote the checkpoint.
     """
 
     history: list[Epoch]
@@ -32,7 +32,7 @@ class Progress:
     ran_on: dict[str, Any]
 
     def to_json(self, step: int) -> dict[str, Any]:
-        """Return it as `Checkpoint.progress`."""
+        """Return the progress after `step` steps as a `Checkpoint.progress`."""
         history = [epoch.to_json() for epoch in self.history]
         return {"step": step, "history": history, "sums": dataclasses.asdict(self.sums), "ran_on": self.ran_on}
 
@@ -41,12 +41,12 @@ class Progress:
         """Return the progress of a checkpoint in this directory.
 
         Args:
-          checkpoint: as read.
-          directory: named in errors.
+          checkpoint: the checkpoint.
+          directory: the folder of the checkpoint, named in errors.
           seed: the index of the seed in a checkpoint of an older release, which kept several seeds in one.
 
         Raises:
-          UserError: if it was not written by this program.
+          UserError: if the checkpoint was not written by this program.
         """
         progress = checkpoint.progress
         try:
@@ -63,12 +63,12 @@ def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], Non
     """Return the newest intact checkpoint, as the first process reads it; None if there is no checkpoint.
 
     Args:
-      checkpoints: of the run.
+      checkpoints: the run's checkpoints.
       trainer: has the shapes of the state.
       warn: called with a line for each damaged checkpoint.
 
     Raises:
-      UserError: if there are checkpoints and none is intact.
+      UserError: if all checkpoints are damaged.
     """
     return _newest(checkpoints, trainer.state_shapes, warn)
 
@@ -103,12 +103,12 @@ def _newest(checkpoints: Checkpoints, shapes: Any, warn: Callable[[str], None]) 
 def split_checkpoints(
     directory: RunDirectory, runs: Sequence[RunDirectory], trainer: Trainer, warn: Callable[[str], None]
 ) -> None:
-    """Give each seed a checkpoint of its own, where an older release kept one of all seeds together.
+    """Give each seed a checkpoint of its own, if an older release wrote one of all seeds together.
 
     Args:
-      directory: of all seeds.
-      runs: of each seed, in order.
-      trainer: of one seed.
+      directory: the run directory of all seeds.
+      runs: the run directory of each seed, in order.
+      trainer: has the shapes of the state of one seed.
       warn: called with a line for each damaged checkpoint.
 
     Raises:
@@ -122,7 +122,7 @@ def split_checkpoints(
     for i, run in enumerate(runs):
         state, best = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (found.state, found.best))
         progress, step = Progress.of(found, together.directory, i), int(state.step)
-        if step < found.step:  # it had stopped early
+        if step < found.step:  # this seed had stopped early
             progress = dataclasses.replace(progress, sums=Sums())
         mine = Checkpoints(run.checkpoints)
         try:
@@ -136,7 +136,11 @@ def split_checkpoints(
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
-    """Yield what the last bits of a result depend on, apart from config and data, where it differs."""
+    """Yield a line for each difference in hardware or software that can change the last bits of a result.
+
+    Args:
+      there, here: the `Trainer.runs_on` of an earlier process and of this one.
+    """
     there, here = there | there["versions"], here | here["versions"]
     for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
         if there.get(key) != here[key]:

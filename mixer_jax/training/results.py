@@ -16,10 +16,10 @@ class Outcome:
     """A run after its scoring.
 
     Attributes:
-      measured: the measured fields of its `Results`.
-      params: of the best epoch, host arrays.
+      measured: the measured fields of the run's `Results`.
+      params: the parameters of the best epoch, as host arrays.
       logits: (n, classes) float32, of these parameters on the test images in their order.
-      labels: (n,) int32, of these images.
+      labels: (n,) int32, of the test images.
     """
 
     measured: dict[str, Any]
@@ -31,7 +31,7 @@ class Outcome:
 def score(trainer: Trainer, trained: Trained) -> Outcome:
     """Score the best and the last epoch on the test set, which is used here for the first and only time.
 
-    It is done in float32, whatever the training computed in; every report of the run uses the same logits.
+    The logits are computed in float32, whatever the dtype of the training. Every report of the run uses these logits.
     """
     history, test = trained.history, trainer.dataset.test
     best, last = best_epoch(history), history[-1]

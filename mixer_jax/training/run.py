@@ -57,16 +57,17 @@ def train(
     Args:
       config: such as `mixer_jax.get_config` returns; its fields are checked.
       run: the run directory, which need not exist.
-      overwrite: move a run that is there out of the way and start over.
-      devices: to train on; all by default.
-      dataset: from `data.load(config.dataset)`, if it is loaded already.
+      overwrite: set an earlier run in this directory aside, and start over.
+      devices: the devices to train on; by default, all.
+      dataset: the result of `data.load(config.dataset)`, if it is loaded already.
       show_progress: print a table of the epochs, and a progress bar on a terminal.
 
     Returns:
-      The results, as in results.json; those of a finished run at once.
+      The results, as in results.json. If the run is finished already, they are returned without training.
 
     Raises:
-      UserError: before anything is compiled or written, if something does not fit.
+      UserError: before anything is compiled or written, if something does not fit; later, if no checkpoint is
+        intact, or if a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """
@@ -130,13 +131,13 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
                 check_ending(trainer, directory)
 
         on_first(check_endings)
-    # One to fall back on and one that is being written, for each seed.
+    # For each seed, one to fall back on and one that is being written.
     shapes, copies = trainer.state_shapes, 2 * config.num_seeds
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies))
 
 
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
-    """Return whether there is a checkpoint already."""
+    """Return whether the run or one of its seeds has a checkpoint."""
     return any(Checkpoints(one.checkpoints).steps() for one in (run, *(seed for seed, _ in run.runs(config))))
 
 
@@ -153,7 +154,7 @@ def _shared(trainer: Trainer) -> dict[str, str]:
 
 
 def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextlib.ExitStack) -> None:
-    """Make the run directory this run's, until the stack is closed."""
+    """Lock the run directory until the stack is closed, and write its config; `overwrite` sets an earlier run aside."""
     if overwrite and (aside := run.set_aside()):
         say(f"Moved the earlier run to {aside}")
     config = trainer.config
@@ -163,7 +164,7 @@ def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextl
 
 
 def _finished_already(run: RunDirectory, results: Results) -> str:
-    """Return what was trained here on what and when."""
+    """Return a line about the date, the model and the data of a finished run."""
     config, names = run.config(), run.dataset_info()["label_names"]
     folder = f" in {config.dataset.data_dir}" if config.dataset.data_dir else ""
     when = f" on {results.finished}" if results.finished else ""
@@ -227,7 +228,7 @@ def _train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 
 
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
-    """Raise the worst of the exceptions that ended seeds; one seed that diverges does not end the others."""
+    """Raise the worst of the exceptions that ended seeds; a seed that diverges does not end the others."""
     errors = {
         seed: outcome for seed, outcome in zip(seeds, outcomes, strict=True) if isinstance(outcome, BaseException)
     }
@@ -243,7 +244,7 @@ def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
-    """Announce the scoring, which a signal ends at once: the end of the training is saved."""
+    """Announce the scoring. A signal ends it at once, because the end of the training is saved."""
     say(f"Scoring {len(trainer.dataset.test):,} test images")
     with stopping_at_once(OVER):
         if stop.signal:
@@ -252,7 +253,7 @@ def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
 
 
 def _on_first(function: Callable[[], Results]) -> Results:
-    """Return what a function returns on the first process, on all of them."""
+    """Return, on all processes, the results that a function returns on the first one."""
     return Results.from_json(on_first(lambda: function().to_json()))
 
 
@@ -275,7 +276,7 @@ def _finish_seeds(
     seeds: Sequence[int],
     outcomes: Sequence[Outcome],
 ) -> Results:
-    """Write the report and the results of each seed, and of all together."""
+    """Write the report and the results of each seed, and those of all seeds together."""
     say("Drawing the reports")
     every = []
     for seed, directory, outcome in zip(seeds, directories, outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""Learning-rate schedules by name."""
+"""Learning-rate schedules, by their names."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -12,24 +12,28 @@ SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
 def warmup_epochs(config: ConfigDict) -> float:
-    """Return the length of the warmup: as the config says, or a tenth of a run that is no longer than that."""
+    """Return the warmup in epochs: as in the config, or a tenth of the run if the run is not longer than that."""
     warmup = config.schedule.warmup_epochs
     return warmup if warmup < config.epochs else config.epochs / 10
 
 
 def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> optax.Schedule:
-    """Builds the learning rate as a function of the step, counted from 0.
+    """Return the learning rate as a function of the step, counted from 0.
 
-    A linear warmup from 0 to `optimizer.learning_rate` over `warmup_epochs`, then "cosine" or "linear" down to
-    `schedule.end_learning_rate` at the last step, "step": times `schedule.decay_rate` every `schedule.decay_epochs`
-    epochs from the start of training (torch's StepLR), or "constant".
+    The learning rate first rises linearly from 0 to `optimizer.learning_rate` over `warmup_epochs`. Then it depends on
+    `schedule.name`:
+
+    - "cosine" and "linear" decay the learning rate to `schedule.end_learning_rate` at the last step.
+    - "step" multiplies it by `schedule.decay_rate` every `schedule.decay_epochs` epochs, counted from the start of
+      training, as torch's StepLR.
+    - "constant" does not change it.
 
     Args:
-      config: the whole config.
-      steps_of: the number of steps that so many epochs take.
+      config: the full config.
+      steps_of: returns the number of steps in a number of epochs.
 
     Raises:
-      UserError: if the name is unknown, or "step" takes less than a step.
+      UserError: if the name is unknown, or if `schedule.decay_epochs` is less than a step.
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
     warmup, total = steps_of(warmup_epochs(config)), steps_of(config.epochs)

@@ -1,10 +1,10 @@
 """Several seeds at the same time: each is a run of its own, and their device programs run together.
 
-Every seed has a thread, but only one thread runs at a time: it runs until it calls a device program, then it is the
-next one's turn. Once all have called one, the programs run together: on an accelerator as one program with a leading
-axis of seeds, because a small model alone does not fill it; on a CPU in parallel threads. So the code of a run knows
-nothing of other seeds, everything happens in the same order on every process, and no data is shared between threads
-that run.
+Every seed has a thread, but only one thread runs at a time: it runs until it calls a device program, and then the next
+thread runs. When all threads have called a program, the programs run together. On an accelerator, they run as one
+program with a leading axis of seeds, because a small model alone does not use the whole device; on a CPU, they run in
+parallel threads. So the code of a run does not depend on other seeds, everything happens in the same order on every
+process, and no data is shared between running threads.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ from mixer_jax.training.trainer import Trainer
 
 
 class FollowedLength(DispatchLength):
-    """The dispatch length of another seed, from which this one does not learn: the seeds have to stay in step."""
+    """A dispatch length that follows another seed's, because all seeds have to dispatch the same number of steps."""
 
     def __init__(self, leader: DispatchLength):
         self._leader = leader
@@ -32,7 +32,7 @@ class FollowedLength(DispatchLength):
 
     @property
     def steps(self) -> int:
-        """The leader's."""
+        """The number of steps for the leader's next dispatch."""
         return self._leader.steps
 
     @steps.setter
@@ -40,7 +40,7 @@ class FollowedLength(DispatchLength):
         self._leader.steps = steps
 
     def learn(self, num_steps: int, seconds: float) -> None:
-        """Leave it to the leader."""
+        """Do nothing: only the leader learns."""
 
 
 @dataclasses.dataclass
@@ -53,9 +53,9 @@ class _Call:
     error: Exception | None = None
 
     def key(self) -> Hashable:
-        """Return what calls have in common that may run as one program."""
+        """Return a key that is equal for calls that can run as one program."""
         _, resident, chunk, _ = self.arguments
-        # Seeds train on batches of their own, but are evaluated on the same images, which are then prepared once.
+        # Each seed trains on its own batches, but all are evaluated on the same images, which are then prepared once.
         return self.program, id(resident), None if self.program == TRAIN else np.asarray(chunk["indices"]).tobytes()
 
 
@@ -63,8 +63,9 @@ class _Turn(threading.Thread):
     """The thread of one seed, which runs only between `resume` and its next call of a device program.
 
     Attributes:
-      call: that it waits for, if any.
-      outcome: what its function returned or raised.
+      call: the call for whose result the thread waits, if any.
+      over: whether the function has ended.
+      outcome: what the function returned or raised.
     """
 
     current = threading.local()
@@ -86,7 +87,7 @@ class _Turn(threading.Thread):
         self._paused.acquire()
 
     def wait_for(self, call: _Call) -> Any:
-        """Return the result of a call, when it is this seed's turn again; called in the thread."""
+        """Return the result of a call, once this seed's thread is resumed; to be called in the thread."""
         self.call = call
         self._paused.release()
         self._resumed.acquire()
@@ -109,7 +110,7 @@ class SeedGroup:
     """The trainers of several seeds, whose device programs run together.
 
     Attributes:
-      trainers: of each seed, in order; to be used in the functions given to `run`.
+      trainers: the trainer of each seed, in order; only for use in the functions passed to `run`.
       lengths: the dispatch length of each seed.
     """
 
@@ -122,7 +123,7 @@ class SeedGroup:
         self.lengths = [leader, *(FollowedLength(leader) for _ in seeds[1:])]
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Call the function of each seed, and return for each its result, or the exception that it raised."""
+        """Call the function of each seed, and return its result, or the exception that it raised, for each seed."""
         turns = [_Turn(function) for function in functions]
         while running := [turn for turn in turns if not turn.over]:
             for turn in running:
@@ -150,12 +151,13 @@ class OnCores:
 
     def __init__(self, trainer: Trainer):
         self._programs = trainer.programs
-        # With several devices each program uses several cores itself, and must not meet another's collectives.
+        # With several devices, each program uses several cores itself, and its collectives must not mix with another's.
         self._at_once = cores() if len(trainer.parallel.devices) == 1 else 1
 
     def run(self, calls: Sequence[_Call]) -> None:
         """Set the result, or the error, of each call."""
-        compiling = all(call.arguments[-1] == 0 for call in calls)  # once, not in every thread
+        # A call without steps compiles: in one thread, only the first of equal calls does.
+        compiling = all(call.arguments[-1] == 0 for call in calls)
         with ThreadPoolExecutor(1 if compiling else self._at_once) as pool:
             list(pool.map(self._run_one, calls))
 
@@ -178,11 +180,11 @@ class SideBySide:
 
     def run(self, calls: Sequence[_Call]) -> None:
         """Set the result, or the error, of each call."""
-        # Seeds that are over take no steps in the others' programs, so that nothing is compiled again.
+        # Finished seeds stay in the program, without steps, so that nothing is compiled again.
         absent = self._num_seeds - len(calls)
         states, residents, chunks, num_steps = zip(*(call.arguments for call in calls), strict=True)
         chunk = chunks[0]
-        if calls[0].program == TRAIN:  # behind the axis of devices
+        if calls[0].program == TRAIN:  # the axis of seeds comes after that of devices
             chunk = jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks, *chunks[:1] * absent)
         numbers = np.array([*num_steps, *(0,) * absent], np.int32)
         try:
@@ -196,7 +198,7 @@ class SideBySide:
 
 
 def _with_seed_axis(function: Callable, own_batches: bool) -> Callable:
-    """Return a method of `Steps` as one of several seeds: their states as a tuple, and a result for each."""
+    """Return a method of `Steps` for several seeds, from a tuple of their states to a tuple of their results."""
 
     def program(states: tuple, resident: Any, chunk: Any, num_steps: jax.Array) -> tuple:
         together = jax.tree.map(lambda *each: jnp.stack(each), *states)

@@ -1,4 +1,4 @@
-"""The parts of a run, made from its config, its dataset and its devices; nothing is compiled."""
+"""Construction of the parts of a run from its config, dataset and devices, without compiling anything."""
 
 import dataclasses
 import platform
@@ -23,10 +23,10 @@ VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-d
 
 
 def create_shard(config: ConfigDict, parallel: DataParallel) -> Shard:
-    """Return this process's part of each batch.
+    """Return this process's shard of each batch.
 
     Raises:
-      UserError: if the batch size is not divisible by the devices.
+      UserError: if the batch size is not divisible by the number of devices times `accumulation_steps`.
     """
     shard = Shard(len(parallel.local), jax.process_index(), parallel.num_processes)
     num_devices = len(parallel.devices)
@@ -40,7 +40,7 @@ def create_sampler(config: ConfigDict, dataset: Dataset) -> TrainSampler:
     """Return the sampler of the training batches.
 
     Raises:
-      UserError: if there are more steps than an int32 counts.
+      UserError: if the number of steps exceeds an int32.
     """
     if config.epochs * len(dataset.train) / config.batch_size >= TrainSampler.num_steps:
         raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
@@ -48,17 +48,17 @@ def create_sampler(config: ConfigDict, dataset: Dataset) -> TrainSampler:
 
 
 def compute_dtype(config: ConfigDict, parallel: DataParallel) -> jnp.dtype:
-    """Return the dtype of the computation: "auto" is bfloat16 where all devices support it."""
+    """Return the dtype of the computation: "auto" is bfloat16 if all devices support it, and otherwise float32."""
     if config.dtype == "auto":
         return jnp.dtype("bfloat16" if all(map(has_bfloat16, parallel.devices)) else "float32")
     return jnp.dtype(config.dtype)
 
 
 def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, schedule: optax.Schedule) -> Steps:
-    """Return the model, the optimiser and the augmentation, as the device programs of the run.
+    """Return the device programs of the run, with its model, optimiser and augmentation.
 
     Raises:
-      UserError: if the config does not fit itself, the data or the devices.
+      UserError: if the config is inconsistent, or does not fit the data or the devices.
     """
     augment = Augment(
         config.augment,
@@ -91,9 +91,9 @@ def require_memory(shapes: Any, num_params: int, device: jax.Device) -> None:
     """Raise `UserError` if the training state does not fit into the memory of a device.
 
     Args:
-      shapes: of the state.
-      num_params: of the model.
-      device: one of those that hold it.
+      shapes: the shapes and dtypes of the state.
+      num_params: the number of parameters of the model.
+      device: a device that holds the state.
     """
     size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     if size > (memory := device_memory(device)):
@@ -104,7 +104,7 @@ def require_memory(shapes: Any, num_params: int, device: jax.Device) -> None:
 
 
 def runs_on(parallel: DataParallel, dtype: jnp.dtype) -> dict[str, Any]:
-    """Return devices, dtype and versions, as results.json has them."""
+    """Return the devices, the numerical precision and the versions of packages, as in results.json."""
     return {
         "platform": parallel.devices[0].platform,
         "device_kind": parallel.devices[0].device_kind,

@@ -1,4 +1,4 @@
-"""What runs on the devices: many training steps, or many evaluation batches, in one dispatch."""
+"""The device programs: each runs many training steps, or many evaluation batches, in one dispatch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,14 +20,14 @@ Arrays = dict[str, jax.Array]
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """All that training carries from one step to the next.
+    """The state of training between two steps.
 
     Attributes:
-      seed: the run's seed, int32, which stays as it is.
+      seed: the run's seed, int32, which never changes.
       step: steps done, int32.
-      params: float32.
-      opt_state: the optimiser's.
-      ema_params: the average of the parameters over the steps, or () where none is asked for.
+      params: the parameters, float32.
+      opt_state: the optimiser's state.
+      ema_params: the exponential moving average of the parameters over the steps; () if the config asks for none.
     """
 
     seed: jax.Array
@@ -38,7 +38,7 @@ class TrainState(flax.struct.PyTreeNode):
 
     @property
     def evaluated(self) -> Any:
-        """The parameters that are evaluated: their average, where there is one."""
+        """The parameters that are evaluated: the moving average, or else the parameters themselves."""
         return self.ema_params or self.params
 
 
@@ -46,19 +46,19 @@ class TrainState(flax.struct.PyTreeNode):
 class Steps:
     """The device programs of a run; each runs on every device under `DataParallel`.
 
-    They loop over a number of steps that is an argument, not a constant: one compilation serves dispatches of any
-    length, and a dispatch of none compiles without training.
+    The number of steps is an argument, not a constant. So one compiled program serves dispatches of any length, and a
+    dispatch of no steps compiles without training.
 
     Attributes:
-      model: maps (batch, height, width, channels) to logits (batch, num_classes).
-      optimizer: what updates the parameters.
-      augment: makes the feed's images and labels ready for the model.
-      label_smoothing: of the training loss.
-      accumulation_steps: parts in which a device computes its share of a batch.
-      ema_decay: of the average of the parameters; 0: none.
-      frozen_trunk: train the head alone.
-      sam_rho: how far sharpness-aware minimisation goes uphill before it takes the gradient; 0: not.
-      packing: of the parameters while steps are taken; None: as they are.
+      model: maps images (batch, height, width, channels) to logits (batch, num_classes).
+      optimizer: the optimiser, with its learning-rate schedule.
+      augment: prepares the images and labels of the input pipeline for the model.
+      label_smoothing: the label smoothing of the training loss.
+      accumulation_steps: the number of microbatches into which a device splits its shard of a batch.
+      ema_decay: the decay of the parameters' exponential moving average; 0 for no average.
+      frozen_trunk: whether to train only the head.
+      sam_rho: the length of the ascent step of sharpness-aware minimisation (Foret et al., 2021); 0 to train without.
+      packing: packs the parameters inside `train`; None leaves them as they are.
     """
 
     model: nn.Module
@@ -72,7 +72,7 @@ class Steps:
     packing: Packing | None = None
 
     def init(self, seed: jax.Array) -> TrainState:
-        """The state before the first step of a seed, int32."""
+        """Return the state before the first step, for a seed, int32."""
         key = jax.random.fold_in(jax.random.key(seed), 0)
         params = self.model.init(key, jnp.zeros((1, *self.augment.input_shape)))["params"]
         average = params if self.ema_decay else ()
@@ -81,18 +81,20 @@ class Steps:
     def train(
         self, state: TrainState, resident: Arrays, chunk: Arrays, num_steps: jax.Array
     ) -> tuple[TrainState, Arrays]:
-        """Takes `num_steps` training steps.
+        """Take `num_steps` training steps.
 
         Args:
-          state: before; the same on every device.
-          resident, chunk: from the feed, this device's; arrays (length, batch / devices, ...) in the chunk. And what
-            `message` (3,) int32 of this process, where there are several.
-          num_steps: how many of the `length` steps to take.
+          state: the state before the steps, the same on every device.
+          resident: the arrays that the input pipeline keeps on the device.
+          chunk: this device's part of the input pipeline's chunk, arrays (length, batch / devices, ...). With several
+            processes, it also holds the `message` of this process, (3,) int32.
+          num_steps: the number of steps to take, at most `length`.
 
         Returns:
-          The state after, and per step the mean `loss` and the number of `correct` predictions over the global
-          batch, each (length,), 0 where no step was taken. Of a mixed example the class with the greatest share counts.
-          And `message` (3,), the largest of all processes.
+          The state after the steps, and their metrics: the mean `loss` (length,) float32 and the number of `correct`
+          predictions (length,) int32 over the global batch of each step, 0 for steps that were not taken. The label of
+          a mixed example is its class with the largest weight. With several processes, the metrics also hold `message`
+          (3,) int32, the elementwise maximum over all processes.
         """
         chunk = dict(chunk)
         message = chunk.pop("message", None)
@@ -112,12 +114,22 @@ class Steps:
         if self.packing:
             state = self._with_trees(state, self.packing.unpack)
         if message is not None:
-            # Nothing is added, but the loop has to be over: a CPU would mix this collective up with the loop's.
+            # The added 0 makes this collective wait for the loop: a CPU would mix it up with the loop's collectives.
             metrics["message"] = jax.lax.pmax(message + jnp.minimum(state.step, 0), AXIS)
         return state, metrics
 
     def evaluate(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
-        """Sums `loss` and `correct` and counts the examples of `num_steps` batches; an index of -1 is no example."""
+        """Sum the scores of `num_steps` batches over all devices.
+
+        Args:
+          params: the parameters.
+          resident, chunk: as for `train`, without a message; an index of -1 marks padding, which is not counted.
+          num_steps: the number of batches, at most the length of the chunk.
+
+        Returns:
+          Scalars: `loss`, the sum of the cross-entropies, float32; `correct`, the number of correct predictions, int32;
+          `count`, the number of examples, int32.
+        """
 
         def body(i, sums):
             taken = self._take(resident, chunk, i)
@@ -139,11 +151,14 @@ class Steps:
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
 
     def predict(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
-        """Compute the logits of `num_steps` batches in float32, whatever the training computes with.
+        """Compute the logits of `num_steps` batches in float32, whatever the dtype of the training.
+
+        Args:
+          params, resident, chunk, num_steps: as for `evaluate`.
 
         Returns:
-          `logits` (length, batch, classes) float32 and `labels` (length, batch) int32 of the global batch, 0 where no
-          step was taken.
+          `logits` (length, batch, classes) float32 and `labels` (length, batch) int32 of the global batch; they are 0
+          for batches that were not computed.
         """
         length, batch_size = chunk["indices"].shape
         model = self.model.clone(dtype=jnp.float32)
@@ -176,7 +191,7 @@ class Steps:
         batch, trained = (images, targets, positions), self._trained(state.params)
         metrics, gradients = self._gradients(state, trained, batch)
         if self.sam_rho:
-            # Uphill by the gradient of the whole batch, so that the number of devices changes nothing.
+            # The ascent step uses the gradient of the global batch, so that the number of devices changes nothing.
             uphill = optax.tree.scale(self.sam_rho / (optax.tree.norm(gradients) + 1e-12), gradients)
             _, gradients = self._gradients(state, optax.apply_updates(trained, uphill), batch)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained)
@@ -184,11 +199,11 @@ class Steps:
         return TrainState(state.seed, state.step + 1, params, opt_state, self._average(state, params)), metrics
 
     def _trained(self, params: Any) -> Any:
-        """The part of the parameters that training changes."""
+        """Return the part of the parameters that is trained."""
         return {"head": params["head"]} if self.frozen_trunk else params
 
     def _gradients(self, state: TrainState, trained: Any, batch: tuple[jax.Array, ...]) -> tuple[Arrays, Any]:
-        """The step's metrics and the gradient over the global batch, at the state's parameters but for `trained`."""
+        """Return the metrics and the gradient over the global batch; `trained` replaces its part of the parameters."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
         def loss_fn(trained, images, targets, positions):
@@ -214,7 +229,7 @@ class Steps:
         return {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}, gradients
 
     def _average(self, state: TrainState, params: Any) -> Any:
-        """The exponential moving average, over few steps at first (as TensorFlow's, with `num_updates`)."""
+        """Return the exponential moving average, whose decay is smaller at first (TensorFlow's, with `num_updates`)."""
         if not self.ema_decay:
             return ()
         decay = jnp.minimum(self.ema_decay, (1 + state.step) / (10 + state.step))

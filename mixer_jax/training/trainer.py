@@ -1,4 +1,4 @@
-"""One run's training, evaluation and prediction on the devices."""
+"""Training, evaluation and prediction of one run on the devices."""
 
 import copy
 import hashlib
@@ -36,16 +36,17 @@ from mixer_jax.training.step import Steps, TrainState
 
 AnySplit = Split | StreamedSplit
 
-MOST_LOGITS = 2**23  # numbers that a dispatch of `predict` returns, at most
+MOST_LOGITS = 2**23  # the most logits that a dispatch of `predict` returns
 
 
 class Scores(NamedTuple):
-    """How good the predictions for a split are.
+    """The scores of the predictions for a split.
 
     Attributes:
-      loss: mean cross-entropy in nats.
-      accuracy: in percent.
-      correct, examples: numbers of examples.
+      loss: the mean cross-entropy in nats.
+      accuracy: the accuracy in percent.
+      correct: the number of correct predictions.
+      examples: the number of examples.
     """
 
     loss: float
@@ -55,26 +56,35 @@ class Scores(NamedTuple):
 
 
 class Trainer:
-    """Trains, evaluates and predicts with the model of one run; building one compiles and writes nothing.
+    """Trains, evaluates and predicts with the model of one run; the constructor compiles and writes nothing.
 
     Attributes:
       config: the checked config.
-      dataset: the splits.
+      dataset: the dataset, with its splits.
       parallel: the devices.
-      sampler: which examples make up which training batch.
+      sampler: chooses the examples of each training batch.
       schedule: the learning rate as a function of the step.
-      steps: model, optimiser and augmentation; the device programs before they are compiled.
-      dtype: of the computation.
-      total_steps: of the whole run.
-      max_steps: the most that one dispatch takes.
-      ahead: how many dispatches are started before the metrics of an earlier one are fetched.
-      num_params: of the model.
-      state_shapes: of the training state.
-      runs_on: devices, dtype and versions, as results.json has them.
+      steps: the model, optimiser and augmentation; the device programs before they are compiled.
+      dtype: the dtype of the computation.
+      total_steps: the number of training steps of the run.
+      max_steps: the largest number of steps in one dispatch.
+      ahead: the number of dispatches that are started before the metrics of an earlier one are fetched.
+      num_params: the number of parameters of the model.
+      state_shapes: the shapes and dtypes of the training state.
+      runs_on: the devices, dtype and versions, as in results.json.
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device] | None = None):
-        """Raises `UserError` if the config does not fit itself, the data or the devices."""
+        """Set up the training of a config.
+
+        Args:
+          config: the checked config.
+          dataset: the dataset.
+          devices: the devices to use; by default, those of all processes.
+
+        Raises:
+          UserError: if the config is inconsistent, or does not fit the data or the devices.
+        """
         self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)
@@ -83,9 +93,9 @@ class Trainer:
         self.dtype = compute_dtype(config, self.parallel)
         self.total_steps = self.sampler.steps(config.epochs)
         self.runs_on = runs_on(self.parallel, self.dtype)
-        # It runs once: optimising it would take longer than it saves.
+        # The program runs once: optimising it would take longer than it saves.
         self._init = jax.jit(self.steps.init, compiler_options={"xla_backend_optimization_level": 0})
-        self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # finds what does not fit together
+        self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # raises if the parts do not fit together
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
         require_memory(self.state_shapes, self.num_params, self.parallel.local[0])
         self._initial: Any = None
@@ -93,7 +103,7 @@ class Trainer:
         self._programs = Programs.compiled(self.steps, self.parallel)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
-        # On CPUs of several processes the collectives of two dispatches would come in another order on each.
+        # On CPUs of several processes, the collectives of two dispatches could run in another order on each process.
         self.ahead = 0 if self.platform == "cpu" and self._shard.num_processes > 1 else 1
 
     @property
@@ -115,9 +125,9 @@ class Trainer:
         """Return the trainer of another seed, which shares the data on the devices.
 
         Args:
-          seed: of the other run.
-          programs: to run; by default the compiled ones of this trainer.
-          ahead: as the attribute; by default that of this trainer.
+          seed: the other seed.
+          programs: the programs to run; by default, the compiled programs of this trainer.
+          ahead: the attribute `ahead`; by default, that of this trainer.
         """
         other = copy.copy(self)
         other.config = self.config.copy_and_resolve_references()
@@ -129,11 +139,11 @@ class Trainer:
         return other
 
     def start_from(self, params: Any) -> None:
-        """Make `init` use these parameters, host arrays, instead of random ones."""
+        """Make `init` use these parameters, as host arrays, instead of random ones."""
         self._initial = params
 
     def initial_fingerprint(self) -> str:
-        """Return a hash of the parameters given to `start_from`, or of nothing."""
+        """Return a hash of the parameters passed to `start_from`; without them, it is that of no bytes."""
         digest = hashlib.sha256()
         for x in jax.tree.leaves(self._initial):
             digest.update(np.ascontiguousarray(x).tobytes())
@@ -142,7 +152,7 @@ class Trainer:
     def init(self) -> TrainState:
         """Return the state before the first step, on the devices."""
         state = self._init(jnp.int32(self.config.seed))
-        if self._initial is not None:  # nothing in a fresh optimiser state depends on the parameters
+        if self._initial is not None:  # a new optimiser state does not depend on the parameters
             params = self._initial
             state = state.replace(params=params, ema_params=params if state.ema_params else ())
         return self.place(state)
@@ -152,7 +162,7 @@ class Trainer:
         return self.parallel.replicate(tree)
 
     def compile(self, state: TrainState) -> tuple[TrainState, float]:
-        """Compile the programs of an epoch by taking no steps; return the state and the seconds."""
+        """Compile the programs of an epoch by running them without steps; return the state and the seconds taken."""
         start = time.perf_counter()
         state, _ = self.train(state, 0, 0)
         self._sum(state.evaluated, self.dataset.val, num_steps=0)
@@ -167,7 +177,7 @@ class Trainer:
         """Lower the programs "training" and "evaluation" without computing or placing anything.
 
         Args:
-          steps: to lower instead of the trainer's own, with another model of the same parameters.
+          steps: replaces the trainer's own, for example with another model of the same parameters.
         """
         programs = Programs.compiled(steps, self.parallel) if steps else self._programs
         val, shapes = self.dataset.val, self.state_shapes
@@ -188,13 +198,13 @@ class Trainer:
         """Start `num_steps` training steps.
 
         Args:
-          state: after `step` steps; its memory is taken over.
+          state: the state after `step` steps; its memory is reused.
           step: the number of the first step, from 0.
-          num_steps: at most `max_steps`.
-          message: int32 (3,), of this process to all others; see `processes.Agreement`.
+          num_steps: the number of steps, at most `max_steps`.
+          message: int32 (3,), from this process to all processes; see `processes.Agreement`.
 
         Returns:
-          The new state and the metrics of `Steps.train`, not waited for.
+          The new state and the metrics of `Steps.train`, possibly still being computed.
         """
         chunk = self._pipeline.chunk(step, num_steps)
         if self._shard.num_processes > 1:

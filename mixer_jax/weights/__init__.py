@@ -1,4 +1,4 @@
-"""Mixer weights in files: ours, the paper's, timm's and lucidrains', local or at an address."""
+"""Mixer weights in local or remote files, in the layouts of this library, the paper, timm and lucidrains."""
 
 from mixer_jax.weights.download import local
 from mixer_jax.weights.files import LARGEST_FILE, read_description, read_file, write_file

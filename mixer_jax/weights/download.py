@@ -1,4 +1,4 @@
-"""Files at an address: downloaded for as long as they are needed."""
+"""Temporary downloads of remote files."""
 
 import os
 import tempfile
@@ -13,10 +13,14 @@ from mixer_jax.errors import UserError
 
 @contextmanager
 def local(source: str, largest: int) -> Iterator[Path]:
-    """The file at a path, or at an https:// or gs:// address, of at most `largest` bytes; that is gone afterwards.
+    """Yield the local path of a file, downloading a remote file for the duration of the context.
+
+    Args:
+      source: a local path, which is yielded unchecked, or an https:// or gs:// address.
+      largest: the size limit of a download in bytes.
 
     Raises:
-      UserError: if it cannot be downloaded; a path is given back as it is.
+      UserError: if the address has another scheme, the download fails, or the file is larger than `largest`.
     """
     if source.startswith("gs://"):
         source = f"https://storage.googleapis.com/{source.removeprefix('gs://')}"
@@ -25,7 +29,7 @@ def local(source: str, largest: int) -> Iterator[Path]:
             raise UserError(f"{source}: only https:// and gs:// are downloaded from")
         yield Path(source)
         return
-    import requests  # only now: most runs start from nothing that is downloaded
+    import requests  # here, because most runs download nothing
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / os.path.basename(source.partition("?")[0])

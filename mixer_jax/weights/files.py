@@ -1,4 +1,4 @@
-"""Files of arrays: .npz, .safetensors and PyTorch's, and the description of a model that goes with them."""
+"""Reading and writing files of arrays (.npz, .safetensors, PyTorch) and the model description stored with them."""
 
 import json
 import zipfile
@@ -12,15 +12,21 @@ from mixer_jax.storage import write_json
 
 Arrays = dict[str, np.ndarray]
 
-LARGEST_FILE = 16 * 2**30  # bytes of the arrays in a file; the paper's largest has less than 2 GiB
-DESCRIPTION = "mixer_jax"  # the key of our description in the metadata of a .safetensors file
+LARGEST_FILE = 16 * 2**30  # bytes of the arrays in a file; the paper's largest model has less than 2 GiB
+DESCRIPTION = "mixer_jax"  # the key of the description in the metadata of a .safetensors file
 
 
 def read_file(path: Path) -> Arrays:
-    """Reads the arrays of a .npz, .safetensors, .pth, .pt or .bin file; runs nothing that is in it.
+    """Read the arrays of a file without executing any code in the file.
+
+    Args:
+      path: a .npz, .safetensors, .pth, .pt or .bin file.
+
+    Returns:
+      The arrays by name. Tensors of PyTorch files become float32.
 
     Raises:
-      UserError: if it cannot be read.
+      UserError: if the file cannot be read.
     """
     readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
     readers[".bin"] = _read_torch
@@ -34,7 +40,7 @@ def read_file(path: Path) -> Arrays:
             raise ValueError("it holds more than arrays")
     except UserError:
         raise
-    except Exception as error:  # each library has its own
+    except Exception as error:  # each library raises its own exceptions
         detail = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"cannot read weights {path}: {detail}") from error
     return arrays
@@ -52,7 +58,7 @@ def _read_safetensors(path: Path) -> Arrays:
     from safetensors import safe_open
 
     with safe_open(path, "numpy") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is not a dict
 
 
 def _read_torch(path: Path) -> Arrays:
@@ -66,16 +72,18 @@ def _read_torch(path: Path) -> Arrays:
 
 
 def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> list[str]:
-    """Write arrays to a .npz or .safetensors file, and the description where `read_description` finds it.
+    """Write arrays and the description of their model to a .safetensors or .npz file.
+
+    The description goes into the metadata of a .safetensors file, or into NAME.json next to a .npz file.
 
     Args:
-      path: of the file; its suffix says which kind.
+      path: of the file; the suffix .safetensors selects that format, any other suffix selects .npz.
       arrays: by name.
-      description: of the model, as JSON.
-      name: that the file will have, where `path` is a temporary one.
+      description: of the model, serializable as JSON.
+      name: the final name of the file, which differs from that of a temporary `path`.
 
     Returns:
-      The names of the files that were written beside it.
+      The names of the additional files in the same folder.
     """
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
@@ -90,7 +98,11 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: st
 
 
 def read_description(path: Path) -> dict[str, Any] | None:
-    """Return the description that `write_file` kept with a file; None if there is none."""
+    """Return the description that `write_file` stored with a file, or None without one.
+
+    Raises:
+      UserError: if the description cannot be read.
+    """
     try:
         if path.suffix == ".safetensors":
             from safetensors import safe_open

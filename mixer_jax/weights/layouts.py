@@ -1,6 +1,6 @@
-"""Mixer weights as other projects keep them: what their arrays are called and how they lie, to and from ours.
+"""Conversion of Mixer weights between this library's layout and those of other projects.
 
-Ours are the paper's: its files hold them under the same names. Nothing here needs the other projects.
+This library uses the names and shapes of the paper's checkpoints. The other projects need not be installed.
 """
 
 import dataclasses
@@ -21,18 +21,19 @@ Params = dict[str, Any]
 Arrays = dict[str, np.ndarray]
 
 MIXINGS = ("token_mixing", "channel_mixing")
-COMPUTED_WITH = ("gelu", "layer_norm_epsilon")  # what parameters do not tell of their model
+COMPUTED_WITH = ("gelu", "layer_norm_epsilon")  # settings of a model that its parameters do not determine
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How a project keeps a Mixer.
+    """The names and shapes of a project's Mixer weights.
 
     Attributes:
-      key: what it calls the array that we call (a path like "head/kernel"), in a model of so many blocks.
-      block: matches the keys of a block, whose number is the group; `first` is that of block 0.
-      to_theirs, to_ours: an array, whose path with us is given, as it lies there, and here.
-      gelu, layer_norm_epsilon: that its model computes with.
+      key: maps a path of this library, such as "head/kernel", and the number of blocks to the project's array name.
+      block: a regular expression that matches the array names of a block; its group is the block's number.
+      to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
+      gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.
+      first: the number that the project gives to the first block.
     """
 
     key: Callable[[str, int], str]
@@ -45,8 +46,10 @@ class Layout:
 
 
 def _parts(path: str) -> tuple[str, tuple[int, str, int] | None, str]:
-    """A path of ours as its module; inside a block the block's number, which mixing, "" for a norm, and which of its
-    two layers; and PyTorch's name of the array."""
+    """Split a path into its module, its place in a block, and PyTorch's name of the array.
+
+    The place is (block, mixing, layer) with mixing "token", "channel" or, for a LayerNorm, ""; None outside blocks.
+    """
     module, name = path.rsplit("/", 1)
     inside = re.fullmatch(r"MixerBlock_(\d+)/(?:(token|channel)_mixing/)?(?:LayerNorm|Dense)_(\d)", module)
     block = (int(inside[1]), inside[2] or "", int(inside[3])) if inside else None
@@ -70,7 +73,7 @@ def _lucidrains_key(path: str, num_blocks: int) -> str:
 
 
 def _torch(path: str, array: np.ndarray) -> np.ndarray:
-    """(..., in, out) to (out, in, ...)."""
+    """Convert a kernel (..., in, out) to PyTorch's (out, in, ...)."""
     return np.moveaxis(array, (-1, -2), (0, 1)) if path.endswith("kernel") else array
 
 
@@ -79,15 +82,15 @@ def _from_torch(path: str, array: np.ndarray) -> np.ndarray:
 
 
 def _lucidrains(path: str, array: np.ndarray) -> np.ndarray:
-    if path == "stem/kernel":  # a linear layer of patches, flattened as rows, columns, channels
+    if path == "stem/kernel":  # a linear layer over patches that are flattened as (rows, columns, channels)
         return array.reshape(-1, array.shape[-1]).T
     array = _torch(path, array)
-    return array[..., None] if "token_mixing" in path and path.endswith("kernel") else array  # a convolution of 1
+    return array[..., None] if "token_mixing" in path and path.endswith("kernel") else array  # a convolution of width 1
 
 
 def _from_lucidrains(path: str, array: np.ndarray) -> np.ndarray:
     if path == "stem/kernel" and array.ndim == 2:
-        # Of what size and how many channels a patch is they do not say; it is a square of colour or of grey.
+        # The file does not store the shape of a patch, so it is taken to be a square with 3 channels, or else 1.
         for channels in (3, 1):
             side = math.isqrt(array.shape[1] // channels)
             if side * side * channels == array.shape[1]:
@@ -102,12 +105,20 @@ LAYOUTS = {
     "timm": Layout(_timm_key, r"blocks\.(\d+)\.", _torch, _from_torch, "exact", 1e-6),
     "lucidrains": Layout(_lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, first=2),
 }
-# Before the names in older files of the paper's and in those of its successor.
+# Prefixes of the array names in older checkpoints of the paper and in those of its successor.
 PREFIXES = ("", "params/", "opt/target/", "optimizer/target/", "target/")
 
 
 def to_layout(params: Params, name: str) -> Arrays:
-    """Returns a whole Mixer's parameters as a project keeps them; see `LAYOUTS`."""
+    """Return the parameters of a Mixer in the layout of a project.
+
+    Args:
+      params: of a model; every layout but "paper" requires a Mixer with both mixings and the LayerNorm before the head.
+      name: of the layout, a key of `LAYOUTS`.
+
+    Returns:
+      Contiguous arrays by the project's names.
+    """
     layout, flat = LAYOUTS[name], flatten_dict(params, sep="/")
     num_blocks = sum(key.startswith("MixerBlock_") for key in params)
     theirs = {layout.key(path, num_blocks): layout.to_theirs(path, np.asarray(x)) for path, x in flat.items()}
@@ -115,18 +126,19 @@ def to_layout(params: Params, name: str) -> Arrays:
 
 
 def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, dict[str, Any], str]:
-    """Finds out how arrays are kept, and returns them as ours.
+    """Detect the layout of arrays and convert them to this library's layout.
 
     Args:
       arrays: by name.
-      source: where they are from, for the error message.
+      source: where the arrays come from, for error messages.
 
     Returns:
-      The parameters, float32; the fields of `config.model` and `image_shape` by which they compute what they did; the
-      name of the layout.
+      A tuple: the parameters, float32; the fields of `config.model`, `num_classes` and `image_shape` of a model that
+      computes the same function; and the name of the layout.
 
     Raises:
-      UserError: naming the first array that is missing, one too many, or of a wrong shape.
+      UserError: if no layout matches, or an array is missing, superfluous, not floating-point, or of a wrong shape; the
+        message names the first such array.
     """
     arrays = _without_prefix(arrays)
     found = (n for n, x in LAYOUTS.items() if _num_blocks(arrays, x) > 0 and x.key("stem/kernel", 0) in arrays)
@@ -154,7 +166,16 @@ def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, 
 
 
 def require_same_shapes(params: Params, expected: Params, source: str) -> None:
-    """Raises `UserError`, naming the first that differs, unless both have the same arrays of the same shapes."""
+    """Require that two trees hold the same arrays, with the same shapes and dtypes.
+
+    Args:
+      params: the tree to check.
+      expected: the tree of expected shapes, such as `models.param_shapes` returns.
+      source: where `params` come from, for error messages.
+
+    Raises:
+      UserError: if they differ; the message names the first array that does.
+    """
     there = {jax.tree_util.keystr(key): x for key, x in jax.tree_util.tree_leaves_with_path(params)}
     for key, shape in jax.tree_util.tree_leaves_with_path(expected):
         name = jax.tree_util.keystr(key)
@@ -168,7 +189,7 @@ def require_same_shapes(params: Params, expected: Params, source: str) -> None:
 
 def _without_prefix(arrays: Mapping[str, np.ndarray]) -> Arrays:
     for prefix in PREFIXES:
-        if f"{prefix}stem/kernel" in arrays:  # beside it such a file may keep the optimiser's state and the step
+        if f"{prefix}stem/kernel" in arrays:  # such a file can also hold the optimiser's state and the step
             return {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
     return dict(arrays)
 
@@ -187,7 +208,7 @@ def _paths(num_blocks: int) -> Iterator[str]:
 
 
 def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
-    """The sizes of a model, from the shapes of its arrays."""
+    """Return the variant, sizes, number of classes and image shape of a model, inferred from its arrays' shapes."""
     ranks = {"stem/kernel": 4, "head/kernel": 2} | {f"MixerBlock_0/{m}/Dense_0/kernel": 2 for m in MIXINGS}
     for path, rank in ranks.items():
         if flat[path].ndim != rank or 0 in flat[path].shape:
