@@ -92,12 +92,12 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
         if held and not self.config_file.exists():
-            raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another with --workdir")
+            raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another workdir")
         lock.require_free(self.lock_file)
         changes = self._changes(config) if held and not overwrite else {}
         existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
         if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-            raise UserError(f"workdir {self.path} is not writable: choose another with --workdir")
+            raise UserError(f"workdir {self.path} is not writable: choose another workdir")
         return changes
 
     @contextlib.contextmanager
@@ -116,7 +116,7 @@ class RunDirectory:
             yield
 
     def _not_writable(self, error: OSError) -> UserError:
-        return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another with --workdir")
+        return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another workdir")
 
     def set_aside(self) -> Path | None:
         """Move the directory of a run to a free name next to it, such as `digits.old1`.
@@ -178,14 +178,14 @@ class RunDirectory:
             how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
             raise UserError(
                 f"the set of the run in {self.path} {how} streamed: to go on with it here give {what} "
-                "--config.dataset.memory_budget_gib"
+                "config.dataset.memory_budget_gib"
             )
         if differing:
             before, now = self.config().dataset.data_dir, config.dataset.data_dir
             folders = f"; it was in {before}, and is {now} now" if before != now else f"; in {now}" if now else ""
             raise UserError(
                 f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
-                f"{', '.join(differing)}{folders}): choose another with --workdir, or start over with --overwrite"
+                f"{', '.join(differing)}{folders}): choose another workdir, or start over with overwrite"
             )
 
     @property
@@ -229,7 +229,7 @@ class RunDirectory:
         if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
             raise UserError(
                 f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
-                "choose another with --workdir, or start over with --overwrite"
+                "choose another workdir, or start over with overwrite"
             )
         return changes
 

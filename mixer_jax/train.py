@@ -17,7 +17,7 @@ def main(argv: list[str]) -> int:
     """Parse the command line, train, and return the exit code."""
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     workdir = Path(values.workdir or Path("runs") / name)
-    processes.join(values)
+    processes.join(values.distributed, values.coordinator_address, values.num_processes, values.process_id)
     try:
         with processes.speaking_once():
             train(config, RunDirectory(workdir), overwrite=values.overwrite)
@@ -36,7 +36,12 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean(
         "overwrite", False, "start over in a workdir that holds a run, which is moved to DIR.old1", flag_values=values
     )
-    processes.define_flags(values)
+    flags.DEFINE_boolean(
+        "distributed", False, "one of several processes, which JAX finds (Cloud TPU, Slurm)", flag_values=values
+    )
+    flags.DEFINE_string("coordinator_address", None, "of several processes: HOST:PORT of the first", flag_values=values)
+    flags.DEFINE_integer("num_processes", None, "the number of processes", flag_values=values)
+    flags.DEFINE_integer("process_id", None, "the number of this process, from 0", flag_values=values)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
     """
     if config.dataset.name not in KNOWN and not shape:
         raise UserError(
-            f"config.dataset.name={config.dataset.name}: to compile for it give --image_size, --channels, --num_classes"
+            f"config.dataset.name={config.dataset.name}: to compile for it give image_size, channels and num_classes"
         )
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
     if config.dataset.image_size:

@@ -48,11 +48,11 @@ def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
 def check(trainer: Trainer) -> None:
     """Raise `UserError` if the PyTorch side cannot do the same as the trainer on the same single device."""
     if trainer.platform not in ("cpu", "gpu"):
-        raise UserError(f"--against torch: torch does not run on a {trainer.platform}")
+        raise UserError(f"against=torch: torch does not run on a {trainer.platform}")
     if trainer.platform == "gpu" and not torch.cuda.is_available():
-        raise UserError("--against torch: jax is on a GPU, this torch is not: install the torch for it")
+        raise UserError("against=torch: jax is on a GPU, this torch is not: install the torch for it")
     if len(trainer.parallel.devices) > 1:
-        raise UserError("--against torch: compares one device with one; hide the others")
+        raise UserError("against=torch: compares one device with one; hide the others")
     refuse(trainer.config)
     optimizer_class(trainer.config.optimizer.name)
 

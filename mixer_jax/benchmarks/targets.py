@@ -74,10 +74,10 @@ def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
     if kind == "cuda":
         return _cuda(shape)
     if kind not in TPUS or not all(side.isdecimal() and int(side) for side in shape.split("x")):
-        raise UserError(f"--compile_for={target}: give a target such as {EXAMPLES}")
+        raise UserError(f"compile_for={target}: give a target such as {EXAMPLES}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
-            f'--compile_for={target}: needs libtpu, which comes with pip install "jax[tpu]"; no TPU is needed'
+            f'compile_for={target}: needs libtpu, which comes with pip install "jax[tpu]"; no TPU is needed'
         )
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # skips waiting for an absent metadata server
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-1")
@@ -93,9 +93,9 @@ def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
 
 def _cuda(card: str) -> tuple[Chip, Sequence[jax.Device]]:
     if card not in GPUS:
-        raise one_of("card in --compile_for=cuda:CARD", card, GPUS)
+        raise one_of("card in compile_for=cuda:CARD", card, GPUS)
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
-        raise UserError(f'--compile_for=cuda:{card}: needs pip install "jax[cuda12]"; no GPU is needed')
+        raise UserError(f'compile_for=cuda:{card}: needs pip install "jax[cuda12]"; no GPU is needed')
     os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")  # skips looking for an absent driver
     jax.config.update("jax_platforms", "cpu")
     return GPUS[card], _devices(f"cuda:{card}", platform="cuda", target_config=_target_config(card), topology="1x1x1")
@@ -125,4 +125,4 @@ def _devices(target: str, **description) -> Sequence[jax.Device]:
     try:
         return topologies.get_topology_desc(**description).devices
     except (jax.errors.JaxRuntimeError, ValueError, NotImplementedError) as error:
-        raise UserError(f"--compile_for={target}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"compile_for={target}: {str(error).splitlines()[0]}") from error

@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,21 +89,23 @@ class Checkpoints:
         remarks, self._remarks = self._remarks, []
         return remarks
 
-    def require_room(self, state: Tree, best: Tree, copies: int) -> None:
+    def require_room(self, state: Tree, best: Tree, copies: int, others: Sequence[Path] = ()) -> None:
         """Raise `UserError` if the disk has no room for a number of checkpoints, including the existing ones.
 
         Args:
           state, best: have the shapes and dtypes of those of a `Checkpoint`.
           copies: the number of checkpoints.
+          others: more folders of checkpoints that these will replace.
         """
         needed = copies * _size(state, best)
         folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
-        mine = sum(file.stat().st_size for file in self.directory.rglob("*") if file.is_file())
+        files = (file for replaced in (self.directory, *others) for file in replaced.rglob("*") if file.is_file())
+        mine = sum(file.stat().st_size for file in files)
         free = shutil.disk_usage(folder).free + mine
         if free < needed:
             raise UserError(
                 f"no room for checkpoints in {self.directory}: {copies} take {needed / 2**20:,.1f} MiB, and "
-                f"{free / 2**20:,.1f} MiB are free: make room, or choose another --workdir"
+                f"{free / 2**20:,.1f} MiB are free: make room, or choose another workdir"
             )
 
     def close(self) -> None:

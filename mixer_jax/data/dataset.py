@@ -199,7 +199,7 @@ def _shapes_differ(source: Source, one: int, shape: tuple[int, ...], other: int,
     sizes = ["x".join(map(str, s)) for s in (shape, other_shape)]
     return UserError(
         f"images differ in shape: {source.describe(one)} is {sizes[0]}, {source.describe(other)} is {sizes[1]}; "
-        "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
+        "give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
     )
 
 

@@ -66,7 +66,7 @@ def load(config: ConfigDict) -> Dataset:
         if split.image_shape != shape:
             raise UserError(
                 f"the {name} images are {split.image_shape}, the train images {shape}: "
-                "give the size to fit them to with --config.dataset.image_size=HEIGHT,WIDTH"
+                "give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
             )
     mean, std = _normalization(config.normalization, splits["train"])
     dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)

@@ -71,7 +71,7 @@ def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     downloads = builder.data_dir_root / "downloads"
     advice = (
-        f"check the network, or give a folder that has {builder.name} prepared with --config.dataset.data_dir, "
+        f"check the network, or give a folder that has {builder.name} prepared with config.dataset.data_dir, "
         f"or put into {downloads / 'manual'}: {', '.join(builder.url_infos)}"
     )
     _probe(builder, advice)
@@ -87,13 +87,13 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     except extractor.ExtractError as error:
         raise UserError(f"cannot unpack {builder.name}: delete {downloads} and try again") from error
     except PermissionError as error:
-        raise UserError(f"cannot write {error.filename}: choose another --config.dataset.data_dir") from error
+        raise UserError(f"cannot write {error.filename}: choose another config.dataset.data_dir") from error
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
         raise UserError(
             f"TFDS needs TensorFlow to prepare {builder.name} ({error}): run `tfds build {builder.name} "
-            "--file_format=array_record` where TensorFlow is, and give its folder with --config.dataset.data_dir"
+            "--file_format=array_record` where TensorFlow is, and give its folder with config.dataset.data_dir"
         ) from error
 
 

@@ -216,7 +216,7 @@ def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) ->
     except OSError as error:
         raise UserError(
             f"cannot read image folder {error.filename}: {error.strerror}; expected "
-            f"DATA_DIR/{split}/<class>/*.png|jpg, with --config.dataset.data_dir=DATA_DIR"
+            f"DATA_DIR/{split}/<class>/*.png|jpg, with config.dataset.data_dir=DATA_DIR"
         ) from error
     if not folders:
         raise UserError(f"no class folders in {root}: expected {root}/<class>/*.png|jpg")

@@ -46,7 +46,7 @@ class TfdsSource:
         except NotImplementedError as error:
             raise UserError(
                 f"{builder.name} in {builder.data_path} is prepared as {builder.info.file_format.value}, which only "
-                "TensorFlow reads: give another folder with --config.dataset.data_dir to prepare it as array_record"
+                "TensorFlow reads: give another folder with config.dataset.data_dir to prepare it as array_record"
             ) from error
         except ValueError as error:
             raise one_of(f"split of {builder.name}", split, builder.info.splits) from error

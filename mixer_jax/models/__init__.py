@@ -93,6 +93,6 @@ def create(
     if height % patch or width % patch:
         raise UserError(
             f"image size {height}x{width} is not divisible by patch size {patch}: "
-            "set --config.model.patch_size or --config.dataset.image_size"
+            "set config.model.patch_size or config.dataset.image_size"
         )
     return MlpMixer(num_classes=num_classes, dtype=dtype, **fields)

@@ -128,7 +128,7 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     joined: dict[tuple, Row] = {}
     for row in sorted(rows, key=lambda row: not row.results):  # rows with results first, others have only a recipe
         if row.results and not row.recipe:
-            raise UserError(f"--merge: the file of {row.title!r} tells no recipe: compare its runs anew")
+            raise UserError(f"merge: the file of {row.title!r} tells no recipe: compare its runs anew")
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
         key = next(same, None) if not row.results else None
         key = key or (row.title, row.recipe, *_where(row))
@@ -138,7 +138,7 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
         diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
         if len(set(seeds)) < len(seeds) or not (seeds or diverged):
-            raise UserError(f"--merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
+            raise UserError(f"merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
         joined[key] = dataclasses.replace(other, results=results, curves=curves, diverged=diverged)
     order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
     return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))

@@ -60,5 +60,5 @@ def _require_same_sizes(source: str, classifier: Classifier, there: MlpMixer, he
     if differing:
         listed = "; ".join(f"{name} {getattr(there, name)} there, {getattr(here, name)} here" for name in differing)
         variant = classifier.config.variant
-        remedy = f"--config.model.variant={variant}" if variant else f"--config.model.{differing[0]} and the like"
+        remedy = f"config.model.variant={variant}" if variant else f"config.model.{differing[0]} and the like"
         raise UserError(f"config.init_from={source} is another Mixer ({listed}): give {remedy}")

@@ -14,7 +14,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 
 from mixer_jax.data import memory
@@ -23,37 +22,31 @@ from mixer_jax.errors import UserError
 HEARTBEAT_SECONDS = 45  # if a process is silent for longer, the others end
 
 
-def define_flags(values: flags.FlagValues) -> None:
-    """Define the flags that `join` reads."""
-    flags.DEFINE_boolean(
-        "distributed",
-        False,
-        "one of several processes, as JAX finds out (Cloud TPU, Slurm)",
-        flag_values=values,
-    )
-    flags.DEFINE_string("coordinator_address", None, "of several processes: HOST:PORT of the first", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "how many there are", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "which one this is, from 0", flag_values=values)
-
-
-def join(values: flags.FlagValues) -> None:
-    """Connect to the other processes, if the flags say that there are any.
+def join(distributed: bool, coordinator_address: str | None, num_processes: int | None, process_id: int | None) -> None:
+    """Connect to the other processes, if there are any.
 
     This also sets `data.memory.processes_here`, the number of processes on this machine.
 
+    Args:
+      distributed: whether there are others, which JAX finds (on Cloud TPU or Slurm).
+      coordinator_address, num_processes, process_id: HOST:PORT of the first process, the number of processes, and that
+        of this one, from 0; all of them, or none for JAX to find.
+
     Raises:
-      UserError: if the flags are inconsistent, or if the other processes cannot be reached.
+      UserError: if the arguments are inconsistent, or if the other processes cannot be reached.
     """
     given: dict[str, Any] = {
-        name: values[name].value for name in ("coordinator_address", "num_processes", "process_id")
+        "coordinator_address": coordinator_address,
+        "num_processes": num_processes,
+        "process_id": process_id,
     }
     missing = [name for name, value in given.items() if value is None]
-    if len(missing) == 3 and not values.distributed:
+    if len(missing) == 3 and not distributed:
         return
-    if missing and not values.distributed:
-        raise UserError(f"--{missing[0]} is missing: give all of --{', --'.join(given)}, or --distributed alone")
-    if not missing and not 0 <= values.process_id < values.num_processes:
-        raise UserError(f"--process_id={values.process_id}: must be in 0..{values.num_processes - 1}")
+    if missing and not distributed:
+        raise UserError(f"{missing[0]} is missing: give all of {', '.join(given)}, or distributed alone")
+    if process_id is not None and num_processes is not None and not 0 <= process_id < num_processes:
+        raise UserError(f"process_id={process_id}: must be in 0..{num_processes - 1}")
     try:
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:

@@ -80,7 +80,7 @@ def _newest(checkpoints: Checkpoints, shapes: Any, warn: Callable[[str], None]) 
         try:
             checkpoint, problems = checkpoints.newest(like)
         except Damaged as error:
-            raise UserError(f"{error}; no checkpoint is intact; none was deleted; --overwrite starts over") from error
+            raise UserError(f"{error}; no checkpoint is intact; none was deleted; overwrite starts over") from error
         if checkpoint is None:
             return None
         for problem in problems:

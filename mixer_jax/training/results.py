@@ -1,12 +1,16 @@
-"""The scores of a trained run on the test set."""
+"""The results of a trained run: its scores on the test set, and the model of its best epoch."""
 
 import dataclasses
+import datetime
 from typing import Any
 
 import numpy as np
 
+from mixer_jax import data
+from mixer_jax.inference import Classifier, Origin, Preprocessing
 from mixer_jax.metrics import accuracy_and_loss
-from mixer_jax.records import best_epoch
+from mixer_jax.records import Results, best_epoch
+from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.loop import Trained
 from mixer_jax.training.trainer import Trainer
 
@@ -58,3 +62,33 @@ def score(trainer: Trainer, trained: Trained) -> Outcome:
         "compile_seconds": round(trained.compile_seconds, 2),
     }
     return Outcome(measured, trained.best, logits, labels)
+
+
+def classifier(trainer: Trainer, outcome: Outcome) -> Classifier:
+    """Return the model of the best epoch."""
+    config, dataset = trainer.config, trainer.dataset
+    preprocessing = Preprocessing.of(config.augment, dataset.image_shape, dataset.mean, dataset.std)
+    origin = Origin("the run", config.model.variant, config.dataset, outcome.measured["steps"], "", trainer.runs_on)
+    return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
+
+
+def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int) -> Results:
+    """Return the results of a seed that was trained at the same time as `num_seeds` - 1 others."""
+    config = trainer.config
+    extended = [
+        f"the first {before['step']:,} steps were of a run of {before['epochs']:g} epochs, which got more"
+        for before in run.extended
+    ]
+    return Results(
+        seed=config.seed,
+        **outcome.measured,
+        dataset=trainer.dataset.name,
+        model=config.model.variant,
+        num_params=trainer.num_params,
+        num_seeds=num_seeds,
+        selected_on=data.selected_on(config.dataset),
+        **trainer.runs_on,
+        data_fingerprint=run.dataset_info()["fingerprint"],
+        cautions=[*trainer.dataset.cautions, *extended],
+        finished=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )

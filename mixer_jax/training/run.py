@@ -1,10 +1,7 @@
 """A run from its config to its results: checks, training, scoring and the report."""
 
 import contextlib
-import datetime
-import functools
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,31 +12,18 @@ from mixer_jax import data
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.config import check
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, Origin, Preprocessing
 from mixer_jax.messages import say, warn
-from mixer_jax.records import Results, aggregate
+from mixer_jax.records import Results
 from mixer_jax.reporting import (
-    ConsoleProgress,
-    LiveCurves,
-    Observer,
-    SeedsProgress,
-    TensorBoard,
-    finish,
-    finish_seeds,
     summarize,
 )
 from mixer_jax.run_directory import ENDING, RunDirectory
-from mixer_jax.training.ending import OVER, check_ending, check_epochs
-from mixer_jax.training.epoch import Diverged
-from mixer_jax.training.interruption import Interrupted, StopRequest, stopping_at_once
-from mixer_jax.training.loop import Trained, fit
+from mixer_jax.training.ending import check_ending, check_epochs
 from mixer_jax.training.platforms import unused_accelerator
 from mixer_jax.training.pretrained import initial_params
 from mixer_jax.training.processes import check_same, first_goes_first, is_first, on_first
-from mixer_jax.training.restore import split_checkpoints
-from mixer_jax.training.results import Outcome, score
 from mixer_jax.training.schedule import warmup_epochs
-from mixer_jax.training.seeds import SeedGroup
+from mixer_jax.training.stages import train_one, train_seeds
 from mixer_jax.training.trainer import Trainer
 
 
@@ -87,7 +71,7 @@ def train(
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     if finished:
         on_first(lambda: run.check_data(config, dataset.info(), finished=True))
-        say(f"{_finished_already(run, finished)}; --overwrite starts over\n{summarize(run, finished)}")
+        say(f"{_finished_already(run, finished)}; overwrite starts over\n{summarize(run, finished)}")
         return finished
     for caution in dataset.cautions:
         warn(caution)
@@ -100,7 +84,7 @@ def train(
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         say(_introduction(trainer, run))
         show = show_progress and is_first()
-        return _train_seeds(trainer, run, show) if config.num_seeds > 1 else _train_one(trainer, run, show)
+        return train_seeds(trainer, run, show) if config.num_seeds > 1 else train_one(trainer, run, show)
 
 
 def _read_results(run: RunDirectory) -> Results | None:
@@ -123,8 +107,8 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
             f"config.num_seeds={config.num_seeds}: a streamed set feeds one run at a time; raise "
             "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
         )
+    directories = (run, *(seed for seed, _ in run.runs(config)))
     if not overwrite:
-        directories = (run, *(seed for seed, _ in run.runs(config)))
 
         def check_endings() -> None:
             for directory in directories:
@@ -133,7 +117,8 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
         on_first(check_endings)
     # For each seed, one to fall back on and one that is being written.
     shapes, copies = trainer.state_shapes, 2 * config.num_seeds
-    on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies))
+    others = [directory.checkpoints for directory in directories[1:] if directory is not run]
+    on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, others))
 
 
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
@@ -186,136 +171,4 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
         f"{config.model.variant}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
         f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}{shorter}; run directory {run.path}"
-    )
-
-
-def _train_one(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
-    """Train a single seed."""
-    config = trainer.config
-    observers: list[Observer] = []
-    if show:
-        observers.append(ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size))
-    if is_first():
-        observers.append(TensorBoard(run.tensorboard))
-        observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
-    with StopRequest() as stop:
-        trained = fit(trainer, run, stop, observers)
-    with _scoring(trainer, stop):
-        outcome = score(trainer, trained)
-        return _on_first(lambda: _finish(trainer, run, outcome, num_seeds=1, show=True))
-
-
-def _train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
-    """Train several seeds at the same time, each in a run directory of its own."""
-    config, directories = trainer.config, [one for one, _ in run.runs(trainer.config)]
-    seeds = range(config.seed, config.seed + config.num_seeds)
-    split_checkpoints(run, directories, trainer, warn)
-    group, curves = SeedGroup(trainer, seeds), LiveCurves(run.curves_file, f"{_title(trainer)}, not finished")
-    progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size, seeds)
-    with StopRequest() as stop:
-
-        def function(i: int) -> Trained:
-            observers: list[Observer] = [progress.observer(i)] if show else []
-            if is_first():
-                observers += [TensorBoard(directories[i].tensorboard), curves.observer()]
-            return fit(group.trainers[i], directories[i], stop, observers, group.lengths[i])
-
-        outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
-    _raise_errors(outcomes, seeds)
-    with _scoring(trainer, stop):
-        scored = [score(trainer.of_seed(seed), trained) for seed, trained in zip(seeds, outcomes, strict=True)]
-        return _on_first(lambda: _finish_seeds(trainer, run, directories, seeds, scored))
-
-
-def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
-    """Raise the worst of the exceptions that ended seeds; a seed that diverges does not end the others."""
-    errors = {
-        seed: outcome for seed, outcome in zip(seeds, outcomes, strict=True) if isinstance(outcome, BaseException)
-    }
-    for error in errors.values():
-        if not isinstance(error, Diverged | Interrupted):
-            raise error
-    for seed, error in errors.items():
-        if isinstance(error, Diverged):
-            raise Diverged(f"seed {seed}: {error}") from error
-    for error in errors.values():
-        raise error
-
-
-@contextlib.contextmanager
-def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
-    """Announce the scoring. A signal ends it at once, because the end of the training is saved."""
-    say(f"Scoring {len(trainer.dataset.test):,} test images")
-    with stopping_at_once(OVER):
-        if stop.signal:
-            raise Interrupted(OVER, stop.signal)
-        yield
-
-
-def _on_first(function: Callable[[], Results]) -> Results:
-    """Return, on all processes, the results that a function returns on the first one."""
-    return Results.from_json(on_first(lambda: function().to_json()))
-
-
-def _finish(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int, show: bool) -> Results:
-    """Write the report and the results of one seed."""
-    results = _results(trainer, run, outcome, num_seeds)
-    if show:
-        say("Drawing the report")
-    finish(run, results, _classifier(trainer, outcome), outcome.logits, outcome.labels, trainer.dataset.test)
-    run.write_results(results)
-    if show:
-        say(summarize(run, results))
-    return results
-
-
-def _finish_seeds(
-    trainer: Trainer,
-    run: RunDirectory,
-    directories: Sequence[RunDirectory],
-    seeds: Sequence[int],
-    outcomes: Sequence[Outcome],
-) -> Results:
-    """Write the report and the results of each seed, and those of all seeds together."""
-    say("Drawing the reports")
-    every = []
-    for seed, directory, outcome in zip(seeds, directories, outcomes, strict=True):
-        every.append(_finish(trainer.of_seed(seed), directory, outcome, len(seeds), show=False))
-    results = aggregate(every)
-    finish_seeds(run, directories, results)
-    run.write_results(results)
-    say(summarize(run, results))
-    return results
-
-
-def _title(trainer: Trainer) -> str:
-    return f"{trainer.dataset.name}, {trainer.config.model.variant}"
-
-
-def _classifier(trainer: Trainer, outcome: Outcome) -> Classifier:
-    """Return the model of the best epoch."""
-    config, dataset = trainer.config, trainer.dataset
-    preprocessing = Preprocessing.of(config.augment, dataset.image_shape, dataset.mean, dataset.std)
-    origin = Origin("the run", config.model.variant, config.dataset, outcome.measured["steps"], "", trainer.runs_on)
-    return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
-
-
-def _results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int) -> Results:
-    config = trainer.config
-    extended = [
-        f"the first {before['step']:,} steps were of a run of {before['epochs']:g} epochs, which got more"
-        for before in run.extended
-    ]
-    return Results(
-        seed=config.seed,
-        **outcome.measured,
-        dataset=trainer.dataset.name,
-        model=config.model.variant,
-        num_params=trainer.num_params,
-        num_seeds=num_seeds,
-        selected_on=data.selected_on(config.dataset),
-        **trainer.runs_on,
-        data_fingerprint=run.dataset_info()["fingerprint"],
-        cautions=[*trainer.dataset.cautions, *extended],
-        finished=datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     )
