@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import numpy as np
 
 from mixer_jax.cache import cache_folder
 from mixer_jax.data.dataset import Split
+from mixer_jax.data.memory import resident_size
 from mixer_jax.data.sources import Source
 
 ROOM = 10  # a dataset is cached only if this many copies of it would fit into the free disk space
@@ -43,7 +45,9 @@ class DecodedCache:
             with self._path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
                 if file["bytes"] > most or file["key"] != self.key():
                     return None
-                return {name: Split(file[f"{name} images"], file[f"{name} labels"]) for name in self._sources}
+                splits = {name: Split(file[f"{name} images"], file[f"{name} labels"]) for name in self._sources}
+            sizes = (resident_size(len(split), math.prod(split.image_shape)) for split in splits.values())
+            return splits if sum(sizes) <= most else None
         except Exception:  # no file, or a damaged one, for which NumPy and zipfile raise many types of errors
             return None
 

@@ -81,7 +81,16 @@ def decoded_size(source: Source) -> float:
     """
     if not len(source):
         return 0
-    size = source.__getitems__([0])[0][0].nbytes
+    return resident_size(len(source), source.__getitems__([0])[0][0].nbytes)
+
+
+def resident_size(num_images: int, size: int) -> int:
+    """Return the number of bytes that images take on a device, with the padding of a TPU.
+
+    Args:
+      num_images: the number of images.
+      size: the bytes of one image on the host.
+    """
     if jax.local_devices()[0].platform == "tpu":
         size = -(-size // TPU_LANES) * TPU_LANES
-    return len(source) * size
+    return num_images * size
