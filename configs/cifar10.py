@@ -1,10 +1,12 @@
-"""CIFAR-10 from scratch, downloaded and prepared on first use: RandAugment, Mixup and CutMix, label smoothing, Muon,
-averaged parameters, linear warmup and cosine, early stopping.
+"""CIFAR-10 from scratch; the dataset is downloaded and prepared on first use.
 
 python -m mixer_jax.train --config configs/cifar10.py
 
-On test, on images re-encoded as JPEG: 87.90 ± 0.18% (three seeds) after 100 epochs, which took one H200 167 s for all
-three. What each part is worth: configs/cifar10_study.py.
+The recipe: RandAugment, Mixup and CutMix, label smoothing, Muon, averaged parameters, linear warmup and cosine decay,
+early stopping. configs/cifar10_study.py measures what each part is worth.
+
+Test accuracy on images re-encoded as JPEG: 87.90 ± 0.18% (three seeds) with 100 epochs. Training all three seeds took
+one H200 167 s.
 """
 
 from mixer_jax.config import default_config

@@ -1,4 +1,4 @@
-"""CIFAR-100 from scratch, with the recipe of configs/cifar10.py; downloaded and prepared on first use.
+"""CIFAR-100 from scratch with the recipe of configs/cifar10.py; the dataset is downloaded and prepared on first use.
 
 python -m mixer_jax.train --config configs/cifar100.py
 """

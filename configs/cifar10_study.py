@@ -1,14 +1,15 @@
-"""CIFAR-10 from scratch: the recipe, what each part of it is worth, other shapes, PyTorch, and the published nano.
+"""CIFAR-10 from scratch: the recipe, what each part is worth, other model sizes, PyTorch, and the published nano.
 
 python -m mixer_jax.study --config configs/cifar10_study.py
 
-All of it is for a GPU. On a CPU there is time for a few epochs of a few arms:
+The whole study needs a GPU. On a CPU, train a few arms for a few epochs:
 
 python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1
     --arms plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
-What a part is worth is measured over 60 epochs, on a base that mixes half of the batches, by CutMix alone. The best
-epoch is chosen on a tenth of the training images; by the published protocol on test, after training on all of them.
+What each part is worth is measured with 60 epochs, against a base that mixes half of the batches, with CutMix alone.
+The best epoch is chosen on a held-out tenth of the training images; by the published protocol, it is chosen on the test
+images, after training on all training images.
 """
 
 import dataclasses
@@ -19,18 +20,18 @@ from mixer_jax.studies.arms import Arm
 
 
 def get_config():
-    """The recipe of configs/cifar10.py."""
+    """Return the recipe of configs/cifar10.py."""
     return cifar10.get_config()
 
 
 def _changed(config):
-    """The fields by which a config differs from the recipe."""
+    """Return the fields in which a config differs from the recipe."""
     recipe = dict(flat(get_config()))
     return {field: value for field, value in flat(config) if value != recipe[field]}
 
 
 PAPER_START = {"model.initialization": "paper", "model.zero_init_head": True}
-PLAIN = {  # what PyTorch's side can do too
+PLAIN = {  # supported in PyTorch as well
     **{f"augment.{field}": value for field, value in flat(default_config().augment)},
     "model.stochastic_depth_rate": 0.1,
     "batch_size": 128,
@@ -93,7 +94,7 @@ NOTE = "Published: one seed, of a model of one of these two sizes; which of them
 
 
 def get_arms():
-    """What is trained, in the order of worth."""
+    """Return the arms, the most important first."""
     settings = {"num_seeds": 3, "protocols": ("clean",)}
     plain = Arm("plain", "AdamW without augmentation", PLAIN | PAPER_START, **settings)
     arms = [

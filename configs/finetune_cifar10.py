@@ -1,20 +1,20 @@
-"""Fine-tunes an ImageNet Mixer on CIFAR-10, with the hyperparameters of the paper's own code.
+"""Fine-tune an ImageNet Mixer on CIFAR-10 with the hyperparameters of the paper's code.
 
 python -m mixer_jax.train --config configs/finetune_cifar10.py
 
-The weights are downloaded when a run starts; any other checkpoint goes with --config.init_from=PATH, one
-of another size with --config.model.variant=L/16 too. Published for these weights: 96.82% on test, by the same 10,000
-steps of 512 images at 224 pixels (https://github.com/google-research/vision_transformer). Not measured here yet.
+The weights are downloaded when a run starts. Name other weights with --config.init_from=PATH, and their size, if it is
+another, with --config.model.variant=L/16. Published for these weights: 96.82% on test, with the same 10,000 steps of
+512 images at 224 pixels (https://github.com/google-research/vision_transformer). Not measured here yet.
 
-Where memory is short the batch is computed in parts: --config.accumulation_steps=8. A linear probe, whose trunk stays
-as it is: --config.frozen_trunk=True. At twice the resolution, as in the paper's appendix C:
+If memory is short, compute the batch in microbatches: --config.accumulation_steps=8. For a linear probe, freeze the
+trunk: --config.frozen_trunk=True. For twice the resolution, as in the paper's appendix C:
 --config.augment.input_size=448,448 --config.model.tokens_mlp_dim=1536
 """
 
 from mixer_jax.config import default_config
 
 STEPS, WARMUP_STEPS, BATCH_SIZE = 10_000, 500, 512
-TRAIN_IMAGES = 49_000  # all but the 2% that the best epoch is chosen on
+TRAIN_IMAGES = 49_000  # without the 2% that are held out to choose the best epoch
 
 
 def get_config():

@@ -1,10 +1,10 @@
-"""Your own images, in a folder that holds train/<class>/*.png|jpg and test/<class>/*.png|jpg.
+"""Your own images, in a folder with train/<class>/*.png|jpg and test/<class>/*.png|jpg.
 
 python -m mixer_jax.train --config configs/folder.py --config.dataset.data_dir=DATA_DIR
 
-A tenth of train/ is held out to choose the best epoch; where there is a folder of its own for that, such as val/, name
-it with --config.dataset.val_split=val. Larger images want a larger size and patches, such as
---config.dataset.image_size=128,128 --config.model.variant=Tiny/16.
+A tenth of train/ is held out to choose the best epoch; if there is a separate folder for that, such as val/, name it
+with --config.dataset.val_split=val. Images are scaled and cropped to 64x64 pixels. For larger images, choose a larger
+size, model and patches, such as --config.dataset.image_size=128,128 --config.model.variant=Tiny/16.
 """
 
 from mixer_jax.config import default_config

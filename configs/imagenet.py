@@ -1,14 +1,14 @@
-"""ImageNet-1k from scratch, with the paper's hyperparameters for B/16 (section 3 and table 4 of arXiv 2105.01601).
+"""ImageNet-1k from scratch with the paper's hyperparameters for B/16 (section 3 and table 4 of arXiv 2105.01601).
 
 python -m mixer_jax.train --config configs/imagenet.py --config.dataset.data_dir=IMAGENET
 
-IMAGENET holds train/<class>/*.JPEG and val/<class>/*.JPEG, or any other folder of large images so ordered; a hundredth
-of train is held out to choose the best epoch, and val, scored once at the end, is the test set. The set is streamed
+IMAGENET is a folder with train/<class>/*.JPEG and val/<class>/*.JPEG, of ImageNet or other large images. A hundredth of
+train is held out to choose the best epoch; val is the test set, and is scored once, at the end. The dataset is streamed
 unless it fits into memory. Published: 76.44% on val. Not measured here yet.
 
-Two things are not the paper's: images are scaled to 256 pixels and cut square when they are read, so the random crop is
-taken from that and not from the whole photograph; and RandAugment's operations and magnitudes are torchvision's.
-The batch of 4,096 is for a pod slice: --config.accumulation_steps=16 computes it in parts.
+Two things differ from the paper. Images are scaled and cropped to 256x256 pixels when they are read, so the random crop
+is taken from that square and not from the whole photograph. RandAugment's operations and magnitudes are torchvision's.
+The batch of 4,096 is meant for a pod slice; --config.accumulation_steps=16 computes it in microbatches.
 """
 
 from mixer_jax.config import default_config

@@ -1,9 +1,9 @@
-"""MNIST, downloaded and prepared on first use: a Mixer of 0.41 million parameters on patches of 7 pixels.
+"""MNIST, downloaded and prepared on first use: a Mixer of 0.41 million parameters on patches of 7x7 pixels.
 
 python -m mixer_jax.train --config configs/mnist.py
 
-99.40, 99.34 and 99.41% on test with seeds 0, 1 and 2 (--config.seed=1), at the epoch that is best on a tenth of the
-training images; 14 to 17 minutes of training each on one core of a cloud CPU.
+Test accuracy with seeds 0, 1 and 2 (--config.seed=1): 99.40, 99.34 and 99.41%, at the epoch that is best on a held-out
+tenth of the training images. Training took 14 to 17 minutes each on one core of a cloud CPU.
 """
 
 from mixer_jax.config import default_config

@@ -1,11 +1,11 @@
-"""A published MNIST study of the Mixer, rerun: as it was published, and as it should have been.
+"""A published MNIST study of the Mixer, repeated by its own protocol and by a clean one.
 
 python -m mixer_jax.study --config configs/mnist_study.py
 
-The study (Exploring-the-MLP-Mixer-Architecture, PyTorch) trained each model once, on pixels from 0 to 1 without
-augmentation, in batches of 32, and chose on the test images. Here every arm is trained with five seeds, the tuning grid
-with one, by that protocol ("published") and with a tenth of the training images to choose on ("clean"). Where PyTorch
-is installed, three of them are trained in it too.
+The study (Exploring-the-MLP-Mixer-Architecture, in PyTorch) trained each model once, on pixels from 0 to 1 without
+augmentation, in batches of 32, and selected on the test images. Here every arm is trained with five seeds, by that
+protocol ("published") and with a tenth of the training images held out to select on ("clean"). The tuning grid is
+trained with one seed, by the published protocol. If PyTorch is installed, three of the arms are trained in it, too.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ from mixer_jax.studies.arms import Arm
 
 
 def get_config():
-    """The tuned model; `python -m mixer_jax.train --config configs/mnist_study.py` trains it alone."""
+    """Return the tuned model's config; `python -m mixer_jax.train --config configs/mnist_study.py` trains it alone."""
     config = default_config()
     config.dataset.name = "mnist"
     config.dataset.normalization = "unit"
@@ -53,7 +53,7 @@ TWICE = (
 
 
 def get_arms():
-    """What is trained, in the order of worth."""
+    """Return the arms, the most important first."""
     arms = [
         Arm("tuned", "Mixer, tuned", published={"last": 97.79, "best": 98.18}, notes=(SELECTED,)),
         Arm(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mixer_jax.messages import show_on_console
-from mixer_jax.training import run
+from mixer_jax.training import stages
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
@@ -35,14 +35,14 @@ def cache_folder(tmp_path_factory):
         yield
 
 
-PICTURES = {name: getattr(run, name) for name in ("finish", "finish_seeds")}
+PICTURES = {name: getattr(stages, name) for name in ("finish", "finish_seeds")}
 
 
 @pytest.fixture(scope="session", autouse=True)
 def without_pictures():
     """Leaves out what runs draw at their end, which takes longer than they do."""
     for name in PICTURES:
-        setattr(run, name, lambda directory, *_: directory.curves_file.touch())
+        setattr(stages, name, lambda directory, *_: directory.curves_file.touch())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def with_pictures(without_pictures):
     """Runs draw after all."""
     with pytest.MonkeyPatch.context() as patch:
         for name, draw in PICTURES.items():
-            patch.setattr(run, name, draw)
+            patch.setattr(stages, name, draw)
         yield
 
 

@@ -130,7 +130,7 @@ PREVIEW = [
     (f"{DIGITS} --config.augment.flip=up", "unknown config.augment.flip 'up'"),
     (
         f"{DIGITS} --output=WORK/file/x.png",
-        "cannot write WORK/file/x.png: File exists; mend that and give the same",
+        "cannot write WORK/file/x.png: File exists",
     ),
 ]
 TABLE = [

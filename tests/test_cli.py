@@ -45,6 +45,14 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
     assert config.batch_size == 128
 
 
+def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    _, by_name, name = parse("--config=digits", "--config.seed=7")
+    _, by_path, _ = parse(DIGITS, "--config.seed=7")
+    assert (by_name.to_dict(), name) == (by_path.to_dict(), "digits")
+    assert parse("--config=mixer_nano_cifar10:0.67M")[2] == "mixer_nano_cifar10_0.67M"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -83,8 +91,8 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
             "unexpected argument 'configs/digits.py': give the config as --config configs/digits.py",
         ),
         (["--config=missing.py"], "no config file missing.py"),
-        (["--config=digits"], r"no config file digits \(did you mean configs/digits.py\?\)"),
-        (["--config=configs/cifar.py"], r"no config file configs/cifar.py \(did you mean configs/cifar10"),
+        (["--config=digts"], r"no config file digts \(did you mean 'digits'\?\)"),
+        (["--config=configs/cifar.py"], r"no config file configs/cifar.py \(did you mean 'cifar10'\?\)"),
         ([f"--config={ROOT / 'README.md'}"], "README.md is not a Python file"),
     ],
 )

@@ -6,9 +6,10 @@ import shutil
 
 import pytest
 
-from mixer_jax import compare
+from mixer_jax import compare, studies
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.studies import rows
 from runs import train_digits
 from support import ROOT, make_config
 
@@ -31,11 +32,11 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     out = capsys.readouterr().out
     one, three = RunDirectory(runs / "one").read_results(), RunDirectory(runs / "three").read_results()
     lines = [line for line in out.splitlines() if line.startswith("|")]
-    assert f"| one: digits, Pico/2 | {one['num_params']:,} | 2 | 1 |" in lines[2]
-    assert f"| {one['last_test_accuracy']:.2f} |" in lines[2]
+    assert f"| one: digits, Pico/2 | {one.num_params:,} | 2 | 1 |" in lines[2]
+    assert f"| {one.last_test_accuracy:.2f} |" in lines[2]
     assert "| three: digits, Pico/2 |" in lines[3]
-    assert f"{three['last_test_accuracy']:.2f} ± {three['std']['last_test_accuracy']:.2f} [" in lines[3]
-    assert one["data_fingerprint"] in out
+    assert f"{three.last_test_accuracy:.2f} ± {three.std['last_test_accuracy']:.2f} [" in lines[3]
+    assert one.data_fingerprint in out
     page = (output / "comparison.html").read_text()
     assert "three: digits, Pico/2" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
@@ -87,23 +88,22 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     del row["recipe"]
     (tmp_path / "old.json").write_text(json.dumps({"rows": [row]}))
     assert call(tmp_path / "old.json", f"--output={tmp_path / 'old'}") == 0
-    with pytest.raises(UserError, match="--merge: the file of 'three: digits, Pico/2' tells no recipe"):
+    with pytest.raises(UserError, match="merge: the file of 'three: digits, Pico/2' tells no recipe"):
         call(tmp_path / "old.json", "--merge", f"--output={tmp_path / 'older'}")
 
 
 def test_a_recipe_is_all_of_a_config_but_the_seed_and_the_machine():
-    one = compare._recipe(make_config())
+    one = rows._recipe(make_config())
     for same in ({"seed": 3, "num_seeds": 2}, {"dataset__data_dir": "/data", "accumulation_steps": 2}):
-        assert compare._recipe(make_config(**same)) == one
+        assert rows._recipe(make_config(**same)) == one
     for other in ({"epochs": 3.0}, {"early_stopping_patience": 2}, {"optimizer__learning_rate": 0.5}):
-        assert compare._recipe(make_config(**other)) != one
+        assert rows._recipe(make_config(**other)) != one
 
 
-def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
+def test_published_numbers_stand_beside_a_run(runs, tmp_path):
     published = ROOT / "configs" / "results" / "published_cifar10.json"
     for out, paths in (("first", [runs / "one", published]), ("again", [tmp_path / "first" / "comparison.json"])):
-        assert compare.compare(paths, tmp_path / out) == 0
-        told = capsys.readouterr().out
+        told = studies.compare(paths, tmp_path / out)
         assert "| MLP-Mixer, PyTorch (kentaroy47/vision-transformers-cifar10) [2] | 1,819,530 | 500 |" in told
         for number in ("90.83", "88.00 (best)", "71.20"):
             assert number in told
@@ -114,8 +114,9 @@ def test_published_numbers_stand_beside_a_run(runs, tmp_path, capsys):
 def test_seeds_at_once_took_their_share_of_the_time(runs, tmp_path):
     assert call(runs / "three", f"--output={tmp_path / 'out'}") == 0
     [row] = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
-    whole = RunDirectory(runs / "three").read_results()["train_seconds"]
-    assert row["results"][0]["train_seconds"] == pytest.approx(whole / 3)
+    alone = [RunDirectory(runs / "three" / f"seed_{seed}").read_results().train_seconds for seed in range(3)]
+    assert [result["train_seconds"] for result in row["results"]] == pytest.approx([each / 3 for each in alone])
+    assert RunDirectory(runs / "three").read_results().train_seconds == max(alone)
 
 
 def test_only_a_comparison_is_written_over(runs, tmp_path):
@@ -128,10 +129,10 @@ def test_only_a_comparison_is_written_over(runs, tmp_path):
     assert not (output / "costs.png").exists()
     (output / ".comparison.json.partial").touch()  # of one that was killed
     assert call(runs / "one", f"--output={output}", "--overwrite") == 0
-    with pytest.raises(UserError, match="out holds what is to be compared: choose another with --output"):
+    with pytest.raises(UserError, match="out holds what is to be compared: choose another output"):
         call(output / "comparison.json", f"--output={output}")
     before = (runs / "three" / "curves.png").read_bytes()
-    with pytest.raises(UserError, match=r"one holds other files \(.*, ...\): choose another with --output"):
+    with pytest.raises(UserError, match=r"one holds other files \(.*, ...\): choose another output"):
         call(runs / "three", f"--output={runs / 'one'}")
     assert (runs / "three" / "curves.png").read_bytes() == before
 
@@ -144,11 +145,11 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     (tmp_path / "whole").rename(tmp_path / "x")
     assert call(tmp_path / "x", tmp_path / "run" / "x", "--merge", f"--output={tmp_path / 'out'}") == 0
     out = capsys.readouterr().out
-    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
-    assert [len(row["results"]) for row in rows] == [1, 1]
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [len(row["results"]) for row in written] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
     assert "trained for 2 epochs at first, then on: the learning rate went down more than once" in out
-    cautions = RunDirectory(tmp_path / "run" / "x").read_results()["cautions"]
+    cautions = RunDirectory(tmp_path / "run" / "x").read_results().cautions
     assert "the first 36 steps were of a run of 2 epochs, which got more" in cautions
 
 

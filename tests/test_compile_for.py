@@ -79,7 +79,7 @@ class TestMistakes:
         for target in ("v5e", "v5e:", "v5e:axb", "tpu:1x1"):
             with pytest.raises(UserError, match="give a target such as v5e:1x1"):
                 targets.describe(target)
-        with pytest.raises(UserError, match="unknown card in --compile_for=cuda:CARD 'h10'.*did you mean 'h100'"):
+        with pytest.raises(UserError, match="unknown card in compile_for=cuda:CARD 'h10'.*did you mean 'h100'"):
             targets.describe("cuda:h10")
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
         with pytest.raises(UserError, match=r'needs libtpu, which comes with pip install "jax\[tpu\]"'):
@@ -92,7 +92,7 @@ class TestMistakes:
             benchmark.main(
                 ["b", "--config", str(ROOT / "configs/digits.py"), "--compile_for=v5e:1x1", "--against=torch"]
             )
-        with pytest.raises(UserError, match="config.dataset.name=svhn: .* give --image_size"):
+        with pytest.raises(UserError, match="config.dataset.name=svhn: .* give image_size"):
             stand_in(make_config(dataset__name="svhn"), targets.TPUS["v5e"], None, None)
 
 

@@ -12,6 +12,7 @@ from sklearn import metrics
 from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
+from mixer_jax.inference import load
 from mixer_jax.metrics import classification_scores
 from runs import SHRINK, main
 
@@ -116,8 +117,22 @@ def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
     with pytest.raises(UserError, match="cannot read image folder .*train: No such file"):
         call("--workdir", tmp_path / "run", "--data_dir", moved, "--split", "validation")
     (moved / "test" / "dog").rename(moved / "test" / "wolf")
-    with pytest.raises(UserError, match="the classes of the test split are not those of the run: dog, wolf"):
+    with pytest.raises(UserError, match="the classes of the test split are not those of the model: dog, wolf"):
         call("--workdir", tmp_path / "run", "--data_dir", moved)
+
+
+def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(run, tmp_path, capsys):
+    load(run).save(tmp_path / "x.safetensors", "timm")
+    flags = "--workdir", tmp_path / "x.safetensors", "--output", tmp_path / "out"
+    with pytest.raises(UserError, match="x.safetensors belongs to no run.*: give a dataset"):
+        call(*flags)
+    assert not (tmp_path / "out").exists()
+    assert call(*flags, "--dataset", "digits") == 0
+    assert "digits, 360 test images" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    results = json.loads((run / "results.json").read_text())
+    assert found["accuracy"] == pytest.approx(results["test_accuracy"])
+    assert found["loss"] == pytest.approx(results["test_loss"], rel=1e-5)
 
 
 def test_damage_is_named_and_the_checkpoint_before_it_used(run, tmp_path, capsys):

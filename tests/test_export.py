@@ -8,11 +8,10 @@ import jax
 import jax.export
 import numpy as np
 import pytest
-from mixer_jax.training.inference import Classifier
 
 from mixer_jax import export, models, train
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.inference import Classifier, dataset_of, load, open_split
 from runs import SHRINK, main, train_digits
 
 FLAGS = {  # of the runs: pixels as they are, and a central crop that is scaled up
@@ -52,8 +51,8 @@ def call(path, *flags):
 
 def expected(path, n):
     """Of n real images, and the logits that the run's model gives."""
-    classifier = Classifier(RunDirectory(path))
-    images, _ = classifier.open_split("test").read(range(n))
+    classifier = load(path)
+    images, _ = open_split(classifier, dataset_of(classifier), "test").read(range(n))
     return images, classifier.logits(images, n)
 
 
@@ -152,6 +151,19 @@ def test_without_the_test_images_it_is_not_compared(write_folder, tmp_path, caps
     with pytest.raises(UserError, match="model.stablehlo is there already: --overwrite writes over it"):
         call(tmp_path / "run", f"--output={tmp_path / 'out'}")
     assert call(tmp_path / "run", f"--output={tmp_path / 'out'}", "--overwrite") == 0
+
+
+def test_a_file_of_weights_is_exported_as_its_run(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    load(trained["scaled"]).save("weights.safetensors", "lucidrains")
+    assert call("weights.safetensors") == 0
+    assert "no test images to compare the file on: weights.safetensors belongs to no run" in capsys.readouterr().err
+    file = tmp_path / "weights" / "export" / "model.stablehlo"
+    images, logits = expected(trained["scaled"], 20)
+    exported = jax.export.deserialize(bytearray(file.read_bytes()))
+    np.testing.assert_allclose(exported.call(images), logits, atol=1e-4)
+    assert call("weights.safetensors", "--dataset=digits", "--overwrite") == 0
+    assert "compared on 360 test images of digits" in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_written_is_exported_elsewhere(trained, tmp_path, monkeypatch):

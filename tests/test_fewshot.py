@@ -5,11 +5,10 @@ import json
 import jax
 import numpy as np
 import pytest
-from mixer_jax.training.inference import Classifier
 
 from mixer_jax import data, fewshot
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.inference import load
 from runs import SHRINK, main, train_digits
 
 
@@ -41,10 +40,10 @@ def test_accuracies_are_those_of_the_definition(trained, capsys):
     printed = capsys.readouterr().out
     result = json.loads((trained / "fewshot" / "digits_best.json").read_text())
     assert [row["shots"] for row in result["shots"]] == [1, 5, 25]
-    classifier = Classifier(RunDirectory(trained))
-    splits = {name: data.open_split(classifier.config.dataset, name)[0] for name in ("train", "validation", "test")}
+    classifier = load(trained)
+    splits = {name: data.open_split(classifier.origin.dataset, name)[0] for name in ("train", "validation", "test")}
     sets = {name: split.read(range(len(split))) for name, split in splits.items()}
-    features = {name: classifier.pre_logits(images, 512).astype(np.float64) for name, (images, _) in sets.items()}
+    features = {name: classifier.features(images, 512).astype(np.float64) for name, (images, _) in sets.items()}
     labels = {name: of_split for name, (_, of_split) in sets.items()}
     for row in result["shots"]:
         for seed in range(2):
@@ -62,12 +61,23 @@ def test_accuracies_are_those_of_the_definition(trained, capsys):
     assert means == sorted(means)
 
 
-def test_pre_logits_are_what_the_head_takes(trained):
-    classifier = Classifier(RunDirectory(trained))
+def test_features_are_what_the_head_takes(trained):
+    classifier = load(trained)
     images = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 1)).astype(np.uint8)
     head = jax.tree.map(np.asarray, classifier.params["head"])
-    logits = classifier.pre_logits(images, 4) @ head["kernel"] + head["bias"]
+    logits = classifier.features(images, 4) @ head["kernel"] + head["bias"]
     np.testing.assert_allclose(classifier.logits(images, 4), logits, atol=1e-5)
+
+
+def test_of_a_file_of_weights_it_is_the_same(trained, tmp_path):
+    load(trained).save(tmp_path / "weights.npz")
+    flags = ["--shots=2,5", "--seeds=2", f"--output={tmp_path / 'found.json'}"]
+    with pytest.raises(UserError, match="weights.npz belongs to no run.*: give a dataset"):
+        call(tmp_path / "weights.npz", *flags)
+    assert call(tmp_path / "weights.npz", "--dataset=digits", *flags) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert call(trained, *flags) == 0
+    assert found["shots"] == json.loads((tmp_path / "found.json").read_text())["shots"]
 
 
 def test_another_dataset_is_fitted_to_the_runs_images(trained, write_folder, tmp_path):

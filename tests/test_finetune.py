@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from mixer_jax.training.inference import Classifier
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from mixer_jax import convert, evaluate, train
+from mixer_jax.inference import load
 from mixer_jax.run_directory import RunDirectory
 from runs import main
 from support import ROOT, shared
@@ -28,7 +28,7 @@ def mnist(tmp_path_factory):
     data = [f"--config.dataset.data_dir={shared('data/tfds')}", "--config.dataset.train_split=train[:3000]"]
     data.append("--config.dataset.test_split=test[:500]")
     assert main("mnist", path, *data, *SIZES, "--config.model.patch_size=7", "--config.batch_size=32") == 0
-    assert RunDirectory(path).read_results()["test_accuracy"] > 80
+    assert RunDirectory(path).read_results().test_accuracy > 80
     return path
 
 
@@ -60,33 +60,40 @@ def test_a_fine_tuned_run_loads_back_and_predicts_the_same(mnist, five_digits, t
     flags = (f"--config.dataset.image_size={side},{side}", f"--config.augment.input_size={side},{side}")
     assert finetune(run, five_digits, mnist, *flags, "--config.model.tokens_mlp_dim=64") == 0
     out = capsys.readouterr().out
-    for said in (line, "1 channels become 3: the stem's kernel is shared out", "10 classes there, 5 here: the head"):
+    for said in (
+        line,
+        "1 channels become 3: the stem's kernel is divided equally",
+        "10 classes there, 5 here: the head",
+    ):
         assert f"{mnist}: {said}" in out
     results = RunDirectory(run).read_results()
-    assert results["test_accuracy"] > 80
+    assert results.test_accuracy > 80
     assert evaluate.main(["evaluate", "--workdir", str(run)]) == 0
     scores = json.loads((run / "evaluation" / "test_best" / "evaluation.json").read_text())
-    assert scores["accuracy"] == pytest.approx(results["test_accuracy"])
+    assert scores["accuracy"] == pytest.approx(results.test_accuracy)
     images = np.random.default_rng(0).integers(0, 256, (7, side, side, 3)).astype(np.uint8)
-    logits = Classifier(RunDirectory(run)).logits(images, 4)
+    whole = load(run)
     for source, target in (("run", "file.npz"), ("file.npz", "again")):
         assert convert.main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
-    np.testing.assert_array_equal(Classifier(RunDirectory(tmp_path / "again")).logits(images, 4), logits)
+    again = load(tmp_path / "again")
+    np.testing.assert_array_equal(again.logits(images, 4), whole.logits(images, 4))
+    assert again.label_names == whole.label_names == tuple("01234")
+    assert again.preprocessing == whole.preprocessing
 
 
 def test_a_linear_probe_leaves_the_trunk_as_it_was(mnist, five_digits, tmp_path):
     run = tmp_path / "run"
     flags = ("--config.dataset.image_size=28,28", "--config.augment.input_size=28,28", "--config.frozen_trunk=True")
     assert finetune(run, five_digits, mnist, *flags, "--config.optimizer.learning_rate=0.3") == 0
-    before, after = Classifier(RunDirectory(mnist)).params, Classifier(RunDirectory(run)).params
+    before, after = load(mnist).params, load(run).params
     np.testing.assert_array_equal(*(p["MixerBlock_1"]["channel_mixing"]["Dense_0"]["kernel"] for p in (before, after)))
-    assert RunDirectory(run).read_results()["test_accuracy"] > 60
+    assert RunDirectory(run).read_results().test_accuracy > 60
 
 
 def test_a_converted_checkpoint_sees_larger_images_without_training(mnist, tmp_path, capsys):
     assert convert.main(["convert", str(mnist), str(tmp_path / "large"), "--image_size=56"]) == 0
     assert "token mixing for 4x4 patches repeated in 2x2 tiles (paper, app. C) for 8x8" in capsys.readouterr().out
-    small, large = Classifier(RunDirectory(mnist)), Classifier(RunDirectory(tmp_path / "large"))
+    small, large = load(mnist), load(tmp_path / "large")
     assert (large.input_shape, large.model.tokens_mlp_dim) == ((56, 56, 1), 64)
     image = np.random.default_rng(0).integers(0, 256, (1, 28, 28, 1)).astype(np.uint8)
     np.testing.assert_allclose(large.logits(np.tile(image, (1, 2, 2, 1)), 1), small.logits(image, 1), atol=1e-5)

@@ -3,12 +3,10 @@
 import shutil
 
 import pytest
-from mixer_jax.training.inference import Classifier
 from PIL import Image
 
-from mixer_jax import compare, demo
+from mixer_jax import demo, inference, studies
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
 from runs import train_digits
 
 WIDTHS = (390, 1440)
@@ -52,7 +50,7 @@ def opened(chromium, url, width):
 @pytest.mark.slow
 @pytest.mark.parametrize("width", WIDTHS)
 def test_reports_are_in_order_on_phone_and_desktop(chromium, trained, tmp_path, width):
-    compare.compare([trained], tmp_path)
+    studies.compare([trained], tmp_path)
     for file in (trained / "report.html", tmp_path / "comparison.html"):
         page, errors = opened(chromium, file.as_uri(), width)
         page.locator("details").evaluate_all("all => all.forEach(one => one.open = true)")
@@ -66,8 +64,8 @@ def test_reports_are_in_order_on_phone_and_desktop(chromium, trained, tmp_path, 
 @pytest.mark.filterwarnings("ignore")  # Gradio's own, of pandas
 def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, trained, tmp_path):
     pytest.importorskip("gradio")
-    classifier = Classifier(RunDirectory(trained))
-    images, _ = classifier.open_split("test").read(range(1))
+    classifier = inference.load(trained)
+    images, _ = inference.open_split(classifier, inference.dataset_of(classifier), "test").read(range(1))
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "digit.png")
     expected = classifier.label_names[int(classifier.logits(images, 1).argmax())]
     served = demo.build(trained)

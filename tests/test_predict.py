@@ -8,13 +8,12 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from mixer_jax.training.inference import Classifier
 from PIL import Image
 
 from mixer_jax import predict
 from mixer_jax.data import read_image
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory
+from mixer_jax.inference import dataset_of, load, open_split
 from runs import train_digits
 
 
@@ -37,10 +36,22 @@ def test_a_few_images_get_a_table_that_holds_the_models_own_numbers(run, tmp_pat
     Image.fromarray(pixels[..., 0]).save(path)
     assert call(run, path, "--top=3") == 0
     lines = capsys.readouterr().out.splitlines()
-    probabilities = np.asarray(jax.nn.softmax(Classifier(RunDirectory(run)).logits(pixels[None], 1)[0]))
+    probabilities = np.asarray(jax.nn.softmax(load(run).logits(pixels[None], 1)[0]))
     order = np.argsort(-probabilities)[:3]
     assert lines[0] == str(path)
     assert [line.split()[:2] for line in lines[1:]] == [[str(i), f"{100 * probabilities[i]:.2f}%"] for i in order]
+
+
+def test_a_file_and_a_folder_of_weights_predict_what_the_run_does(run, tmp_path, capsys):
+    Image.fromarray(some_pixels(20, 13)).save(tmp_path / "a.png")
+    load(run).save(tmp_path / "weights.npz")
+    load(run).save(tmp_path / "folder")
+    told = []
+    for source in (run, tmp_path / "weights.npz", tmp_path / "folder"):
+        assert call(source, tmp_path / "a.png", "--top=10") == 0
+        told.append(capsys.readouterr())
+    assert len(told[0].out.splitlines()) == 11
+    assert told[1] == told[2] == told[0]
 
 
 def test_of_1000_images_of_every_kind_none_is_lost(run, tmp_path, capsys):
@@ -134,8 +145,8 @@ def test_mistakes_get_one_line(arguments, line, run, tmp_path):
 
 
 def test_the_logits_of_the_tokens_have_the_images_as_their_mean(run):
-    classifier = Classifier(RunDirectory(run))
-    images, _ = classifier.open_split("test").read(range(3))
+    classifier = load(run)
+    images, _ = open_split(classifier, dataset_of(classifier), "test").read(range(3))
     for image, logits in zip(images, classifier.logits(images, 3), strict=True):
         evidence, sizes = classifier.token_maps(image)
         np.testing.assert_allclose(evidence.mean((0, 1)), logits, atol=1e-5)

@@ -106,7 +106,7 @@ def test_when_one_dies_the_other_ends_with_a_message_and_both_resume(dying, comm
         assert "another task died" in message or "another has gone" in message
     with two(command, tmp_path / "run") as (processes, logs):
         assert [process.wait(300) for process in processes] == [0, 0]
-        assert "Going on from step " in logs[0].read_text()
+        assert "Resuming at step " in logs[0].read_text()
     assert_same(tmp_path / "run", one_process)
 
 

@@ -6,14 +6,16 @@ from io import BytesIO
 
 import numpy as np
 import pytest
-from mixer_jax.training.inference import Classifier
 from PIL import Image
 from scipy.special import softmax
 
-from mixer_jax import report
+from mixer_jax import inference, report
 from mixer_jax.errors import UserError
+from mixer_jax.records import best_epoch
+from mixer_jax.reporting import report as contents
 from mixer_jax.reporting.weights import TITLE, draw_tiles, embedding_filters, units_by_frequency
-from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training import stages
 from runs import run, train_digits
 from support import make_dataset
 
@@ -29,8 +31,8 @@ def test_a_run_ends_with_its_report_and_card(trained):
     for part in ("Curves", "Confusion", "Most confident mistakes", "Hardest classes", "Calibration", "Patch embedding"):
         assert f"<h2>{part}</h2>" in text
     for value in (
-        f"{results['test_accuracy']:.2f}%",
-        f"{results['num_params']:,} parameters",
+        f"{results.test_accuracy:.2f}%",
+        f"{results.num_params:,} parameters",
         "optimizer.weight_decay",
     ):
         assert value in text
@@ -38,7 +40,7 @@ def test_a_run_ends_with_its_report_and_card(trained):
     assert not re.search(r'(src|href)="(?!data:)', text)  # nothing from elsewhere
     assert "<script" not in text
     card = directory.card_file.read_text()
-    assert f"{results['test_accuracy']:.2f}% of 360 test images at epoch" in card
+    assert f"{results.test_accuracy:.2f}% of 360 test images at epoch" in card
     assert 'optimizer.name = "adamw"' not in card  # the default
     assert "label_smoothing = 0.1" in card
 
@@ -77,7 +79,7 @@ def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_p
     assert "report.html: epoch 2 of 2, not finished" in capsys.readouterr().out
     text = RunDirectory(copy).report_file.read_text()
     best = best_epoch(RunDirectory(copy).read_metrics())
-    assert f"<h1>digits, Pico/2: {best['val_accuracy']:.2f}% on validation</h1>" in text
+    assert f"<h1>digits, Pico/2: {best.val_accuracy:.2f}% on validation</h1>" in text
     assert "<p>Epoch 2 of 2, not finished.</p>" in text
     assert "test accuracy" not in text
     assert not RunDirectory(copy).card_file.exists()
@@ -86,22 +88,22 @@ def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_p
 def test_one_evaluator_gives_all_numbers(trained):
     """results.json, the report's confusion and title, and `evaluate` are of the same logits."""
     results, file = RunDirectory(trained).read_results(), np.load(RunDirectory(trained).predictions_file)
-    classifier = Classifier(RunDirectory(trained))
-    images, labels = classifier.open_split("test").read(range(360))
+    classifier = inference.load(trained)
+    images, labels = inference.open_split(classifier, inference.dataset_of(classifier), "test").read(range(360))
     logits = classifier.logits(images, 360)
     np.testing.assert_allclose(file["logits"], logits, atol=1e-5)
     assert np.array_equal(file["labels"], labels)
-    assert results["test_accuracy"] == 100 * np.mean(file["logits"].argmax(1) == labels)
+    assert results.test_accuracy == 100 * np.mean(file["logits"].argmax(1) == labels)
     log_softmax = file["logits"] - np.log(np.exp(file["logits"].astype(float)).sum(1, keepdims=True))
-    assert results["test_loss"] == pytest.approx(-log_softmax[np.arange(360), labels].mean(), rel=1e-6)
-    assert f"<h1>digits, Pico/2: {results['test_accuracy']:.2f}%</h1>" in RunDirectory(trained).report_file.read_text()
+    assert results.test_loss == pytest.approx(-log_softmax[np.arange(360), labels].mean(), rel=1e-6)
+    assert f"<h1>digits, Pico/2: {results.test_accuracy:.2f}%</h1>" in RunDirectory(trained).report_file.read_text()
 
 
 def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pictures, capsys):
     def full(*args):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr(report, "Classifier", full)
+    monkeypatch.setattr(contents, "embedding_filters", full)
     assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
     assert "warning: no report: out of memory" in capsys.readouterr().err
     with Image.open(tmp_path / "run" / "curves.png") as curves:
@@ -113,7 +115,7 @@ def test_a_run_is_not_finished_before_it_has_one(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(report, "finish", killed)
+        patch.setattr(stages, "finish", killed)
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "run", make_dataset(), patch)
     assert RunDirectory(tmp_path / "run").read_results() is None
@@ -125,11 +127,11 @@ def test_what_is_shown_as_a_mistake_is_one(trained):
         logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
     assert logits.shape == (360, 10)
     wrong = logits.argmax(1) != labels
-    assert 100 * (1 - wrong.mean()) == pytest.approx(RunDirectory(trained).read_results()["test_accuracy"])
+    assert 100 * (1 - wrong.mean()) == pytest.approx(RunDirectory(trained).read_results().test_accuracy)
     assert wrong[chosen].all()
     assert len(images) == len(chosen)
     confidence = softmax(logits.astype(np.float64), axis=1).max(1)
-    worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: report.MISTAKES]
+    worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: contents.MISTAKES]
     assert set(worst) <= set(chosen)
 
 

@@ -2,10 +2,13 @@
 
 import pytest
 
-from mixer_jax import train
+from mixer_jax import train, training
 from mixer_jax.metrics import accuracy_and_loss
+from mixer_jax.reporting import Observer
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged
+from mixer_jax.training import stages
+from mixer_jax.training.loop import fit
 from runs import Crash, crashing, main, run
 from support import make_config, make_dataset
 
@@ -15,7 +18,7 @@ def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):
     run(tmp_path / "run", dataset, monkeypatch)
     (tmp_path / "run" / "notes.txt").write_text("mine")
     config = make_config(model__num_blocks=1, batch_size=16, epochs=1.0)
-    train.train(config, RunDirectory(tmp_path / "run"), overwrite=True)
+    training.train(config, RunDirectory(tmp_path / "run"), overwrite=True)
     assert (tmp_path / "run.old1" / "notes.txt").read_text() == "mine"
     assert len(RunDirectory(tmp_path / "run.old1").read_metrics()) == 2
     assert len(RunDirectory(tmp_path / "run").read_metrics()) == 1
@@ -39,36 +42,30 @@ def test_a_run_that_died_goes_on_to_the_same_end(crash_after, tmp_path, monkeypa
     assert run(tmp_path / "run", dataset, monkeypatch, **fields) == whole
 
 
-def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch):
+def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch, capsys):
     import jax
 
     dataset = make_dataset()
     whole = run(tmp_path / "whole", dataset, monkeypatch, epochs=4.0)
-    config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0)
+    config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0, checkpoint_steps=3)
     monkeypatch.setattr(RunDirectory, "write_results", lambda self, results: None)
     with monkeypatch.context() as patch:
-        patch.setattr(train, "fit", lambda trainer, run, runs, observers: stop_after(trainer, run, 2))
+        patch.setattr(stages, "fit", lambda trainer, run, stop, _: fit(trainer, run, stop, [CrashAfter(2)]))
         with pytest.raises(Crash):
-            train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
-    results = train.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])
-    assert results["devices"] == 1
-    assert results["test_loss"] == pytest.approx(whole[0]["test_loss"], rel=1e-3)
+            training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
+    results = training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])
+    assert "Resuming at step 6 of 13" in capsys.readouterr().out
+    assert results.devices == 1
+    assert results.test_loss == pytest.approx(whole[0]["test_loss"], rel=1e-3)
 
 
-def stop_after(trainer, run, epochs):
-    from mixer_jax.training import fit
+class CrashAfter(Observer):
+    def __init__(self, epochs):
+        self.epochs = epochs
 
-    class Stop:
-        def epoch(self, latest, best):
-            if latest[0]["epoch"] == epochs:
-                raise Crash
-
-        def ignore(self, *args):
-            pass
-
-        started = progress = validating = note = warning = closed = ignore
-
-    return fit(trainer, run, [run], [Stop()])
+    def epoch(self, record, best):
+        if record.epoch == self.epochs:
+            raise Crash
 
 
 def test_early_stopping_waits_for_patience_epochs(tmp_path, monkeypatch):
@@ -94,12 +91,10 @@ def test_the_best_epoch_is_scored_with_its_own_parameters(tmp_path, monkeypatch)
     trainer.compile(trainer.init())
     checkpoints = Checkpoints(tmp_path / "run" / "checkpoints")
     best = checkpoints.read(metrics[-1]["step"]).best
-    [scores] = trainer.evaluate(trainer.place(best), dataset.val)
-    assert scores["accuracy"] == results["val_accuracy"]
-    [logits], labels = trainer.predict(trainer.place(best), dataset.test)
+    assert trainer.evaluate(trainer.place(best), dataset.val).accuracy == results["val_accuracy"]
+    logits, labels = trainer.predict(trainer.place(best), dataset.test)
     assert accuracy_and_loss(logits, labels)[1] == results["test_loss"]
-    loss = trainer.evaluate(trainer.place(best), dataset.test)[0]["loss"]
-    assert loss == pytest.approx(results["test_loss"], rel=1e-6)
+    assert trainer.evaluate(trainer.place(best), dataset.test).loss == pytest.approx(results["test_loss"], rel=1e-6)
     checkpoints.close()
 
 
@@ -111,7 +106,7 @@ def test_a_published_protocol_that_selects_on_test_is_named_so(tmp_path, monkeyp
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     dataset = make_dataset()
     fields = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e30, "epochs": 4.0}
-    with pytest.raises(Diverged, match=r"the loss became nan at step \d+ \(epoch 1\); no checkpoint had been written"):
+    with pytest.raises(Diverged, match=r"the loss became nan at step \d+ \(epoch 1\); no checkpoint was written"):
         run(tmp_path / "early", dataset, monkeypatch, **fields)
     # The first epoch is sane; then the learning rate goes up, not down.
     fields |= {"optimizer__learning_rate": 1e-3, "schedule__name": "step", "schedule__decay_rate": 1e35}

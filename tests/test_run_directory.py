@@ -5,7 +5,8 @@ import json
 import pytest
 
 from mixer_jax.errors import UserError
-from mixer_jax.run_directory import RunDirectory, best_epoch
+from mixer_jax.records import Epoch, Results, best_epoch
+from mixer_jax.run_directory import RunDirectory
 from support import make_config
 
 
@@ -17,7 +18,7 @@ def test_config_is_kept_as_it_was(tmp_path):
         run.claim(config, {"mean": (0.5,)})
     assert run.check(config) == {}
     assert run.config().to_dict() == config.to_dict()
-    assert run.described() == {"mean": [0.5]}
+    assert run.dataset_info() == {"mean": [0.5]}
 
 
 def test_another_config_is_refused_field_by_field(tmp_path):
@@ -55,7 +56,7 @@ def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
             run.claim(make_config(schedule__name=schedule), {})
             run.claim(make_config(schedule__name=schedule, epochs=3.0), {})  # before its first step
             run.claim(make_config(schedule__name=schedule), {})
-            run.append_metrics({"epoch": 1, "step": 30})
+            run.append_metrics(Epoch(epoch=1, step=30))
             run.claim(make_config(schedule__name=schedule, early_stopping_patience=3), {})
             assert run.extended == []
             run.claim(make_config(schedule__name=schedule, epochs=4.0, early_stopping_patience=3), {})
@@ -84,7 +85,7 @@ def test_a_run_of_an_older_release_holds_out_as_it_did(tmp_path):
 def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
     run, kept = RunDirectory(tmp_path), {"streamed": False, "fingerprint": "1"}
     run.claim(make_config(), kept)
-    with pytest.raises(UserError, match="was not streamed: .* give a larger --config.dataset.memory_budget_gib"):
+    with pytest.raises(UserError, match="was not streamed: .* give a larger config.dataset.memory_budget_gib"):
         run.claim(make_config(), {"streamed": True, "fingerprint": "2"})
     roomy = make_config(dataset__memory_budget_gib=1.0)
     assert list(run.check(roomy)) == ["dataset.memory_budget_gib"]
@@ -99,7 +100,7 @@ def test_a_first_start_that_was_killed_leaves_a_free_directory(tmp_path):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(UserError, match=r"holds other files \(thesis.tex, ...\): choose another with --workdir"):
+    with pytest.raises(UserError, match=r"holds other files \(thesis.tex, ...\): choose another workdir"):
         RunDirectory(tmp_path).check(make_config(), overwrite)
     assert RunDirectory(tmp_path).set_aside() is None
 
@@ -122,33 +123,41 @@ def test_a_damaged_config_is_named(tmp_path):
 def test_metrics_are_rewound(tmp_path):
     run = RunDirectory(tmp_path)
     for epoch in (1, 2, 3):
-        run.append_metrics({"epoch": epoch, "step": 10 * epoch, "loss": 0.1 + 0.2})
+        run.append_metrics(Epoch(epoch=epoch, step=10 * epoch, train_loss=0.1 + 0.2))
     with run.metrics_file.open("a") as file:
         file.write('{"epoch": 4, "st')
-    assert [r["epoch"] for r in run.read_metrics()] == [1, 2, 3]
+    assert [r.epoch for r in run.read_metrics()] == [1, 2, 3]
     with run.metrics_file.open("ab") as file:
         file.write(b"\n\xff\n")
     assert len(run.read_metrics()) == 3
     run.write_metrics(run.read_metrics()[:2])
     assert [json.loads(line)["step"] for line in run.metrics_file.read_text().splitlines()] == [10, 20]
-    assert run.read_metrics()[0]["loss"] == 0.1 + 0.2
+    assert run.read_metrics()[0].train_loss == 0.1 + 0.2
+
+
+def results(test_accuracy):
+    return Results(
+        dataset="digits", model="Pico/2", num_params=9, epochs=2.0, best_epoch=1, val_accuracy=90.0, val_loss=0.5,
+        train_seconds=1.0, selected_on="validation", devices=1, device_kind="cpu", dtype="float32", versions={},
+        data_fingerprint="a", test_accuracy=test_accuracy, cautions=[],
+    )  # fmt: skip
 
 
 def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     run = RunDirectory(tmp_path)
-    run.write_results({"test_accuracy": 1.0})
+    run.write_results(results(1.0))
 
     def full_disk(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; mend that and give"):
-        run.write_results({"test_accuracy": 2.0})
-    assert run.read_results() == {"test_accuracy": 1.0}
+    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device"):
+        run.write_results(results(2.0))
+    assert run.read_results() == results(1.0)
 
 
 def test_the_best_epoch_is_the_most_accurate_and_of_equals_the_one_with_the_lowest_loss():
     scores = [(90.0, 0.5), (95.0, 0.4), (95.0, 0.3), (95.0, 0.3), (94.0, 0.1)]
-    history = [{"epoch": i, "val_accuracy": a, "val_loss": b} for i, (a, b) in enumerate(scores, 1)]
-    assert best_epoch(history)["epoch"] == 3
-    assert best_epoch(history[:2])["epoch"] == 2
+    history = [Epoch(epoch=i, step=i, val_accuracy=a, val_loss=b) for i, (a, b) in enumerate(scores, 1)]
+    assert best_epoch(history).epoch == 3
+    assert best_epoch(history[:2]).epoch == 2

@@ -10,7 +10,6 @@ import time
 from types import SimpleNamespace
 
 import jax
-import numpy as np
 import pytest
 
 from mixer_jax import compare, study
@@ -18,7 +17,9 @@ from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.config import flat
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Trainer, epoch
+from mixer_jax.studies import jobs
+from mixer_jax.training import Trainer
+from mixer_jax.training import stages
 from support import ROOT, make_dataset
 
 CONFIG = """
@@ -74,7 +75,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
     ]
     for name, run in runs.items():
         results, settings = run.read_results(), run.config()
-        assert results["selected_on"] == ("test" if "published" in name else "validation")
+        assert results.selected_on == ("test" if "published" in name else "validation")
         assert (settings.seed, settings.num_seeds) == (int(name[-1]), 1)
         assert settings.model.hidden_dim == (16 if "wide" in name else 8)
     rows = json.loads((path / "comparison" / "comparison.json").read_text())["rows"]
@@ -83,7 +84,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
         ("the Mixer", 2, {}),
         ("a wider one", 1, {}),
     ]
-    last = runs["mixer/published/seed_1"].read_results()["last_test_accuracy"]
+    last = runs["mixer/published/seed_1"].read_results().last_test_accuracy
     assert rows[0]["results"][1]["last_test_accuracy"] == last
     before = (path / "comparison" / "comparison.md").read_text()
     assert main(config, path, "--report") == 0
@@ -133,27 +134,36 @@ def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 def test_a_seed_that_diverges_is_counted_and_costs_no_other(platform, config, tmp_path, monkeypatch, capsys):
-    """On an accelerator all seeds are trained at once, and where one diverges each by itself."""
-    original, asked = epoch.require_finite, []
+    """On an accelerator all seeds are trained at once; where one diverges, the others come to their end with it."""
+    train, trained, together = Trainer.train, [], []
 
-    def require_finite(losses, going, seeds, step, what):
-        asked.append(tuple(seeds))
-        losses = losses.copy()
-        losses[[seed == 1 for seed in seeds]] = np.nan
-        original(losses, going, seeds, step, what)
+    def diverging(self, state, step, num_steps, *message):
+        state, metrics = train(self, state, step, num_steps, *message)
+        if num_steps:  # none are taken to compile
+            trained.append((self.config.seed, step))
+        return state, metrics | ({"loss": metrics["loss"] * float("nan")} if self.config.seed == 1 else {})
 
-    monkeypatch.setattr(epoch, "require_finite", require_finite)
-    monkeypatch.setattr(study, "jax", SimpleNamespace(devices=lambda: [SimpleNamespace(platform=platform)]))
+    class Group(stages.SeedGroup):
+        def __init__(self, trainer, seeds):
+            together.append(tuple(seeds))
+            super().__init__(trainer, seeds)
+
+    monkeypatch.setattr(Trainer, "train", diverging)
+    monkeypatch.setattr(stages, "SeedGroup", Group)
+    monkeypatch.setattr(jobs, "jax", SimpleNamespace(devices=lambda: [SimpleNamespace(platform=platform)]))
     path = tmp_path / "study"
     assert main(config, path, "--protocol=published") == 0
     out, err = capsys.readouterr()
     assert "| the Mixer [1] |" in out
     assert "| 1 (1 more diverged) |" in out
     assert "seed_1 diverged, and is left out: the loss became nan at step 1" in err
-    assert ((0, 1) in asked) == (platform == "gpu")
-    asked.clear()
+    assert together == ([(0, 1)] if platform == "gpu" else [])
+    steps = [step for seed, step in trained if seed == 0]
+    assert len(set(steps)) == len(steps) > 0  # none is trained twice
+    assert RunDirectory(path / "mixer" / "published" / "seed_0").read_results().epochs == 3
+    trained.clear()
     assert main(config, path, "--protocol=published") == 0
-    assert asked == []
+    assert trained == []
     again = capsys.readouterr().out
     assert "| 1 (1 more diverged) |" in again
     assert compare.main(["compare", f"{path}/comparison/comparison.json", f"--output={tmp_path / 'again'}"]) == 0
@@ -231,11 +241,11 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
     path = tmp_path / "study"
     assert main(config, path, "--protocol=clean", "--seeds=1", "--config.epochs=15") == 0
     theirs, ours = (RunDirectory(path / name / "clean" / "seed_0") for name in ("torch", "mixer"))
-    assert "torch" in theirs.read_results()["versions"]
+    assert "torch" in theirs.read_results().versions
     assert (len(theirs.read_metrics()), len(ours.read_metrics())) == (15, 15)
     for run in (theirs, ours):
-        assert run.read_results()["test_accuracy"] > 60
-    assert theirs.read_results()["num_params"] == ours.read_results()["num_params"]
+        assert run.read_results().test_accuracy > 60
+    assert theirs.read_results().num_params == ours.read_results().num_params
     for flag, line in (
         ("--config.ema_decay=0.9", "config.ema_decay=0.9: not in PyTorch here, where it is 0.0"),
         ("--config.optimizer.name=lion", "unknown config.optimizer.name in PyTorch here 'lion'"),
@@ -256,4 +266,4 @@ def test_a_study_of_an_older_release_goes_on_as_it_was_begun(config, tmp_path, c
     file.write_text(json.dumps(content))
     assert main(config, path, "--protocol=clean", "--arms=mixer") == 0
     results = [RunDirectory(path / "mixer" / "clean" / f"seed_{i}").read_results() for i in range(2)]
-    assert results[0]["data_fingerprint"] == results[1]["data_fingerprint"]
+    assert results[0].data_fingerprint == results[1].data_fingerprint

@@ -30,14 +30,14 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return as_pixels(ImageOps.exif_transpose(image), image_size, channels)
+            return as_pixels(image, image_size, channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
 
 
 def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
     """Return an image as an array, as `read_image` does, but without the rotation by the EXIF tag."""
-    pixels = np.asarray(fit(_flat(image).convert("L" if channels == 1 else "RGB"), image_size))
+    pixels = np.asarray(fit(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), image_size))
     return pixels[..., None] if channels == 1 else pixels
 
 

@@ -59,7 +59,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     if not run.config_file.exists():
         raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
     config = run.config()
-    if config.num_seeds > 1 and not run.checkpoints.exists():
+    if config.num_seeds > 1:
         raise UserError(f"{run.path} holds {config.num_seeds} runs: give one, such as {run.path}/seed_{config.seed}")
     info = run.dataset_info()
     try:
@@ -143,7 +143,11 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
         names, layout = tuple(map(str, description["label_names"])), description["layout"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{source}: the description of the model cannot be read: {error}") from error
-    params = unflatten_dict(arrays, sep="/") if layout == "paper" else from_layout(arrays, source)[0]
+    params = (
+        unflatten_dict(arrays, sep="/")
+        if layout == "paper"
+        else from_layout(arrays, source, preprocessing.augment(len(names)).input_shape)[0]
+    )
     found = f"{config.variant or 'a Mixer'}, {sum(x.size for x in arrays.values()):,} parameters, {len(names)} classes"
     return Classifier(config, params, preprocessing, names, Origin(source, found))
 

@@ -39,7 +39,7 @@ class Layout:
     key: Callable[[str, int], str]
     block: str
     to_theirs: Callable[[str, np.ndarray], np.ndarray]
-    to_ours: Callable[[str, np.ndarray], np.ndarray]
+    to_ours: Callable[..., np.ndarray]
     gelu: str
     layer_norm_epsilon: float
     first: int = 0
@@ -88,10 +88,10 @@ def _lucidrains(path: str, array: np.ndarray) -> np.ndarray:
     return array[..., None] if "token_mixing" in path and path.endswith("kernel") else array  # a convolution of width 1
 
 
-def _from_lucidrains(path: str, array: np.ndarray) -> np.ndarray:
+def _from_lucidrains(path: str, array: np.ndarray, channels: int | None = None) -> np.ndarray:
     if path == "stem/kernel" and array.ndim == 2:
         # The file does not store the shape of a patch, so it is taken to be a square with 3 channels, or else 1.
-        for channels in (3, 1):
+        for channels in (channels,) if channels else (3, 1):
             side = math.isqrt(array.shape[1] // channels)
             if side * side * channels == array.shape[1]:
                 return array.T.reshape(side, side, channels, -1)
@@ -125,12 +125,15 @@ def to_layout(params: Params, name: str) -> Arrays:
     return {key: np.ascontiguousarray(x) for key, x in theirs.items()}
 
 
-def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, dict[str, Any], str]:
+def from_layout(
+    arrays: Mapping[str, np.ndarray], source: str, image_shape: tuple[int, int, int] | None = None
+) -> tuple[Params, dict[str, Any], str]:
     """Detect the layout of arrays and convert them to this library's layout.
 
     Args:
       arrays: by name.
       source: where the arrays come from, for error messages.
+      image_shape: (height, width, channels) of the model's input; None to take it for a square.
 
     Returns:
       A tuple: the parameters, float32; the fields of `config.model`, `num_classes` and `image_shape` of a model that
@@ -154,10 +157,12 @@ def from_layout(arrays: Mapping[str, np.ndarray], source: str) -> tuple[Params, 
         array = rest.pop(key)
         if array.dtype.kind != "f" and array.dtype != jnp.bfloat16:
             raise UserError(f"{source} ({name}): {key} is {array.dtype}, not a float")
-        flat[path] = np.ascontiguousarray(layout.to_ours(path, array.astype(np.float32)))
+        array = array.astype(np.float32)
+        known = (image_shape[2],) if image_shape and name == "lucidrains" else ()
+        flat[path] = np.ascontiguousarray(layout.to_ours(path, array, *known))
     if rest:
         raise UserError(f"{source} ({name}): {next(iter(rest))} belongs to no Mixer of {num_blocks} blocks")
-    fields = _fields(flat, num_blocks, f"{source} ({name})")
+    fields = _fields(flat, num_blocks, f"{source} ({name})", image_shape)
     fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
     params = unflatten_dict(flat, sep="/")
     model = MlpMixer(**{key: value for key, value in fields.items() if key not in ("image_shape", "variant")})
@@ -207,7 +212,7 @@ def _paths(num_blocks: int) -> Iterator[str]:
     yield from ("pre_head_layer_norm/scale", "pre_head_layer_norm/bias", "head/kernel", "head/bias")
 
 
-def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
+def _fields(flat: Arrays, num_blocks: int, source: str, image_shape: tuple[int, int, int] | None) -> dict[str, Any]:
     """Return the variant, sizes, number of classes and image shape of a model, inferred from its arrays' shapes."""
     ranks = {"stem/kernel": 4, "head/kernel": 2} | {f"MixerBlock_0/{m}/Dense_0/kernel": 2 for m in MIXINGS}
     for path, rank in ranks.items():
@@ -215,7 +220,8 @@ def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
             raise UserError(f"{source}: {path} of shape {list(flat[path].shape)} is not that of a Mixer")
     stem, head, tokens, channels = (flat[path].shape for path in ranks)
     side = math.isqrt(tokens[0]) * stem[0]
-    if stem[0] != stem[1] or (side // stem[0]) ** 2 != tokens[0]:
+    height, width, _ = image_shape or (side, side, 0)
+    if stem[0] != stem[1] or height * width != tokens[0] * stem[0] ** 2:
         raise UserError(f"{source}: patches of {stem[0]}x{stem[1]}, {tokens[0]} of them, make no square image")
     sizes = {
         "patch_size": stem[0],
@@ -226,4 +232,4 @@ def _fields(flat: Arrays, num_blocks: int, source: str) -> dict[str, Any]:
     }
     names = [*PAPER_VARIANTS, *(f"{size}/{stem[0]}" for size in SIZES)]
     name = next((name for name in names if variant(name) == sizes), None)
-    return sizes | {"variant": name or "", "num_classes": head[1], "image_shape": (side, side, stem[2])}
+    return sizes | {"variant": name or "", "num_classes": head[1], "image_shape": (height, width, stem[2])}

@@ -6,12 +6,13 @@ import subprocess
 
 import pytest
 
+from mixer_jax import training
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
-from runs import run
+from runs import crashing, run
 from saved import made, same, write
-from support import make_dataset
+from support import make_config, make_dataset
 
 FIELDS = {"epochs": 6.0, "checkpoint_steps": 3}
 
@@ -89,6 +90,23 @@ def test_room_for_checkpoints_is_asked_for_before_anything_is_compiled(small_dis
     assert not (path / "run").exists()
 
 
+def test_room_is_asked_for_the_checkpoints_of_all_seeds_with_those_that_are_there(small_disk, monkeypatch):
+    path, resize = small_disk
+    config, dataset = make_config(model__num_blocks=1, batch_size=16, num_seeds=2, **FIELDS), make_dataset()
+    line = r"no room for checkpoints in .*: 4 take 4\.\d MiB, and [23]\.\d MiB are free"
+    with pytest.raises(UserError, match=line):
+        training.train(config, RunDirectory(path / "run"), dataset=dataset)
+    assert not (path / "run").exists()
+    resize("5m")
+    with crashing(RunDirectory, "write_results", calls=1):
+        training.train(config, RunDirectory(path / "run"), dataset=dataset)
+    assert [len(Checkpoints(path / "run" / seed / "checkpoints").steps()) for seed in ("seed_0", "seed_1")] == [2, 2]
+    used = shutil.disk_usage(path).used
+    resize(f"{(used + 2**20) // 1024}k")  # the seeds' own checkpoints fill the disk, and more are not needed
+    results = training.train(config, RunDirectory(path / "run"), dataset=dataset)
+    assert results.seeds == [0, 1]
+
+
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):
     path, _ = small_disk
     dataset = make_dataset()
@@ -111,7 +129,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_pa
     assert "no space left on the device" in capsys.readouterr().err
     (path / "others").unlink()
     assert run(path / "run", dataset, monkeypatch, **FIELDS) == whole
-    assert f"Going on from step {steps[-1]} of" in capsys.readouterr().out
+    assert f"Resuming at step {steps[-1]} of" in capsys.readouterr().out
 
 
 def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
@@ -128,7 +146,7 @@ def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
 
 
 def module_room(checkpoint):
-    from mixer_jax.checkpoints import _size
+    from mixer_jax.checkpoints.checkpoints import _size
 
     return _size(checkpoint.state, checkpoint.best)
 

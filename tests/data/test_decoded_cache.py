@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax import data
-from mixer_jax.data import kept
+from mixer_jax.data import decoded_cache, loading
 from mixer_jax.errors import UserError
 from support import ROOT, ArraySource, make_config
 
@@ -26,8 +26,8 @@ def cache(tmp_path, monkeypatch):
 @pytest.fixture
 def decoded(monkeypatch):
     """The names of the splits that are decoded, as they are."""
-    names, decode = [], data.decode
-    monkeypatch.setattr(data, "decode", lambda source, title: names.append(title) or decode(source, title))
+    names, decode = [], loading.decode
+    monkeypatch.setattr(loading, "decode", lambda source, title: names.append(title) or decode(source, title))
     return names
 
 
@@ -71,11 +71,11 @@ def test_whatever_changes_is_decoded_again(write_folder, cache, decoded, monkeyp
         path = root / "train" / "cat" / "0.png"
         Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
     elif change == "decoder":
-        monkeypatch.setattr(kept, "version", lambda package: f"{package} 99")
+        monkeypatch.setattr(decoded_cache, "version", lambda package: f"{package} 99")
     else:
         ours = cache.parent / "data"
-        shutil.copytree(Path(kept.__file__).parent, ours)
-        monkeypatch.setattr(kept, "__file__", str(ours / "kept.py"))
+        shutil.copytree(Path(decoded_cache.__file__).parent, ours)
+        monkeypatch.setattr(decoded_cache, "__file__", str(ours / "decoded_cache.py"))
     load(root)
     assert decoded == 2 * SPLITS
     assert len(list(cache.iterdir())) == 1  # the old one has gone
@@ -118,7 +118,7 @@ def test_without_room_it_goes_without(write_folder, cache, decoded, monkeypatch,
     root = write_folder()
     if lack == "room":
         usage = shutil.disk_usage(root)._replace(free=10_000)
-        monkeypatch.setattr(kept.shutil, "disk_usage", lambda path: usage)
+        monkeypatch.setattr(decoded_cache.shutil, "disk_usage", lambda path: usage)
     else:
         cache.parent.parent.write_text("no folder")
     load(root)
@@ -134,7 +134,7 @@ def test_a_full_disk_leaves_nothing_behind(write_folder, cache, decoded, monkeyp
 
     root = write_folder()
     with monkeypatch.context() as patch:
-        patch.setattr(kept.np, "savez", full)
+        patch.setattr(decoded_cache.np, "savez", full)
         load(root)
     assert list(cache.iterdir()) == []
     load(root)
@@ -144,7 +144,7 @@ def test_a_full_disk_leaves_nothing_behind(write_folder, cache, decoded, monkeyp
 def test_a_smaller_budget_streams_all_the_same_and_reads_nothing(write_folder, cache, monkeypatch):
     root = write_folder()
     assert not load(root).streamed
-    monkeypatch.setattr(kept, "Split", None)
+    monkeypatch.setattr(decoded_cache, "Split", None)
     assert load(root, memory_budget_gib=1e-9).streamed
 
 
@@ -200,7 +200,7 @@ def test_what_a_dead_process_left_is_removed(write_folder, cache):
 
 def test_what_is_in_no_file_here_is_not_kept(cache):
     images, labels = np.zeros((3, 4, 4, 1), np.uint8), np.zeros(3, np.int32)
-    place = kept.DecodedCache("somewhere", {"train": ArraySource("made", images, labels, ("a",))})
+    place = decoded_cache.DecodedCache("somewhere", {"train": ArraySource("made", images, labels, ("a",))})
     place.write({"train": data.Split(images, labels)}, place.key())
     assert place.read(1e9) is None
     assert list(cache.iterdir()) == []

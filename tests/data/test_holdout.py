@@ -140,15 +140,15 @@ def test_processes_of_one_machine_share_its_memory(monkeypatch):
 def test_each_image_of_a_folder_is_read_once_for_all_seeds(write_folder, tmp_path, monkeypatch):
     """Fingerprints and orders are computed once, however many seeds there are."""
     from mixer_jax.data import dataset as module
-    from mixer_jax.data import plan
+    from mixer_jax.data import sampler
     from runs import main
 
     counted = []
     original = module.Split.identity
     monkeypatch.setattr(module.Split, "identity", lambda self: counted.append(self) or original(self))
-    orders, shuffled = [], plan.shuffled
-    monkeypatch.setattr(plan, "shuffled", lambda *key: orders.append(key) or shuffled(*key))
-    plan._orders.cache_clear()
+    orders, shuffled = [], sampler.shuffled
+    monkeypatch.setattr(sampler, "shuffled", lambda *key: orders.append(key) or shuffled(*key))
+    sampler._orders.cache_clear()
     flags = ["--config.num_seeds=3", "--config.epochs=3", "--config.model.num_blocks=1", "--config.model.hidden_dim=8"]
     assert main("digits", tmp_path / "run", *flags) == 0
     assert len(counted) == 3  # train, validation and test

@@ -41,31 +41,31 @@ class Watched(ArraySource):
         return super().__getitems__(indices)
 
 
-def batches_of(feed, num_steps, start=0):
-    """What the devices make of a feed's chunks: per step the global batch."""
+def batches_of(pipeline, num_steps, start=0):
+    """What the devices make of a pipeline's chunks: per step the global batch."""
     for step in range(start, start + num_steps):
-        chunk = jax.device_get(feed.chunk(step, 1))
+        chunk = jax.device_get(pipeline.chunk(step, 1))
         devices = range(len(chunk["indices"]))
         parts = [
-            gather_batch(feed.resident, {key: x[d] for key, x in chunk.items()}, 0, IMAGES.shape[1:]) for d in devices
+            gather_batch(pipeline.resident, {key: x[d] for key, x in chunk.items()}, 0, IMAGES.shape[1:])
+            for d in devices
         ]
         yield {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
-def feeds(plan, source, num_devices=1, process=0, num_processes=1):
-    share = Shard(num_devices, process, num_processes)
+def pipelines(sampler, source, num_devices=1, process=0, num_processes=1):
+    shard = Shard(num_devices, process, num_processes)
     sharding = DataParallel(jax.devices()[:num_devices]).sharding
-    return ResidentPipeline(decode(source, "images"), plan, share), StreamingPipeline(
-        stream(source), plan, share, sharding, 4
-    )
+    resident = ResidentPipeline(decode(source, "images"), sampler, shard)
+    return resident, StreamingPipeline(stream(source), sampler, shard, sharding, 4)
 
 
 @pytest.mark.parametrize("num_devices", [1, 2, 4])
 @pytest.mark.parametrize(("batch_size", "gathered"), [(4, 2**14), (4, 20), (48, 2**14)])  # a reader's piece has 32
-def test_both_feeds_bring_the_same_batches(batch_size, gathered, num_devices, monkeypatch):
+def test_both_pipelines_bring_the_same_batches(batch_size, gathered, num_devices, monkeypatch):
     monkeypatch.setattr("mixer_jax.data.pipelines.GATHERED", gathered)
-    plan = TrainSampler(70, batch_size, seed=5)
-    resident, streaming = feeds(plan, Watched(), num_devices)
+    sampler = TrainSampler(70, batch_size, seed=5)
+    resident, streaming = pipelines(sampler, Watched(), num_devices)
     assert resident.resident_shapes["images"].shape == {2**14: (70, 90), 20: (350, 18)}[gathered]
     for one, other in zip(batches_of(resident, 40), batches_of(streaming, 40), strict=True):
         assert one.keys() == other.keys()
@@ -77,8 +77,8 @@ def test_both_feeds_bring_the_same_batches(batch_size, gathered, num_devices, mo
 
 
 def test_a_step_is_the_same_whenever_it_is_asked_for():
-    plan = TrainSampler(70, 8, seed=5)
-    _, streaming = feeds(plan, Watched())
+    sampler = TrainSampler(70, 8, seed=5)
+    _, streaming = pipelines(sampler, Watched())
     straight = list(batches_of(streaming, 12))
     for start in (7, 0, 11, 3):
         again = next(batches_of(streaming, 1, start))
@@ -86,10 +86,10 @@ def test_a_step_is_the_same_whenever_it_is_asked_for():
 
 
 def test_evaluation_shows_every_example_once():
-    plan = EvalSampler(70, 32)
-    resident, streaming = feeds(plan, Watched(), 2)
-    shown = list(batches_of(streaming, plan.num_steps))
-    for one, other in zip(batches_of(resident, plan.num_steps), shown, strict=True):
+    sampler = EvalSampler(70, 32)
+    resident, streaming = pipelines(sampler, Watched(), 2)
+    shown = list(batches_of(streaming, sampler.num_steps))
+    for one, other in zip(batches_of(resident, sampler.num_steps), shown, strict=True):
         present = one["indices"] >= 0
         assert np.array_equal(one["indices"], other["indices"])
         for key in ("images", "labels"):
@@ -99,23 +99,23 @@ def test_evaluation_shows_every_example_once():
 
 def test_no_step_is_brought_without_reading():
     source = Watched()
-    _, streaming = feeds(TrainSampler(70, 8, seed=0), source, 2)
+    _, streaming = pipelines(TrainSampler(70, 8, seed=0), source, 2)
     source.read.clear()
     assert streaming.chunk(0, 0)["images"].shape == (2, 16, 4, 6 * 5 * 3)
     assert source.read == []
 
 
 def test_each_process_reads_its_share_and_all_make_the_batch():
-    plan = TrainSampler(70, 16, seed=1)
-    whole = plan.batches(0, 4)["indices"]
+    sampler = TrainSampler(70, 16, seed=1)
+    whole = sampler.batches(0, 4)["indices"]
     for process in range(2):
         source = Watched()
-        _, streaming = feeds(plan, source, 2, process, 2)
+        _, streaming = pipelines(sampler, source, 2, process, 2)
         source.read.clear()
         for step, batch in enumerate(batches_of(streaming, 4)):
             assert np.array_equal(batch["indices"], whole[step][8 * process : 8 * process + 8])
             assert np.array_equal(batch["images"], IMAGES[batch["indices"]])
-        own = plan.batches(0, 100)["indices"][:, 8 * process : 8 * process + 8].ravel().tolist()
+        own = sampler.batches(0, 100)["indices"][:, 8 * process : 8 * process + 8].ravel().tolist()
         # A chunk more than was asked for, by several threads, of which any may be the last to come to its turn.
         read = Counter(list(source.read))
         assert Counter(own[:32]) <= read <= Counter(own[: 32 + (streaming.max_steps + 12) * 8])
@@ -123,7 +123,7 @@ def test_each_process_reads_its_share_and_all_make_the_batch():
 
 def test_images_are_read_by_several_threads_ahead_of_use():
     source = Watched()
-    _, streaming = feeds(TrainSampler(70, 48, seed=1), source)
+    _, streaming = pipelines(TrainSampler(70, 48, seed=1), source)
     list(batches_of(streaming, 10))
     assert len(source.threads) > 2
 
@@ -142,11 +142,11 @@ class TestMistakes:
 
     def test_a_label_out_of_range_while_streaming(self):
         split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3), 2)
-        feed = StreamingPipeline(
+        pipeline = StreamingPipeline(
             split, TrainSampler(70, 32, seed=0), Shard(1), DataParallel(jax.devices()[:1]).sharding, 4
         )
         with pytest.raises(UserError, match=r"has label [23], outside 0\.\.1"):
-            feed.chunk(0, 1)
+            pipeline.chunk(0, 1)
 
 
 @pytest.mark.parametrize(("numbers", "width"), [(3072, 3072), (784, 784), (150_528, 12_544), (32_770, 6_554)])

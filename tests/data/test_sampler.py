@@ -9,9 +9,9 @@ from mixer_jax.data.sources import shuffled
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 23])
 def test_every_epoch_shows_every_example_once_in_a_new_order(batch_size):
-    plan = TrainSampler(num_examples=10, batch_size=batch_size, seed=3)
-    steps = plan.steps(7)
-    batches = plan.batches(0, steps)
+    sampler = TrainSampler(num_examples=10, batch_size=batch_size, seed=3)
+    steps = sampler.steps(7)
+    batches = sampler.batches(0, steps)
     stream = batches["indices"].ravel()[:70].reshape(7, 10)
     assert np.array_equal(batches["epochs"].ravel()[:70], np.repeat(np.arange(7), 10))
     assert np.array_equal(np.sort(stream), np.tile(np.arange(10), (7, 1)))
@@ -20,20 +20,20 @@ def test_every_epoch_shows_every_example_once_in_a_new_order(batch_size):
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
-    plan = TrainSampler(100, 8, seed=1)
-    whole = plan.batches(0, 40)
+    sampler = TrainSampler(100, 8, seed=1)
+    whole = sampler.batches(0, 40)
     for step in (0, 5, 12, 13, 39):
         alone = TrainSampler(100, 8, seed=1).batches(step, 1)
         for key, x in whole.items():
             assert x.dtype == np.int32
             assert np.array_equal(alone[key][0], x[step])
     assert not np.array_equal(TrainSampler(100, 8, seed=2).batches(0, 40)["indices"], whole["indices"])
-    assert {x.shape for x in plan.batches(5, 0).values()} == {(0, 8)}
+    assert {x.shape for x in sampler.batches(5, 0).values()} == {(0, 8)}
 
 
 def test_fractions_of_an_epoch():
-    plan = TrainSampler(100, 8, seed=0)
-    assert [plan.steps(e) for e in (0, 0.1, 0.5, 1, 1.5)] == [0, 2, 7, 13, 19]
+    sampler = TrainSampler(100, 8, seed=0)
+    assert [sampler.steps(e) for e in (0, 0.1, 0.5, 1, 1.5)] == [0, 2, 7, 13, 19]
 
 
 def test_shuffles_are_the_same_for_ever():
@@ -44,8 +44,8 @@ def test_shuffles_are_the_same_for_ever():
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 64])
 def test_evaluation_visits_each_example_once(batch_size):
-    plan = EvalSampler(10, batch_size)
-    indices = plan.batches(0, plan.num_steps)["indices"]
+    sampler = EvalSampler(10, batch_size)
+    indices = sampler.batches(0, sampler.num_steps)["indices"]
     assert indices.shape[1] == batch_size
     assert np.array_equal(indices[indices >= 0], np.arange(10))
     assert (indices < 0).sum() < batch_size

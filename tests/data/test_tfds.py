@@ -17,10 +17,6 @@ from mixer_jax.errors import UserError
 from support import make_config, shared
 
 
-def ignore(line):
-    pass
-
-
 def contents(source):
     return sorted((image.tobytes(), label) for image, label in source.__getitems__(range(len(source))))
 
@@ -30,16 +26,14 @@ def expected(images, labels):
 
 
 @pytest.mark.parametrize("name", archives.NAMES)
-def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path):
+def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path, capsys):
     arrays = archives.made_images(name, num_train=12, num_test=5)
-    said = []
     with archives.served(name, archives.pack(name, arrays), tmp_path / "served", arrays) as requests:
-        builder = prepared_builder(name, str(tmp_path / "sets"), said.append)
-        assert len(said) == 1
-        assert "downloading and preparing" in said[0]
+        builder = prepared_builder(name, str(tmp_path / "sets"))
+        assert capsys.readouterr().out.count("downloading and preparing") == 1
         done = len(requests)
-        prepared_builder(name, str(tmp_path / "sets"), said.append)
-        assert (len(said), len(requests)) == (1, done)
+        prepared_builder(name, str(tmp_path / "sets"))
+        assert (capsys.readouterr().out, len(requests)) == ("", done)
     for split in ("train", "test"):
         assert contents(TfdsSource(builder, split)) == expected(*arrays[split])
     fitted, _ = TfdsSource(builder, "test", (16, 20)).__getitems__([0])[0]
@@ -53,7 +47,7 @@ def test_an_archive_cannot_write_outside_its_folder(tmp_path):
     arrays = archives.made_images("cifar10", num_train=12, num_test=5)
     paths = ["../evil", "../../../../evil", "cifar-10-batches-bin/../../evil", str(tmp_path / "evil")]
     with archives.served("cifar10", archives.pack("cifar10", arrays, paths), tmp_path / "served", arrays):
-        builder = prepared_builder("cifar10", str(tmp_path / "a" / "b" / "sets"), ignore)
+        builder = prepared_builder("cifar10", str(tmp_path / "a" / "b" / "sets"))
     assert len(TfdsSource(builder, "test")) == 5
     assert not list(tmp_path.rglob("evil"))
 
@@ -66,7 +60,7 @@ def test_no_network_is_said_in_one_line_within_15_seconds(monkeypatch, tmp_path,
     with pytest.raises(
         UserError, match=rf"{name} has to be downloaded, but .* does not answer: check the network"
     ) as e:
-        prepared_builder(name, str(tmp_path), ignore)
+        prepared_builder(name, str(tmp_path))
     assert time.monotonic() - start < 15
     assert "\n" not in str(e.value)
 
@@ -87,7 +81,7 @@ def test_archives_put_there_by_hand_need_no_network(tmp_path):
     for name, content in files.items():
         (manual / name).write_bytes(content)
     with archives.served("mnist", files, tmp_path / "served", arrays) as requests:
-        builder = prepared_builder("mnist", str(tmp_path / "sets"), ignore)
+        builder = prepared_builder("mnist", str(tmp_path / "sets"))
         assert requests == []
     assert contents(TfdsSource(builder, "test")) == expected(*arrays["test"])
 
@@ -98,24 +92,24 @@ def test_a_damaged_download_and_a_missing_file_get_one_line(tmp_path):
         victim = tmp_path / "served" / "train-images-idx3-ubyte.gz"
         victim.write_bytes(b"something else")
         with pytest.raises(UserError, match="the download of mnist is damaged: delete"):
-            prepared_builder("mnist", str(tmp_path / "sets"), ignore)
+            prepared_builder("mnist", str(tmp_path / "sets"))
         victim.unlink()
         with pytest.raises(UserError, match="downloading mnist failed .*: check the network"):
-            prepared_builder("mnist", str(tmp_path / "other"), ignore)
+            prepared_builder("mnist", str(tmp_path / "other"))
     assert downloader.MAX_RETRIES == 10  # as it was
 
 
 def test_a_damaged_prepared_set_gets_one_line(tmp_path):
     arrays = archives.made_images("mnist", 12, 5)
     with archives.served("mnist", archives.pack("mnist", arrays), tmp_path / "served", arrays):
-        builder = prepared_builder("mnist", str(tmp_path / "sets"), ignore)
+        builder = prepared_builder("mnist", str(tmp_path / "sets"))
     [file] = builder.data_path.glob("*test*.array_record*")
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"cannot read mnist test in .*: .*delete that folder"):
-        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets"), ignore), "test"))
+        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets")), "test"))
     file.unlink()
     with pytest.raises(UserError, match=r"cannot read mnist test in .*: .*delete that folder"):
-        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets"), ignore), "test"))
+        contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets")), "test"))
 
 
 def test_sets_of_another_kind_are_refused(tmp_path):
@@ -128,11 +122,11 @@ def test_sets_of_another_kind_are_refused(tmp_path):
 def test_a_set_prepared_for_tensorflow_alone_is_refused(monkeypatch, tmp_path):
     arrays = archives.made_images("mnist", 12, 5)
     with archives.served("mnist", archives.pack("mnist", arrays), tmp_path / "served", arrays):
-        builder = prepared_builder("mnist", str(tmp_path / "sets"), ignore)
+        builder = prepared_builder("mnist", str(tmp_path / "sets"))
     info = builder.data_path / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(UserError, match="is prepared as tfrecord, which only TensorFlow reads: give another folder"):
-        TfdsSource(prepared_builder("mnist", str(tmp_path / "sets"), ignore), "train")
+        TfdsSource(prepared_builder("mnist", str(tmp_path / "sets")), "train")
 
 
 def test_real_sets_are_read_without_tensorflow():

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from mixer_jax.records import Epoch
 from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, stack_curves
 from mixer_jax.reporting import progress as progress_module
 
@@ -18,19 +19,19 @@ class Terminal(io.StringIO):
 
 
 def record(epoch, val_accuracy=50.0):
-    return {
-        "epoch": epoch, "step": 10 * epoch, "train_loss": 2 / epoch, "train_accuracy": 40.0, "learning_rate": 1e-3,
-        "images_per_second": 160.0, "seconds": 1.0, "val_loss": 1.5 / epoch, "val_accuracy": val_accuracy,
-    }  # fmt: skip
+    return Epoch(
+        epoch=epoch, step=10 * epoch, train_loss=2 / epoch, train_accuracy=40.0, learning_rate=1e-3,
+        images_per_second=160.0, seconds=1.0, val_loss=1.5 / epoch, val_accuracy=val_accuracy,
+    )  # fmt: skip
 
 
 def follow(file, history=()):
     console = ConsoleProgress(num_epochs=3, total_steps=30, batch_size=16, file=file)
-    console.started([list(history)], step=history[-1]["step"] if history else 0, compile_seconds=1.25)
+    console.started(list(history), step=history[-1].step if history else 0, compile_seconds=1.25)
     best = record(1, 60.0)
     for epoch in range(len(history) + 1, 4):
         console.progress(10 * epoch - 5, loss=1.2345, accuracy=41.5, images_per_second=1234.5)
-        console.epoch([best if epoch == 1 else record(epoch)], [best])
+        console.epoch(best if epoch == 1 else record(epoch), best)
     console.closed()
     return file.getvalue()
 
@@ -59,9 +60,9 @@ def test_a_terminal_gets_a_bar():
     assert all(f"{epoch}/3     {loss:.4f}" in text for epoch, loss in ((1, 2.0), (2, 1.0), (3, 2 / 3)))
 
 
-def test_a_resumed_run_says_so_and_goes_on_counting():
+def test_a_resumed_run_says_so_and_counts_on():
     lines = follow(io.StringIO(), history=[record(1)]).splitlines()
-    assert lines[1] == "Going on from step 10 of 30, in epoch 2/3"
+    assert lines[1] == "Resuming at step 10 of 30, in epoch 2/3"
     assert lines[3].startswith("      2/3 ")
 
 
@@ -95,10 +96,10 @@ def test_curves_are_stacked_for_a_narrow_screen(tmp_path):
 @pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of
 def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
     def write(done, accuracy):
-        board = TensorBoard([tmp_path / "scalars"])
-        board.started([[record(epoch) for epoch in range(1, done + 1)]], step=10 * done, compile_seconds=1.0)
+        board = TensorBoard(tmp_path / "scalars")
+        board.started([record(epoch) for epoch in range(1, done + 1)], step=10 * done, compile_seconds=1.0)
         for epoch in range(done + 1, 4):
-            board.epoch([record(epoch, accuracy)], [record(1)])
+            board.epoch(record(epoch, accuracy), record(1))
         board.closed()
 
     write(0, 60.0)

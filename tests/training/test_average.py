@@ -44,5 +44,5 @@ def test_what_is_evaluated(decay):
     dataset = trainer.dataset
     logits = trainer.model.apply({"params": params}, ((dataset.test.images / 255 - 0.4) / 0.3).astype(np.float32))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
-    [scores] = trainer.evaluate(trainer.place(states[-1]).evaluated, dataset.test)
-    np.testing.assert_allclose(scores["loss"], -log_p[np.arange(len(dataset.test)), dataset.test.labels].mean(), 1e-4)
+    scores = trainer.evaluate(trainer.place(states[-1]).evaluated, dataset.test)
+    np.testing.assert_allclose(scores.loss, -log_p[np.arange(len(dataset.test)), dataset.test.labels].mean(), 1e-4)

@@ -6,59 +6,84 @@ import numpy as np
 import pytest
 
 from mixer_jax.training import Trainer, epoch
-from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, Pace, Sums, train_steps
+from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, DispatchLength, Sums, train_steps
+from mixer_jax.training.trainer import Scores
 from support import make_config, make_dataset
 
 
-def test_the_pace_comes_near_to_a_dispatchs_seconds_and_keeps_its_bounds():
-    seconds_per_step, pace, lengths = SECONDS_PER_DISPATCH / 100, Pace(256), []
+def test_the_length_comes_near_to_a_dispatchs_seconds_and_keeps_its_bounds():
+    seconds_per_step, length, lengths = SECONDS_PER_DISPATCH / 100, DispatchLength(256), []
     for _ in range(6):
-        lengths.append(pace.steps)
-        pace.learn(pace.steps, pace.steps * seconds_per_step)
+        lengths.append(length.steps)
+        length.learn(length.steps, length.steps * seconds_per_step)
     assert lengths == [FEWEST_STEPS, 4 * FEWEST_STEPS, 16 * FEWEST_STEPS, 100, 100, 100]
-    pace.learn(100, 1000.0)
-    assert pace.steps == FEWEST_STEPS
+    length.learn(100, 1000.0)
+    assert length.steps == FEWEST_STEPS
     for _ in range(9):
-        pace.learn(pace.steps, 1e-9)
-    assert pace.steps == 256
-    streamed = Pace(1)
+        length.learn(length.steps, 1e-9)
+    assert length.steps == 256
+    streamed = DispatchLength(1)
     streamed.learn(1, 1e-9)
     assert streamed.steps == 1
 
 
-@pytest.mark.parametrize(("steps", "pace", "expected"), [(41, 20, [14, 14, 13]), (40, 20, [20, 20]), (3, 20, [3])])
-def test_dispatches_of_an_epoch_are_even(steps, pace, expected, monkeypatch):
+@pytest.mark.parametrize(("steps", "length", "expected"), [(41, 20, [14, 14, 13]), (40, 20, [20, 20]), (3, 20, [3])])
+def test_dispatches_of_an_epoch_are_even(steps, length, expected, monkeypatch):
     trainer = Trainer(make_config(batch_size=16), make_dataset())
     original, asked = trainer.train, []
 
-    def train(state, step, num_steps, going):
+    def train(state, step, num_steps):
         asked.append(num_steps)
-        return original(state, step, num_steps, going)
+        return original(state, step, num_steps)
 
     monkeypatch.setattr(trainer, "train", train)
-    steady = Pace(256)
-    steady.steps = pace
+    steady = DispatchLength(256)
+    steady.steps = length
     monkeypatch.setattr(steady, "learn", lambda *args: None)
-    sums, going = Sums.zero(1), np.ones(1, bool)
-    state, step = train_steps(trainer, trainer.init(), 0, steps, steady, sums, going)
+    sums = Sums()
+    state, step = train_steps(trainer, trainer.init(), 0, steps, steady, sums)
     assert asked == expected
     assert int(state.step) == step == sums.steps == steps
-    assert 0 < sums.records(16)[0]["train_loss"] < 3
+    record = sums.epoch(1, steps, 16, 0.1, Scores(2.0, 50.0, 10, 20))
+    assert 0 < record.train_loss < 3
+    assert record.train_accuracy == 100 * sums.correct / (16 * steps)
+    assert (record.epoch, record.step, record.val_loss, record.val_accuracy) == (1, steps, 2.0, 50.0)
+
+
+@pytest.mark.parametrize("ahead", [0, 1])
+def test_a_dispatch_is_started_ahead_only_where_the_trainer_allows_it(ahead):
+    events = []
+
+    class Loss:
+        def __init__(self, step):
+            self.step = step
+
+        def __array__(self, *args, **kwargs):
+            events.append(f"fetched {self.step}")
+            return np.ones(4)
+
+    def train(state, step, num_steps):
+        events.append(f"started {step}")
+        return state, {"loss": Loss(step), "correct": np.ones(4, int)}
+
+    trainer = SimpleNamespace(train=train, ahead=ahead, config=make_config(batch_size=16))
+    train_steps(trainer, None, 0, 12, DispatchLength(4), Sums())
+    alternating = ["started 0", "fetched 0", "started 4", "fetched 4", "started 8", "fetched 8"]
+    one_ahead = ["started 0", "started 4", "fetched 0", "started 8", "fetched 4", "fetched 8"]
+    assert events == (one_ahead if ahead else alternating)
 
 
 def test_a_dispatch_that_train_waits_for_counts_with_its_own_seconds(monkeypatch):
     clock, rates = [0.0], []
 
-    def train(state, step, num_steps, going):
+    def train(state, step, num_steps):
         clock[0] += 0.5 * num_steps
-        return state, {"loss": np.ones((2, 8)), "correct": np.ones((2, 8), int)}
+        return state, {"loss": np.ones(8), "correct": np.ones(8, int)}
 
-    trainer = SimpleNamespace(
-        train=train, ahead=0, seeds=(0, 1), config=make_config(batch_size=16, num_seeds=2), max_steps=8
-    )
+    trainer = SimpleNamespace(train=train, ahead=0, config=make_config(batch_size=16), max_steps=8)
     observer = SimpleNamespace(progress=lambda step, loss, accuracy, rate: rates.append(rate))
     monkeypatch.setattr(epoch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    pace, sums = Pace(8), Sums.zero(2)
-    train_steps(trainer, None, 0, 24, pace, sums, np.ones(2, bool), [observer])
-    assert rates == [2 * 16 / 0.5] * 6
+    length, sums = DispatchLength(8), Sums()
+    train_steps(trainer, None, 0, 24, length, sums, [observer])
+    assert rates == [16 / 0.5] * 6
     assert (sums.steps, sums.seconds) == (24, 12.0)

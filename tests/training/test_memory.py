@@ -1,4 +1,4 @@
-"""What the feeds hold: the whole set once a device, or a few batches and never more."""
+"""What the pipelines hold: the whole set once a device, or a few batches and never more."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ from mixer_jax.training import Trainer
 from support import make_config, make_dataset, stream
 
 
-def test_the_resident_feed_holds_the_set_once_on_each_device():
+def test_the_resident_pipeline_holds_the_set_once_on_each_device():
     dataset = make_dataset(num_train=77, num_val=78, num_test=79)  # sizes that no other test has
     trainer = Trainer(make_config(batch_size=16), dataset, jax.devices())
     state = trainer.init()
@@ -64,7 +64,7 @@ def peak_mebibytes():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured on Linux")
-def test_memory_of_the_streaming_feed_stays_flat_over_three_epochs():
+def test_memory_of_the_streaming_pipeline_stays_flat_over_three_epochs():
     train, few = stream(Made(4000)), stream(Made(8))  # 188 MiB of images
     dataset = Dataset("made", Made.label_names, train, few, few, (0.5,) * 3, (0.25,) * 3)
     config = make_config(batch_size=40, model__patch_size=32, model__num_blocks=1, augment__crop="pad")
@@ -72,7 +72,7 @@ def test_memory_of_the_streaming_feed_stays_flat_over_three_epochs():
     state = trainer.init()
     peaks = []
     for step in range(300):  # three epochs
-        if step % 100 == 10:  # the first steps fill the feed
+        if step % 100 == 10:  # the first steps fill the pipeline
             peak_mebibytes()
         state, metrics = trainer.train(state, step, 1)
         np.asarray(metrics["loss"])

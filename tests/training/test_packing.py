@@ -12,6 +12,7 @@ from mixer_jax import models
 from mixer_jax.training import Trainer
 from mixer_jax.training.optimizer import OPTIMIZERS, is_entrywise
 from mixer_jax.training.packing import VECTORS, Packing
+from mixer_jax.training.programs import Programs
 from support import make_config, make_dataset
 
 ENTRYWISE = [name for name in OPTIMIZERS if name not in ("lamb", "lars", "muon")]
@@ -24,7 +25,7 @@ def trained(packed, **fields):
     if packed:
         params = models.param_shapes(trainer.model, trainer.steps.augment.input_shape)
         trainer.steps = dataclasses.replace(trainer.steps, packing=Packing(params))
-        trainer._train = trainer._compiled(trainer.steps.train, own_steps=True, at_once=1)
+        trainer._programs = Programs.compiled(trainer.steps, trainer.parallel)
     state, metrics = trainer.train(trainer.init(), 0, 10)
     return jax.device_get(state), np.asarray(metrics["loss"])[:10]
 

@@ -11,6 +11,7 @@ from mixer_jax.data import Split
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer, check_epochs
 from mixer_jax.training import trainer as trainer_module
+from mixer_jax.training.seeds import SeedGroup, SideBySide
 from support import make_config, make_dataset, streamed
 
 # All that is random but for RandAugment, which takes long to compile and has its own test on several devices.
@@ -138,11 +139,11 @@ def test_evaluation_counts_all_of_10000_images(ten_thousand, batch_size, num_dev
         model__patch_size=2, model__num_blocks=1, model__zero_init_head=False, eval_batch_size=batch_size
     )
     trainer = Trainer(config, dataset, jax.devices()[:num_devices])
-    [scores] = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
-    assert scores["count"] == 10_000
-    assert scores["correct"] == correct
-    assert scores["accuracy"] == pytest.approx(100 * correct / 10_000)
-    np.testing.assert_allclose(scores["loss"], loss, rtol=1e-4)
+    scores = trainer.evaluate(trainer.parallel.replicate(params), dataset.test)
+    assert scores.examples == 10_000
+    assert scores.correct == correct
+    assert scores.accuracy == pytest.approx(100 * correct / 10_000)
+    np.testing.assert_allclose(scores.loss, loss, rtol=1e-4)
 
 
 def test_bfloat16_trains_with_float32_parameters():
@@ -185,25 +186,48 @@ def test_labels_of_padding_do_not_count():
     everything = Split(dataset.test.images, np.zeros(3, np.int32))
     trainer = Trainer(make_config(eval_batch_size=512), dataset, jax.devices()[:4])
     state = trainer.init()  # a zero head: every prediction is class 0
-    [scores] = trainer.evaluate(state.params, everything)
-    assert scores["accuracy"] == 100.0
-    assert scores["loss"] == pytest.approx(np.log(10))
+    scores = trainer.evaluate(state.params, everything)
+    assert scores.accuracy == 100.0
+    assert scores.loss == pytest.approx(np.log(10))
 
 
-@pytest.mark.parametrize("how", ["in memory", "streamed", "three seeds", "bfloat16"])
+@pytest.mark.parametrize("how", ["in memory", "streamed", "bfloat16"])
 def test_predictions_are_float32_of_every_example_in_order(how, monkeypatch):
-    fields = {"three seeds": {"num_seeds": 3}, "bfloat16": {"dtype": "bfloat16"}}.get(how, {})
     dataset = make_dataset(num_test=75)
+    fields = {"dtype": "bfloat16"} if how == "bfloat16" else {}
     config = make_config(eval_batch_size=16, model__zero_init_head=False, **fields)
     trainer = Trainer(config, streamed(dataset) if how == "streamed" else dataset)
-    monkeypatch.setattr(trainer_module, "LOGITS", 16 * 10 * 2)  # two batches a dispatch
+    monkeypatch.setattr(trainer_module, "MOST_LOGITS", 16 * 10 * 2)  # two batches a dispatch
     state = trainer.init()
     logits, labels = trainer.predict(state.evaluated, trainer.dataset.test)
     assert np.array_equal(labels, dataset.test.labels)
     assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected_logits(trainer, state, dataset), atol=1e-5)
+
+
+def expected_logits(trainer, state, dataset):
+    """The test images' logits, by Flax alone."""
     model, augment = trainer.model.clone(dtype=np.float32), trainer.steps.augment
-    params = jax.device_get(state.evaluated)
-    for i, of_seed in enumerate(logits):
-        its = jax.tree.map(lambda x, i=i: x[i], params) if how == "three seeds" else params
-        expected = model.apply({"params": its}, augment.evaluate(dataset.test.images))
-        np.testing.assert_allclose(of_seed, expected, atol=1e-5)
+    return model.apply({"params": jax.device_get(state.evaluated)}, augment.evaluate(dataset.test.images))
+
+
+@pytest.mark.parametrize("side_by_side", [False, True], ids=["on cores", "side by side"])
+def test_predictions_of_three_seeds_are_each_its_own(side_by_side, monkeypatch):
+    dataset = make_dataset(num_test=75)
+    config = make_config(eval_batch_size=16, model__zero_init_head=False, num_seeds=3)
+    monkeypatch.setattr(trainer_module, "MOST_LOGITS", 16 * 10 * 2)
+    group = SeedGroup(Trainer(config, dataset), range(3))
+    if side_by_side:
+        group._run_together = SideBySide(Trainer(config, dataset), 3).run
+    states = [trainer.init() for trainer in group.trainers]
+
+    def function(trainer, state):
+        return lambda: trainer.predict(state.evaluated, dataset.test)
+
+    for trainer, state, predictions in zip(
+        group.trainers, states, group.run(list(map(function, group.trainers, states))), strict=True
+    ):
+        logits, labels = predictions
+        assert np.array_equal(labels, dataset.test.labels)
+        assert logits.dtype == np.float32
+        np.testing.assert_allclose(logits, expected_logits(trainer, state, dataset), atol=1e-5)
