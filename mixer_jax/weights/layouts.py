@@ -91,10 +91,10 @@ def _lucidrains(path: str, array: np.ndarray) -> np.ndarray:
 def _from_lucidrains(path: str, array: np.ndarray, channels: int | None = None) -> np.ndarray:
     if path == "stem/kernel" and array.ndim == 2:
         # The file does not store the shape of a patch, so it is taken to be a square with 3 channels, or else 1.
-        for channels in (channels,) if channels else (3, 1):
-            side = math.isqrt(array.shape[1] // channels)
-            if side * side * channels == array.shape[1]:
-                return array.T.reshape(side, side, channels, -1)
+        for depth in (channels,) if channels else (3, 1):
+            side = math.isqrt(array.shape[1] // depth)
+            if side * side * depth == array.shape[1]:
+                return array.T.reshape(side, side, depth, -1)
     if "token_mixing" in path and path.endswith("kernel") and array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     return _from_torch(path, array)
