@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from mixer_jax.errors import UserError
-from mixer_jax.inference.classifier import Classifier, Preprocessing
+from mixer_jax.inference.classifier import Classifier
+from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models.resolution import interpolated, tiled
 
 

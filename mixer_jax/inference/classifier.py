@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from PIL import Image
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.config import default_config
 from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
+from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.storage import writing
@@ -26,72 +26,6 @@ from mixer_jax.weights import LAYOUTS, require_same_shapes, to_layout, write_fil
 MODEL_FILE = "model.safetensors"  # in the folder of a model that is not a run directory
 FORMAT = 1  # version of the description in a file
 ImageLike = str | Path | Image.Image | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class Preprocessing:
-    """The preprocessing from an image to the model's input.
-
-    Attributes:
-      image_shape: (height, width, channels) of the uint8 images.
-      mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
-      input_size: (height, width) to which images are scaled on the device; () keeps their size.
-      eval_crop, crop: as in `config.augment`; they select the part of an image that is scaled.
-    """
-
-    image_shape: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    input_size: tuple[int, ...] = ()
-    eval_crop: float = 1.0
-    crop: str = "none"
-
-    @classmethod
-    def of(
-        cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
-    ) -> "Preprocessing":
-        """Return the preprocessing of a run.
-
-        Args:
-          config: the run's `augment` block.
-          image_shape: (height, width, channels) of the dataset's images.
-          mean, std: of the dataset's channels, as fractions of 255.
-
-        Raises:
-          ValueError: if the sizes do not fit together.
-        """
-        shape, mean, std = tuple(map(int, image_shape)), tuple(map(float, mean)), tuple(map(float, std))
-        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[-1] or min(std) <= 0:
-            raise ValueError("the sizes do not fit together")
-        return cls(shape, mean, std, tuple(config.input_size), config.eval_crop, config.crop)
-
-    def augment(self, num_classes: int) -> Augment:
-        """Return the preprocessing as an `Augment`, whose methods process images."""
-        config = default_config().augment
-        config.update(input_size=self.input_size, eval_crop=self.eval_crop, crop=self.crop)
-        shape, mean, std = self.image_shape, self.mean, self.std
-        return Augment(config, image_shape=shape, mean=mean, std=std, num_classes=num_classes)
-
-
-@dataclasses.dataclass(frozen=True)
-class Origin:
-    """The origin of a model.
-
-    Attributes:
-      name: of the checkpoint, file or address, for messages.
-      found: a description in one line.
-      dataset: the `dataset` block of the run's config; None for a file.
-      step: of the run's checkpoint; 0 for a file.
-      unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
-      ran_on: devices, dtype and versions of the run, as in results.json.
-    """
-
-    name: str = ""
-    found: str = ""
-    dataset: ConfigDict | None = None
-    step: int = 0
-    unfinished: str = ""
-    ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -12,7 +12,8 @@ from ml_collections import ConfigDict
 from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged
 from mixer_jax.config import check, default_config
 from mixer_jax.errors import UserError
-from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier, Origin, Preprocessing
+from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier
+from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.messages import warn
 from mixer_jax.models import MlpMixer
 from mixer_jax.run_directory import RunDirectory
@@ -37,6 +38,8 @@ def load(source: str | Path, checkpoint: str = "best") -> Classifier:
         classifier = _load_file(str(path / MODEL_FILE))
     elif path.is_dir():
         raise UserError(f"{path} is no run directory: it has no {RunDirectory(path).config_file.name}")
+    elif "://" not in str(source) and not path.exists():
+        raise UserError(f"there is no run directory or file {path}")
     else:
         classifier = _load_file(str(source))
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
