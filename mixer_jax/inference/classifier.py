@@ -17,7 +17,7 @@ from mixer_jax import models
 from mixer_jax.augment import Augment
 from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
-from mixer_jax.inference.preprocessing import Origin, Preprocessing
+from mixer_jax.inference.preprocessing import UNKNOWN, Origin, Preprocessing
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.storage import writing
@@ -46,7 +46,7 @@ class Classifier:
     params: Any
     preprocessing: Preprocessing
     label_names: tuple[str, ...]
-    origin: Origin = Origin()
+    origin: Origin = UNKNOWN
 
     def __post_init__(self):
         """Raise `UserError` if the parameters do not fit the model."""

@@ -74,3 +74,6 @@ class Origin:
     step: int = 0
     unfinished: str = ""
     ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+UNKNOWN = Origin()
