@@ -57,7 +57,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             raise
         traceback.print_exc()
         if isinstance(error, jax.errors.JaxRuntimeError):
-            print("error: this process failed, or another has gone; the same commands go on", file=sys.stderr)
+            print("error: this process failed, or another one ended; the same commands resume", file=sys.stderr)
         code = 1
     if code in (1, 2) and jax.distributed.is_initialized():
         sys.stdout.flush()

@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Parse the command line, serve the page until Ctrl-C, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not importlib.util.find_spec("gradio"):
-        raise UserError("the demo takes a package that is not here: pip install gradio")
+        raise UserError("the demo needs a package that is not installed: pip install gradio")
     page = build(values.workdir, values.checkpoint)
     try:
         page.launch(server_port=values.port, share=values.share)

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     missing = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
     missing = [name for name in missing if not importlib.util.find_spec(name)]
     if missing:
-        raise UserError(f"--format={values.format} takes packages that are not here: pip install {' '.join(missing)}")
+        raise UserError(f"--format={values.format} needs packages that are not installed: pip install {' '.join(missing)}")
     output = folder(values.output, values.workdir, "export")
     require_new([output / FORMATS[values.format]], values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
@@ -62,7 +62,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("dataset", None, "to check it on, as config.dataset.name", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("benchmark", False, "time it beside the run's model", flag_values=values)
+    flags.DEFINE_boolean("benchmark", False, "compare its speed with that of the model", flag_values=values)
     define_flags(values, "folder for the file; by default export/ in the run directory")
 
 
@@ -128,7 +128,7 @@ def export(
             write_json(output / LABELS, list(classifier.label_names))
     finally:
         partial.unlink(missing_ok=True)
-    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and {LABELS} beside it")
+    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB and {LABELS} in the same folder")
     return 0
 
 

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "where it lies, as config.dataset.data_dir", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "where it is, as config.dataset.data_dir", flag_values=values)
     flags.DEFINE_list("shots", ["1", "5", "10", "25"], "training images of each class", flag_values=values)
     flags.DEFINE_integer("seeds", 3, "draws of the training images", flag_values=values)
     flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)

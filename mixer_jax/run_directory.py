@@ -177,7 +177,7 @@ class RunDirectory:
         if "streamed" in differing:
             how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
             raise UserError(
-                f"the set of the run in {self.path} {how} streamed: to go on with it here give {what} "
+                f"the set of the run in {self.path} {how} streamed: to resume it here give {what} "
                 "config.dataset.memory_budget_gib"
             )
         if differing:

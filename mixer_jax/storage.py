@@ -22,7 +22,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; mend that and give the same command again") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; fix that and repeat the command") from error
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -61,7 +61,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_list("arms", [], "train these arms only", flag_values=values)
     flags.DEFINE_string("protocol", None, "train by this protocol only: published or clean", flag_values=values)
-    flags.DEFINE_integer("seeds", None, "at most so many seeds an arm", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("seeds", None, "the largest number of seeds per arm", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean("report", False, "train nothing, and compare what there is", flag_values=values)
 
 

@@ -216,7 +216,7 @@ class Classifier:
             )
             lines.append(
                 f"{layout} has no place for the normalisation: pixels from 0 to 1, less {mean}, over {std}; this "
-                "project reads it from the file, others have to be told"
+                "project reads it from the file, others need it as an argument"
             )
         return lines
 

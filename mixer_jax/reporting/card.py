@@ -30,7 +30,7 @@ def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> st
     hardware = f"{r.devices} x {r.device_kind}, {r.dtype}, jax {r.versions['jax']}"
     return f"""# {r.dataset}, {r.model}
 
-A model of {r.num_params:,} parameters that tells {len(labels)} classes of images apart: {names}.
+A model of {r.num_params:,} parameters that classifies images into {len(labels)} classes: {names}.
 
 ## Result
 

@@ -14,7 +14,7 @@ WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "compa
 # The plotting function, the file, its heading and its description.
 PICTURES = (
     (plot_curves, "curves.png", "Learning curves", "validation accuracy over the epochs"),
-    (plot_costs, "costs.png", "Accuracy and what it costs", "test accuracy beside parameters and minutes"),
+    (plot_costs, "costs.png", "Accuracy and what it costs", "test accuracy against parameters and minutes"),
 )
 
 
@@ -52,7 +52,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
         parts += [page.heading("Notes"), page.numbered(notes)]
     if beside:
         text.append(tables.markdown(beside_columns, beside))
-        parts += [page.heading("Beside each other"), page.table(beside_columns, beside)]
+        parts += [page.heading("Compared with each other"), page.table(beside_columns, beside)]
     text = "\n\n".join(text)
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)

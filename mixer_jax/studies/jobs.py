@@ -50,7 +50,7 @@ class Job:
         changes = self.run.check(self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
-                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and a mean is of runs that end alike:"
+                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and only runs that end alike are averaged:"
                 " choose another workdir"
             )
         if self.arm.in_torch:
@@ -121,7 +121,7 @@ def create_jobs(
 def train_missing(jobs: Sequence[Job]) -> None:
     """Train the jobs that are not over; consecutive jobs with the same dataset load it once."""
     missing = [job for job in jobs if not job.over]
-    say(f"{len(jobs)} trainings, of which {len(jobs) - len(missing)} are finished")
+    say(f"{len(jobs)} trainings, {len(jobs) - len(missing)} of them finished")
     spent, done, loaded, dataset = 0.0, 0.0, None, None
     for i, job in enumerate(missing):
         left = sum(other.epochs for other in missing[i:])

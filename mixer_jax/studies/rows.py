@@ -128,7 +128,7 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     joined: dict[tuple, Row] = {}
     for row in sorted(rows, key=lambda row: not row.results):  # rows with results first, others have only a recipe
         if row.results and not row.recipe:
-            raise UserError(f"merge: the file of {row.title!r} tells no recipe: compare its runs anew")
+            raise UserError(f"merge: the file of {row.title!r} has no recipe: compare its runs again")
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
         key = next(same, None) if not row.results else None
         key = key or (row.title, row.recipe, *_where(row))

@@ -73,7 +73,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if found:
             difference, half, verdict = found
             table.append([row.title, reference.title, same[0], f"{difference:+.2f} \u00b1 {half:.2f}", verdict])
-    return ["model", "beside", "chosen on", "difference, 95% interval", "verdict"], table
+    return ["model", "compared with", "chosen on", "difference, 95% interval", "verdict"], table
 
 
 def circumstances(rows: Sequence[Row]) -> list[str]:
@@ -95,7 +95,7 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
 
 EXPLANATION = (
     "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
-    " beside a published number asks whether that one run could be one of these (95% prediction interval); beside "
+    " beside a published number asks whether that one run could be one of these (95% prediction interval); against "
     "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
 )
 

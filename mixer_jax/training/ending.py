@@ -39,7 +39,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     epochs, step = len(history), history[-1].step
     if epochs >= math.ceil(config.epochs) and step < total and not stale(history, config.early_stopping_patience):
         raise UserError(
-            f"config.epochs={config.epochs:g}: the run in {run.path} ended at step {step}, in the midst of epoch "
+            f"config.epochs={config.epochs:g}: the run in {run.path} ended at step {step}, in the middle of epoch "
             f"{epochs}, which counts as done: give more than {epochs}"
         )
 

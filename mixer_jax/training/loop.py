@@ -211,7 +211,7 @@ class _Loop:
             self._metrics_behind = False
         except UserError as error:
             self._metrics_behind = True
-            self._warn(f"{error}; training goes on")
+            self._warn(f"{error}; training continues")
 
     def _pause(self) -> bool:
         """Return, equally on all processes, whether a checkpoint is due or a process was asked to stop."""

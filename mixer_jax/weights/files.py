@@ -65,7 +65,7 @@ def _read_torch(path: Path) -> Arrays:
     try:
         import torch
     except ImportError as error:
-        raise UserError(f"reading {path} takes PyTorch: pip install torch, or give a .safetensors file") from error
+        raise UserError(f"reading {path} needs PyTorch: pip install torch, or give a .safetensors file") from error
     state = torch.load(path, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state) if isinstance(state, dict) else {}
     return {key: x.float().numpy() for key, x in state.items() if torch.is_tensor(x)}

@@ -189,7 +189,7 @@ def require_same_shapes(params: Params, expected: Params, source: str) -> None:
             what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "nothing"
             raise UserError(f"{source} is of another model: {name} is {what}, not float32{list(shape.shape)}")
     if there:
-        raise UserError(f"{source} is of another model: it has {next(iter(there))} besides")
+        raise UserError(f"{source} is of another model: it has {next(iter(there))} in addition")
 
 
 def _without_prefix(arrays: Mapping[str, np.ndarray]) -> Arrays:
