@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     missing = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
     missing = [name for name in missing if not importlib.util.find_spec(name)]
     if missing:
-        raise UserError(f"--format={values.format} needs packages that are not installed: pip install {' '.join(missing)}")
+        raise UserError(f"--format={values.format} needs more packages: pip install {' '.join(missing)}")
     output = folder(values.output, values.workdir, "export")
     require_new([output / FORMATS[values.format]], values.overwrite)
     classifier = load(values.workdir, values.checkpoint)

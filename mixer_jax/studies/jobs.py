@@ -50,8 +50,8 @@ class Job:
         changes = self.run.check(self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
-                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and only runs that end alike are averaged:"
-                " choose another workdir"
+                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and only runs that end alike"
+                " are averaged: choose another workdir"
             )
         if self.arm.in_torch:
             from mixer_jax.benchmarks import torch_run

@@ -95,7 +95,7 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
 
 EXPLANATION = (
     "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
-    " beside a published number asks whether that one run could be one of these (95% prediction interval); against "
+    " on a published number asks whether that one run could be one of these (95% prediction interval); against "
     "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
 )
 
