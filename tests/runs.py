@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import jax
 import pytest
 
 from mixer_jax import data, training
@@ -22,10 +23,21 @@ SHRINK = [
 TIMES = ("images_per_second", "seconds", "train_seconds", "compile_seconds", "finished")
 
 
+@contextmanager
+def compiled_as_shipped():
+    """Compile with optimisations, as a user's programs are; tests/conftest.py turns them off elsewhere."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", True)
+
+
 def main(config, workdir, *flags):
-    return command.main(
-        ["train", "--config", str(ROOT / "configs" / f"{config}.py"), "--workdir", str(workdir), *flags]
-    )
+    """Train a shipped config by the command."""
+    with compiled_as_shipped():
+        file = str(ROOT / "configs" / f"{config}.py")
+        return command.main(["train", "--config", file, "--workdir", str(workdir), *flags])
 
 
 def train_digits(path, *flags):

@@ -110,12 +110,13 @@ TRAIN = [
     (f"{DIGITS} --workdir=WORK/run", "WORK/run holds a run with another config (augment.crop: none there, pad here; "),
     (f"{DIGITS} --workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     (f"{DIGITS} --workdir=WORK/odd", "cannot read WORK/odd/config.json: "),
-    (f"{DIGITS} --num_processes=2", "--coordinator_address is missing: give all of"),
-    (f"{DIGITS} --coordinator_address=x:1 --num_processes=2 --process_id=2", "--process_id=2: must be in 0..1"),
+    (f"{DIGITS} --num_processes=2", "coordinator_address is missing: give all of"),
+    (f"{DIGITS} --coordinator_address=x:1 --num_processes=2 --process_id=2", "process_id=2: must be in 0..1"),
 ]
 EVALUATE = [
     ("", "no run directory: give one with --workdir"),
-    ("--workdir=WORK/none", "WORK/none is no run directory: it has no config.json"),
+    ("--workdir=WORK/none", "there is no run directory or file WORK/none"),
+    ("--workdir=WORK/foreign", "WORK/foreign is no run directory: it has no config.json"),
     ("--workdir=WORK/run --split=tset", "unknown split 'tset' (did you mean 'test'?)"),
     ("--workdir=WORK/run --batch_size=0", "--batch_size=0: must be positive"),
     ("--workdir=WORK/run", "there is no checkpoint in WORK/run/checkpoints"),

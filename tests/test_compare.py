@@ -88,7 +88,7 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     del row["recipe"]
     (tmp_path / "old.json").write_text(json.dumps({"rows": [row]}))
     assert call(tmp_path / "old.json", f"--output={tmp_path / 'old'}") == 0
-    with pytest.raises(UserError, match="merge: the file of 'three: digits, Pico/2' tells no recipe"):
+    with pytest.raises(UserError, match="merge: the file of 'three: digits, Pico/2' has no recipe"):
         call(tmp_path / "old.json", "--merge", f"--output={tmp_path / 'older'}")
 
 

@@ -6,8 +6,7 @@ from mixer_jax import train, training
 from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.reporting import Observer
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged
-from mixer_jax.training import stages
+from mixer_jax.training import Diverged, stages
 from mixer_jax.training.loop import fit
 from runs import Crash, crashing, main, run
 from support import make_config, make_dataset

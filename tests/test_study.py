@@ -18,8 +18,7 @@ from mixer_jax.config import flat
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.studies import jobs
-from mixer_jax.training import Trainer
-from mixer_jax.training import stages
+from mixer_jax.training import Trainer, stages
 from support import ROOT, make_dataset
 
 CONFIG = """
@@ -66,7 +65,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
     assert "one seed: no verdict" in capsys.readouterr().out
     assert main(config, path) == 0
     out = capsys.readouterr().out
-    assert "5 trainings, of which 1 are finished" in out
+    assert "5 trainings, 1 of them finished" in out
     assert "== wide, clean: 4 of 4, about" in out
     runs = {p.relative_to(path).as_posix(): RunDirectory(p) for p in path.rglob("seed_*")}
     assert sorted(runs) == [
@@ -126,7 +125,7 @@ def test_another_study_in_the_same_place_is_refused_before_anything_is_trained(c
 def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
     assert main(config, tmp_path / "study", "--arms=wide", "--seeds=1") == 0
     for flag in ("--config.epochs=6", "--config.early_stopping_patience=2"):
-        with pytest.raises(UserError, match="ends elsewhere .* and a mean is of runs that end alike: choose another"):
+        with pytest.raises(UserError, match="ends elsewhere .* only runs that end alike .*: choose another"):
             main(config, tmp_path / "study", flag)
     assert not list((tmp_path / "study").glob("mixer/*"))
     assert main(config, tmp_path / "study", "--config.epochs=6", "--report") == 0

@@ -251,7 +251,10 @@ def test_a_tfds_set_needs_no_tensorflow(guarded, tmp_path):
     [
         ("--config.epoch=3", "error: unknown config field 'epoch' (did you mean 'epochs'?)\n"),
         ("--config.batch_size=big", "error: config.batch_size='big': expects int\n"),
-        ("--config.model.patch_size=3", "error: image size 8x8 is not divisible by patch size 3: set config.model.patch_size"),
+        (
+            "--config.model.patch_size=3",
+            "error: image size 8x8 is not divisible by patch size 3: set config.model",
+        ),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_code_2_and_leaves_nothing(guarded, tmp_path, flag, message):
