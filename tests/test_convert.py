@@ -143,7 +143,7 @@ def test_other_mistakes(tmp_path):
         ([tmp_path / "x.npz", tmp_path / "there"], "there is there already"),
         ([tmp_path / "x.npz", tmp_path / "there", "--overwrite"], "there is there already"),
         ([tmp_path / "x.safetensors", tmp_path / "folder"], "cannot read weights .*x.safetensors: "),
-        ([tmp_path / "y.npz", tmp_path / "folder"], "no file .*y.npz"),
+        ([tmp_path / "y.npz", tmp_path / "folder"], "no .*file .*y.npz"),
         ([tmp_path / "x.npz", tmp_path / "y.npz", "--layout=timm"], "unknown layout of .npz 'timm'.*valid: paper"),
         ([tmp_path / "x.npz", tmp_path / "folder", "--layout=timm"], "unknown layout of a folder 'timm'.*valid: paper"),
         ([tmp_path / "x.npz", tmp_path / "y.safetensors", "--layout=tim"], "unknown layout of .safetensors 'tim'"),

@@ -1,0 +1,262 @@
+"""Loading and saving models: every file brings back label names, preprocessing and logits, bit for bit."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from made_models import made_classifier, some_images
+from mixer_jax.errors import UserError
+from mixer_jax.inference import MODEL_FILE, load
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.weights import LAYOUTS
+from runs import train_digits
+from support import GOLDEN
+
+FILES = [("x.npz", "paper"), *((f"{name}.safetensors", name) for name in LAYOUTS), ("folder", "paper")]
+
+
+def require_same(one, other, images):
+    """Check that two classifiers are one model."""
+    assert (one.label_names, one.preprocessing) == (other.label_names, other.preprocessing)
+    assert (one.image_shape, one.input_shape) == (other.image_shape, other.input_shape)
+    assert one.config.to_dict() == other.config.to_dict()
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+    np.testing.assert_array_equal(one.logits(images), other.logits(images))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    scaled = ["--config.augment.input_size=12,12", "--config.augment.eval_crop=0.8", "--config.epochs=4"]
+    return train_digits(tmp_path_factory.mktemp("loading") / "run", *scaled)
+
+
+@pytest.mark.parametrize(("file", "layout"), FILES)
+def test_a_run_comes_back_from_every_file(file, layout, run, tmp_path):
+    of_run = load(run)
+    assert of_run.input_shape == (12, 12, 1)
+    written = of_run.save(tmp_path / file, layout)
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(written)
+    back = load(tmp_path / file)
+    require_same(of_run, back, some_images(of_run))
+    assert back.label_names == tuple("0123456789")
+    assert back.origin.dataset is None
+    assert of_run.origin.dataset.name == "digits"
+
+
+@pytest.mark.parametrize(("file", "layout"), FILES)
+@pytest.mark.parametrize("image_shape", [(8, 8, 3), (8, 16, 1), (8, 32, 3)])
+def test_any_mixer_comes_back_from_every_file(file, layout, image_shape, tmp_path):
+    other = {"gelu": "exact", "layer_norm_epsilon": 1e-3, "initialization": "torch", "dropout_rate": 0.1}
+    for fields in ({}, other):
+        classifier = made_classifier(image_shape, ("猫", "dog, or so", "c"), **fields)
+        classifier.save(tmp_path / file, layout)  # the second time over the first
+        require_same(classifier, load(tmp_path / file), some_images(classifier))
+
+
+def test_all_of_the_preprocessing_comes_back(tmp_path):
+    classifier = made_classifier((20, 24, 3), input_size=(8, 12))
+    different = dataclasses.replace(
+        classifier.preprocessing, mean=(0.1, 1 / 3, np.pi / 9), std=(0.2, 0.4, 0.7), eval_crop=0.7, crop="inception"
+    )
+    classifier = dataclasses.replace(classifier, preprocessing=different)
+    for file in ("x.npz", "x.safetensors"):
+        classifier.save(tmp_path / file)
+        require_same(classifier, load(tmp_path / file), some_images(classifier))
+
+
+ABLATED = [
+    {"pre_head_norm": False},
+    {"token_mixing": False},
+    {"channel_mixing": False},
+    {"token_mixing": False, "ablated_norm": True},
+    {"channel_mixing": False, "ablated_norm": True},
+]
+
+
+@pytest.mark.parametrize("fields", [{"variant": "MLP"}, {"variant": "CNN"}, *ABLATED])
+def test_baselines_and_ablated_mixers_go_through_the_papers_layout_alone(fields, tmp_path):
+    classifier = made_classifier(**fields)
+    for file in ("x.npz", "x.safetensors", "folder"):
+        classifier.save(tmp_path / file, "paper")
+        require_same(classifier, load(tmp_path / file), some_images(classifier))
+    missing = fields.get("variant") or f"Mixer with config.model.{next(iter(fields))}=False"
+    for layout in ("timm", "lucidrains"):
+        with pytest.raises(UserError, match=f"{layout} has no {missing}"):
+            classifier.save(tmp_path / "other.safetensors", layout)
+    assert not (tmp_path / "other.safetensors").exists()
+
+
+def test_features_are_those_of_the_model_that_was_saved(tmp_path):
+    classifier = made_classifier()
+    classifier.save(tmp_path)
+    images = some_images(classifier)
+    back = load(tmp_path)
+    np.testing.assert_array_equal(back.features(images), classifier.features(images))
+    head = classifier.params["head"]
+    np.testing.assert_allclose(back.features(images) @ head["kernel"] + head["bias"], back.logits(images), atol=1e-4)
+
+
+def test_a_file_holds_the_arrays_as_its_layout_names_them(tmp_path):
+    assert made_classifier().save(tmp_path / "x.npz") == [tmp_path / "x.npz", tmp_path / "x.npz.json"]
+    assert made_classifier().save(tmp_path / "new" / "folder") == [tmp_path / "new" / "folder" / MODEL_FILE]
+    assert made_classifier().save(tmp_path / "x.safetensors", "timm") == [tmp_path / "x.safetensors"]
+    assert "MixerBlock_1/token_mixing/Dense_0/kernel" in np.load(tmp_path / "x.npz")
+    assert "MixerBlock_1/token_mixing/Dense_0/kernel" in load_file(tmp_path / "new" / "folder" / MODEL_FILE)
+    assert "blocks.1.mlp_tokens.fc1.weight" in load_file(tmp_path / "x.safetensors")
+
+
+@pytest.mark.parametrize("file", ["paper_mixer_tiny.npz", "timm_mixer_tiny.safetensors"])
+def test_a_file_of_another_project_gives_its_logits(file):
+    classifier = load(GOLDEN / file)
+    layout = file.partition("_")[0]
+    assert classifier.origin.found == f"{layout}, 3 blocks of 48, 41,074 parameters, 32x32x3, 10 classes"
+    assert classifier.label_names == tuple(f"class {i}" for i in range(10))
+    assert (classifier.preprocessing.mean, classifier.preprocessing.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert classifier.image_shape == classifier.input_shape == (32, 32, 3)
+    io = np.load(GOLDEN / f"{layout}_mixer_tiny_io.npz")
+    given = io["images"] if layout == "paper" else io["images_nchw"].transpose(0, 2, 3, 1)
+    logits = jax.jit(classifier.model.apply)({"params": classifier.params}, given)
+    np.testing.assert_allclose(logits, io["logits"], atol=1e-5)
+
+
+def test_a_run_is_loaded_of_its_best_epoch_its_last_or_a_step(run):
+    results, best, latest = RunDirectory(run).read_results(), load(run), load(run, "latest")
+    step = latest.origin.step
+    assert step == best.origin.step == results.steps  # both lie in the newest checkpoint
+    jax.tree.map(np.testing.assert_array_equal, load(run, str(step)).params, latest.params)
+    assert (best.origin.unfinished, best.num_params) == ("", results.num_params)
+    assert best.origin.found.startswith("run directory, Pico/2, best of step ")
+    for missing in ("7", "newest"):
+        with pytest.raises(UserError, match=f"no checkpoint '{missing}' .*valid: best, latest, "):
+            load(run, missing)
+
+
+@pytest.fixture
+def classifier():
+    return made_classifier((8, 8, 3))
+
+
+def test_predict_takes_a_path_an_image_an_array_and_lists_of_them(classifier, tmp_path):
+    photos = np.random.default_rng(0).integers(0, 256, (3, 13, 9, 3)).astype(np.uint8)
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    for path, photo in zip(paths, photos, strict=True):
+        Image.fromarray(photo).save(path)
+    images = [Image.open(path) for path in paths]
+    expected = classifier.predict(paths)
+    pixels = np.stack([classifier.read(path) for path in paths])
+    assert expected == classifier.likeliest(classifier.logits(pixels, 3))
+    assert len({str(prediction) for prediction in expected}) == 3
+    assert all(sum(share for _, share in prediction) == pytest.approx(1) for prediction in expected)
+    assert all({name for name, _ in prediction} == {"a", "b", "c"} for prediction in expected)
+    for several in (list(map(str, paths)), images, list(photos), photos, iter(paths), (paths[0], images[1], photos[2])):
+        assert classifier.predict(several) == expected
+    for one in (paths[0], str(paths[0]), images[0], photos[0], [paths[0]], [images[0]], [photos[0]], photos[:1]):
+        [found] = classifier.predict(one)
+        assert [name for name, _ in found] == [name for name, _ in expected[0]]
+        np.testing.assert_allclose([x for _, x in found], [x for _, x in expected[0]], rtol=1e-5)
+    assert classifier.predict(paths, top=1) == [prediction[:1] for prediction in expected]
+    batches = classifier.predict(paths, batch_size=2)  # the last one filled up
+    assert [[name for name, _ in prediction] for prediction in batches] == [[n for n, _ in p] for p in expected]
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "P", "RGBA", "1", "I;16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_of_any_kind_are_the_same_from_a_file_and_from_pillow(mode, channels, tmp_path):
+    classifier, rng = made_classifier((8, 8, channels)), np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(rng.integers(0, 2**16, (13, 9)).astype(np.uint16))
+    else:
+        image = Image.fromarray(rng.integers(0, 256, (13, 9, 4)).astype(np.uint8)).convert(mode)
+    image.save(tmp_path / "x.png")
+    expected = classifier.predict(tmp_path / "x.png")
+    assert classifier.predict(image) == expected
+    if mode in ("L", "RGBA"):  # as arrays with one channel, with none, or with transparency
+        assert classifier.predict(np.asarray(image)) == expected
+    if mode == "L":
+        assert classifier.predict(np.asarray(image)[..., None]) == expected
+
+
+def test_a_photo_is_turned_as_its_camera_says_from_a_file_and_from_pillow(classifier, tmp_path):
+    pixels, exif = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8), Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    Image.fromarray(pixels).save(tmp_path / "x.png", exif=exif)
+    expected = classifier.predict(np.ascontiguousarray(np.rot90(pixels, -1)))
+    assert classifier.predict(tmp_path / "x.png") == expected
+    assert classifier.predict(Image.open(tmp_path / "x.png")) == expected
+
+
+def test_images_that_cannot_be_read_get_one_line(classifier, tmp_path):
+    (tmp_path / "x.png").write_bytes(b"no image")
+    for images, line in (
+        (tmp_path / "x.png", "cannot read image .*x.png"),
+        ([tmp_path / "nowhere.png"], "cannot read image .*nowhere.png"),
+        (np.zeros((8, 8, 3), np.float32), "an image is an array of float32: give uint8, from 0 to 255"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            classifier.predict(images)
+        assert "\n" not in str(caught.value)
+
+
+def described(path, **changes):
+    """Write a model whose description has other fields."""
+    made_classifier().save(path)
+    with safe_open(path, "numpy") as file:
+        description = json.loads(file.metadata()["mixer_jax"])
+    save_file(load_file(path), path, {"mixer_jax": json.dumps(description | changes)})
+
+
+PREPROCESSING = {"image_shape": [8, 8, 1], "mean": [0.4], "std": [0.3]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"format": 99}, "was written by a newer release: install that"),
+        ({"preprocessing": None}, "the description of the model cannot be read"),
+        ({"preprocessing": {"colour": 1}}, "the description of the model cannot be read"),
+        ({"preprocessing": PREPROCESSING | {"image_shape": [8, 8]}}, "the description of the model cannot be read"),
+        ({"preprocessing": PREPROCESSING | {"mean": [0.4, 0.4]}}, "the description of the model cannot be read"),
+        ({"preprocessing": PREPROCESSING | {"std": [0.0]}}, "the description of the model cannot be read"),
+        ({"preprocessing": PREPROCESSING | {"input_size": "x"}}, "the description of the model cannot be read"),
+        ({"label_names": 3}, "the description of the model cannot be read"),
+        ({"label_names": ["a", "b"]}, r"is of another model: \['head'\]"),
+        ({"model": {"hiden_dim": 8}}, "hiden_dim"),
+    ],
+)
+def test_a_description_that_does_not_fit_gets_one_line(changes, line, tmp_path):
+    described(tmp_path / "x.safetensors", **changes)
+    with pytest.raises(UserError, match=line) as caught:
+        load(tmp_path / "x.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+@pytest.mark.parametrize("file", ["x.npz", "x.safetensors"])
+def test_parameters_that_are_no_numbers_are_refused(file, number, tmp_path):
+    classifier = made_classifier()
+    classifier.params["MixerBlock_1"]["token_mixing"]["Dense_0"]["bias"][3] = number
+    classifier.save(tmp_path / file)
+    with pytest.raises(UserError, match=f"{file}: MixerBlock_1/token_mixing/Dense_0/bias holds NaN or infinity"):
+        load(tmp_path / file)
+
+
+def test_other_mistakes(tmp_path):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    for source, line in (
+        (tmp_path / "empty", "empty is no run directory"),
+        (tmp_path / "y.npz", "no .*file .*y.npz"),
+        (tmp_path / "nowhere", "no .*file .*nowhere"),
+        ("ftp://host/x.npz", "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            load(source)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot write .*file/x.npz"):
+        made_classifier().save(tmp_path / "file" / "x.npz")

@@ -1,0 +1,64 @@
+"""Rows of a comparison: a file brings them back, those that were trained alike are merged, and no others."""
+
+import dataclasses
+
+import pytest
+
+from made_rows import result, row
+from mixer_jax.errors import UserError
+from mixer_jax.storage import write_json
+from mixer_jax.studies.rows import Row, merged, read_rows, to_json
+
+CURVE = [90.0, 95.1234]
+
+
+def seeds(title, *numbers, recipe="a", **fields):
+    results = [result(97.0 + seed, seed=seed, test_loss=0.2, last_test_loss=0.3, **fields) for seed in numbers]
+    return Row(title, results, [CURVE] * len(numbers), recipe=recipe)
+
+
+def test_a_file_brings_them_back(tmp_path):
+    rows = [
+        seeds("trained", 0, 1),
+        dataclasses.replace(seeds("with footnotes", 2), notes=("one", "two"), diverged=2, published={"last": 97.5}),
+        Row("published", [], published={"best": 88.0}, num_params=3000, epochs=5),
+        Row("not finished", [], [CURVE], epochs=2, selected_on="validation"),
+        Row("diverged", [], diverged=3, recipe="b"),
+    ]
+    write_json(tmp_path / "rows.json", {"rows": list(map(to_json, rows))})
+    assert list(map(to_json, read_rows(tmp_path / "rows.json"))) == list(map(to_json, rows))
+    for back, before in zip(read_rows(tmp_path / "rows.json"), rows, strict=True):
+        assert (back.title, back.protocol, back.against) == (before.title, before.protocol, before.against)
+        assert [back.accuracies(which) for which in ("last", "best")] == [
+            before.accuracies(which) for which in ("last", "best")
+        ]
+        assert (list(back.results), list(back.notes), back.diverged) == (
+            list(before.results), list(before.notes), before.diverged
+        )  # fmt: skip
+
+
+def test_a_row_tells_its_accuracies_and_the_time_of_its_fastest_run():
+    of_two = Row("two", [result(97.0, 98.0, train_seconds=9.0), result(96.0, 97.5, train_seconds=7.0)])
+    assert (of_two.accuracies("last"), of_two.accuracies("best")) == ([97.0, 96.0], [98.0, 97.5])
+    assert of_two.seconds == 7.0
+    assert of_two.protocol == "test"
+    for published, against in (({}, "last"), ({"best": 1.0}, "best"), ({"best": 1.0, "last": 1.0}, "last")):
+        assert row("one", [97.0], published=published).against == against
+
+
+def test_rows_of_one_title_and_recipe_on_the_same_data_are_merged():
+    diverged = Row("x", [], diverged=2, recipe="a")
+    [joined, other] = merged([diverged, seeds("x", 0, 1), seeds("y", 0), seeds("x", 2)])
+    assert ([run.seed for run in joined.results], len(joined.curves), joined.diverged) == ([0, 1, 2], 3, 2)
+    assert (other.title, len(other.results)) == ("y", 1)
+    for apart in (
+        {"recipe": "b"},
+        {"data_fingerprint": "other"},
+        {"dtype": "bfloat16"},
+        {"versions": {"torch": "2.13"}},
+    ):
+        assert len(merged([seeds("x", 0), seeds("x", 1, **apart)])) == 2
+    with pytest.raises(UserError, match=r"'x' is there twice, of seeds \[0, 0\]"):
+        merged([seeds("x", 0), seeds("x", 0)])
+    with pytest.raises(UserError, match="'x' .* no recipe"):
+        merged([seeds("x", 0, recipe="")])

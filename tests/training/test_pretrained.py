@@ -1,0 +1,106 @@
+"""Training that starts from another run's parameters, or from a file's."""
+
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax import convert
+from mixer_jax.errors import UserError
+from mixer_jax.inference import load
+from mixer_jax.models.resolution import interpolated
+from mixer_jax.run_directory import RunDirectory
+from runs import run
+from support import make_dataset
+
+STILL = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e-20}  # trains, but moves nothing
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    path = tmp_path_factory.mktemp("source") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        run(path, make_dataset(), patch, epochs=3.0, optimizer__learning_rate=0.01)
+    return path
+
+
+def params(path):
+    return load(path, "latest").params
+
+
+@pytest.mark.parametrize("kind", ["run", "npz", "safetensors", "folder"])
+def test_it_starts_where_the_other_ended(kind, source, tmp_path, monkeypatch, capsys):
+    start = source
+    if kind != "run":
+        start = tmp_path / ("weights" if kind == "folder" else f"weights.{kind}")
+        convert.main(["convert", str(source), str(start)])
+    results, _ = run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(start), ema_decay=0.9, **STILL)
+    assert "computed with" not in capsys.readouterr().err  # a file tells how
+    best = load(source, "best").params
+    # Of an average of equal parameters the last bit is a rounding.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params(tmp_path / "run"), best)
+    assert results["test_loss"] == pytest.approx(RunDirectory(source).read_results().test_loss, rel=1e-6)
+
+
+def test_another_number_of_classes_gets_a_head_of_zeros(source, tmp_path, monkeypatch, capsys):
+    dataset = make_dataset(num_classes=5)
+    results, _ = run(tmp_path / "run", dataset, monkeypatch, init_from=str(source), **STILL)
+    assert "10 classes there, 5 here: the head starts from zero" in capsys.readouterr().out
+    assert results["test_loss"] == pytest.approx(np.log(5), rel=1e-5)
+    ours, theirs = params(tmp_path / "run"), load(source).params
+    assert ours["head"]["kernel"].shape == (8, 5)
+    for block in ("stem", "MixerBlock_0", "pre_head_layer_norm"):
+        jax.tree.map(np.testing.assert_array_equal, ours[block], theirs[block])
+
+
+def test_each_of_several_seeds_starts_from_it(source, tmp_path, monkeypatch):
+    run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(source), num_seeds=2, **STILL)
+    best = load(source).params
+    for seed in range(2):
+        jax.tree.map(np.testing.assert_array_equal, params(tmp_path / "run" / f"seed_{seed}"), best)
+
+
+def test_a_fine_tuned_run_resumes_without_what_it_started_from(source, tmp_path, monkeypatch):
+    start = shutil.copytree(source, tmp_path / "start")
+    fields = {"init_from": str(start), "epochs": 4.0, "checkpoint_steps": 5}
+    whole = run(tmp_path / "run", make_dataset(), monkeypatch, **fields)
+    shutil.rmtree(start)
+    (tmp_path / "run" / "results.json").unlink()
+    assert run(tmp_path / "run", make_dataset(), monkeypatch, **fields) == whole
+
+
+def test_a_run_starts_from_interpolated_weights(source, tmp_path, monkeypatch, capsys):
+    run(tmp_path / "run", make_dataset(size=12), monkeypatch, init_from=str(source), **STILL)
+    assert f"{source}: token mixing for 2x2 patches interpolated" in capsys.readouterr().out
+    expected = interpolated(load(source).params, (2, 2), (3, 3))
+    ours = params(tmp_path / "run")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, expected)
+
+
+def test_mistakes(source, tmp_path, monkeypatch, capsys):
+    for fields, line in (
+        ({"init_from": "nowhere"}, "config.init_from=nowhere: there is no such run directory or file"),
+        ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
+        (
+            {"init_from": str(source), "model__hidden_dim": 12},
+            r"config.init_from=.* is another Mixer \(hidden_dim 8 there, 12 here\): give .*config.model.variant=Pico/4",
+        ),
+        ({"init_from": str(source), "model__patch_size": 2}, r"is another Mixer \(patch_size 4 there, 2 here\)"),
+        (
+            {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
+            "config.model.tokens_mlp_dim=9: token mixing for 2x2 patches becomes one for 4x4 with 32, tiled as in the "
+            "paper's appendix C, or 8, interpolated",
+        ),
+        (
+            {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (12, 12)},
+            "token mixing for 2x2 patches becomes one for 3x3 with 8, interpolated",
+        ),
+        ({"init_from": "ftp://host/x.npz"}, "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
+    ):
+        with pytest.raises(UserError, match=line) as caught:
+            run(tmp_path / "run", make_dataset(), monkeypatch, **fields)
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+    run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(source), model__gelu="exact", epochs=1.0)
+    assert "computed with gelu tanh, config.model.gelu is exact" in capsys.readouterr().err
