@@ -114,25 +114,32 @@ def split_checkpoints(
     Raises:
       UserError: if the checkpoint of all seeds is damaged, or if those of the seeds cannot be written.
     """
+    if on_first(lambda: all(Checkpoints(run.checkpoints).steps() for run in runs)):
+        on_first(directory.drop_checkpoints)  # a process that split them may have died before it did
+        return
     together = Checkpoints(directory.checkpoints)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(runs), *x.shape), x.dtype), trainer.state_shapes)
     found = _newest(together, shapes, warn)
     if found is None:
         return
-    for i, run in enumerate(runs):
-        state, best = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (found.state, found.best))
-        progress, step = Progress.of(found, together.directory, i), int(state.step)
-        if step < found.step:  # this seed had stopped early
-            progress = dataclasses.replace(progress, sums=Sums())
-        mine = Checkpoints(run.checkpoints)
-        try:
-            mine.save(Checkpoint(step, state, best, progress.to_json(step)))
-            mine.wait()
-        except OSError as error:
-            raise UserError(f"{error}; fix that, and the same command resumes") from error
-        finally:
-            mine.close()
-    directory.drop_checkpoints()
+
+    def split() -> None:
+        for i, run in enumerate(runs):
+            state, best = jax.tree.map(lambda x, i=i: np.asarray(x[i]), (found.state, found.best))
+            progress, step = Progress.of(found, together.directory, i), int(state.step)
+            if step < found.step:  # this seed had stopped early
+                progress = dataclasses.replace(progress, sums=Sums())
+            mine = Checkpoints(run.checkpoints)
+            try:
+                mine.save(Checkpoint(step, state, best, progress.to_json(step)))
+                mine.wait()
+            except OSError as error:
+                raise UserError(f"{error}; fix that, and the same command resumes") from error
+            finally:
+                mine.close()
+        directory.drop_checkpoints()
+
+    on_first(split)
 
 
 def differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:

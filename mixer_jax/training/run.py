@@ -122,8 +122,9 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
 
 
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
-    """Return whether the run or one of its seeds has a checkpoint."""
-    return any(Checkpoints(one.checkpoints).steps() for one in (run, *(seed for seed, _ in run.runs(config))))
+    """Return whether the run, or each of its seeds, has a checkpoint, so that none starts from other weights."""
+    seeds = [directory for directory, _ in run.runs(config)]
+    return bool(Checkpoints(run.checkpoints).steps()) or all(Checkpoints(seed.checkpoints).steps() for seed in seeds)
 
 
 def _shared(trainer: Trainer) -> dict[str, str]:

@@ -8,6 +8,7 @@ process, and no data is shared between running threads.
 """
 
 import dataclasses
+import functools
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,24 +24,26 @@ from mixer_jax.training.programs import EVALUATE, PREDICT, TRAIN, Programs
 from mixer_jax.training.trainer import Trainer
 
 
-class FollowedLength(DispatchLength):
-    """A dispatch length that follows another seed's, because all seeds have to dispatch the same number of steps."""
+class SharedLength(DispatchLength):
+    """The dispatch length of one seed, which all seeds share, because they dispatch the same number of steps."""
 
-    def __init__(self, leader: DispatchLength):
-        self._leader = leader
-        self.max_steps = leader.max_steps
+    def __init__(self, shared: DispatchLength, learns: Callable[[], bool]):
+        self._shared, self._learns = shared, learns
+        self.max_steps = shared.max_steps
 
     @property
     def steps(self) -> int:
-        """The number of steps for the leader's next dispatch."""
-        return self._leader.steps
+        """The number of steps for the next dispatch."""
+        return self._shared.steps
 
     @steps.setter
     def steps(self, steps: int) -> None:
-        self._leader.steps = steps
+        self._shared.steps = steps
 
     def learn(self, num_steps: int, seconds: float) -> None:
-        """Do nothing: only the leader learns."""
+        """Adapt to the measured time of a dispatch, unless another seed does."""
+        if self._learns():
+            self._shared.learn(num_steps, seconds)
 
 
 @dataclasses.dataclass
@@ -119,13 +122,14 @@ class SeedGroup:
         self._run_together = OnCores(trainer).run if on_cpu else SideBySide(trainer, len(seeds)).run
         programs = Programs(*(self._deferred(name) for name in (TRAIN, EVALUATE, PREDICT)))
         self.trainers = [trainer.of_seed(seed, programs, ahead=0 if on_cpu else None) for seed in seeds]
-        leader = DispatchLength(trainer.max_steps)
-        self.lengths = [leader, *(FollowedLength(leader) for _ in seeds[1:])]
+        shared, self._first = DispatchLength(trainer.max_steps), 0  # the first seed that still runs adapts the length
+        self.lengths = [SharedLength(shared, functools.partial(self._is_first, i)) for i in range(len(seeds))]
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """Call the function of each seed, and return its result, or the exception that it raised, for each seed."""
         turns = [_Turn(function) for function in functions]
         while running := [turn for turn in turns if not turn.over]:
+            self._first = turns.index(running[0])
             for turn in running:
                 turn.resume()
             together: dict[Hashable, list[_Call]] = {}
@@ -134,6 +138,9 @@ class SeedGroup:
             for calls in together.values():
                 self._run_together(calls)
         return [turn.outcome for turn in turns]
+
+    def _is_first(self, i: int) -> bool:
+        return i == self._first
 
     @staticmethod
     def _deferred(name: str) -> Callable:

@@ -87,18 +87,20 @@ def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, s
     return steps
 
 
-def require_memory(shapes: Any, num_params: int, device: jax.Device) -> None:
-    """Raise `UserError` if the training state does not fit into the memory of a device.
+def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Device) -> None:
+    """Raise `UserError` if the training states of all seeds do not fit into the memory of a device.
 
     Args:
-      shapes: the shapes and dtypes of the state.
+      shapes: the shapes and dtypes of the state of one seed.
       num_params: the number of parameters of the model.
+      num_seeds: that train at the same time.
       device: a device that holds the state.
     """
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    size = num_seeds * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    seeds = f" for each of {num_seeds} seeds" if num_seeds > 1 else ""
     if size > (memory := device_memory(device)):
         raise UserError(
-            f"config.model: {num_params:,} parameters, with the optimiser's state {size / 2**30:,.0f} GiB, do "
+            f"config.model: {num_params:,} parameters{seeds}, with the optimiser's state {size / 2**30:,.0f} GiB, do "
             f"not fit into the {memory / 2**30:,.0f} GiB of the device: choose a smaller variant"
         )
 

@@ -97,7 +97,7 @@ class Trainer:
         self._init = jax.jit(self.steps.init, compiler_options={"xla_backend_optimization_level": 0})
         self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # raises if the parts do not fit together
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
-        require_memory(self.state_shapes, self.num_params, self.parallel.local[0])
+        require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
         self._initial: Any = None
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
         self._programs = Programs.compiled(self.steps, self.parallel)
