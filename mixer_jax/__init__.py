@@ -12,8 +12,9 @@ The commands, such as `python -m mixer_jax.train`, are modules of this package; 
 
 from mixer_jax.config import default_config
 from mixer_jax.config_files import get_config
+from mixer_jax.data import Dataset, Split
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, load
+from mixer_jax.inference import Classifier, Preprocessing, load
 from mixer_jax.models import MixerBlock, MlpBlock, MlpMixer, from_variant, variant
 from mixer_jax.records import Results
 from mixer_jax.training import Diverged, Interrupted
@@ -23,12 +24,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Classifier",
+    "Dataset",
     "Diverged",
     "Interrupted",
     "MixerBlock",
     "MlpBlock",
     "MlpMixer",
+    "Preprocessing",
     "Results",
+    "Split",
     "UserError",
     "default_config",
     "fit",

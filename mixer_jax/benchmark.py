@@ -45,7 +45,7 @@ from mixer_jax.benchmarks.tables import compiled_table, table
 from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.models import MlpMixer
+from mixer_jax.models.baselines import BASELINES
 from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
@@ -73,6 +73,8 @@ def main(argv: list[str]) -> int:
         require_new([output], values.overwrite)
         with writing(output):  # fails before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
+    if config.model.variant in BASELINES:
+        raise UserError(f"config.model.variant={config.model.variant}: only a Mixer is measured")
     if values.compile_for:
         return _compile_for(values, config, name, output)
     if values.against:
@@ -82,8 +84,6 @@ def main(argv: list[str]) -> int:
     # Errors come before anything is measured.
     plain = steps.without_policy(config)
     trainer = Trainer(plain, dataset)
-    if not isinstance(trainer.model, MlpMixer):
-        raise UserError(f"config.model.variant={config.model.variant}: only a Mixer is measured")
     trainers = grid(plain, dataset) if values.scaling else {}
     if values.against:
         in_torch.check(trainer)

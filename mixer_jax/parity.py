@@ -20,7 +20,7 @@ from mixer_jax.training import Trainer
 STEPS = 200
 WRITTEN = ("parity.json", "parity.png")
 # Optimisers that PyTorch has under the same name, with a common learning rate and momentum.
-OPTIMIZERS = {
+COMPARED = {
     "adam": {"learning_rate": 1e-3, "momentum": None},
     "sgd": {"learning_rate": 0.01, "momentum": 0.9},
 }
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if isinstance(dataset.train, StreamedSplit):
         raise UserError("a streamed set is not compared: raise config.dataset.memory_budget_gib if it fits into memory")
     report = {"config": name, "optimizers": {}}
-    for optimizer, settings in OPTIMIZERS.items():
+    for optimizer, settings in COMPARED.items():
         plain.optimizer.update(name=optimizer, b1=None, b2=None, eps=None, **settings)
         trainer = Trainer(plain, dataset)
         if values.steps is not None and values.steps > trainer.total_steps:

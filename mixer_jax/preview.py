@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
 from mixer_jax.augment import OPERATIONS, Augment, Magnitudes, apply
-from mixer_jax.augment.operations import SIGNED, WITH_MAGNITUDE
+from mixer_jax.augment.operations import RANDAUGMENT, SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
 from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import Row, plot_rows
@@ -85,8 +85,7 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
     compiled = jax.jit(
         lambda operation, bin_, negative: apply(jnp.asarray(image), operation, bin_, negative, magnitudes)
     )
-    last = OPERATIONS.index("Invert") if config.augment.automatic == "randaugment" else len(OPERATIONS)
-    for number, name in enumerate(OPERATIONS[:last]):
+    for number, name in enumerate(RANDAUGMENT if config.augment.automatic == "randaugment" else OPERATIONS):
         bins = signed_bins if name in SIGNED else signed_bins[signed_bins >= 0] if name in WITH_MAGNITUDE else [0]
         images = [np.asarray(compiled(number, abs(b), b < 0)) for b in bins]
         values = [magnitudes.value(name, abs(b), -1 if b < 0 else 1) for b in bins]

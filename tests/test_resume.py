@@ -7,7 +7,7 @@ from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.reporting import Observer
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, stages
-from mixer_jax.training.loop import fit
+from mixer_jax.training.loop import train_epochs
 from runs import Crash, crashing, main, run
 from support import make_config, make_dataset
 
@@ -49,7 +49,7 @@ def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch, capsys):
     config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0, checkpoint_steps=3)
     monkeypatch.setattr(RunDirectory, "write_results", lambda self, results: None)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "fit", lambda trainer, run, stop, _: fit(trainer, run, stop, [CrashAfter(2)]))
+        patch.setattr(stages, "train_epochs", lambda trainer, run, stop, _: train_epochs(trainer, run, stop, [CrashAfter(2)]))
         with pytest.raises(Crash):
             training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
     results = training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])

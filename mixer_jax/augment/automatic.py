@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_jax.augment.draws import integers
-from mixer_jax.augment.operations import INDEX, Magnitudes, apply_all
+from mixer_jax.augment.operations import INDEX, RANDAUGMENT, Magnitudes, apply_all
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -34,7 +34,7 @@ class RandAugment:
           Indices into `OPERATIONS`, bins of the magnitudes, and whether the magnitudes are negative, each (num_ops,).
         """
         operation_key, sign_key = jax.random.split(key)
-        operations = integers(operation_key, (self.num_ops,), INDEX["Invert"])
+        operations = integers(operation_key, (self.num_ops,), len(RANDAUGMENT))
         negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
         return operations, jnp.full(self.num_ops, self.magnitude), negative
 

@@ -20,11 +20,11 @@ from mixer_jax.augment import color, products
 from mixer_jax.augment.geometry import fixed_point, warp
 from mixer_jax.augment.selection import only_where
 
-# In the order of torchvision's RandAugment; Invert belongs only to AutoAugment.
-OPERATIONS = (
+RANDAUGMENT = (  # in the order of torchvision
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
-    "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize", "Invert",
+    "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
 )  # fmt: skip
+OPERATIONS = (*RANDAUGMENT, "Invert")  # which only AutoAugment draws
 INDEX = {name: i for i, name in enumerate(OPERATIONS)}
 # The operations that are drawn with either sign, and those that have a magnitude.
 SIGNED = frozenset(OPERATIONS[1:10])

@@ -23,7 +23,7 @@ from mixer_jax.training import Trainer
 
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
 PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+TORCH_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 TOLERANCE = 1e-3  # largest difference of the logits, relative to the largest logit
 LACKS = ("optimizer.sam_rho", "optimizer.layer_decay", "frozen_trunk")
 EPOCH = 100  # batches per loader epoch; batches that the loader prefetches between rounds favour it, but only a little
@@ -169,9 +169,9 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     """Return PyTorch's optimiser class for a config's `optimizer.name`; raise `UserError` if there is none."""
-    if name not in OPTIMIZERS:
-        raise one_of("config.optimizer.name in PyTorch here", name, OPTIMIZERS)
-    return OPTIMIZERS[name]
+    if name not in TORCH_OPTIMIZERS:
+        raise one_of("config.optimizer.name in PyTorch here", name, TORCH_OPTIMIZERS)
+    return TORCH_OPTIMIZERS[name]
 
 
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:

@@ -15,7 +15,7 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
     """Read an image file as 8-bit grey or RGB.
 
     The image is rotated as its EXIF tag says. Transparent parts become white, and 16-bit levels become 8-bit. Then
-    `fit` scales and crops the image.
+    `fit_to` scales and crops the image.
 
     Args:
       path: the file.
@@ -37,11 +37,13 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
 
 def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
     """Return an image as an array, as `read_image` does, but without the rotation by the EXIF tag."""
-    pixels = np.asarray(fit(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), image_size))
+    pixels = np.asarray(
+        fit_to(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), image_size)
+    )
     return pixels[..., None] if channels == 1 else pixels
 
 
-def fit(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
+def fit_to(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
     """Scale an image to cover `image_size`, antialiased, and crop the centre.
 
     Args:

@@ -18,9 +18,10 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Source(Protocol):
-    """A random-access sequence of labelled images.
+    """A random-access sequence of labelled images: uint8 arrays (height, width, channels) and int labels.
 
-    Each example is a uint8 array (height, width, channels) and an int label.
+    Several threads read from a source at the same time. Image files are opened by `images.read_image`, which limits
+    the formats.
     """
 
     @property

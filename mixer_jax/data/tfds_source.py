@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from mixer_jax.data.images import fit
+from mixer_jax.data.images import fit_to
 from mixer_jax.data.prepare import supervised_keys
 from mixer_jax.data.sources import Example
 from mixer_jax.errors import UserError, one_of
@@ -88,5 +88,5 @@ class TfdsSource:
         if not self.image_size:
             return image
         grey = image.shape[-1] == 1
-        fitted = np.asarray(fit(Image.fromarray(image[..., 0] if grey else image), self.image_size))
+        fitted = np.asarray(fit_to(Image.fromarray(image[..., 0] if grey else image), self.image_size))
         return fitted[..., None] if grey else fitted

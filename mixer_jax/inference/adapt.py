@@ -93,7 +93,7 @@ def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, st
 
 def _of_size(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Preprocessing:
     shape = (*image_size, preprocessing.image_shape[2])
-    return dataclasses.replace(preprocessing, image_shape=shape, input_size=(), eval_crop=1.0, crop="none")
+    return dataclasses.replace(preprocessing, image_shape=shape, input_size=(), eval_crop=1.0)
 
 
 def _resized(classifier: Classifier, params: Any) -> Any:

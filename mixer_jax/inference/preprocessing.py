@@ -18,7 +18,7 @@ class Preprocessing:
       image_shape: (height, width, channels) of the uint8 images.
       mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
-      eval_crop, crop: as in `config.augment`; they select the part of an image that is scaled.
+      eval_crop: the share of the sides of the central box that is scaled, as in `config.augment`.
     """
 
     image_shape: tuple[int, int, int]
@@ -26,7 +26,6 @@ class Preprocessing:
     std: tuple[float, ...]
     input_size: tuple[int, ...] = ()
     eval_crop: float = 1.0
-    crop: str = "none"
 
     @classmethod
     def of(
@@ -45,12 +44,12 @@ class Preprocessing:
         shape, mean, std = tuple(map(int, image_shape)), tuple(map(float, mean)), tuple(map(float, std))
         if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[-1] or min(std) <= 0:
             raise ValueError("the sizes do not fit together")
-        return cls(shape, mean, std, tuple(config.input_size), config.eval_crop, config.crop)
+        return cls(shape, mean, std, tuple(config.input_size), config.eval_crop)
 
     def augment(self, num_classes: int) -> Augment:
         """Return the preprocessing as an `Augment`, whose methods process images."""
         config = default_config().augment
-        config.update(input_size=self.input_size, eval_crop=self.eval_crop, crop=self.crop)
+        config.update(input_size=self.input_size, eval_crop=self.eval_crop)
         shape, mean, std = self.image_shape, self.mean, self.std
         return Augment(config, image_shape=shape, mean=mean, std=std, num_classes=num_classes)
 

@@ -28,6 +28,8 @@ __all__ = [
     "variant",
 ]
 
+# A model has the attributes `num_classes` (0: no head, the features come out) and `dtype`, a method `widest`, a call
+# `(images, *, train, positions)` that draws from the random stream "dropout" by position, and a top-level layer "head".
 Model = MlpMixer | Mlp | Cnn
 
 

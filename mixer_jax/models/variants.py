@@ -48,7 +48,7 @@ def variant(name: str) -> dict[str, int]:
     """
     size, slash, patch = name.partition("/")
     if size not in SIZES:
-        raise one_of("model variant", name, [*PAPER_VARIANTS, *(f"{s}/P" for s in SIZES), "MLP", "CNN"])
+        raise one_of("model variant", name, [*PAPER_VARIANTS, *(f"{s}/P" for s in SIZES)])
     if not slash or not patch.isdecimal() or int(patch) == 0:
         raise UserError(f"model variant {name!r} needs a patch size in pixels, such as '{size}/4'")
     return {"patch_size": int(patch), **dataclasses.asdict(SIZES[size])}

@@ -43,7 +43,7 @@ class Trained:
     compile_seconds: float
 
 
-def fit(
+def train_epochs(
     trainer: Trainer,
     run: RunDirectory,
     stop: StopRequest,
@@ -146,7 +146,7 @@ class _Loop:
 
     def _restore(self) -> None:
         self.step, self.best, self.history, self.sums = 0, (), [], Sums()
-        found = newest(self.checkpoints, self.trainer, self._warn)
+        found = newest(self.checkpoints, self.trainer.state_shapes, self._warn)
         if found is None:
             self.state = self.trainer.init()
         else:

@@ -47,13 +47,15 @@ OPTIMIZERS = {
     "rmsprop": optax.rmsprop,
     "sgd": optax.sgd,
 }
+# Those whose update of an entry depends on the rest of its array; `packing` joins arrays for all others.
+NOT_ENTRYWISE = ("lamb", "lars", "muon")
 # optax's names for the mask of decoupled weight decay, in the optimisers that have one.
 DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
     """Return whether the optimiser of a `config.optimizer` updates an entry the same way whichever array holds it."""
-    return config.name not in ("lamb", "lars", "muon") and config.layer_decay == 1
+    return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:

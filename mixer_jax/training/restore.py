@@ -14,6 +14,7 @@ from mixer_jax.records import Epoch
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.epoch import Sums
 from mixer_jax.training.processes import from_first, on_first
+from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Trainer
 
 
@@ -59,21 +60,17 @@ class Progress:
             raise UserError(f"checkpoint {checkpoint.step} in {directory} was not written by this program") from error
 
 
-def newest(checkpoints: Checkpoints, trainer: Trainer, warn: Callable[[str], None]) -> Checkpoint | None:
+def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest intact checkpoint, as the first process reads it; None if there is no checkpoint.
 
     Args:
       checkpoints: the run's checkpoints.
-      trainer: has the shapes of the state.
+      shapes: the shapes and dtypes of the state.
       warn: called with a line for each damaged checkpoint.
 
     Raises:
       UserError: if all checkpoints are damaged.
     """
-    return _newest(checkpoints, trainer.state_shapes, warn)
-
-
-def _newest(checkpoints: Checkpoints, shapes: Any, warn: Callable[[str], None]) -> Checkpoint | None:
     like, found = Checkpoint(0, shapes, shapes.evaluated, {}), []
 
     def read() -> dict[str, Any] | None:
@@ -119,7 +116,7 @@ def split_checkpoints(
         return
     together = Checkpoints(directory.checkpoints)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct((len(runs), *x.shape), x.dtype), trainer.state_shapes)
-    found = _newest(together, shapes, warn)
+    found = newest(together, shapes, warn)
     if found is None:
         return
 

@@ -22,7 +22,7 @@ from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.ending import OVER
 from mixer_jax.training.epoch import Diverged
 from mixer_jax.training.interruption import Interrupted, StopRequest, stopping_at_once
-from mixer_jax.training.loop import Trained, fit
+from mixer_jax.training.loop import Trained, train_epochs
 from mixer_jax.training.processes import is_first, on_first
 from mixer_jax.training.restore import split_checkpoints
 from mixer_jax.training.results import Outcome, classifier, results, score
@@ -40,7 +40,7 @@ def train_one(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
         observers.append(TensorBoard(run.tensorboard))
         observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
     with StopRequest() as stop:
-        trained = fit(trainer, run, stop, observers)
+        trained = train_epochs(trainer, run, stop, observers)
     with _scoring(trainer, stop):
         outcome = score(trainer, trained)
         return _on_first(lambda: _finish(trainer, run, outcome, num_seeds=1, show=True))
@@ -59,7 +59,7 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
             observers: list[Observer] = [progress.observer(i)] if show else []
             if is_first():
                 observers += [TensorBoard(directories[i].tensorboard), curves.observer()]
-            return fit(group.trainers[i], directories[i], stop, observers, group.lengths[i])
+            return train_epochs(group.trainers[i], directories[i], stop, observers, group.lengths[i])
 
         outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
     _raise_errors(outcomes, seeds)

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from mixer_jax import data
 from mixer_jax.data.dataset import decode, pixel_statistics
-from mixer_jax.data.images import fit
+from mixer_jax.data.images import fit_to
 from mixer_jax.data.sources import Digits, image_folder
 from mixer_jax.errors import UserError
 from support import ArraySource, make_config
@@ -86,9 +86,9 @@ def test_folder_turns_modes_into_rgb_and_obeys_exif(tmp_path):
 def test_fit_covers_and_crops_the_centre():
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
-    assert np.array_equal(np.asarray(fit(Image.fromarray(wide), (10, 10))), np.full((10, 10, 3), 255))
-    assert fit(Image.fromarray(wide), (5, 15)).size == (15, 5)
-    assert fit(Image.fromarray(wide), ()).size == (30, 10)
+    assert np.array_equal(np.asarray(fit_to(Image.fromarray(wide), (10, 10))), np.full((10, 10, 3), 255))
+    assert fit_to(Image.fromarray(wide), (5, 15)).size == (15, 5)
+    assert fit_to(Image.fromarray(wide), ()).size == (30, 10)
 
 
 def test_sizes_that_differ_are_fitted_when_asked(write_folder):
