@@ -49,7 +49,8 @@ def test_checkpoints_are_of_no_device_count(tmp_path, monkeypatch, capsys):
     config = make_config(model__num_blocks=1, batch_size=16, epochs=4.0, checkpoint_steps=3)
     monkeypatch.setattr(RunDirectory, "write_results", lambda self, results: None)
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train_epochs", lambda trainer, run, stop, _: train_epochs(trainer, run, stop, [CrashAfter(2)]))
+        crashing = [CrashAfter(2)]
+        patch.setattr(stages, "train_epochs", lambda trainer, run, stop, _: train_epochs(trainer, run, stop, crashing))
         with pytest.raises(Crash):
             training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:2])
     results = training.train(config, RunDirectory(tmp_path / "run"), devices=jax.devices()[:1])
