@@ -36,7 +36,7 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
 
 
 def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
-    """Return an image as an array, as `read_image` does, but without the rotation by the EXIF tag."""
+    """Return an image as an array, as `read_image` does."""
     pixels = np.asarray(
         fit_to(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), image_size)
     )
