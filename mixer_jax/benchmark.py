@@ -11,7 +11,7 @@ optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvi
 a PyTorch loader.
 
 `--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator that you do not have, and
-reports whether they fit, how long they compile, and how many cycles XLA expects (`pip install "jax[tpu]"`; or
+reports whether they fit, how long they take to compile, and how many cycles XLA expects (`pip install "jax[tpu]"`; or
 `--compile_for cuda:h100` with `jax[cuda12]`). Here `--against paper` adds the model in plain Flax, as in the paper's
 code, and `--against plain` the training step without augmentation.
 

@@ -1,4 +1,4 @@
-"""The command line, shared by all commands: configs with overrides, flags, and one line for a user's mistake."""
+"""The command line, shared by all commands: configs with overrides, flags, and one-line error messages."""
 
 import gc
 import io

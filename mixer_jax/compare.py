@@ -1,8 +1,8 @@
 """Compare runs and published numbers: python -m mixer_jax.compare RUN_OR_STUDY ... [--output DIR] [--merge]
 
-Each path is a run directory (of one or several seeds), a study's, or a comparison.json that this command wrote.
+Each path is a run directory (of one or several seeds), a study directory, or a comparison.json from this command.
 configs/results/published_cifar10.json has numbers that others published. --merge joins rows with the same title and
-recipe into one row with all their seeds, such as those of a study that several machines trained. Prints a table in
+recipe into one row with all their seeds, for example if several machines trained parts of a study. Prints a table in
 Markdown and writes comparison.md, .html, .json, curves.png and, for models of several sizes, costs.png.
 """
 

@@ -8,12 +8,12 @@ from ml_collections.config_dict import placeholder
 
 from mixer_jax.errors import UserError, did_you_mean
 
-# Rules by the last part of a field's name: the message, and a test of the value. Names, such as that of the optimiser,
-# are checked where they are used.
+# Rules by the last part of a field's name: the message, and a test of the value. Values that are names, such as the
+# optimiser's, are checked where they are used.
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
 POSITIVE = ("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
-FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # of what is unrolled, or exists at the same time
+FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # for counts of what is unrolled or exists all at once
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
 PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
 RULES = {
@@ -68,36 +68,36 @@ def default_config() -> ConfigDict:
     """Return the config with all fields at their defaults, from which every file in `configs/` starts."""
     config = ConfigDict()
     config.seed = 0  # of the initial parameters, the order of the examples, and all random numbers in training
-    config.num_seeds = 1  # train seeds seed, seed + 1, ... at the same time, each as it would be trained alone
+    config.num_seeds = 1  # train seed, seed + 1, ... at the same time, each as if it were trained alone
 
     config.dataset = ConfigDict()
     config.dataset.name = "digits"  # "digits", "folder", or the name of a TensorFlow dataset, such as "cifar10"
     config.dataset.data_dir = ""  # the image folder, or TFDS's folder of prepared datasets ("": its default)
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
-    config.dataset.val_split = ""  # "": hold out val_fraction of train; the same as test_split: select on test
+    config.dataset.val_split = ""  # "": hold out val_fraction of train; same as test_split: best epoch chosen on test
     config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
-    config.dataset.hold_out = "by_class"  # the same fraction of each class, which keeps at least one image; or "random"
-    config.dataset.image_size = ()  # (height, width) to scale and crop images to; (): images of one size, unchanged
+    config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
+    config.dataset.image_size = ()  # (height, width) to scale and crop images to; (): unchanged, all of one size
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
-    config.dataset.normalization = "standard"  # by mean and std of training; "paper": to [-1, 1]; "unit": to [0, 1]
+    config.dataset.normalization = "standard"  # by the training mean and std; "paper": to [-1, 1]; "unit": to [0, 1]
 
-    config.augment = ConfigDict()  # of training images, in this order; none by default
+    config.augment = ConfigDict()  # augmentation of the training images, in this order; none by default
     config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
-    # Images are scaled to input_size from a central box: the largest of that shape, its sides times this fraction. In
-    # training, crop = "inception" draws a box instead.
+    # A central box of each image is scaled to input_size: the largest one with the same aspect ratio, its sides
+    # multiplied by this fraction. In training, crop = "inception" draws a random box instead.
     config.augment.eval_crop = 1.0
     config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size
     config.augment.crop_padding = 4  # pixels of black on each side
     config.augment.inception = ConfigDict()
     config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
     config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
-    config.augment.flip = "none"  # left to right: "random", or "alternating" between epochs, from a random start
+    config.augment.flip = "none"  # horizontal: "random", or "alternating" by epoch, each image from a random start
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
     config.augment.rand_augment.num_ops = 2  # operations per image
-    config.augment.rand_augment.magnitude = 9  # the bin of every operation, 0 to 30, as in torchvision
+    config.augment.rand_augment.magnitude = 9  # the magnitude bin of every operation, 0 to 30, as in torchvision
     config.augment.erasing = ConfigDict()
     config.augment.erasing.probability = 0.0  # of erasing a box in an image
     config.augment.erasing.area = (0.02, 0.33)  # range of the box's area, as a fraction of the image; uniform
@@ -108,31 +108,31 @@ def default_config() -> ConfigDict:
     config.augment.mixing = ConfigDict()
     # With Mixup and CutMix, each batch gets one of the two, equally likely.
     config.augment.mixing.mixup_alpha = 0.0  # the mixing weight is drawn from Beta(alpha, alpha); 0: no Mixup
-    config.augment.mixing.cutmix_alpha = 0.0  # the area kept is drawn from Beta(alpha, alpha); 0: no CutMix
+    config.augment.mixing.cutmix_alpha = 0.0  # the fraction of the area kept: Beta(alpha, alpha); 0: no CutMix
     config.augment.mixing.probability = 1.0  # of mixing a batch
 
     config.model = ConfigDict()
-    config.model.variant = "Nano/4"  # a size (Pico, Nano, Tiny, S, B, L, H) / a patch size; or "MLP" or "CNN"
-    config.model.patch_size = placeholder(int)  # this and the next four: None is the variant's
+    config.model.variant = "Nano/4"  # SIZE/PATCH_SIZE, with SIZE Pico, Nano, Tiny, S, B, L or H; or "MLP" or "CNN"
+    config.model.patch_size = placeholder(int)  # this and the next four: None means the variant's value
     config.model.num_blocks = placeholder(int)
     config.model.hidden_dim = placeholder(int)  # channels of a token, the paper's C
     config.model.tokens_mlp_dim = placeholder(int)  # hidden width of token mixing, the paper's D_S
     config.model.channels_mlp_dim = placeholder(int)  # hidden width of channel mixing, the paper's D_C
     config.model.dropout_rate = 0.0  # after each dense layer of the blocks
     config.model.stochastic_depth_rate = 0.0  # of the last block; the rate rises linearly from 0 at the first
-    config.model.token_mixing = True  # False leaves out this half of each block, with its norm
+    config.model.token_mixing = True  # False leaves out this half of each block, including its norm
     config.model.channel_mixing = True  # likewise
-    config.model.ablated_norm = False  # a block without a half ends in that half's norm, as in a published ablation
+    config.model.ablated_norm = False  # keep the norm of an omitted half, to end the block, as in a published ablation
     config.model.gelu = "tanh"  # the approximation in the paper's code; or "exact", as in PyTorch
     config.model.layer_norm_epsilon = 1e-6  # the paper's; PyTorch's is 1e-5
     config.model.pre_head_norm = True  # a LayerNorm before the mean over the tokens
     config.model.zero_init_head = True  # as in the paper's code
     config.model.initialization = "paper"  # or "torch", as PyTorch initialises its layers
 
-    config.init_from = ""  # run directory, file or address of weights to start from; "": random initial parameters
+    config.init_from = ""  # run directory, file or URL of weights to start from; "": random initial parameters
     config.frozen_trunk = False  # train the head alone, a linear probe
     config.batch_size = 128  # of all devices together
-    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: 1, or on a CPU, enough to fit its cache
+    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: one, or as many as suit a CPU's cache
     config.epochs = 10.0  # may be fractional
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
     config.label_smoothing = 0.0  # probability that is spread evenly over all classes
@@ -147,17 +147,17 @@ def default_config() -> ConfigDict:
     config.optimizer.b2 = placeholder(float)
     config.optimizer.eps = placeholder(float)
     config.optimizer.clip_norm = 0.0  # the global norm that the gradient is clipped to; 0: no clipping
-    config.optimizer.layer_decay = 1.0  # learning rate of a layer / that of the next layer; the head has the full rate
-    config.optimizer.sam_rho = 0.0  # radius of sharpness-aware minimisation, at two gradients per step; 0: off
+    config.optimizer.layer_decay = 1.0  # ratio of a layer's learning rate to the next layer's; the head's is not scaled
+    config.optimizer.sam_rho = 0.0  # radius of sharpness-aware minimisation, which takes two gradients per step; 0: off
 
     config.schedule = ConfigDict()
     config.schedule.name = "cosine"  # or "linear", "step" or "constant"; each after a linear warmup from 0
-    config.schedule.warmup_epochs = 0.0  # a tenth of the run if the run is no longer than this
+    config.schedule.warmup_epochs = 0.0  # shortened to a tenth of the run if the run is no longer than this
     config.schedule.end_learning_rate = 0.0  # at the end of "cosine" and "linear"
     config.schedule.decay_rate = 0.1  # "step" multiplies the learning rate by this ...
     config.schedule.decay_epochs = 1.0  # ... every decay_epochs epochs from the start of training
 
-    config.early_stopping_patience = 0  # stop after this many epochs without a better one on validation; 0: never
+    config.early_stopping_patience = 0  # stop after this many epochs without better validation scores; 0: never
     config.eval_batch_size = 512  # in validation and test, of all devices together
     config.checkpoint_minutes = placeholder(float)  # minutes between checkpoints; None: 5, or 20 on a network drive
     config.checkpoint_steps = 0  # also write a checkpoint whenever the step is a multiple of this; 0: by time only
@@ -168,7 +168,7 @@ def check(config: ConfigDict) -> ConfigDict:
     """Return a copy of a config with every field present, of the right type and in range.
 
     Args:
-      config: may leave fields out, which get their defaults.
+      config: the config; omitted fields get their defaults.
 
     Raises:
       UserError: if a field is unknown, of the wrong type or out of range.

@@ -1,4 +1,4 @@
-"""Config files: shipped ones, which have names, and those of users, which have paths."""
+"""Config files: those shipped with the package, given by name, and users' own, given by path."""
 
 import importlib.util
 from pathlib import Path
@@ -22,7 +22,7 @@ def shipped() -> dict[str, Path]:
 
 
 def get_config(name: str) -> ConfigDict:
-    """Return the checked config of a file.
+    """Return the config that a file defines, checked.
 
     Args:
       name: the name of a shipped config, such as "cifar10", or the path of a Python file that has a function
@@ -40,7 +40,7 @@ def load_config(name: str, argument: str | None = None) -> ConfigDict:
 
     Args:
       name: the name of a shipped config, or the path of a Python file.
-      argument: for `get_config`; None calls it without arguments.
+      argument: the argument of `get_config`; None to call it without one.
 
     Raises:
       UserError: if there is no such file or function, if it raises, or if it does not return a `ConfigDict`.

@@ -1,7 +1,7 @@
 """Convert Mixer weights: python -m mixer_jax.convert FROM TO [--layout timm]
 
 FROM is a run directory; a file from the paper (.npz), from timm or lucidrains' mlp-mixer-pytorch (.safetensors, .pth),
-or from this command; or the address of such a file (https:// or gs://). TO is a .npz (the paper's layout), a
+or from this command; or the URL of such a file (https:// or gs://). TO is a .npz (the paper's layout), a
 .safetensors (timm's, or --layout), or a folder for model.safetensors, which the other commands take as --workdir. The
 file keeps the class names and the preprocessing. --image_size adapts the Mixer to images of another size: K times the
 resolution as in the paper's appendix C, any other by interpolating the token mixing.

@@ -22,7 +22,7 @@ def one_of(what: str, word: str, valid: Iterable[str]) -> UserError:
     """Return the error for a name that is not valid; it lists the valid names.
 
     Args:
-      what: the kind of the name, such as "config.schedule.name".
+      what: what the name stands for, such as "config.schedule.name".
       word: the name.
       valid: the valid names.
     """

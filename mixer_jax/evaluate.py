@@ -1,7 +1,7 @@
 """Evaluate a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
-Prints and writes (JSON, CSV, PNG) top-1 and top-5 accuracy, loss, accuracy of each class, calibration and confusion.
-Needs the images of the split, and a run directory, or a file of weights and --dataset.
+Prints and writes (JSON, CSV, PNG) top-1 and top-5 accuracy, loss, per-class accuracy, calibration and confusion.
+Needs the images of the split. --workdir is a run directory, or a file of weights together with --dataset.
 """
 
 from pathlib import Path

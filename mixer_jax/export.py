@@ -1,6 +1,6 @@
 """Export a trained model: python -m mixer_jax.export --workdir runs/digits [--format stablehlo|onnx|onnx_int8]
 
-The file maps any number of images (batch, height, width, channels) uint8, of the size the run was trained on, to
+The file maps any number of images (batch, height, width, channels) uint8, of the size the model was trained on, to
 logits. It includes the preprocessing.
 
 `stablehlo` is for JAX on CPU, GPU and TPU, without this package:
@@ -8,8 +8,9 @@ logits. It includes the preprocessing.
 `onnx` is for onnxruntime and others; `onnx_int8` is the same with 8-bit weights. PyTorch's exporter writes both: pip
 install torch onnxscript onnxruntime.
 
-If test images are available, the file is kept only if its logits are those of the run to 1e-4, relative to the largest
-if that is above 1; with 8-bit weights, if it loses at most half a point of accuracy. --benchmark also times it.
+If test images are available, the file is kept only if its logits differ from the model's by at most 1e-4, or 1e-4 of
+the largest logit if that is above 1; with 8-bit weights, if it loses at most half a percentage point of accuracy.
+--benchmark also times it.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """Measure few-shot accuracy: python -m mixer_jax.fewshot --workdir runs/mnist [--dataset kmnist]
 
-The paper's linear few-shot evaluation: an L2-regularised linear regression from the frozen trunk's pre-logits to -1 and
-1 for each class is solved exactly, on 1, 5, 10 and 25 images of each class. The regularisation is chosen on the
+The paper's linear few-shot evaluation: an L2-regularised linear regression from the frozen model's features to -1 and 1
+for each class is solved exactly, on 1, 5, 10 and 25 images of each class. The regularisation is chosen on the
 validation split; the accuracy is measured on test.
 """
 

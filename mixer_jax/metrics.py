@@ -26,7 +26,7 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
       calibration_error: the expected calibration error in percent, over 15 confidence bins of equal width.
       calibration: for each bin that is not empty, its mean `confidence` and `accuracy` in percent, and its `count`.
       per_class: for each class name, the class's `accuracy` in percent (None without examples) and `count`.
-      confusion: the numbers of examples, with true classes as rows and predicted classes as columns.
+      confusion: the confusion matrix, as counts, with true classes as rows and predicted classes as columns.
     """
     n, num_classes = logits.shape
     accuracy, loss = accuracy_and_loss(logits, labels)

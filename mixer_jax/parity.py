@@ -1,7 +1,7 @@
 """Compare training with PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
 
-Both start from the same weights and take the same batches, with nothing random. Their losses are compared in each of
-the first `--steps`, with Adam and with SGD; other settings are the config's. Needs PyTorch.
+Both start from the same weights and take the same batches, with nothing random. Their losses are compared at each of
+the first `--steps` steps, with Adam and with SGD; other settings are the config's. Needs PyTorch.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Classify images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
 
-Images of any size and kind are converted to what the run was trained on. A folder stands for all images in it and its
-subfolders. Each image gets a line, or a table if there are few images; --output writes a CSV or JSON file instead.
+Images of any size and kind are converted to the size and channels of the model. A folder stands for all images in it
+and its subfolders. Few images get a table each, many a line each; --output writes a CSV or JSON file instead.
 Files that cannot be read are named and skipped; the exit code is then 1.
 """
 

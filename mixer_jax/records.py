@@ -13,7 +13,7 @@ class _Record:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Self:
-        """Return the record of a JSON object; fields that this release does not know are ignored.
+        """Return the record stored in a JSON object; fields that this release does not know are ignored.
 
         Raises:
           KeyError: if a required field is missing; its argument is the name of the field.
@@ -34,9 +34,9 @@ class Epoch(_Record):
 
     Attributes:
       epoch: the number of the epoch, from 1.
-      step: training steps done at the end of the epoch.
+      step: the number of training steps done by the end of the epoch.
       train_loss, train_accuracy: means over the training steps, on augmented images; losses are in nats.
-      val_loss, val_accuracy: of all validation images at the end of the epoch.
+      val_loss, val_accuracy: over all validation images, at the end of the epoch.
       learning_rate: of the epoch's last step.
       images_per_second: training throughput.
       seconds: time spent on training steps.
@@ -72,14 +72,15 @@ class Results(_Record):
       test_examples: the number of test images scored. It is None, like all test scores, for a run that is not finished.
       train_seconds, compile_seconds: time spent on training steps, and on compiling.
       images_per_second: training throughput.
-      selected_on: "validation", or "test" if the config asks for the published protocol.
-      devices, device_kind, platform, dtype, products, versions: hardware, numerical precision and software of the run.
+      selected_on: the split that the best epoch was chosen on, "validation" or "test".
+      devices, device_kind, platform, versions: hardware and software of the run.
+      dtype, products: the dtype of the computation, and the precision of its matrix products.
       data_fingerprint: a hash of the dataset.
       seed: the seed of a single run; None for several seeds.
       steps: the number of training steps.
       num_seeds: the number of seeds trained at the same time.
       seeds, std: only for several seeds: the seeds, and the sample standard deviation of each field in `AVERAGED`.
-      cautions: facts that a reader of the accuracy should know, a line each.
+      cautions: facts that a reader of the accuracy should know, one line each.
       finished: the time when the run finished, in UTC.
     """
 

@@ -42,8 +42,8 @@ class RunDirectory:
     .lock            held by the process that trains here
 
     With several seeds, the directory holds a run directory for each seed, such as `seed_0`, with the same files as the
-    directory of a single run. Its own results.json and curves.png then describe all seeds. Its own checkpoints/ is that
-    of an older release, which kept all seeds together; it is deleted once each seed has its own.
+    directory of a single run. Its own results.json and curves.png then describe all seeds. If it has a checkpoints/
+    itself, an older release wrote that for all seeds together; it is deleted once each seed has its own.
     """
 
     def __init__(self, path: str | Path):
@@ -74,14 +74,14 @@ class RunDirectory:
         return runs
 
     def check(self, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
-        """Check that a config can be trained here; write nothing.
+        """Check that a run with a config can be trained here; write nothing.
 
         Args:
           config: the config, with the fields of `newer_fields` set; see `adopted`.
-          overwrite: whether a run that is here will be set aside, so that its config does not matter.
+          overwrite: whether an existing run will be set aside, so that its config does not matter.
 
         Returns:
-          A description of each field, by its name, that differs from the run here; only fields in MAY_CHANGE.
+          The differences from the existing run, as descriptions by field name; all fields are in MAY_CHANGE.
 
         Raises:
           UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
@@ -102,7 +102,7 @@ class RunDirectory:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Create the directory if it does not exist, and lock it; the lock of a dead process does not count.
+        """Create the directory if it does not exist, and lock it; the lock of a dead process is ignored.
 
         Raises:
           UserError: if another process holds the lock, or if the directory is not writable.
@@ -148,7 +148,7 @@ class RunDirectory:
           dataset: `Dataset.info` of the run's dataset.
 
         Raises:
-          UserError: if a run is here already that used other data or another config, or if the file cannot be written.
+          UserError: if an existing run used different data or a different config, or if the file cannot be written.
         """
         changes, extended = {}, self.extended
         if self.config_file.exists():
@@ -162,13 +162,13 @@ class RunDirectory:
             self.results_file.rename(free_name(self.path, "results.old", ".json"))
 
     def check_data(self, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
-        """Raise `UserError` if the run that is here used other data, or if only one of the two datasets is streamed.
+        """Raise `UserError` if the existing run used different data, or if only one of the two datasets is streamed.
 
         Args:
           config: names the dataset and its folder in the error.
           dataset: `Dataset.info` of the dataset.
-          finished: whether the run is finished. A difference in streaming is then no error, but leaves only the class
-            names and the image shape to be compared.
+          finished: whether the run is finished. If so, and only one dataset is streamed, that is no error, but only
+            the class names and the image shape can be compared.
         """
         there, here = self.dataset_info(), json.loads(json.dumps(dataset))
         if finished and there.get("streamed") != here["streamed"]:
@@ -192,8 +192,8 @@ class RunDirectory:
     def extended(self) -> list[dict[str, Any]]:
         """The earlier values of `epochs`, each with the `step` at which it was changed.
 
-        Empty if the learning-rate schedule does not depend on the number of epochs: the change then makes no difference
-        from a run that had the last value from its first step.
+        Empty if the learning-rate schedule does not depend on the number of epochs: the run then equals one that had
+        the last value from its first step.
         """
         if not self.config_file.exists():
             return []
@@ -210,7 +210,7 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields that the config.json here lacks, with the values that match what the run does.
+        """Return the fields that the existing config.json lacks, with the values that describe the run's behaviour.
 
         Empty if there is no run here.
         """
@@ -248,7 +248,7 @@ class RunDirectory:
         """Return `Dataset.info` of the run's dataset.
 
         Raises:
-          UserError: if config.json cannot be read or lacks it.
+          UserError: if config.json cannot be read, or does not describe the dataset.
         """
         info = self._read(self.config_file).get("dataset")
         if not isinstance(info, dict):
@@ -279,7 +279,7 @@ class RunDirectory:
         return self.diverged_file.exists() and not self.results_file.exists()
 
     def drop_checkpoints(self) -> None:
-        """Delete the checkpoints of all seeds together, which each seed has in its own directory by now."""
+        """Delete the checkpoints of all seeds together; by now, each seed has checkpoints in its own directory."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def append_metrics(self, epoch: Epoch) -> None:
@@ -298,7 +298,7 @@ class RunDirectory:
         return epochs
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
-        """Replace metrics.jsonl by these epochs; later epochs are dropped, because they will be trained again."""
+        """Rewrite metrics.jsonl with these epochs; later epochs are dropped, because they will be trained again."""
         write_text(self.metrics_file, "".join(json.dumps(epoch.to_json()) + "\n" for epoch in epochs))
 
     def _read(self, path: Path) -> dict[str, Any]:

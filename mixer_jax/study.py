@@ -1,9 +1,10 @@
 """Train every arm of a study: python -m mixer_jax.study --config configs/mnist_study.py [--arms tuned,mlp]
 
-Arms are trained in the order of the config file, first by the published protocol, then by the clean one, each in run
-directories of its own under --workdir. The same command trains what is missing, and resumes an interrupted run. A run
-whose loss became infinite or NaN is counted, and not tried again while its diverged.json exists. At the end, and at any
-time with --report, the finished runs are compared as by `mixer_jax.compare`.
+Arms are trained in the order of the config file, first under the published protocol (best epoch chosen on the test
+set), then under the clean one (on a validation set), each in run directories of its own in --workdir. The same command
+trains what is missing, and resumes an interrupted run. A run whose loss became infinite or NaN is counted as diverged,
+and not tried again while its diverged.json exists. At the end, and at any time with --report, the finished runs are
+compared as by `mixer_jax.compare`.
 """
 
 import dataclasses

@@ -35,6 +35,16 @@ def patience(epochs):
     return 500 + 15 * epochs
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hangups_reach_runs():
+    """Also where the tests were started by nohup, which runs would inherit; handlers are not inherited."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *arguments: None)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.fixture(scope="module")
 def start(tmp_path_factory):
     """Starts the run in a directory; all starts share a compilation cache, as a user's do."""

@@ -39,7 +39,7 @@ class RandAugment:
         return operations, jnp.full(self.num_ops, self.magnitude), negative
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Apply random operations to images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        """Apply random operations to images (batch, height, width, channels) uint8, each with its key (batch,)."""
         return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))
 
 
@@ -101,5 +101,5 @@ class AutoAugment:
         return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
 
     def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Apply random operations to images (batch, height, width, channels) uint8, each by its key (batch,)."""
+        """Apply random operations to images (batch, height, width, channels) uint8, each with its key (batch,)."""
         return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))

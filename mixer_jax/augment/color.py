@@ -36,7 +36,7 @@ def unpack(pixels: jax.Array, channels: int) -> jax.Array:
 
 
 def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Invert `pack`: return the image of a shape (height, width, channels), uint8."""
+    """Invert `pack`: return an image of the given shape (height, width, channels), uint8."""
     return unpack(pixels, shape[-1]).T.reshape(shape).astype(jnp.uint8)
 
 
@@ -47,7 +47,7 @@ def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:
 
 
 def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Array:
-    """Interpolate between grey levels, or extrapolate, as `PIL.Image.blend`.
+    """Interpolate between grey levels, or extrapolate, like `PIL.Image.blend`.
 
     The result is `degenerate` for a factor of 0 and `levels` for a factor of 1, clipped to 0..255 and rounded down to
     int32.
@@ -57,7 +57,7 @@ def blend(degenerate: jax.Array, levels: jax.Array, factor: jax.Array) -> jax.Ar
 
 
 def greyscale(planes: jax.Array) -> jax.Array:
-    """Return the ITU-R 601-2 luma of planes (channels, ..., pixels), (1, ..., pixels), as `PIL.Image.convert("L")`."""
+    """Map planes (channels, ..., pixels) to their ITU-R 601-2 luma (1, ..., pixels), like `PIL.Image.convert("L")`."""
     if len(planes) == 1:
         return planes
     red, green, blue = planes
@@ -75,7 +75,7 @@ def mean_grey(planes: jax.Array) -> jax.Array:
 
 
 def smooth(planes: jax.Array, height: int, width: int) -> jax.Array:
-    """Return the 3x3 mean with a weight of 5 for the centre, as `PIL.ImageFilter.SMOOTH`. The border stays unchanged.
+    """Return the 3x3 mean with a weight of 5 for the centre, like `PIL.ImageFilter.SMOOTH`. The border is unchanged.
 
     Args:
       planes: (..., height * width).
@@ -137,7 +137,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return how far below a level a number can be for a double to round it up to the level.
+    """Return how far below a level a number can lie and still round up to it in double precision.
 
     This is half a unit in the last place, plus a little to keep away from ties.
     """
@@ -147,7 +147,7 @@ def _rounded_up(levels: jax.Array) -> jax.Array:
 
 
 def equalize_table(counts: jax.Array) -> jax.Array:
-    """Return the tables that make the histogram of each channel as even as possible, as `PIL.ImageOps.equalize`.
+    """Return the tables that make the histogram of each channel as even as possible, like `PIL.ImageOps.equalize`.
 
     Args:
       counts: the histogram, (channels, 256) int32.

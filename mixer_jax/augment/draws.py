@@ -1,6 +1,6 @@
-"""Random draws with one call of the generator each.
+"""Random draws that call the generator once each.
 
-A TPU computes every call in full, wherever it stands in the program.
+On a TPU, every call takes its full time, wherever it is in the program.
 """
 
 import jax

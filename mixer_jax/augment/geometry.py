@@ -17,7 +17,7 @@ def fixed_point(matrix: np.ndarray) -> np.ndarray:
 
 
 def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """Transform an image affinely by nearest neighbour, with 0 where the source is outside of the image.
+    """Transform an image affinely with nearest-neighbour sampling, with 0 where the source is outside of the image.
 
     The arithmetic is Pillow's integer arithmetic, so the result equals `Image.transform(size, AFFINE, matrix, NEAREST)`
     bit for bit. The cost is one gather.
@@ -55,7 +55,7 @@ def one_hot(indices: jax.Array, size: int) -> jax.Array:
 
 
 def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
-    """Pad with black on all sides and crop the old size at a random place, as torchvision's `RandomCrop(padding=...)`.
+    """Pad with black on all sides and crop to the old size at a random place, like torchvision's `RandomCrop(padding)`.
 
     Args:
       key: the random key.
@@ -83,7 +83,7 @@ def flip(image: jax.Array, flipped: jax.Array) -> jax.Array:
 
 
 def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float], aspect: tuple[float, float]):
-    """Draw the box of an Inception crop, as torchvision's `RandomResizedCrop.get_params`.
+    """Draw the box of an Inception crop, like torchvision's `RandomResizedCrop.get_params`.
 
     Ten boxes are drawn, and the first that fits into the image is used. If none fits, the result is the largest central
     box within `aspect`.
@@ -91,7 +91,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     Args:
       key: the random key.
       height, width: of the image, in pixels.
-      area: the bounds of the box's fraction of the image, which is drawn uniformly.
+      area: the bounds of the fraction of the image that the box covers, which is drawn uniformly.
       aspect: the bounds of the box's width divided by its height, which is drawn log-uniformly.
 
     Returns:
@@ -114,7 +114,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
 
 
 def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, int]) -> jax.Array:
-    """Scale a box of an image to a size, bilinear and antialiased, as `PIL.Image.resize(size, BILINEAR, box)`.
+    """Scale a box of an image to a size, bilinearly and antialiased, like `PIL.Image.resize(size, BILINEAR, box)`.
 
     Pixels outside of the box have no effect. The cost is two products with (new size, old size) matrices.
 

@@ -35,7 +35,7 @@ class Augment:
 
     Attributes:
       image_shape: (height, width, channels) of the images from the input pipeline.
-      input_shape: (height, width, channels) of the images for the model.
+      input_shape: (height, width, channels) of the model's input.
       num_classes: the number of classes, which is the width of the targets.
       box: (top, left, height, width) of the part of an image that is scaled to `input_shape`. In training, a random box
         replaces it if `crop` is "inception".

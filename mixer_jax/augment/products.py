@@ -17,7 +17,7 @@ BLOCK = 2**20  # the most numbers per image that a warp holds at a time
 
 
 def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
-    """Transform images as `geometry.warp`, each by its coefficients (batch, 6).
+    """Transform images as `geometry.warp` does, each with its coefficients (batch, 6).
 
     A product with a one-hot matrix selects the column of every pixel, and a masked sum selects its row.
     """
@@ -46,14 +46,14 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 
 
 def histogram(planes: jax.Array) -> jax.Array:
-    """Count the pixels of each grey level, (channels, batch, 256) int32, as `color.histogram`."""
+    """Count the pixels of each grey level, (channels, batch, 256) int32, like `color.histogram`."""
     high, low = (digit.astype(jnp.bfloat16) for digit in _digits(planes))
     counts = jnp.einsum("cbhp,cblp->cbhl", high, low, preferred_element_type=jnp.float32)
     return counts.reshape(*planes.shape[:2], 256).astype(jnp.int32)
 
 
 def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
-    """Replace grey levels by their entries in tables (channels, batch, 256), as `color.look_up`."""
+    """Replace grey levels by their entries in tables (channels, batch, 256), like `color.look_up`."""
     high, low = _digits(planes)
     tables = tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16)
     sixteens = jnp.einsum("cbhl,cblp->cbhp", tables, low.astype(jnp.bfloat16), preferred_element_type=jnp.float32)

@@ -93,7 +93,7 @@ class Checkpoints:
         """Raise `UserError` if the disk has no room for a number of checkpoints, including the existing ones.
 
         Args:
-          state, best: have the shapes and dtypes of those of a `Checkpoint`.
+          state, best: trees with the shapes and dtypes of a checkpoint's `state` and `best`.
           copies: the number of checkpoints.
           others: more folders of checkpoints that these will replace.
         """
@@ -148,7 +148,7 @@ class Checkpoints:
         Args:
           step: one of `steps`.
           like: has the structure, shapes and dtypes of the checkpoint; without it, trees are nested dicts, as on disk.
-          best_alone: do not read the state, which includes the optimiser's and is several times as large as `best`.
+          best_alone: skip the state, which includes the optimiser's and is several times as large as `best`.
 
         Raises:
           Damaged: if the checkpoint is not intact, or does not match `like`.

@@ -69,7 +69,7 @@ def save_arrays(path: Path, tree: Tree) -> None:
 
 
 def read_arrays(path: Path, like: Tree | None) -> Tree:
-    """Return the arrays in a folder, as a tree like `like`; nested dicts for None.
+    """Return the arrays in a folder, as a tree like `like`, or as nested dicts if it is None.
 
     Raises:
       ValueError: if their shapes or dtypes differ from those of `like`. Orbax raises other exceptions, too.

@@ -1,4 +1,4 @@
-"""Find properties of a dataset that make an accuracy worth less than it looks."""
+"""Find properties of a dataset that make an accuracy less meaningful than it looks."""
 
 from collections.abc import Iterator
 

@@ -84,7 +84,7 @@ class StreamedSplit:
           Images (n, height, width, channels) uint8 and labels (n,) int32. Both are zero for an index of -1.
 
         Raises:
-          UserError: if an image has another shape, or a label is out of range.
+          UserError: if an image has a different shape, or a label is out of range.
         """
         images = np.zeros((len(indices), *self.image_shape), np.uint8)
         labels = np.zeros(len(indices), np.int32)
@@ -116,7 +116,7 @@ class Dataset:
       train, val, test: the splits; the best epoch is chosen on `val`.
       mean, std: one number per channel, as fractions of 255. The model's input is the pixels minus `mean`, divided by
         `std`. By default they are the statistics of the training pixels.
-      cautions: warnings about what makes an accuracy worth less than it looks, one line each.
+      cautions: warnings about what makes an accuracy less meaningful than it looks, one line each.
     """
 
     name: str

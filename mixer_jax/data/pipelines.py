@@ -4,8 +4,9 @@ A pipeline returns chunks. A chunk holds the steps of one dispatch, as arrays (d
 and each device receives its own part. Inside the compiled step, `gather_batch` takes the batch of one step from the
 chunk.
 
-The pipelines store an image as a row, one channel after the other. A TPU pads the last axis to 128 numbers. With three
-channels as the last axis, that would make 43 times the bytes. A TPU is also slow at separating interleaved channels.
+The pipelines store an image as a row, one channel after the other. A TPU pads the last axis to a multiple of 128. With
+three channels as the last axis, images would take 43 times the memory. A TPU is also slow at separating interleaved
+channels.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ GATHERED = 2**14  # the most numbers of an image that are gathered at a time
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """The part of each global batch that belongs to this process. All processes have equal parts, in their order.
+    """The part of each global batch that belongs to this process. Parts are equal, in the order of the processes.
 
     Attributes:
       num_devices: the number of devices of this process.
@@ -130,7 +131,7 @@ class StreamingPipeline:
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`.
 
-        Consecutive steps are fastest. Any other step restarts the readers.
+        Reading consecutive steps is fastest. Any other step restarts the readers.
         """
         if num_steps and step != self._next:
             self._batches = self._read(step)
@@ -186,14 +187,14 @@ def as_rows(images: np.ndarray) -> np.ndarray:
 
 
 def gathered_width(numbers: int) -> int:
-    """Return the width of the parts in which a row is gathered.
+    """Return the width of the pieces into which a row is cut for gathering.
 
     It is the largest divisor of `numbers` up to GATHERED that is a multiple of 128, or else the largest divisor up to
     GATHERED. If rows are wider than about 30,000 bytes, XLA on a TPU copies the whole dataset into slices at each step,
     and gathers from the slices.
 
     Args:
-      numbers: the length of the row.
+      numbers: the number of values in the row.
     """
     fitting = [numbers // n for n in range(1, numbers + 1) if numbers % n == 0 and numbers // n <= GATHERED]
     return next((width for width in fitting if width % 128 == 0), fitting[0])

@@ -140,7 +140,7 @@ class _StandIn:
 def _without_tensorflow(builder: tfds.core.DatasetBuilder) -> Iterator[None]:
     """Let a TFDS builder run without TensorFlow, which it only uses to open files and to encode PNGs.
 
-    The modules that open files get `open` for `tf.io.gfile.GFile`. Examples carry PIL images, which TFDS encodes
+    In the modules that open files, `open` replaces `tf.io.gfile.GFile`. Examples carry PIL images, which TFDS encodes
     without TensorFlow. TFDS retries a download ten times, over three minutes; here it retries twice.
     """
     generate = builder._generate_examples

@@ -1,4 +1,4 @@
-"""The interface of a data source, and the sources without a download: scikit-learn's digits and image folders."""
+"""The interface of a data source, and the sources that need no download: scikit-learn's digits and image folders."""
 
 import dataclasses
 import functools
@@ -20,8 +20,8 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 class Source(Protocol):
     """A random-access sequence of labelled images: uint8 arrays (height, width, channels) and int labels.
 
-    Several threads read from a source at the same time. Image files are opened by `images.read_image`, which limits
-    the formats.
+    Several threads read from a source at the same time. Sources of image files use `images.read_image`, which
+    accepts only certain formats.
     """
 
     @property
@@ -31,7 +31,7 @@ class Source(Protocol):
 
     @property
     def labels_at_hand(self) -> bool:
-        """Whether `labels` reads no examples."""
+        """Whether the labels are known without reading examples."""
         ...
 
     def __len__(self) -> int: ...
@@ -53,7 +53,7 @@ class Source(Protocol):
         ...
 
     def files(self) -> Iterable[Path]:
-        """Return the files on this machine that the examples are read from, possibly among others."""
+        """Return the files on this machine that the examples are read from, possibly with others."""
         ...
 
 

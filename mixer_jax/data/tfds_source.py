@@ -31,7 +31,7 @@ class TfdsSource:
           image_size: (height, width) to fit the images to, or () to keep their size.
 
         Raises:
-          UserError: if the split is unknown, or only TensorFlow reads the format that the dataset is prepared in.
+          UserError: if the split is unknown, or only TensorFlow can read the format the dataset is prepared in.
         """
         self._builder = builder
         self.name = f"{builder.name} {split}"

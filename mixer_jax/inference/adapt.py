@@ -18,15 +18,15 @@ def at_image_size(
     """Adapt a Mixer to images of another size, with the same patches.
 
     Args:
-      classifier: of the Mixer.
+      classifier: the Mixer.
       image_size: (height, width), multiples of the patch size.
-      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. The old width times the
-        factor by which the number of patches grows repeats the weights in tiles (paper, appendix C); the new grid must
-        be a multiple of the old one. The old width interpolates the weights, which is not from the paper. None selects
-        tiles if the grid allows them, else interpolation. An unchanged grid ignores this argument.
+      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. For the old width, the weights
+        are interpolated, which is not from the paper. For the old width times the growth in the number of patches, they
+        are repeated in tiles (paper, appendix C); the new grid must be a multiple of the old one. None selects tiles if
+        the grid allows them, else interpolation. If the grid does not change, this argument is ignored.
 
     Returns:
-      The new model, whose images have the size of its input; and one line that says what was done, or "" if the
+      The new model, which does not scale its images; and one line that says what was done, or "" if the
       parameters did not change.
 
     Raises:
@@ -67,12 +67,12 @@ def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, st
     After a change from grey to colour, an image with equal channels gives the same logits as the grey image did.
 
     Args:
-      classifier: of the Mixer.
-      channels: of the new images.
+      classifier: the Mixer.
+      channels: the number of channels of the new images.
 
     Returns:
-      The new model, and one line that says what was done. The model is unchanged, and the line "", if the number of
-      channels is the same or if neither number is 1.
+      The new model, and one line that says what was done. If the number of channels is the same,
+      or if neither number is 1, the model is unchanged and the line is "".
     """
     before = classifier.image_shape[2]
     if before == channels or 1 not in (before, channels):

@@ -36,10 +36,10 @@ class Classifier:
 
     Attributes:
       config: the `model` block of a config.
-      params: of the model, host arrays.
-      preprocessing: of the images.
-      label_names: of the classes, in the order of the logits.
-      origin: of the model.
+      params: the parameters of the model, as host arrays.
+      preprocessing: how images become the model's input.
+      label_names: the class names, in the order of the logits.
+      origin: where the model comes from.
     """
 
     config: ConfigDict
@@ -106,7 +106,7 @@ class Classifier:
         """Read an image of any size and convert it to the model's `image_shape`, uint8.
 
         Raises:
-          UserError: if the image cannot be read, or is an array of another dtype than uint8.
+          UserError: if the image cannot be read, or is an array of a dtype other than uint8.
         """
         height, width, channels = self.image_shape
         if isinstance(image, str | Path):
@@ -128,7 +128,7 @@ class Classifier:
         return self._in_batches(self._features, images, batch_size)
 
     def traceable(self, images: jax.Array) -> jax.Array:
-        """Return the logits (n, classes) of images (n, *image_shape); tracing it makes the parameters constants."""
+        """Return the logits (n, classes) of images (n, *image_shape); tracing makes the parameters constants."""
         return self._apply(self.params, images)
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
@@ -140,12 +140,12 @@ class Classifier:
         return np.asarray(self._seen(image[None]))[0]
 
     def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return per-token logits and activation sizes of a Mixer, for an image (height, width, channels) uint8.
+        """Return per-token logits and activation magnitudes of a Mixer, for an image (height, width, channels) uint8.
 
         Returns:
-          A tuple: the head's logits for each token, (rows, columns, classes), whose mean over the tokens is the logits
-          of the image; and the root mean square over the channels of each token after each block, (blocks, rows,
-          columns).
+          A tuple: the head's logits for each token, (rows, columns, classes), whose mean over the tokens gives the
+          logits of the image; and, after each block, the root mean square of each token over its channels, (blocks,
+          rows, columns).
         """
         tokens = jax.device_get(self._tokens(self._on_device, image[None])[1]["intermediates"])
         grid = [side // self.model.patch_size for side in self.input_shape[:2]]
@@ -159,8 +159,8 @@ class Classifier:
         """Write the model to a file, from which `load` restores it unchanged.
 
         Args:
-          path: of the file, if it ends in .safetensors or .npz; else of a folder, which receives model.safetensors.
-          layout: of the array names and shapes, a key of `mixer_jax.weights.LAYOUTS`; only "paper" stores every model.
+          path: the file to write, if it ends in .safetensors or .npz; otherwise a folder for model.safetensors.
+          layout: the array names and shapes, a key of `mixer_jax.weights.LAYOUTS`; only "paper" can store every model.
 
         Returns:
           The files written. A .npz file has its description in a .json file in the same folder.
@@ -198,7 +198,7 @@ class Classifier:
         }
 
     def computed_otherwise(self, layout: str) -> list[str]:
-        """List the differences between this model's computation and that of a layout's project, one line each.
+        """List how this model's computation differs from that of the project behind a layout, one line each.
 
         Args:
           layout: a key of `mixer_jax.weights.LAYOUTS`.

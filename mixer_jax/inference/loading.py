@@ -1,4 +1,4 @@
-"""Loading trained models from run directories, files and remote addresses."""
+"""Loading trained models from run directories, files and URLs."""
 
 import math
 from pathlib import Path
@@ -24,9 +24,9 @@ def load(source: str | Path, checkpoint: str = "best") -> Classifier:
     """Load a trained model.
 
     Args:
-      source: a run directory; a file written by `Classifier.save`, or its folder; a Mixer of the paper (.npz), timm or
-        lucidrains (.safetensors, .pth); or the https:// or gs:// address of such a file.
-      checkpoint: of a run directory: "best" for the parameters of the best epoch, "latest", or a step.
+      source: a run directory; a file written by `Classifier.save`, or its folder; a Mixer from the paper (.npz),
+        timm or lucidrains (.safetensors, .pth); or the https:// or gs:// URL of such a file.
+      checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step.
 
     Raises:
       UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.

@@ -1,4 +1,4 @@
-"""What a trained model needs apart from its parameters: the preprocessing of its images, and where it comes from."""
+"""What a trained model needs apart from its parameters: the preprocessing of its images, and its origin."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from mixer_jax.config import default_config
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """The preprocessing from an image to the model's input.
+    """The preprocessing that turns an image into the model's input.
 
     Attributes:
       image_shape: (height, width, channels) of the uint8 images.
       mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
-      eval_crop: the share of the sides of the central box that is scaled, as in `config.augment`.
+      eval_crop: the central box that is scaled has this fraction of the largest possible sides; as in `config.augment`.
     """
 
     image_shape: tuple[int, int, int]
@@ -59,12 +59,12 @@ class Origin:
     """The origin of a model.
 
     Attributes:
-      name: of the checkpoint, file or address, for messages.
-      found: a description in one line.
+      name: the checkpoint, file or URL, for messages.
+      found: a description of the model in one line.
       dataset: the `dataset` block of the run's config; None for a file.
-      step: of the run's checkpoint; 0 for a file.
+      step: the step of the run's checkpoint; 0 for a file.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
-      ran_on: devices, dtype and versions of the run, as in results.json.
+      ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.
     """
 
     name: str = ""

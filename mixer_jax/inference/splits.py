@@ -14,13 +14,13 @@ from mixer_jax.inference.classifier import Classifier
 
 
 def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | None = None) -> ConfigDict:
-    """Return the `dataset` block to evaluate a model on.
+    """Return the `dataset` block of the data to evaluate a model on.
 
     Args:
       classifier: the model.
-      name: of the dataset; None for the dataset of the model's run. Another dataset has the splits "train" and "test",
-        and its images are scaled to the size of the model's images, except those of "digits".
-      data_dir: of the dataset; None for the run's data_dir, or the default one of another dataset.
+      name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
+        "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
+      data_dir: the data_dir of the dataset; None for the run's, or for the default if it is another dataset.
 
     Raises:
       UserError: if `name` is None and the model does not come from a run.
@@ -39,7 +39,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
 
 
 def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
-    """Open a split of a dataset with the image shape and the classes of a model.
+    """Open a split of a dataset, which must have the image shape and the classes of a model.
 
     Args:
       classifier: the model.
@@ -47,7 +47,7 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
       split: "train", "validation" or "test".
 
     Raises:
-      UserError: if the split cannot be read, or has other classes or another image shape than the model.
+      UserError: if the split cannot be read, or its classes or image shape are not the model's.
     """
     images, label_names = data.open_split(dataset, split)
     if label_names != classifier.label_names:
@@ -67,7 +67,7 @@ def over_split(
       apply: `Classifier.logits` or `Classifier.features`.
       split: from `open_split`.
       batch_size: images per call.
-      title: of the progress bar.
+      title: the title of the progress bar.
 
     Returns:
       The method's outputs for all images, concatenated, and the labels (n,) int32.

@@ -67,7 +67,7 @@ def create(
     Args:
       config: the `model` block; see `mixer_jax.config`.
       num_classes: the width of the head; 0 for no head.
-      image_shape: (height, width, channels) of the images for the model.
+      image_shape: (height, width, channels) of the model's input.
       dtype: of the computation; parameters are float32.
 
     Raises:

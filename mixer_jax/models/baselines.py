@@ -1,4 +1,4 @@
-"""The two baselines of a published MNIST study of the Mixer, with PyTorch's initialization."""
+"""The two baselines of a published MNIST study of the Mixer, with PyTorch's initialisation."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class Mlp(nn.Module):
 class Cnn(nn.Module):
     """Two 3x3 convolutions with 32 and 64 channels, max-pooling, and a dense layer of 128 units.
 
-    Dropout is before and after the dense layer.
+    Dropout is applied before and after the dense layer.
 
     Attributes:
       num_classes: the width of the head; 0 for no head, which makes the dense layer of 128 the output.
@@ -81,7 +81,7 @@ class Cnn(nn.Module):
 class Conv(nn.Module):
     """A 3x3 convolution with zero padding.
 
-    It has the parameters of `flax.linen.Conv`, with PyTorch's initialization.
+    It has the parameters of `flax.linen.Conv`, with PyTorch's initialisation.
 
     Attributes:
       features: the channels of the result.

@@ -1,4 +1,4 @@
-"""Computations that XLA's CPU backend runs faster in another form. Other backends use none of it."""
+"""Computations that XLA's CPU backend runs faster in a different form. Other backends use the usual form."""
 
 import functools
 from collections.abc import Callable
@@ -11,12 +11,13 @@ Function = Callable[..., jax.Array]
 
 
 def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Callable[[Function], Function]:
-    """Give a function of arrays another gradient when it is compiled for a CPU.
+    """Give a function of arrays its own backward pass when it is compiled for a CPU.
 
     Args:
-      backward: `backward(arguments, gradient)` returns the gradient of each argument.
-      flat: whether the function itself is computed on rows on a CPU, with all axes of its first argument but the last
-        merged into one. With three axes, a training step of Nano/4 took 1.5 times as long.
+      backward: `backward(arguments, gradient)` returns the gradient with respect to each argument, given that of the
+        result.
+      flat: whether, on a CPU, the function itself is computed with all axes of its first argument but the last merged
+        into one. With three axes, a training step of Nano/4 took 1.5 times as long.
 
     Returns:
       A decorator. The decorated function is differentiable in reverse mode only.
@@ -56,7 +57,7 @@ def unless_cpu(function: Function, x: jax.Array, *rest: jax.Array) -> jax.Array:
 
 
 def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the gradient of `layers.mix_tokens`, as matrix products.
+    """Return the gradients of `layers.mix_tokens` with respect to its arguments, as matrix products.
 
     With three axes, XLA would transpose one of the factors.
 
@@ -70,10 +71,10 @@ def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -
 
 
 def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the gradient of `layers.mix_channels`.
+    """Return the gradients of `layers.mix_channels` with respect to its arguments.
 
-    On a CPU, XLA is slow to sum over the first axis of a product's first factor. So that factor is transposed by a
-    copy.
+    On a CPU, XLA is slow to sum over the first axis of a product's first factor. So that factor is first
+    copied in transposed order.
 
     Args:
       arguments: x (..., in) and the kernel (in, features).

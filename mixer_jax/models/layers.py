@@ -24,9 +24,9 @@ def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Init
     """Return the initializers of a kernel and of its bias.
 
     Args:
-      initialization: "paper" for LeCun normal and zero, as in the paper's code; "torch" for uniform within
-        1 / sqrt(fan_in) for both, as in `torch.nn.Linear` and `Conv2d`.
-      fan_in: the number of inputs of the kernel.
+      initialization: "paper" for LeCun normal and zero, as in the paper's code; "torch" for uniform in
+        ±1 / sqrt(fan_in) for both, as in `torch.nn.Linear` and `Conv2d`.
+      fan_in: the number of inputs of each output unit.
     """
     if initialization == "paper":
         return nn.initializers.lecun_normal(), nn.initializers.zeros
@@ -45,7 +45,7 @@ def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, s
     training step.
 
     Raises:
-      ScopeParamShapeError: if the parameter has another shape.
+      ScopeParamShapeError: if the parameter has a different shape.
     """
     if module.is_initializing() or not module.has_variable("params", name):
         return module.param(name, init, shape)
@@ -69,9 +69,9 @@ def kernel_and_bias(module: nn.Module, shape: tuple[int, ...], initialization: s
 
 
 def precision(x: jax.Array) -> jax.lax.Precision:
-    """Return the precision of a product with x.
+    """Return the precision for matrix products with x.
 
-    Products in float32 stay float32. By default, a TPU and a GPU would drop bits.
+    Products of float32 arrays are computed in full float32. By default, TPUs and GPUs would drop bits.
     """
     return jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else jax.lax.Precision.DEFAULT
 
@@ -105,7 +105,7 @@ class Dense(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, scale: jax.Array | None = None) -> jax.Array:
-        """Map (tokens, batch, channels) to the same shape, except that `axis` becomes `features`.
+        """Map (tokens, batch, channels) to the same shape, except that the size of `axis` becomes `features`.
 
         With `scale` (batch,), the result of each example is multiplied by its scale. On a CPU, the result itself is
         multiplied. On other backends, the input and the bias are multiplied, because XLA fuses that product into the
@@ -263,7 +263,7 @@ def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
 
 
 def random_bits(words: jax.Array, entries: jax.Array) -> jax.Array:
-    """Hash random words and the numbers of entries, both uint32, to uint32 of their broadcast shape.
+    """Hash random words and the indices of entries, both uint32, to uint32 of their broadcast shape.
 
     JAX's own generator takes longer than the matrix products of a small Mixer. A hash is good enough for a mask.
     """

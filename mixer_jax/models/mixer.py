@@ -39,7 +39,7 @@ class MlpBlock(nn.Module):
       mlp_dim: the width of the hidden layer.
       axis: 0 mixes the tokens, -1 the channels.
       dropout_rate: the rate of dropout after each dense layer.
-      stochastic_depth_rate: the probability that the result of an example is zero.
+      stochastic_depth_rate: the probability that the result of an example is set to zero.
       gelu: "tanh" or "exact".
       dtype: of the computation; parameters are float32.
       initialization: of the parameters, "paper" or "torch", as in `layers.initializers`.
@@ -123,16 +123,16 @@ class MixerBlock(nn.Module):
 class MlpMixer(nn.Module):
     """The MLP-Mixer: patches to tokens, a stack of Mixer blocks, the mean over the tokens, and a linear head.
 
-    The image size at initialization fixes the number of tokens. Images need not be square.
+    The image size at initialisation fixes the number of tokens. Images need not be square.
 
     Attributes:
-      num_classes: the width of the head; 0 for no head, which makes the pre-logits the output.
+      num_classes: the width of the head; 0 for no head, which makes the features the output.
       num_blocks: the number of Mixer blocks.
       patch_size: the side of the square patches, in pixels.
       hidden_dim: the channels of a token (the paper's C).
       stochastic_depth_rate: the rate of the last block. The rate rises linearly from 0 in the first block.
       pre_head_norm: whether a LayerNorm precedes the mean over the tokens.
-      zero_init_head: whether the head is initialized with zeros, as in the paper's code.
+      zero_init_head: whether the head is initialised with zeros, as in the paper's code.
       tokens_mlp_dim, channels_mlp_dim, token_mixing, channel_mixing, ablated_norm, dropout_rate, gelu,
         layer_norm_epsilon, dtype, initialization: as in `MixerBlock`.
     """
@@ -173,7 +173,7 @@ class MlpMixer(nn.Module):
           positions: (batch,) int, the position of each example in the global batch; by default 0, 1, 2, ...
 
         Returns:
-          Logits (batch, num_classes), float32; without a head, pre-logits (batch, hidden_dim).
+          Logits (batch, num_classes), float32; without a head, features (batch, hidden_dim).
         """
         words: Any = [(None,) * 6] * self.num_blocks
         if train and (self.dropout_rate or self.stochastic_depth_rate):

@@ -15,13 +15,13 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
     """Return the parameters of a Mixer for a larger grid of patches, made of tiles (paper, appendix C).
 
     Each tile has the size of the old grid and is mixed separately, as before. So the matrices become block-diagonal,
-    and the hidden width grows by a factor of `copies[0] * copies[1]`. The paper lists the tokens tile by tile. Here,
+    and the hidden width grows by a factor of `copies[0] * copies[1]`. The paper orders the tokens tile by tile. Here,
     the tokens stay in raster order, and the rows and columns that belong to tokens are permuted.
 
     Args:
       params: the parameters of an `MlpMixer`.
-      grid: the rows and columns of patches that `params` are for.
-      copies: the number of tiles in a column and in a row of the larger grid.
+      grid: the numbers of rows and columns of patches that `params` expect.
+      copies: the numbers of tiles down and across the larger grid.
 
     Returns:
       The parameters for a grid of (grid[0] * copies[0], grid[1] * copies[1]).
@@ -44,13 +44,14 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
 def interpolated(params: Any, grid: Grid, new_grid: Grid) -> Any:
     """Return the parameters of a Mixer for another grid of patches, with the token weights interpolated along the grid.
 
-    This method is not from the paper. The interpolation is bilinear, and smoothed where the grid becomes coarser. The
-    hidden units stay. Their input weights are scaled so that the sums over the tokens keep their magnitude.
+    This method is not from the paper. The interpolation is bilinear, and antialiased where the grid becomes coarser.
+    The number of hidden units does not change. Their input weights are scaled so that the sums over the tokens keep
+    their magnitude.
 
     Args:
       params: the parameters of an `MlpMixer`.
-      grid: the rows and columns of patches that `params` are for.
-      new_grid: the rows and columns of patches of the result.
+      grid: the numbers of rows and columns of patches that `params` expect.
+      new_grid: those that the result expects.
     """
 
     def resized(x):  # (tokens, ...)

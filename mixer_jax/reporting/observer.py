@@ -22,9 +22,9 @@ class Observer:
 
         Args:
           step: the number of steps that are done.
-          loss: of the last step of the dispatch.
-          accuracy: in percent, over the dispatch.
-          images_per_second: throughput of the dispatch.
+          loss: the loss of the last step of the dispatch.
+          accuracy: the accuracy over the dispatch, in percent.
+          images_per_second: the throughput of the dispatch.
         """
 
     def validating(self) -> None:
@@ -34,7 +34,7 @@ class Observer:
         """Handle the end of an epoch.
 
         Args:
-          record: of the epoch.
+          record: the record of the epoch.
           best: the record of the best epoch so far, possibly the same object.
         """
 

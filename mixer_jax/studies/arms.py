@@ -1,4 +1,4 @@
-"""The arms of a study: configs trained with several seeds, by one or both protocols."""
+"""The arms of a study: configs that are trained with several seeds, under one or both protocols."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -15,15 +15,15 @@ PROTOCOLS = {"published": "test", "clean": "validation"}
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
-    """One variant that a study trains.
+    """One of the configurations that a study compares.
 
     Attributes:
-      name: of the arm's folder.
-      title: in tables.
+      name: the name of the arm's folder.
+      title: the title in tables.
       changes: values of fields, by dotted path, that differ from the study's config.
       num_seeds: the number of seeds to train.
       protocols: keys of `PROTOCOLS`.
-      published: accuracies in percent, "last" of the last epoch and "best" of the best epoch, as far as published.
+      published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: known errors and ambiguities in the published numbers.
       in_torch: whether the arm is trained in PyTorch, as a reference measured on the same machine.
     """

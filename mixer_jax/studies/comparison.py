@@ -73,7 +73,7 @@ def require_free(output: Path, paths: Sequence[Path] = ()) -> None:
 
     Args:
       output: the folder, which need not exist.
-      paths: to be compared.
+      paths: the paths to be compared.
 
     Raises:
       UserError: if the folder contains one of the paths, or anything other than an earlier comparison.

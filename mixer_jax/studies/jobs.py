@@ -24,10 +24,10 @@ class Job:
     """The training of one seed of an arm, or of all its seeds at the same time.
 
     Attributes:
-      arm: to train.
+      arm: the arm to train.
       protocol: a key of `PROTOCOLS`.
       run: the run directory.
-      config: of the training.
+      config: the config of the training.
     """
 
     arm: Arm
@@ -61,10 +61,10 @@ class Job:
     def train(self, dataset: data.Dataset) -> None:
         """Train to the end.
 
-        If the training diverges, mark the run as diverged. If the run has several seeds, then train them one at a time.
+        If the training diverges, mark the run as diverged, and train its seeds, if there are several, one at a time.
 
         Args:
-          dataset: of the job's config.
+          dataset: the dataset of the job's config.
         """
         try:
             self._train(dataset)
@@ -96,11 +96,11 @@ def create_jobs(
     """Return the jobs of a study, in order of protocol, then arm, then seed.
 
     Args:
-      arms: to train.
+      arms: the arms to train.
       base: the study's config.
-      directory: of the study.
+      directory: the directory of the study.
       num_seeds: the maximum number of seeds per arm; None for all.
-      only: the only protocol to train, a key of `PROTOCOLS`; None for all.
+      only: the only protocol to train under, a key of `PROTOCOLS`; None for all.
     """
     jobs = []
     together = jax.devices()[0].platform != "cpu"  # a single run does not fill an accelerator

@@ -1,4 +1,4 @@
-"""Plots of runs and published numbers: learning curves, and accuracy over costs."""
+"""Plots of runs and published numbers: learning curves, and accuracy against cost."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the validation accuracy over the epochs as a PNG: means over seeds, with bands of one standard deviation.
 
-    With more than SEVERAL rows, those of a single seed are omitted, unless all are.
+    With more than SEVERAL rows, those of a single seed are omitted, unless all have a single seed.
 
     Args:
       rows: of the comparison.
@@ -64,10 +64,10 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
 
 
 def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
-    """Plot the test accuracy of the last epoch over the number of parameters and the training time, as a PNG.
+    """Plot the test accuracy of the last epoch against the number of parameters and the training time, as a PNG.
 
-    Points are means over seeds with one standard deviation, at the time of the fastest seed. Published numbers, whose
-    training time is not known, are hollow points.
+    Points are means over seeds, with error bars of one standard deviation, at the training time of the fastest seed.
+    Published numbers, whose training time is not known, are hollow points.
 
     Args:
       rows: of the comparison.

@@ -41,10 +41,10 @@ class Row:
     """Runs that differ in their seed only, or a published result.
 
     Attributes:
-      title: in tables and plots.
-      results: of each finished run; common values are read from the first; empty for a published or unfinished row.
+      title: the title in tables and plots.
+      results: one per finished run; common values are read from the first; empty for a published or unfinished row.
       curves: validation accuracies in percent of each run, by epoch.
-      published: accuracies in percent, "last" of the last epoch and "best" of the best epoch, as far as published.
+      published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
       num_params, epochs, selected_on: of a published or unfinished row, if known.
       diverged: the number of further runs without results, because their loss became infinite or NaN.
@@ -78,7 +78,7 @@ class Row:
 
     @property
     def against(self) -> str:
-        """The epoch to compare with published numbers: "last", which no score selects; "best" if only that is known."""
+        """The epoch to compare with published numbers: "last", not selected by score; "best" if only that is known."""
         return "best" if "last" not in self.published and "best" in self.published else "last"
 
 
@@ -191,7 +191,7 @@ def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
-    """Hash everything that affects a result except seed and machine, to 16 hexadecimal digits.
+    """Hash everything that affects a result except seed and machine, into 16 hexadecimal digits.
 
     The hash covers the config, and the numbers of epochs that were planned before a run was extended.
     """

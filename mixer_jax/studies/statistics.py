@@ -1,4 +1,4 @@
-"""The significance of differences between accuracies: intervals and tests at 95%."""
+"""The significance of differences between accuracies: 95% intervals, and tests at the 5% level."""
 
 import math
 from collections.abc import Sequence
@@ -21,8 +21,8 @@ def against_one(values: Sequence[float], published: float) -> str:
       published: accuracy of the published run.
 
     Returns:
-      "higher" or "lower", of the runs' mean, if the published accuracy lies outside the 95% prediction interval for one
-      more run; else "not distinguishable", or "one seed: no verdict" for a single run.
+      "higher" or "lower", for the mean of the runs, if the published accuracy lies outside the 95% prediction interval
+      for one more run; else "not distinguishable", or "one seed: no verdict" for a single run.
     """
     if len(values) < 2:
         return "one seed: no verdict"

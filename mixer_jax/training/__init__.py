@@ -1,6 +1,6 @@
-"""Training. `train` takes a config to its results.
+"""Training. `train` runs everything that a config asks for, from the first checks to the results.
 
-From the outside to the inside:
+From the outermost module to the innermost:
 
   run.py        `train`: check everything, claim the run directory
   stages.py     train one seed or several (seeds.py), score the test set, write the report

@@ -25,8 +25,8 @@ def check_epochs(trainer: Trainer) -> None:
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    Either the run is past the config's last step, or it ended in the middle of the config's last epoch, which counts as
-    done.
+    That is so if the run is past the config's last step, or if it ended in the middle of the config's last epoch, which
+    counts as done.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)
@@ -45,5 +45,5 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
 
 
 def stale(history: Sequence[Epoch], patience: int) -> bool:
-    """Return whether the last `patience` epochs brought no better validation scores; never, for a patience of 0."""
+    """Return whether the last `patience` epochs brought no better validation scores; False for a patience of 0."""
     return bool(patience and history) and history[-1].epoch - best_epoch(history).epoch >= patience

@@ -45,7 +45,7 @@ class Sums:
     """The metrics of an unfinished epoch, summed over its steps; stored in checkpoints.
 
     Attributes:
-      loss: the sum of the steps' losses, added one by one, so that the length of dispatches does not matter.
+      loss: the sum of the steps' losses, added one by one, so that it does not depend on the length of dispatches.
       correct: correct predictions.
       steps: number of steps.
       seconds: time spent on the steps.
@@ -92,16 +92,16 @@ def train_steps(
 ) -> tuple[TrainState, int]:
     """Train from step `step` to step `end`.
 
-    If `trainer.ahead` allows it, the next dispatch is started before the metrics of the last one are fetched.
+    If `trainer.ahead` allows it, the next dispatch is started before the metrics of the previous one are fetched.
 
     Args:
       trainer: the run's trainer.
       state: the state after `step` steps, on the devices.
       step, end: the steps to start from and to stop at.
       length: the length of dispatches; it is adapted to their measured times.
-      sums: the metrics of the steps are added to it.
+      sums: receives the metrics of the steps.
       observers: receive `progress` after each dispatch.
-      pause: called before each dispatch; True ends the training early, after the dispatches that were started.
+      pause: called before each dispatch; True ends the training early, after the dispatches already started.
       agreement: the agreement of several processes, whose message is sent with each dispatch.
 
     Returns:
@@ -145,7 +145,7 @@ def require_finite(losses: np.ndarray, step: int, what: str) -> None:
 
     Args:
       losses: (n,) float, of consecutive steps.
-      step: the number of the first loss's step.
+      step: the step of the first loss.
       what: names the loss in the error.
     """
     bad = np.flatnonzero(~np.isfinite(losses))

@@ -50,7 +50,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """While entered, raise `Interrupted` with this message on each signal; for a run that has nothing left to save."""
+    """In this context, raise `Interrupted` with this message on each signal; for a run with nothing left to save."""
 
     def stop(number: int, frame: FrameType | None) -> None:
         _say("")
@@ -62,7 +62,7 @@ def stopping_at_once(message: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the signals, except those that the starter of the process, such as nohup, has set to be ignored."""
+    """Handle the signals, except those that were already ignored when the process started, as under nohup."""
     before = {}
     # Python lets only the main thread handle signals; in another thread, the caller has to handle them.
     if threading.current_thread() is threading.main_thread():

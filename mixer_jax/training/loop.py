@@ -63,7 +63,7 @@ def train_epochs(
       The state after the last step, and the parameters of the best epoch.
 
     Raises:
-      UserError: if no checkpoint is intact, or if the end cannot be saved.
+      UserError: if no checkpoint is intact, or if the final state cannot be saved.
       Diverged: if a loss is not finite; the message names the step and the last good checkpoint.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C, once the state is saved.
     """
@@ -214,7 +214,7 @@ class _Loop:
             self._warn(f"{error}; training continues")
 
     def _pause(self) -> bool:
-        """Return, equally on all processes, whether a checkpoint is due or a process was asked to stop."""
+        """Return, with the same result on all processes, whether a checkpoint is due or a process was asked to stop."""
         time_is_up = (time.monotonic() - self._saved_at) / 60 >= self._minutes
         self._signal, self._time_is_up, self._length.steps = self._agreement.settle(
             self._stop.signal, time_is_up, self._length.steps
@@ -236,7 +236,7 @@ class _Loop:
         self._saved_at, self._time_is_up = time.monotonic(), False
 
     def _wait(self) -> bool:
-        """Wait for the last checkpoint, and return whether it is on disk."""
+        """Wait for the newest checkpoint, and return whether it is on disk."""
         try:
             remarks = self.checkpoints.wait()
         except OSError as error:

@@ -5,7 +5,7 @@ import optax
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0) -> jax.Array:
-    """Return the softmax cross-entropy against smoothed targets, as torch's `CrossEntropyLoss(label_smoothing)`.
+    """Return the softmax cross-entropy against smoothed targets, like torch's `CrossEntropyLoss(label_smoothing)`.
 
     Args:
       logits: (batch, num_classes) float32.

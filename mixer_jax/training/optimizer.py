@@ -54,7 +54,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the optimiser of a `config.optimizer` updates an entry the same way whichever array holds it."""
+    """Return whether the update of an entry by a `config.optimizer` does not depend on which array holds the entry."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
@@ -64,7 +64,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...)
     decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...), weight decay is
     the L2 term of torch.optim, which is added to the gradient. Muon decays matrices only: the kernel of the stem is not
-    a matrix, so Adam updates it, without weight decay. Last, the updates are scaled by layer: see `layer_scales`.
+    a matrix, so Adam updates it, without weight decay. Finally, the updates are scaled by layer: see `layer_scales`.
 
     Args:
       config: the `config.optimizer`.
@@ -121,7 +121,7 @@ def kernel_mask(params: Any) -> Any:
 
 
 def layer_scales(updates: Any, decay: float) -> Any:
-    """Scale each layer's updates by `decay` once more than those of the next layer, as BEiT's and timm's `layer_decay`.
+    """Scale each layer's updates by `decay` times the next layer's factor, like `layer_decay` in BEiT and timm.
 
     The updates of the head and of the norm before it are not scaled. Those of the last block are scaled by `decay`, and
     those of the stem the most.

@@ -17,17 +17,17 @@ VECTORS = "vectors"
 class Packing:
     """Packs trees with the structure of a model's parameters, and the optimiser's state, which contains such trees.
 
-    An optimiser that updates an entry the same way whichever array holds it takes the same steps when packed.
+    An optimiser whose update of an entry does not depend on the array that holds it takes the same steps when packed.
     """
 
     def __init__(self, params: Any):
-        """Take the parameters, or their shapes: nested dicts, whose one-dimensional arrays will be packed."""
+        """Record the parameters, or their shapes: nested dicts, whose one-dimensional arrays will be packed."""
         self._names = params.keys()
         self._shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         self._vectors = [path for path, shape in self._shapes.items() if len(shape) == 1]
 
     def pack(self, tree: Any) -> Any:
-        """Return a tree with all trees of parameters in it packed; it can be such a tree or an optimiser's state."""
+        """Return a tree with all trees of parameters in it packed; `tree` is such a tree or an optimiser's state."""
         return self._map(self._packed, tree, self._names)
 
     def unpack(self, tree: Any) -> Any:

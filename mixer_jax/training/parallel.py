@@ -80,12 +80,12 @@ def has_bfloat16(device: jax.Device) -> bool:
 
 
 def microbatches(platform: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches with which a device is fastest: 1, except on a CPU, which depends on its cache.
+    """Return the number of microbatches with which a device is fastest: 1, except on a CPU, where the cache decides.
 
     Args:
-      platform: of the device.
-      num_images: in the device's shard of a batch.
-      widest: bytes of the largest activation of one image.
+      platform: the platform of the device.
+      num_images: the number of images in the device's shard of a batch.
+      widest: the bytes of the largest activation of one image.
     """
     if platform != "cpu":
         return 1

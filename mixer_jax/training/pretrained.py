@@ -21,11 +21,11 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
       input_shape: (height, width, channels) of the model's input.
 
     Returns:
-      The parameters, as host arrays. If the number of classes differs, the head is zero. For another number of patches,
-      see `at_image_size`; for a change between grey and colour, see `with_channels`.
+      The parameters, as host arrays. If the number of classes differs, the head is zero. If the number of patches
+      differs, see `at_image_size`; for a change between grey and colour, see `with_channels`.
 
     Raises:
-      UserError: if the parameters cannot be read, if they or the model are not a Mixer's, or if sizes that cannot be
+      UserError: if the parameters cannot be read, if the source or the model is not a Mixer, or if sizes that cannot be
         adapted differ.
     """
     if not isinstance(model, MlpMixer):

@@ -28,9 +28,9 @@ def join(distributed: bool, coordinator_address: str | None, num_processes: int 
     This also sets `data.memory.processes_here`, the number of processes on this machine.
 
     Args:
-      distributed: whether there are others, which JAX finds (on Cloud TPU or Slurm).
-      coordinator_address, num_processes, process_id: HOST:PORT of the first process, the number of processes, and that
-        of this one, from 0; all of them, or none for JAX to find.
+      distributed: whether there are others; on Cloud TPU and Slurm, JAX finds them.
+      coordinator_address, num_processes, process_id: HOST:PORT of the first process, the number of processes, and the
+        index of this one, from 0. Give all three, or none to let JAX find them.
 
     Raises:
       UserError: if the arguments are inconsistent, or if the other processes cannot be reached.
@@ -62,7 +62,7 @@ def is_first() -> bool:
 
 @contextlib.contextmanager
 def speaking_once() -> Iterator[None]:
-    """While entered, let only the first process print to stdout."""
+    """In this context, let only the first process print to stdout."""
     with contextlib.ExitStack() as stack:
         if not is_first():
             stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
@@ -102,9 +102,9 @@ def from_first(tree: Any) -> Any:
 
 
 def first_goes_first(function: Callable[[], Any]) -> Any:
-    """Call a function on the first process, then on the others, and return its results.
+    """Call a function on the first process, then on the others, and return its result on each.
 
-    So the other processes can use files that the first one has written.
+    This lets the other processes use files that the first one has written.
     """
     if jax.process_count() == 1:
         return function()
@@ -118,7 +118,7 @@ class Agreement:
 
     Each process sends a message with every dispatch, and receives the elementwise maximum of all messages with the
     dispatch's metrics. All processes read the metrics of the same dispatch before they start the next one, so all of
-    them decide on the same message.
+    them base their decision on the same message.
 
     Attributes:
       message: int32 (3,), sent with the next dispatch; None for a single process.
@@ -157,10 +157,10 @@ class Agreement:
 
 
 def check_same(describe: Callable[[], dict[str, str]]) -> None:
-    """Check that all processes are about to do the same.
+    """Check that all processes are about to do the same thing.
 
     Args:
-      describe: returns a text for the name of each thing that has to be equal, such as the config.
+      describe: returns descriptions, by name, of the things that have to be equal, such as the config.
 
     Raises:
       UserError: on all processes; it names the first thing that differs, and a process on which it differs.

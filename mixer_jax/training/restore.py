@@ -105,7 +105,7 @@ def split_checkpoints(
     Args:
       directory: the run directory of all seeds.
       runs: the run directory of each seed, in order.
-      trainer: has the shapes of the state of one seed.
+      trainer: provides the shapes of the state of one seed.
       warn: called with a line for each damaged checkpoint.
 
     Raises:

@@ -22,8 +22,8 @@ class Outcome:
     Attributes:
       measured: the measured fields of the run's `Results`.
       params: the parameters of the best epoch, as host arrays.
-      logits: (n, classes) float32, of these parameters on the test images in their order.
-      labels: (n,) int32, of the test images.
+      logits: (n, classes) float32, which these parameters give for the test images, in order.
+      labels: (n,) int32, the labels of the test images.
     """
 
     measured: dict[str, Any]

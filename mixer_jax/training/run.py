@@ -36,10 +36,10 @@ def train(
     dataset: data.Dataset | None = None,
     show_progress: bool = True,
 ) -> Results:
-    """Train a config in a run directory: from the start, or from the newest checkpoint, to the results.
+    """Train a model as a config says, in a run directory: from the start or the newest checkpoint to the results.
 
     Args:
-      config: such as `mixer_jax.get_config` returns; its fields are checked.
+      config: a config, such as `mixer_jax.get_config` returns; its fields are checked.
       run: the run directory, which need not exist.
       overwrite: set an earlier run in this directory aside, and start over.
       devices: the devices to train on; by default, all.
@@ -50,8 +50,8 @@ def train(
       The results, as in results.json. If the run is finished already, they are returned without training.
 
     Raises:
-      UserError: before anything is compiled or written, if something does not fit; later, if no checkpoint is
-        intact, or if a file cannot be written.
+      UserError: before anything is compiled or written, if config, data, devices and run directory do not fit
+        together; later, if no checkpoint is intact, or if a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """
@@ -122,7 +122,7 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
 
 
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
-    """Return whether the run, or each of its seeds, has a checkpoint, so that none starts from other weights."""
+    """Return whether the run, or each of its seeds, resumes from a checkpoint and so needs no initial weights."""
     seeds = [directory for directory, _ in run.runs(config)]
     return bool(Checkpoints(run.checkpoints).steps()) or all(Checkpoints(seed.checkpoints).steps() for seed in seeds)
 

@@ -25,7 +25,7 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
 
     - "cosine" and "linear" decay the learning rate to `schedule.end_learning_rate` at the last step.
     - "step" multiplies it by `schedule.decay_rate` every `schedule.decay_epochs` epochs, counted from the start of
-      training, as torch's StepLR.
+      training, like torch's StepLR.
     - "constant" does not change it.
 
     Args:

@@ -126,7 +126,7 @@ class SeedGroup:
         self.lengths = [SharedLength(shared, functools.partial(self._is_first, i)) for i in range(len(seeds))]
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
-        """Call the function of each seed, and return its result, or the exception that it raised, for each seed."""
+        """Call the function of each seed; return, for each, its result or the exception that it raised."""
         turns = [_Turn(function) for function in functions]
         while running := [turn for turn in turns if not turn.over]:
             self._first = turns.index(running[0])
@@ -153,7 +153,7 @@ class SeedGroup:
 class OnCores:
     """Runs the programs of several seeds in parallel threads, as many as there are cores.
 
-    While one seed cannot use all cores, such as for a small matrix product, another one can.
+    While one seed cannot use all cores, as in a small matrix product, the others use the rest.
     """
 
     def __init__(self, trainer: Trainer):
@@ -176,7 +176,7 @@ class OnCores:
 
 
 class SideBySide:
-    """Runs the programs of several seeds as one with a leading axis of seeds."""
+    """Runs the programs of several seeds as one program with a leading axis of seeds."""
 
     def __init__(self, trainer: Trainer, num_seeds: int):
         self._num_seeds = num_seeds

@@ -93,7 +93,7 @@ def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Dev
     Args:
       shapes: the shapes and dtypes of the state of one seed.
       num_params: the number of parameters of the model.
-      num_seeds: that train at the same time.
+      num_seeds: the number of seeds that train at the same time.
       device: a device that holds the state.
     """
     size = num_seeds * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))

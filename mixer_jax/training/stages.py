@@ -85,7 +85,7 @@ def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
 
 @contextlib.contextmanager
 def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
-    """Announce the scoring. A signal ends it at once, because the end of the training is saved."""
+    """Announce the scoring. A signal ends it at once, because the trained state is already saved."""
     say(f"Scoring {len(trainer.dataset.test):,} test images")
     with stopping_at_once(OVER):
         if stop.signal:

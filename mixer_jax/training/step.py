@@ -57,7 +57,7 @@ class Steps:
       accumulation_steps: the number of microbatches into which a device splits its shard of a batch.
       ema_decay: the decay of the parameters' exponential moving average; 0 for no average.
       frozen_trunk: whether to train only the head.
-      sam_rho: the length of the ascent step of sharpness-aware minimisation (Foret et al., 2021); 0 to train without.
+      sam_rho: the radius of sharpness-aware minimisation, the length of its ascent step (Foret et al., 2021); 0: off.
       packing: packs the parameters inside `train`; None leaves them as they are.
     """
 
@@ -229,7 +229,7 @@ class Steps:
         return {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}, gradients
 
     def _average(self, state: TrainState, params: Any) -> Any:
-        """Return the exponential moving average, whose decay is smaller at first (TensorFlow's, with `num_updates`)."""
+        """Return the exponential moving average; its decay is smaller at first, as in TensorFlow with `num_updates`."""
         if not self.ema_decay:
             return ()
         decay = jnp.minimum(self.ema_decay, (1 + state.step) / (10 + state.step))

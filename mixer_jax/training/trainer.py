@@ -75,7 +75,7 @@ class Trainer:
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device] | None = None):
-        """Set up the training of a config.
+        """Set up the training that a config describes.
 
         Args:
           config: the checked config.
@@ -143,7 +143,7 @@ class Trainer:
         self._initial = params
 
     def initial_fingerprint(self) -> str:
-        """Return a hash of the parameters passed to `start_from`; without them, it is that of no bytes."""
+        """Return a hash of the parameters passed to `start_from`; without any, the hash of no bytes."""
         digest = hashlib.sha256()
         for x in jax.tree.leaves(self._initial):
             digest.update(np.ascontiguousarray(x).tobytes())

@@ -16,11 +16,11 @@ def local(source: str, largest: int) -> Iterator[Path]:
     """Yield the local path of a file, downloading a remote file for the duration of the context.
 
     Args:
-      source: a local path, which is yielded unchecked, or an https:// or gs:// address.
+      source: a local path, which is yielded unchecked, or an https:// or gs:// URL.
       largest: the size limit of a download in bytes.
 
     Raises:
-      UserError: if the address has another scheme, the download fails, or the file is larger than `largest`.
+      UserError: if the URL has a different scheme, the download fails, or the file is larger than `largest`.
     """
     if source.startswith("gs://"):
         source = f"https://storage.googleapis.com/{source.removeprefix('gs://')}"

@@ -79,8 +79,8 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: st
     Args:
       path: of the file; the suffix .safetensors selects that format, any other suffix selects .npz.
       arrays: by name.
-      description: of the model, serializable as JSON.
-      name: the final name of the file, which differs from that of a temporary `path`.
+      description: the description of the model, serialisable as JSON.
+      name: the final name of the file, in case `path` is temporary.
 
     Returns:
       The names of the additional files in the same folder.

@@ -29,7 +29,7 @@ class Layout:
     """The names and shapes of a project's Mixer weights.
 
     Attributes:
-      key: maps a path of this library, such as "head/kernel", and the number of blocks to the project's array name.
+      key: maps a parameter path here, such as "head/kernel", and the number of blocks to the project's array name.
       block: a regular expression that matches the array names of a block; its group is the block's number.
       to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
       gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.
@@ -114,7 +114,7 @@ def to_layout(params: Params, name: str) -> Arrays:
 
     Args:
       params: of a model; every layout but "paper" requires a Mixer with both mixings and the LayerNorm before the head.
-      name: of the layout, a key of `LAYOUTS`.
+      name: the name of the layout, a key of `LAYOUTS`.
 
     Returns:
       Contiguous arrays by the project's names.
@@ -133,14 +133,14 @@ def from_layout(
     Args:
       arrays: by name.
       source: where the arrays come from, for error messages.
-      image_shape: (height, width, channels) of the model's input; None to take it for a square.
+      image_shape: (height, width, channels) of the model's input; None to assume that it is a square.
 
     Returns:
       A tuple: the parameters, float32; the fields of `config.model`, `num_classes` and `image_shape` of a model that
       computes the same function; and the name of the layout.
 
     Raises:
-      UserError: if no layout matches, or an array is missing, superfluous, not floating-point, or of a wrong shape; the
+      UserError: if no layout matches, or an array is missing, unexpected, not floating-point, or of a wrong shape; the
         message names the first such array.
     """
     arrays = _without_prefix(arrays)
@@ -171,7 +171,7 @@ def from_layout(
 
 
 def require_same_shapes(params: Params, expected: Params, source: str) -> None:
-    """Require that two trees hold the same arrays, with the same shapes and dtypes.
+    """Require that two trees hold arrays of the same names, shapes and dtypes.
 
     Args:
       params: the tree to check.
