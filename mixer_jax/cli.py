@@ -1,5 +1,6 @@
 """The command line, shared by all commands: configs with overrides, flags, and one-line error messages."""
 
+import contextlib
 import gc
 import io
 import os
@@ -7,7 +8,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -136,6 +137,16 @@ def parse_flags(
         command = usage.splitlines()[0].partition(": ")[2]
         raise UserError(f"{len(rest)} paths given, {expected} expected: {command}")
     return values, rest
+
+
+@contextlib.contextmanager
+def naming_flags() -> Iterator[None]:
+    """Name --dataset and --data_dir in errors about the fields of `config.dataset` that these flags set."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error).replace("config.dataset.data_dir", "--data_dir").replace("config.dataset.name", "--dataset")
+        raise UserError(text) from error
 
 
 def parse_run(

@@ -33,14 +33,18 @@ def main(argv: list[str]) -> int:
     layout = values.layout or layouts[0]
     if layout not in layouts:
         raise one_of(f"layout of {target.suffix or 'a folder'}", layout, layouts)
-    if target.exists() and not (values.overwrite and target.is_file()):
-        remedy = "--overwrite writes over it, or choose" if target.is_file() else "choose"
-        raise UserError(f"{target} is there already: {remedy} another name")
+    beside = [target.with_name(f"{target.name}.json")] if target.suffix == ".npz" else []
+    for there in (target, *beside):
+        if there.exists() and not (values.overwrite and there.is_file()):
+            remedy = "--overwrite writes over it, or choose" if there.is_file() else "choose"
+            raise UserError(f"{there} is there already: {remedy} another name")
     classifier = load(source, values.checkpoint)
     print(f"{source}: {classifier.origin.found}")
     if values.image_size:
         classifier = _resized(classifier, values.image_size, values.interpolate)
-    for line in classifier.computed_otherwise(layout) if target.suffix else ():  # only this library reads a folder
+    for line in (
+        classifier.computed_otherwise(layout) if target.suffix in LAYOUTS_OF and target.suffix else ()
+    ):  # only this library reads a folder
         warn(line)
     written = classifier.save(target, layout)
     print(f"wrote {' and '.join(map(str, written))}, in the layout of {layout}")

@@ -33,8 +33,9 @@ def main(argv: list[str]) -> int:
     output = folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
     require_new((output / name for name in WRITTEN), values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
-    dataset = dataset_of(classifier, values.dataset, values.data_dir)
-    evaluate(classifier, dataset, values.split, values.checkpoint, output, values.batch_size)
+    with cli.naming_flags():
+        dataset = dataset_of(classifier, values.dataset, values.data_dir)
+        evaluate(classifier, dataset, values.split, values.checkpoint, output, values.batch_size)
     return 0
 
 

@@ -70,8 +70,9 @@ def _define_flags(values: flags.FlagValues) -> None:
 def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | None) -> tuple[StreamedSplit | None, str]:
     """Return the test split and the name of its dataset; None and "" after a warning if the split cannot be opened."""
     try:
-        config = dataset_of(classifier, dataset, data_dir)
-        return open_split(classifier, config, "test"), config.name
+        with cli.naming_flags():
+            config = dataset_of(classifier, dataset, data_dir)
+            return open_split(classifier, config, "test"), config.name
     except UserError as error:
         warn(f"there are no test images to compare the file on: {error}")
         return None, ""

@@ -34,11 +34,13 @@ def main(argv: list[str]) -> int:
         if values[name].value < 1:
             raise UserError(f"--{name}={values[name].value}: must be positive")
     classifier, shots = load(values.workdir, values.checkpoint), sorted(set(map(int, values.shots)))
-    dataset = dataset_of(classifier, values.dataset, values.data_dir)
+    with cli.naming_flags():
+        dataset = dataset_of(classifier, values.dataset, values.data_dir)
     name = f"{Path(dataset.name).name}_{values.checkpoint}.json"
     output = Path(values.output) if values.output else folder(None, values.workdir, "fewshot") / name
     require_new([output], values.overwrite)
-    fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
+    with cli.naming_flags():
+        fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
     return 0
 
 

@@ -70,6 +70,11 @@ class Classifier:
         return self._augment.input_shape
 
     @property
+    def has_label_names(self) -> bool:
+        """Whether the names of the classes are known; files of other projects do not contain them."""
+        return self.label_names != tuple(f"class {i}" for i in range(len(self.label_names)))
+
+    @property
     def num_params(self) -> int:
         """The number of parameters."""
         return sum(x.size for x in jax.tree.leaves(self.params))
@@ -92,6 +97,8 @@ class Classifier:
         """
         if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
             images = [images]
+        if not (images := list(images)):
+            return []
         pixels = np.stack([self.read(image) for image in images])
         return self.likeliest(self.logits(pixels, min(batch_size, len(pixels))), top)
 

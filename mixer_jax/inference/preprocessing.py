@@ -27,6 +27,14 @@ class Preprocessing:
     input_size: tuple[int, ...] = ()
     eval_crop: float = 1.0
 
+    def __post_init__(self):
+        """Check the sizes; raise `ValueError` if they do not fit together."""
+        shape, size = tuple(self.image_shape), tuple(self.input_size)
+        if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in (*shape, *size)):
+            raise ValueError(f"image_shape {shape}, input_size {size}")
+        if not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
+            raise ValueError(f"mean {self.mean} and std {self.std} of {shape[2]} channels")
+
     @classmethod
     def of(
         cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
@@ -41,10 +49,9 @@ class Preprocessing:
         Raises:
           ValueError: if the sizes do not fit together.
         """
-        shape, mean, std = tuple(map(int, image_shape)), tuple(map(float, mean)), tuple(map(float, std))
-        if len(shape) != 3 or min(shape) < 1 or not len(mean) == len(std) == shape[-1] or min(std) <= 0:
-            raise ValueError("the sizes do not fit together")
-        return cls(shape, mean, std, tuple(config.input_size), config.eval_crop)
+        height, width, channels = map(int, image_shape)
+        mean, std = tuple(map(float, mean)), tuple(map(float, std))
+        return cls((height, width, channels), mean, std, tuple(config.input_size), config.eval_crop)
 
     def augment(self, num_classes: int) -> Augment:
         """Return the preprocessing as an `Augment`, whose methods process images."""

@@ -50,6 +50,8 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
       UserError: if the split cannot be read, or its classes or image shape are not the model's.
     """
     images, label_names = data.open_split(dataset, split)
+    if not classifier.has_label_names and len(label_names) == len(classifier.label_names):
+        label_names = classifier.label_names
     if label_names != classifier.label_names:
         odd = sorted(set(label_names) ^ set(classifier.label_names))
         raise UserError(f"the classes of the {split} split are not those of the model: {', '.join(odd[:5])}")
