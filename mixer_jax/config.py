@@ -78,22 +78,23 @@ def default_config() -> ConfigDict:
     config.dataset.val_split = ""  # "": hold out val_fraction of train; same as test_split: best epoch chosen on test
     config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
     config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
-    config.dataset.image_size = ()  # (height, width) to scale and crop images to; (): unchanged, all of one size
+    config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
     config.dataset.normalization = "standard"  # by the training mean and std; "paper": to [-1, 1]; "unit": to [0, 1]
 
     config.augment = ConfigDict()  # augmentation of the training images, in this order; none by default
     config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
-    # A central box of each image is scaled to input_size: the largest one with the same aspect ratio, its sides
-    # multiplied by this fraction. In training, crop = "inception" draws a random box instead.
+    # A central box of each image is scaled to input_size: the largest box with the aspect ratio of input_size, its
+    # sides multiplied by this fraction. In training, crop = "inception" draws a random box instead.
     config.augment.eval_crop = 1.0
     config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size
     config.augment.crop_padding = 4  # pixels of black on each side
     config.augment.inception = ConfigDict()
     config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
     config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
-    config.augment.flip = "none"  # horizontal: "random", or "alternating" by epoch, each image from a random start
+    # Horizontal: "random"; or "alternating": every second epoch, starting with a random half of the images.
+    config.augment.flip = "none"
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
     config.augment.rand_augment.num_ops = 2  # operations per image
@@ -102,8 +103,8 @@ def default_config() -> ConfigDict:
     config.augment.erasing.probability = 0.0  # of erasing a box in an image
     config.augment.erasing.area = (0.02, 0.33)  # range of the box's area, as a fraction of the image; uniform
     config.augment.erasing.aspect = (0.3, 3.3)  # range of the box's height / width; log-uniform
-    # After normalisation: "zero", the mean pixel if normalization is "standard"; "color", one random colour per box; or
-    # "noise", a random value per pixel.
+    # What fills the box, after normalisation: "zero" (the mean pixel if normalization is "standard"); "color", one
+    # random colour per box; or "noise", a random value per pixel.
     config.augment.erasing.fill = "zero"
     config.augment.mixing = ConfigDict()
     # With Mixup and CutMix, each batch gets one of the two, equally likely.
@@ -122,7 +123,7 @@ def default_config() -> ConfigDict:
     config.model.stochastic_depth_rate = 0.0  # of the last block; the rate rises linearly from 0 at the first
     config.model.token_mixing = True  # False leaves out this half of each block, including its norm
     config.model.channel_mixing = True  # likewise
-    config.model.ablated_norm = False  # keep the norm of an omitted half, to end the block, as in a published ablation
+    config.model.ablated_norm = False  # apply the norm of an omitted half to the block's output, as in an ablation
     config.model.gelu = "tanh"  # the approximation in the paper's code; or "exact", as in PyTorch
     config.model.layer_norm_epsilon = 1e-6  # the paper's; PyTorch's is 1e-5
     config.model.pre_head_norm = True  # a LayerNorm before the mean over the tokens

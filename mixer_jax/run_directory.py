@@ -77,11 +77,11 @@ class RunDirectory:
         """Check that a run with a config can be trained here; write nothing.
 
         Args:
-          config: the config, with the fields of `newer_fields` set; see `adopted`.
+          config: the config, as `adopted` returns it.
           overwrite: whether an existing run will be set aside, so that its config does not matter.
 
         Returns:
-          The differences from the existing run, as descriptions by field name; all fields are in MAY_CHANGE.
+          The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
         Raises:
           UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
@@ -192,8 +192,8 @@ class RunDirectory:
     def extended(self) -> list[dict[str, Any]]:
         """The earlier values of `epochs`, each with the `step` at which it was changed.
 
-        Empty if the learning-rate schedule does not depend on the number of epochs: the run then equals one that had
-        the last value from its first step.
+        Empty if the learning-rate schedule does not depend on the number of epochs: the run then equals one that
+        was started with the present value of `epochs`.
         """
         if not self.config_file.exists():
             return []

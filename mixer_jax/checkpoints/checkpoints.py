@@ -90,12 +90,12 @@ class Checkpoints:
         return remarks
 
     def require_room(self, state: Tree, best: Tree, copies: int, others: Sequence[Path] = ()) -> None:
-        """Raise `UserError` if the disk has no room for a number of checkpoints, including the existing ones.
+        """Raise `UserError` if the disk has no room for a number of checkpoints; the existing ones count as free space.
 
         Args:
           state, best: trees with the shapes and dtypes of a checkpoint's `state` and `best`.
           copies: the number of checkpoints.
-          others: more folders of checkpoints that these will replace.
+          others: more folders of checkpoints, whose space also counts as free, because it will be replaced.
         """
         needed = copies * _size(state, best)
         folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())

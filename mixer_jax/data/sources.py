@@ -53,7 +53,7 @@ class Source(Protocol):
         ...
 
     def files(self) -> Iterable[Path]:
-        """Return the files on this machine that the examples are read from, possibly with others."""
+        """Return the files on this machine that the examples are read from; unrelated files may be among them."""
         ...
 
 

@@ -20,13 +20,14 @@ def at_image_size(
     Args:
       classifier: the Mixer.
       image_size: (height, width), multiples of the patch size.
-      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. For the old width, the weights
-        are interpolated, which is not from the paper. For the old width times the growth in the number of patches, they
-        are repeated in tiles (paper, appendix C); the new grid must be a multiple of the old one. None selects tiles if
+      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. If it is the old
+        width, the weights are interpolated, which is not from the paper. If it is the old width times K, where the new
+        grid has K times as many patches, the weights are repeated in tiles (paper, appendix C); the new grid must then
+        be a multiple of the old one. None selects tiles if
         the grid allows them, else interpolation. If the grid does not change, this argument is ignored.
 
     Returns:
-      The new model, which does not scale its images; and one line that says what was done, or "" if the
+      The new model, which takes images of `image_size` unscaled; and one line that says what was done, or "" if the
       parameters did not change.
 
     Raises:

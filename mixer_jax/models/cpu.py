@@ -59,7 +59,7 @@ def unless_cpu(function: Function, x: jax.Array, *rest: jax.Array) -> jax.Array:
 def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the gradients of `layers.mix_tokens` with respect to its arguments, as matrix products.
 
-    With three axes, XLA would transpose one of the factors.
+    The batch and the channels are merged into one axis. If they were not, XLA would transpose one of the factors.
 
     Args:
       arguments: x (in, batch, channels) and the kernel (in, features).

@@ -78,7 +78,7 @@ class Row:
 
     @property
     def against(self) -> str:
-        """The epoch to compare with published numbers: "last", not selected by score; "best" if only that is known."""
+        """The epoch to compare with published numbers: "best" if only that is published, else "last"."""
         return "best" if "last" not in self.published and "best" in self.published else "last"
 
 

@@ -202,7 +202,7 @@ class _Loop:
             self._save()
 
     def _write_metrics(self) -> None:
-        """Append the last epoch to metrics.jsonl; after a failure, write all lines with the next epoch."""
+        """Append the last epoch to metrics.jsonl; if that failed for an earlier one, rewrite the file instead."""
         try:
             if self._metrics_behind:
                 self.run.write_metrics(self.history)

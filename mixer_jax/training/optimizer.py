@@ -54,7 +54,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the update of an entry by a `config.optimizer` does not depend on which array holds the entry."""
+    """Return whether the optimiser of a `config.optimizer` updates each entry of an array independently of the others."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
@@ -103,7 +103,7 @@ def stack_blocks(tree: Any) -> Any:
 
 
 def matrices(params: Any) -> Any:
-    """Return the matrix axes of the arrays of `stack_blocks` that Muon updates; None for those that it leaves to Adam.
+    """Return, for each array of `stack_blocks`, the axes of the matrices that Muon updates; None where Adam does.
 
     Muon updates the kernels of dense layers.
     """

@@ -17,7 +17,7 @@ VECTORS = "vectors"
 class Packing:
     """Packs trees with the structure of a model's parameters, and the optimiser's state, which contains such trees.
 
-    An optimiser whose update of an entry does not depend on the array that holds it takes the same steps when packed.
+    Packing does not change the steps of an optimiser for which `optimizer.is_entrywise` is true.
     """
 
     def __init__(self, params: Any):

@@ -41,7 +41,7 @@ class SharedLength(DispatchLength):
         self._shared.steps = steps
 
     def learn(self, num_steps: int, seconds: float) -> None:
-        """Adapt to the measured time of a dispatch, unless another seed does."""
+        """Adapt to the measured time of a dispatch, if this is the seed whose times count."""
         if self._learns():
             self._shared.learn(num_steps, seconds)
 

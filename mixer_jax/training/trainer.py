@@ -68,7 +68,7 @@ class Trainer:
       dtype: the dtype of the computation.
       total_steps: the number of training steps of the run.
       max_steps: the largest number of steps in one dispatch.
-      ahead: the number of dispatches that are started before the metrics of an earlier one are fetched.
+      ahead: the number of further dispatches that are started before the metrics of a dispatch are fetched.
       num_params: the number of parameters of the model.
       state_shapes: the shapes and dtypes of the training state.
       runs_on: the devices, dtype and versions, as in results.json.

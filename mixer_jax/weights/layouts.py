@@ -136,8 +136,8 @@ def from_layout(
       image_shape: (height, width, channels) of the model's input; None to assume that it is a square.
 
     Returns:
-      A tuple: the parameters, float32; the fields of `config.model`, `num_classes` and `image_shape` of a model that
-      computes the same function; and the name of the layout.
+      A tuple: the parameters, float32; a dict of fields of `config.model`, with `num_classes` and `image_shape`, for
+      a model that computes the same function; and the name of the layout.
 
     Raises:
       UserError: if no layout matches, or an array is missing, unexpected, not floating-point, or of a wrong shape; the
