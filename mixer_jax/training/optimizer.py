@@ -54,7 +54,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the optimiser of a `config.optimizer` updates each entry of an array independently of the others."""
+    """Return whether a `config.optimizer` updates each entry of an array independently of the others."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
