@@ -91,7 +91,7 @@ def fewshot(
         splits[name], label_names = data.open_split(config, name)
         if splits[name].image_shape != classifier.image_shape:
             there, here = splits[name].image_shape, classifier.image_shape
-            raise UserError(f"the {name} images are {there}, those of the run {here}")
+            raise UserError(f"the {name} images are {there}, those of the model {here}")
     drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
     held_out = [over_split(classifier.features, splits[name], batch_size, name) for name in ("validation", "test")]
     rows = [_row(drawn, held_out, n) for n in shots]

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,15 +15,8 @@ from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
-# The fields that may change when a run resumes. ENDING decides when the run ends; the others do not affect its results.
-ENDING = ("epochs", "early_stopping_patience")
-MAY_CHANGE = (
-    *ENDING, "checkpoint_minutes", "checkpoint_steps",
-    "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
-)  # fmt: skip
 BEFORE = {"dataset.hold_out": "random"}  # the behaviour of runs whose config.json lacks the field
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
-BEFORE_CONFIG = {".lock", ".config.json.partial"}  # files of a run that was killed before it wrote its config
 
 
 class RunDirectory:
@@ -73,33 +65,6 @@ class RunDirectory:
             runs.append((RunDirectory(self.path / f"seed_{seed}"), alone))
         return runs
 
-    def check(self, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
-        """Check that a run with a config can be trained here; write nothing.
-
-        Args:
-          config: the config, as `adopted` returns it.
-          overwrite: whether an existing run will be set aside, so that its config does not matter.
-
-        Returns:
-          The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
-
-        Raises:
-          UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
-            other fields or cannot be read, or if another process trains in it, or if it is not writable.
-        """
-        try:
-            held = sorted({p.name for p in self.path.iterdir()} - BEFORE_CONFIG) if self.path.exists() else []
-        except OSError as error:
-            raise UserError(f"cannot use workdir {self.path}: {error.strerror}") from error
-        if held and not self.config_file.exists():
-            raise UserError(f"workdir {self.path} holds other files ({held[0]}, ...): choose another workdir")
-        lock.require_free(self.lock_file)
-        changes = self._changes(config) if held and not overwrite else {}
-        existing = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
-        if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
-            raise UserError(f"workdir {self.path} is not writable: choose another workdir")
-        return changes
-
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Create the directory if it does not exist, and lock it; the lock of a dead process is ignored.
@@ -138,56 +103,6 @@ class RunDirectory:
                 raise UserError(f"cannot move {path} to {aside}: {error.strerror}") from error
         return aside
 
-    def claim(self, config: ConfigDict, dataset: dict[str, Any]) -> None:
-        """Write config.json.
-
-        If a finished run continues because a field in ENDING has changed, its results.json is kept under another name.
-
-        Args:
-          config: the config, as for `check`.
-          dataset: `Dataset.info` of the run's dataset.
-
-        Raises:
-          UserError: if an existing run used different data or a different config, or if the file cannot be written.
-        """
-        changes, extended = {}, self.extended
-        if self.config_file.exists():
-            changes = self._changes(config)  # again: another process may have trained here since `check`
-            self.check_data(config, dataset)
-            if "epochs" in changes and config.schedule.name in TO_THE_END and (step := self._steps_done()):
-                extended = [*extended, {"step": step, "epochs": self.config().epochs}]
-        content = {"config": _plain(config), "dataset": dataset} | ({"extended": extended} if extended else {})
-        write_json(self.config_file, content)
-        if not changes.keys().isdisjoint(ENDING) and self.results_file.exists():
-            self.results_file.rename(free_name(self.path, "results.old", ".json"))
-
-    def check_data(self, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
-        """Raise `UserError` if the existing run used different data, or if only one of the two datasets is streamed.
-
-        Args:
-          config: names the dataset and its folder in the error.
-          dataset: `Dataset.info` of the dataset.
-          finished: whether the run is finished. If so, and only one dataset is streamed, that is no error, but only
-            the class names and the image shape can be compared.
-        """
-        there, here = self.dataset_info(), json.loads(json.dumps(dataset))
-        if finished and there.get("streamed") != here["streamed"]:
-            here = {key: here[key] for key in ("label_names", "image_shape")}
-        differing = [key for key in here if there.get(key) != here[key]]
-        if "streamed" in differing:
-            how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
-            raise UserError(
-                f"the set of the run in {self.path} {how} streamed: to resume it here give {what} "
-                "config.dataset.memory_budget_gib"
-            )
-        if differing:
-            before, now = self.config().dataset.data_dir, config.dataset.data_dir
-            folders = f"; it was in {before}, and is {now} now" if before != now else f"; in {now}" if now else ""
-            raise UserError(
-                f"workdir {self.path} holds a run on other data than {config.dataset.name} is now (its "
-                f"{', '.join(differing)}{folders}): choose another workdir, or start over with overwrite"
-            )
-
     @property
     def extended(self) -> list[dict[str, Any]]:
         """The earlier values of `epochs`, each with the `step` at which it was changed.
@@ -219,19 +134,6 @@ class RunDirectory:
         known = self._read(self.config_file).get("config")
         known = dict(flat(ConfigDict(known))) if isinstance(known, dict) else {}
         return {field: value for field, value in BEFORE.items() if field not in known}
-
-    def _steps_done(self) -> int:
-        saved = [int(p.name) for p in self.checkpoints.glob("*") if p.name.isdecimal()]
-        return max([*saved, *(epoch.step for epoch in self.read_metrics())], default=0)
-
-    def _changes(self, config: ConfigDict) -> dict[str, str]:
-        changes = _differences(self.config(), config)
-        if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
-            raise UserError(
-                f"workdir {self.path} holds a run with another config ({'; '.join(others[:4])}): "
-                "choose another workdir, or start over with overwrite"
-            )
-        return changes
 
     def config(self) -> ConfigDict:
         """Return the checked config of the run; missing fields are set as in `adopted`, or else to their defaults.
@@ -312,14 +214,3 @@ class RunDirectory:
 
     def _unreadable(self, path: Path, why: Exception | str) -> UserError:
         return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
-
-
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    """Return the config after a round trip through JSON: tuples become lists."""
-    return json.loads(config.to_json_best_effort())
-
-
-def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
-    """Return a description of each field in which two configs differ, by the field's name."""
-    old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
-    return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}

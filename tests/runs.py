@@ -8,6 +8,7 @@ import pytest
 from mixer_jax import data, training
 from mixer_jax import train as command
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.seeds import SeedGroup, SideBySide
 from support import ROOT, make_config
 
 SHRINK = [
@@ -80,3 +81,23 @@ def crashing(owner, method, calls):
         patch.setattr(owner, method, crash)
         with pytest.raises(Crash):
             yield
+
+
+# How several seeds can train, and on how many devices.
+DEVICES = {"on cores": 1, "in turn": 2, "side by side": 1}
+
+
+@contextmanager
+def as_on_an_accelerator():
+    """The seeds of groups that are made in here run side by side, and start dispatches ahead."""
+    original = SeedGroup.__init__
+
+    def init(self, trainer, seeds):
+        original(self, trainer, seeds)
+        self._run_together = SideBySide(trainer, len(seeds)).run
+        for each in self.trainers:
+            each.ahead = trainer.ahead
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SeedGroup, "__init__", init)
+        yield

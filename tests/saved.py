@@ -1,9 +1,12 @@
 """Checkpoints of made-up states."""
 
+import json
+
 import jax
 import numpy as np
 
 from mixer_jax.checkpoints import Checkpoint, Checkpoints
+from mixer_jax.checkpoints.files import hashes
 
 RNG = np.random.default_rng(0)
 
@@ -25,3 +28,21 @@ def write(directory, *steps):
 
 def same(one, other):
     return jax.tree.all(jax.tree.map(np.array_equal, (one.state, one.best), (other.state, other.best)))
+
+
+def files(path, part=""):
+    """The files of a checkpoint, the largest first."""
+    found = [p for p in (path / part).rglob("*") if p.is_file()]
+    return sorted(found, key=lambda p: (-p.stat().st_size, p))
+
+
+def flip(file, position):
+    content = bytearray(file.read_bytes())
+    content[position % len(content)] ^= 1 << position % 8
+    file.write_bytes(content)
+
+
+def rewrite_manifest(path):
+    """Makes the damage look wanted, as somebody who means harm would."""
+    (path / "manifest.json").unlink()
+    (path / "manifest.json").write_text(json.dumps(hashes(path)))

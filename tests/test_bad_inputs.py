@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax import cli, evaluate, preview, train
+from mixer_jax.claim import claim
 from mixer_jax.run_directory import RunDirectory
 from support import ROOT, make_config
 
@@ -174,7 +175,7 @@ def work(tmp_path_factory):
     for name, dataset in {"run": described, "undescribed": {"mean": "x"}}.items():
         run = RunDirectory(work / name)
         with run.locked():
-            run.claim(make_config(batch_size=32), dataset)
+            claim(run, make_config(batch_size=32), dataset)
     for name, text in {"cut": '{"config": ', "odd": json.dumps({"config": {"epochs": "many"}, "dataset": {}})}.items():
         (work / name).mkdir()
         (work / name / "config.json").write_text(text)

@@ -92,7 +92,7 @@ class TestMistakes:
             benchmark.main(
                 ["b", "--config", str(ROOT / "configs/digits.py"), "--compile_for=v5e:1x1", "--against=torch"]
             )
-        with pytest.raises(UserError, match="config.dataset.name=svhn: .* give image_size"):
+        with pytest.raises(UserError, match="config.dataset.name=svhn: .* give image_size, channels and num_classes"):
             stand_in(make_config(dataset__name="svhn"), targets.TPUS["v5e"], None, None)
 
 

@@ -18,6 +18,7 @@ ROOMS = [
     "augment",
     "data",
     "models",
+    "claim",
     "run_directory",
     "lock",
     "records",

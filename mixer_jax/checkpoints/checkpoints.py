@@ -99,7 +99,7 @@ class Checkpoints:
         """
         needed = copies * _size(state, best)
         folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
-        files = (file for replaced in (self.directory, *others) for file in replaced.rglob("*") if file.is_file())
+        files = (file for replaced in {self.directory, *others} for file in replaced.rglob("*") if file.is_file())
         mine = sum(file.stat().st_size for file in files)
         free = shutil.disk_usage(folder).free + mine
         if free < needed:

@@ -10,10 +10,11 @@ import jax
 from ml_collections import ConfigDict
 
 from mixer_jax import data
+from mixer_jax.claim import ENDING, claim, require_usable
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
 from mixer_jax.reporting.summary import duration
-from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_json
 from mixer_jax.studies.arms import PROTOCOLS, Arm
 from mixer_jax.training import Diverged, Trainer, train
@@ -47,7 +48,7 @@ class Job:
 
     def check(self) -> None:
         """Raise `UserError` if the job cannot be trained in its run directory."""
-        changes = self.run.check(self.config)
+        changes = require_usable(self.run, self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
                 f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and only runs that end alike"
@@ -86,7 +87,7 @@ class Job:
         from mixer_jax.benchmarks import torch_run
 
         with self.run.locked():
-            self.run.claim(self.config, dataset.info())
+            claim(self.run, self.config, dataset.info())
             torch_run.train_in_torch(Trainer(self.config, dataset), self.run)
 
 

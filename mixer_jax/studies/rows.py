@@ -10,11 +10,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from mixer_jax.claim import ENDING, MAY_CHANGE
 from mixer_jax.config import default_config, flat
 from mixer_jax.data import selected_on
 from mixer_jax.errors import UserError
 from mixer_jax.records import Results
-from mixer_jax.run_directory import ENDING, MAY_CHANGE, RunDirectory
+from mixer_jax.run_directory import RunDirectory
 
 STUDY_FILE = "study.json"
 # The fields of results.json that a comparison needs, or that document the origin of the results.

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.claim import ENDING, claim, require_same_data, require_usable
 from mixer_jax.config import check
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
@@ -17,7 +18,7 @@ from mixer_jax.records import Results
 from mixer_jax.reporting import (
     summarize,
 )
-from mixer_jax.run_directory import ENDING, RunDirectory
+from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.ending import check_ending, check_epochs
 from mixer_jax.training.platforms import unused_accelerator
 from mixer_jax.training.pretrained import initial_params
@@ -58,7 +59,7 @@ def train(
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     if not overwrite:
         config.update_from_flattened_dict(on_first(run.newer_fields))
-    changes = on_first(lambda: run.check(config, overwrite))
+    changes = on_first(lambda: require_usable(run, config, overwrite))
     results = None if overwrite else _read_results(run)
     finished = results if changes.keys().isdisjoint(ENDING) else None
     if results and not finished and config.num_seeds > 1:
@@ -70,7 +71,7 @@ def train(
             warn(line)
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     if finished:
-        on_first(lambda: run.check_data(config, dataset.info(), finished=True))
+        on_first(lambda: require_same_data(run, config, dataset.info(), finished=True))
         say(f"{_finished_already(run, finished)}; overwrite starts over\n{summarize(run, finished)}")
         return finished
     for caution in dataset.cautions:
@@ -104,21 +105,20 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
     check_epochs(trainer)
     if config.num_seeds > 1 and trainer.dataset.streamed:
         raise UserError(
-            f"config.num_seeds={config.num_seeds}: a streamed set feeds one run at a time; raise "
-            "config.dataset.memory_budget_gib if it does fit into memory, or train the seeds one after the other"
+            f"config.num_seeds={config.num_seeds}: a streamed dataset feeds one run at a time; raise "
+            "config.dataset.memory_budget_gib if it fits into memory, or train the seeds one after the other"
         )
-    directories = (run, *(seed for seed, _ in run.runs(config)))
+    directories = [seed for seed, _ in run.runs(config)]
     if not overwrite:
 
         def check_endings() -> None:
-            for directory in directories:
+            for directory in (run, *directories):
                 check_ending(trainer, directory)
 
         on_first(check_endings)
     # For each seed, one to fall back on and one that is being written.
-    shapes, copies = trainer.state_shapes, 2 * config.num_seeds
-    others = [directory.checkpoints for directory in directories[1:] if directory is not run]
-    on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, others))
+    shapes, copies, replaced = trainer.state_shapes, 2 * config.num_seeds, [one.checkpoints for one in directories]
+    on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, replaced))
 
 
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
@@ -146,7 +146,7 @@ def _claim(trainer: Trainer, run: RunDirectory, overwrite: bool, stack: contextl
     config = trainer.config
     for one, its_config in {run: config, **dict(run.runs(config))}.items():
         stack.enter_context(one.locked())
-        one.claim(its_config, trainer.dataset.info())
+        claim(one, its_config, trainer.dataset.info())
 
 
 def _finished_already(run: RunDirectory, results: Results) -> str:

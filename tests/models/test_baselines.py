@@ -111,7 +111,7 @@ def test_mistakes_get_one_line():
         models.create(baseline("CNN", patch_size=4).model, num_classes=10, image_shape=(8, 8, 1))
     config = baseline("MLP")
     config.optimizer.layer_decay = 0.5
-    with pytest.raises(UserError, match="config.optimizer.layer_decay: the MLP has no layers"):
+    with pytest.raises(UserError, match="config.optimizer.layer_decay: the MLP has no layers to distinguish"):
         Trainer(config, make_dataset())
     with pytest.raises(UserError, match=r"unknown model variant 'MPL' .did you mean 'MLP'"):
         models.create(baseline("MPL").model, num_classes=10, image_shape=(8, 8, 1))

@@ -1,0 +1,130 @@
+"""Claiming a run directory: by a new run, or by one that resumes and may differ only in certain fields."""
+
+import json
+import os
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from mixer_jax import lock
+from mixer_jax.config import flat
+from mixer_jax.errors import UserError
+from mixer_jax.run_directory import TO_THE_END, RunDirectory
+from mixer_jax.storage import free_name, write_json
+
+# The fields that may change when a run resumes. ENDING decides when the run ends; the others do not affect its results.
+ENDING = ("epochs", "early_stopping_patience")
+MAY_CHANGE = (
+    *ENDING, "checkpoint_minutes", "checkpoint_steps",
+    "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
+)  # fmt: skip
+BEFORE_CONFIG = {".lock", ".config.json.partial"}  # files of a run that was killed before it wrote its config
+
+
+def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
+    """Check that a run with a config can be trained here; write nothing.
+
+    Args:
+      run: the directory.
+      config: the config, as `RunDirectory.adopted` returns it.
+      overwrite: whether an existing run will be set aside, so that its config does not matter.
+
+    Returns:
+      The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
+
+    Raises:
+      UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
+        other fields or cannot be read, or if another process trains in it, or if it is not writable.
+    """
+    try:
+        held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
+    except OSError as error:
+        raise UserError(f"cannot use workdir {run.path}: {error.strerror}") from error
+    if held and not run.config_file.exists():
+        raise UserError(f"workdir {run.path} holds other files ({held[0]}, ...): choose another workdir")
+    lock.require_free(run.lock_file)
+    changes = _changes(run, config) if held and not overwrite else {}
+    existing = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
+    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+        raise UserError(f"workdir {run.path} is not writable: choose another workdir")
+    return changes
+
+
+def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> None:
+    """Write config.json.
+
+    If a finished run continues because a field in ENDING has changed, its results.json is kept under another name.
+
+    Args:
+      run: the directory.
+      config: the config, as for `require_usable`.
+      dataset: `Dataset.info` of the run's dataset.
+
+    Raises:
+      UserError: if an existing run used different data or a different config, or if the file cannot be written.
+    """
+    changes, extended = {}, run.extended
+    if run.config_file.exists():
+        changes = _changes(run, config)  # again: another process may have trained here since `require_usable`
+        require_same_data(run, config, dataset)
+        if "epochs" in changes and config.schedule.name in TO_THE_END and (step := _steps_done(run)):
+            extended = [*extended, {"step": step, "epochs": run.config().epochs}]
+    content = {"config": _plain(config), "dataset": dataset} | ({"extended": extended} if extended else {})
+    write_json(run.config_file, content)
+    if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
+        run.results_file.rename(free_name(run.path, "results.old", ".json"))
+
+
+def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
+    """Raise `UserError` if the existing run used different data, or if only one of the two datasets is streamed.
+
+    Args:
+      run: the directory.
+      config: names the dataset and its folder in the error.
+      dataset: `Dataset.info` of the dataset.
+      finished: whether the run is finished. If so, and only one dataset is streamed, that is no error, but only
+        the class names and the image shape can be compared.
+    """
+    there, here = run.dataset_info(), json.loads(json.dumps(dataset))
+    if finished and there.get("streamed") != here["streamed"]:
+        here = {key: here[key] for key in ("label_names", "image_shape")}
+    differing = [key for key in here if there.get(key) != here[key]]
+    if "streamed" in differing:
+        how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
+        raise UserError(
+            f"the dataset of the run in {run.path} {how} streamed: to resume it here give {what} "
+            "config.dataset.memory_budget_gib"
+        )
+    if differing:
+        before, now = run.config().dataset.data_dir, config.dataset.data_dir
+        folders = f"; it was in {before}, and is {now} now" if before != now else f"; in {now}" if now else ""
+        raise UserError(
+            f"workdir {run.path} holds a run on other data than {config.dataset.name} is now (its "
+            f"{', '.join(differing)}{folders}): choose another workdir, or start over with overwrite"
+        )
+
+
+def _steps_done(run: RunDirectory) -> int:
+    saved = [int(p.name) for p in run.checkpoints.glob("*") if p.name.isdecimal()]
+    return max([*saved, *(epoch.step for epoch in run.read_metrics())], default=0)
+
+
+def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
+    changes = _differences(run.config(), config)
+    if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
+        raise UserError(
+            f"workdir {run.path} holds a run with another config ({'; '.join(others[:4])}): "
+            "choose another workdir, or start over with overwrite"
+        )
+    return changes
+
+
+def _plain(config: ConfigDict) -> dict[str, Any]:
+    """Return the config after a round trip through JSON: tuples become lists."""
+    return json.loads(config.to_json_best_effort())
+
+
+def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
+    """Return a description of each field in which two configs differ, by the field's name."""
+    old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
+    return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}
