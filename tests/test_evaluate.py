@@ -157,7 +157,7 @@ def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
     for field, value, line in (
         ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], not float32\[9\]"),
         ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is nothing, not float32\[8\]"),
-        ("pre_head_norm", False, r"it has \['pre_head_layer_norm'\]\['bias'\]"),
+        ("pre_head_norm", False, r"it has \['pre_head_layer_norm'\]\['bias'\] in addition"),
     ):
         changed = config | {"config": config["config"] | {"model": config["config"]["model"] | {field: value}}}
         (other / "config.json").write_text(json.dumps(changed))

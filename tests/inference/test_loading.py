@@ -251,7 +251,7 @@ def test_other_mistakes(tmp_path):
     (tmp_path / "empty").mkdir()
     for source, line in (
         (tmp_path / "empty", "empty is no run directory"),
-        (tmp_path / "y.npz", "no .*file .*y.npz"),
+        (tmp_path / "y.npz", "there is no run directory or file .*y.npz"),
         (tmp_path / "nowhere", "no .*file .*nowhere"),
         ("ftp://host/x.npz", "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
     ):

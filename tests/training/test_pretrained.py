@@ -84,7 +84,7 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
-            r"config.init_from=.* is another Mixer \(hidden_dim 8 there, 12 here\): give .*config.model.variant=Pico/4",
+            r"config.init_from=.* is another Mixer \(hidden_dim 8 there, 12 here\): give config.model.variant=Pico/4",
         ),
         ({"init_from": str(source), "model__patch_size": 2}, r"is another Mixer \(patch_size 4 there, 2 here\)"),
         (
