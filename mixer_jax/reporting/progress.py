@@ -121,7 +121,7 @@ class SeedsProgress(ConsoleProgress):
     ):
         super().__init__(num_epochs, total_steps, batch_size * len(seeds), file)
         self._seeds = [_Seed(seed, self) for seed in seeds]
-        self._shown, self._lines = 0, set()
+        self._shown, self._compiling = 0, False
 
     def observer(self, i: int) -> Observer:
         """Return the observer of the i-th seed."""
@@ -132,9 +132,9 @@ class SeedsProgress(ConsoleProgress):
         if any(seed.start is None for seed in self._seeds):
             return
         if not self._shown:
-            self._shown = 1 + min(seed.start[0] for seed in self._seeds)
-            step = min(seed.start[1] for seed in self._seeds)
-            self.started([None] * (self._shown - 1), step, max(seed.start[2] for seed in self._seeds))
+            histories, steps, seconds = zip(*(seed.start for seed in self._seeds), strict=True)
+            self._shown = 1 + min(map(len, histories))
+            self.started(min(histories, key=len), min(steps), max(seconds))
         going = [seed for seed in self._seeds if not seed.over]
         if going and all(seed.last is not None for seed in going):
             steps, losses, accuracies, rates = zip(*(seed.last for seed in going), strict=True)
@@ -161,12 +161,11 @@ class SeedsProgress(ConsoleProgress):
 
     def note_of(self, seed: int, line: str) -> None:
         """Print a line of a seed; "Compiling", which every seed reports, is printed once."""
-        if line == "Compiling":
-            if line not in self._lines:
-                self.note(line)
-            self._lines.add(line)
-        else:
+        if line != "Compiling":
             self.note(f"seed {seed}: {line}")
+        elif not self._compiling:
+            self._compiling = True
+            self.note(line)
 
 
 class _Seed(Observer):
@@ -174,13 +173,13 @@ class _Seed(Observer):
 
     def __init__(self, seed: int, shown: SeedsProgress):
         self.seed, self._shown = seed, shown
-        self.start: tuple[int, int, float] | None = None
+        self.start: tuple[Sequence[Epoch], int, float] | None = None
         self.last: tuple[int, float, float, float] | None = None
         self.epochs: dict[int, Epoch] = {}
         self.over = False
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        self.start = (len(history), step, compile_seconds)
+        self.start = (tuple(history), step, compile_seconds)
         self.epochs = {record.epoch: record for record in history}
         self._shown.update()
 

@@ -70,6 +70,7 @@ class Trainer:
       max_steps: the largest number of steps in one dispatch.
       ahead: the number of further dispatches that are started before the metrics of a dispatch are fetched.
       num_params: the number of parameters of the model.
+      programs: the compiled device programs.
       state_shapes: the shapes and dtypes of the training state.
       runs_on: the devices, dtype and versions, as in results.json.
     """
@@ -100,7 +101,7 @@ class Trainer:
         require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
         self._initial: Any = None
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self._programs = Programs.compiled(self.steps, self.parallel)
+        self.programs = Programs.compiled(self.steps, self.parallel)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
         # On CPUs of several processes, the collectives of two dispatches could run in another order on each process.
@@ -116,11 +117,6 @@ class Trainer:
         """ "cpu", "gpu" or "tpu"."""
         return self.parallel.devices[0].platform
 
-    @property
-    def programs(self) -> Programs:
-        """The compiled programs."""
-        return self._programs
-
     def of_seed(self, seed: int, programs: Programs | None = None, ahead: int | None = None) -> "Trainer":
         """Return the trainer of another seed, which shares the data on the devices.
 
@@ -134,7 +130,7 @@ class Trainer:
         other.config.seed, other.config.num_seeds = seed, 1
         other.sampler = TrainSampler(len(self.dataset.train), self.config.batch_size, seed)
         other._pipeline = self._pipeline_of(self.dataset.train, other.sampler)
-        other._programs = programs or self._programs
+        other.programs = programs or self.programs
         other.ahead = self.ahead if ahead is None else ahead
         return other
 
@@ -179,7 +175,7 @@ class Trainer:
         Args:
           steps: replaces the trainer's own, for example with another model of the same parameters.
         """
-        programs = Programs.compiled(steps, self.parallel) if steps else self._programs
+        programs = Programs.compiled(steps, self.parallel) if steps else self.programs
         val, shapes = self.dataset.val, self.state_shapes
         evaluation = self._pipeline_of(val, self._eval_sampler(val))
         inputs = {
@@ -210,7 +206,7 @@ class Trainer:
         if self._shard.num_processes > 1:
             message = np.zeros(3, np.int32) if message is None else message
             chunk = {**chunk, "message": np.broadcast_to(message, (self._shard.num_devices, 3))}
-        return self._programs.train(
+        return self.programs.train(
             state, self._resident(self.dataset.train, self._pipeline), chunk, np.int32(num_steps)
         )
 
@@ -231,7 +227,7 @@ class Trainer:
         for step in range(0, sampler.num_steps, pipeline.max_steps):
             num_steps = min(pipeline.max_steps, sampler.num_steps - step)
             resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, num_steps)
-            output = jax.device_get(self._programs.predict(params, resident, chunk, np.int32(num_steps)))
+            output = jax.device_get(self.programs.predict(params, resident, chunk, np.int32(num_steps)))
             outputs.append((output["logits"][:num_steps], output["labels"][:num_steps]))
         logits, labels = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
         return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
@@ -243,7 +239,7 @@ class Trainer:
         for step in range(0, max(end, 1), pipeline.max_steps):
             n = min(pipeline.max_steps, end - step)
             resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, n)
-            result = self._programs.evaluate(params, resident, chunk, np.int32(n))
+            result = self.programs.evaluate(params, resident, chunk, np.int32(n))
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 

@@ -25,7 +25,7 @@ def trained(packed, **fields):
     if packed:
         params = models.param_shapes(trainer.model, trainer.steps.augment.input_shape)
         trainer.steps = dataclasses.replace(trainer.steps, packing=Packing(params))
-        trainer._programs = Programs.compiled(trainer.steps, trainer.parallel)
+        trainer.programs = Programs.compiled(trainer.steps, trainer.parallel)
     state, metrics = trainer.train(trainer.init(), 0, 10)
     return jax.device_get(state), np.asarray(metrics["loss"])[:10]
 
