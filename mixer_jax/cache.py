@@ -1,4 +1,4 @@
-"""The user's cache folder for compiled programs and decoded datasets; its content may be deleted at any time."""
+"""The user's cache folder for compiled programs, decoded datasets and downloads; it may be deleted at any time."""
 
 import contextlib
 import hashlib
@@ -36,9 +36,12 @@ def keep_compiled() -> None:
 
 
 def tidy() -> None:
-    """Delete the least recently used files while decoded datasets or compiled programs exceed their limits."""
-    decoded = cache_folder("decoded")
-    files = [file for file in cache_folder("").rglob("*") if file.is_file()]
+    """Delete the least recently used files while decoded datasets or compiled programs exceed their limits.
+
+    Downloaded weights stay.
+    """
+    root, decoded = cache_folder(""), cache_folder("decoded")
+    files = [file for file in root.rglob("*") if file.is_file() and file.relative_to(root).parts[0] != "weights"]
     _tidy([file for file in files if file.parent == decoded], DECODED_BYTES)
     _tidy([file for file in files if file.parent != decoded], COMPILED_BYTES)
 

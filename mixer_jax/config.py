@@ -79,6 +79,8 @@ def default_config() -> ConfigDict:
     config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
     config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
     config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
+    # How: "fit" crops to the aspect ratio, then scales; "bilinear", "bicubic" and "lanczos" scale, then crop, as timm.
+    config.dataset.resize = "fit"
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
     config.dataset.normalization = "standard"  # by the training mean and std; "paper": to [-1, 1]; "unit": to [0, 1]

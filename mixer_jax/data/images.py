@@ -1,5 +1,6 @@
 """Image files, read as 8-bit grey or RGB arrays, upright and in the requested size."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +10,63 @@ from mixer_jax.errors import UserError
 
 # The formats that are read, whatever the file is called. For PostScript, for example, Pillow would start a program.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# The filters of `Fit`, all with antialiasing.
+RESIZES = {
+    "fit": Image.Resampling.BILINEAR,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 
 
-def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """How images are scaled and cropped to one size.
+
+    Attributes:
+      size: (height, width), or () to keep the size of each image.
+      resize: a key of `RESIZES`. "fit" crops the centre to the aspect ratio of `size`, then scales the crop. The others
+        name the filter: they scale the image to cover `size`, with the aspect ratio that rounding to whole pixels
+        leaves, then crop the centre, as torchvision and timm do.
+    """
+
+    size: tuple[int, ...] = ()
+    resize: str = "fit"
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return an image scaled, with antialiasing, and cropped."""
+        if not self.size or image.size == self.size[::-1]:
+            return image
+        height, width = self.size
+        if self.resize == "fit":
+            return ImageOps.fit(image, (width, height), RESIZES["fit"])
+        # The side that just covers its size is exact, the other is rounded down, as in torchvision.
+        by_height = height * image.width >= width * image.height
+        if by_height:
+            scaled = (height * image.width // image.height, height)
+        else:
+            scaled = (width, width * image.height // image.width)
+        image = image.resize(scaled, RESIZES[self.resize])
+        left, top = round((image.width - width) / 2), round((image.height - height) / 2)
+        return image.crop((left, top, left + width, top + height))
+
+    def __str__(self) -> str:
+        """Describe the result, for a fingerprint of the pixels."""
+        return str(self.size) if self.resize == "fit" else f"{self.size} {self.resize}"
+
+
+UNCHANGED = Fit()
+
+
+def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
     """Read an image file as 8-bit grey or RGB.
 
     The image is rotated as its EXIF tag says. Transparent parts become white, and 16-bit levels become 8-bit. Then
-    `fit_to` scales and crops the image.
+    the image is scaled and cropped.
 
     Args:
       path: the file.
-      image_size: (height, width) to fit the image to, or () to keep its size.
+      fit: how the image is scaled and cropped.
       channels: 1 for grey, 3 for RGB.
 
     Returns:
@@ -30,30 +77,15 @@ def read_image(path: Path, image_size: tuple[int, ...] = (), channels: int = 3) 
     """
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
-            return as_pixels(image, image_size, channels)
+            return as_pixels(image, fit, channels)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
 
 
-def as_pixels(image: Image.Image, image_size: tuple[int, ...] = (), channels: int = 3) -> np.ndarray:
+def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
     """Return an image as an array, as `read_image` does."""
-    pixels = np.asarray(
-        fit_to(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB"), image_size)
-    )
+    pixels = np.asarray(fit(_flat(ImageOps.exif_transpose(image)).convert("L" if channels == 1 else "RGB")))
     return pixels[..., None] if channels == 1 else pixels
-
-
-def fit_to(image: Image.Image, image_size: tuple[int, ...]) -> Image.Image:
-    """Scale an image to cover `image_size`, antialiased, and crop the centre.
-
-    Args:
-      image: the image.
-      image_size: (height, width), or () to return the image unchanged.
-    """
-    if not image_size or image.size == image_size[::-1]:
-        return image
-    height, width = image_size
-    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
 def _flat(image: Image.Image) -> Image.Image:

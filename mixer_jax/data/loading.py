@@ -10,13 +10,14 @@ from mixer_jax.data.cautions import cautions
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.decoded_cache import DecodedCache
 from mixer_jax.data.holdout import HOLD_OUTS, hold_out
+from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, decoded_size
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 
 NORMALIZATIONS = ("standard", "paper", "unit")
 # The fields of a `dataset` block that determine its pixels.
-SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "test_split", "image_size")
+SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "test_split", "image_size", "resize")
 STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 
 
@@ -143,10 +144,13 @@ def _opener(config: ConfigDict) -> Callable[[str], Source]:
         size *= 2
     if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
         raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
+    if config.resize not in RESIZES:
+        raise one_of("config.dataset.resize", config.resize, RESIZES)
+    fit = Fit(size, config.resize)
     if config.name == "folder":
         if not config.data_dir:
             raise UserError("config.dataset.data_dir is not set: give the folder that holds train/ and test/")
-        return lambda split: image_folder(config.data_dir, split, size)
+        return lambda split: image_folder(config.data_dir, split, fit)
     if config.name == "digits":
         if size:
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
@@ -156,7 +160,7 @@ def _opener(config: ConfigDict) -> Callable[[str], Source]:
     from mixer_jax.data.tfds_source import TfdsSource
 
     builder = prepared_builder(config.name, config.data_dir)
-    return lambda split: TfdsSource(builder, split, size)
+    return lambda split: TfdsSource(builder, split, fit)
 
 
 def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mixer_jax.data.images import read_image
+from mixer_jax.data.images import UNCHANGED, Fit, read_image
 from mixer_jax.errors import UserError, one_of
 
 Example = tuple[np.ndarray, int]
@@ -167,13 +167,13 @@ class FolderSource:
       paths: the image files.
       of_class: their labels, (n,) int.
       label_names: the class names.
-      image_size: (height, width) to fit the images to, or () to keep their size.
+      fit: how the images are scaled and cropped.
     """
 
     paths: tuple[Path, ...]
     of_class: np.ndarray
     label_names: tuple[str, ...]
-    image_size: tuple[int, ...]
+    fit: Fit
     labels_at_hand = True
 
     def labels(self) -> np.ndarray:
@@ -183,13 +183,13 @@ class FolderSource:
         return len(self.paths)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [(read_image(self.paths[i], self.image_size), int(self.of_class[i])) for i in indices]
+        return [(read_image(self.paths[i], self.fit), int(self.of_class[i])) for i in indices]
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
 
     def identity(self) -> Iterable[bytes]:
-        yield repr(self.image_size).encode()
+        yield str(self.fit).encode()
         for path in self.paths:
             yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
 
@@ -197,7 +197,7 @@ class FolderSource:
         return self.paths
 
 
-def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) -> FolderSource:
+def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSource:
     """Return the source of the image files `data_dir/split/<class>/*.png|jpg|jpeg`.
 
     The classes are the names of the folders in `data_dir/split`, sorted.
@@ -205,7 +205,7 @@ def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) ->
     Args:
       data_dir: the folder of the dataset.
       split: the name of the folder of the split.
-      image_size: (height, width) to fit the images to, or () to keep their size.
+      fit: how the images are scaled and cropped.
 
     Raises:
       UserError: if the folder is missing, unreadable or without class folders, or a class has no images.
@@ -225,4 +225,4 @@ def image_folder(data_dir: str, split: str, image_size: tuple[int, ...] = ()) ->
         if not found:
             raise UserError(f"no images in {folder}: expected *.png, *.jpg or *.jpeg")
     labels = np.repeat(np.arange(len(folders)), [len(found) for found in files])
-    return FolderSource(tuple(p for found in files for p in found), labels, tuple(f.name for f in folders), image_size)
+    return FolderSource(tuple(p for found in files for p in found), labels, tuple(f.name for f in folders), fit)

@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tqdm import tqdm
 
-from mixer_jax.data.images import fit_to
+from mixer_jax.data.images import UNCHANGED, Fit
 from mixer_jax.data.prepare import supervised_keys
 from mixer_jax.data.sources import Example
 from mixer_jax.errors import UserError, one_of
@@ -22,20 +22,20 @@ class TfdsSource:
 
     labels_at_hand = False
 
-    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, image_size: tuple[int, ...] = ()):
+    def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fit: Fit = UNCHANGED):
         """Open the split.
 
         Args:
           builder: the builder of the prepared dataset.
           split: the name of the split.
-          image_size: (height, width) to fit the images to, or () to keep their size.
+          fit: how the images are scaled and cropped.
 
         Raises:
           UserError: if the split is unknown, or only TensorFlow can read the format the dataset is prepared in.
         """
         self._builder = builder
         self.name = f"{builder.name} {split}"
-        self.image_size = image_size
+        self.fit = fit
         image_key, label_key = supervised_keys(builder)
         self.label_names = tuple(builder.info.features[label_key].names)
         self._keys = image_key, label_key
@@ -78,15 +78,15 @@ class TfdsSource:
         return f"image {index} of {self.name}"
 
     def identity(self) -> Iterable[bytes]:
-        yield f"{self._builder.info.full_name} {self.name} {self.image_size} {len(self)}".encode()
+        yield f"{self._builder.info.full_name} {self.name} {self.fit} {len(self)}".encode()
         yield repr({name: split.num_bytes for name, split in self._builder.info.splits.items()}).encode()
 
     def files(self) -> Iterable[Path]:
         return Path(self._builder.data_dir).glob("*")  # empty if the folder is an address, such as gs://...
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
-        if not self.image_size:
+        if not self.fit.size:
             return image
         grey = image.shape[-1] == 1
-        fitted = np.asarray(fit_to(Image.fromarray(image[..., 0] if grey else image), self.image_size))
+        fitted = np.asarray(self.fit(Image.fromarray(image[..., 0] if grey else image)))
         return fitted[..., None] if grey else fitted

@@ -1,14 +1,15 @@
 """Inference: `load` returns a trained model as a `Classifier`."""
 
 from mixer_jax.inference.adapt import at_image_size, with_channels
-from mixer_jax.inference.classifier import MODEL_FILE, Classifier
-from mixer_jax.inference.loading import load, load_run, require_mixer, run_params
+from mixer_jax.inference.classifier import MODEL_FILE, Classifier, require_mixer
+from mixer_jax.inference.loading import Known, load, load_run, run_params
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.splits import dataset_of, open_split, over_split
 
 __all__ = [
     "MODEL_FILE",
     "Classifier",
+    "Known",
     "Origin",
     "Preprocessing",
     "at_image_size",

@@ -15,16 +15,17 @@ from PIL import Image
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import as_pixels, read_image
+from mixer_jax.data import Fit, as_pixels, read_image
 from mixer_jax.errors import UserError
 from mixer_jax.inference.preprocessing import UNKNOWN, Origin, Preprocessing
+from mixer_jax.inference.timm_config import ARCHITECTURES, CONFIG_FILE, config_of
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
-from mixer_jax.storage import writing
-from mixer_jax.weights import LAYOUTS, require_same_shapes, to_layout, write_file
+from mixer_jax.storage import write_json, writing
+from mixer_jax.weights import COMPUTED_WITH, LAYOUTS, require_same_shapes, to_layout, write_file
 
 MODEL_FILE = "model.safetensors"  # in the folder of a model that is not a run directory
-FORMAT = 1  # version of the description in a file
+FORMAT = 2  # version of the description in a file
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
@@ -115,16 +116,17 @@ class Classifier:
         Raises:
           UserError: if the image cannot be read, or is an array of a dtype other than uint8.
         """
-        height, width, channels = self.image_shape
+        *size, channels = self.image_shape
+        fit = Fit(tuple(size), self.preprocessing.resize)
         if isinstance(image, str | Path):
-            return read_image(Path(image), (height, width), channels)
+            return read_image(Path(image), fit, channels)
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
             if image.shape == self.image_shape:
                 return image
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-        return as_pixels(image, (height, width), channels)
+        return as_pixels(image, fit, channels)
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Return the logits (n, classes) float32 of images (n, *image_shape) uint8."""
@@ -170,21 +172,36 @@ class Classifier:
           layout: the array names and shapes, a key of `mixer_jax.weights.LAYOUTS`; only "paper" can store every model.
 
         Returns:
-          The files written. A .npz file has its description in a .json file in the same folder.
+          The files written, as `files` lists them. Earlier files of these names are replaced.
 
         Raises:
           UserError: if the layout cannot store a part of the model, or if the file cannot be written.
         """
-        path = Path(path)
-        path = path if path.suffix in (".safetensors", ".npz") else path / MODEL_FILE
+        path, *_ = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):
             raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
         partial = path.with_name(f".{path.name}.partial{path.suffix}")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = write_file(partial, to_layout(self.params, layout), self._description(layout), path.name)
+            write_file(partial, to_layout(self.params, layout), self._description(layout), path.name)
+            if layout == "timm":
+                model, names = require_mixer(self), self.label_names
+                write_json(
+                    path.with_name(CONFIG_FILE), config_of(model, self.preprocessing, self.config.variant, names)
+                )
             partial.replace(path)
-        return [path, *(path.with_name(name) for name in beside)]
+        return self.files(path, layout)
+
+    @staticmethod
+    def files(path: str | Path, layout: str = "paper") -> list[Path]:
+        """Return the files that `save` writes: that of the weights, and those in its folder that describe the model.
+
+        A .npz file has its description in a .json file; the layout of timm has a config.json, which timm reads.
+        """
+        path = Path(path)
+        path = path if path.suffix in (".safetensors", ".npz") else path / MODEL_FILE
+        beside = [path.with_name(f"{path.name}.json")] if path.suffix == ".npz" else []
+        return [path, *beside, *([path.with_name(CONFIG_FILE)] if layout == "timm" else [])]
 
     def _unusual(self) -> str:
         """Name the part of the model that no other project's layout can store; "" for a complete Mixer."""
@@ -211,13 +228,20 @@ class Classifier:
           layout: a key of `mixer_jax.weights.LAYOUTS`.
         """
         theirs, model = LAYOUTS[layout], self.model
+        remedy = ", unless it is created with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""
         lines = [
             f"{layout} computes with {field} {getattr(theirs, field)}, this model with {getattr(model, field)}: "
-            "its logits differ a little"
-            for field in ("gelu", "layer_norm_epsilon")
+            f"its logits differ a little{remedy if field == 'gelu' else ''}"
+            for field in COMPUTED_WITH
             if isinstance(model, MlpMixer) and getattr(theirs, field) != getattr(model, field)
         ]
-        if {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
+        if layout == "timm":
+            if self.config.variant not in ARCHITECTURES:
+                lines.append(
+                    f"timm creates no {self.config.variant or 'Mixer of this size'} by name: call its MlpMixer with "
+                    "the model_args of config.json"
+                )
+        elif {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
             mean, std = (
                 ", ".join(f"{x:.4g}" for x in values) for values in (self.preprocessing.mean, self.preprocessing.std)
             )
@@ -237,6 +261,8 @@ class Classifier:
 
     @functools.cached_property
     def _apply(self) -> Callable:
+        if not self.label_names:
+            raise UserError(f"{self.origin.name} has no head and so no classes: fine-tune it with config.init_from")
         return self._compiled(self.model)
 
     @functools.cached_property
@@ -274,3 +300,10 @@ class Classifier:
 def _after_block(module: nn.Module, method: str) -> bool:
     """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
+
+
+def require_mixer(classifier: Classifier) -> MlpMixer:
+    """Return the classifier's model, or raise `UserError` if the model is not a Mixer."""
+    if not isinstance(classifier.model, MlpMixer):
+        raise UserError(f"{classifier.origin.name} holds a {classifier.config.variant}, not a Mixer")
+    return classifier.model

@@ -1,6 +1,9 @@
 """Loading trained models from run directories, files and URLs."""
 
+import dataclasses
 import math
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +17,72 @@ from mixer_jax.config import check, default_config
 from mixer_jax.errors import UserError
 from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
+from mixer_jax.inference.timm_config import CONFIG_FILE, TimmConfig, read_config
 from mixer_jax.messages import warn
-from mixer_jax.models import MlpMixer
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.weights import LARGEST_FILE, from_layout, local, read_description, read_file
+from mixer_jax.weights import (
+    IN_FOLDER,
+    LARGEST_FILE,
+    Published,
+    downloaded,
+    from_layout,
+    of_file,
+    published,
+    read_description,
+    read_file,
+    unknown,
+)
+
+LARGEST_CONFIG = 2**24  # bytes of a config.json; one with the names of 21,843 classes has less than 2 MiB
 
 
-def load(source: str | Path, checkpoint: str = "best") -> Classifier:
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is known of the model in a file that does not tell it.
+
+    Attributes:
+      image_size: (height, width) of the model's input; () or a size with another number of patches: a square.
+      patch_size, channels: of the images; None if not known.
+    """
+
+    image_size: Sequence[int] = ()
+    patch_size: int | None = None
+    channels: int | None = None
+
+
+NOTHING = Known()
+
+
+def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -> Classifier:
     """Load a trained model.
 
     Args:
       source: a run directory; a file written by `Classifier.save`, or its folder; a Mixer from the paper (.npz),
-        timm or lucidrains (.safetensors, .pth); or the https:// or gs:// URL of such a file.
-      checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step.
+        timm or lucidrains (.safetensors, .pth and others), or its folder, as on the Hugging Face Hub; the https:// or
+        gs:// URL of such a file; the name of a published Mixer, a key of `mixer_jax.weights.PUBLISHED`; or
+        "hf-hub:OWNER/NAME". What is downloaded stays in the user's cache folder.
+      checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
+        several sets of weights: the name of one; "best" takes the averaged ones.
+      known: what is known of the model in a file, if the file does not tell it.
 
     Raises:
       UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.
     """
-    path = Path(source)
-    if path.is_dir() and RunDirectory(path).config_file.exists():
-        classifier = load_run(RunDirectory(path), checkpoint)
-    elif path.is_dir() and (path / MODEL_FILE).exists():
-        classifier = _load_file(str(path / MODEL_FILE))
-    elif path.is_dir():
-        raise UserError(f"{path} is no run directory: it has no {RunDirectory(path).config_file.name}")
-    elif "://" not in str(source) and not path.exists():
-        raise UserError(f"there is no run directory or file {path}")
+    path, entry = Path(source), "" if checkpoint in ("best", "latest") else checkpoint
+    run = RunDirectory(path)
+    if path.is_dir():
+        in_folder = next((path / name for name in IN_FOLDER if (path / name).exists()), None)
+        # The Hugging Face Hub's config.json, beside the weights, has the name of that of a run.
+        if in_folder and not run.checkpoints.exists():
+            classifier = _load_file(in_folder, str(in_folder), entry, known)
+        elif run.config_file.exists():
+            classifier = load_run(run, checkpoint)
+        else:
+            raise UserError(f"{path} has neither the {run.config_file.name} of a run nor a {MODEL_FILE}")
+    elif path.exists():
+        classifier = _load_file(path, str(path), entry, known)
     else:
-        classifier = _load_file(str(source))
+        classifier = _load_remote(str(source), entry, known)
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
         if not np.isfinite(x).all():
             name = jax.tree_util.keystr(key, simple=True, separator="/")
@@ -67,7 +108,8 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     info = run.dataset_info()
     try:
         label_names = tuple(map(str, info["label_names"]))
-        preprocessing = Preprocessing.of(config.augment, *(info[key] for key in ("image_shape", "mean", "std")))
+        shape, mean, std = (info[key] for key in ("image_shape", "mean", "std"))
+        preprocessing = Preprocessing.of(config.augment, shape, mean, std, config.dataset.resize)
         if not label_names:
             raise ValueError("there is no class")
     except (KeyError, TypeError, ValueError) as error:
@@ -128,10 +170,40 @@ def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
         raise UserError(f"checkpoint {directory / str(found.step)} holds no parameters") from error
 
 
-def _load_file(source: str) -> Classifier:
-    with local(source, LARGEST_FILE) as path:
-        arrays, description = read_file(path), read_description(path)
-    return _described(arrays, description, source) if description else _foreign(arrays, source)
+def _load_remote(source: str, entry: str, known: Known) -> Classifier:
+    """Return the model of a URL or a name."""
+    given = published(source)
+    address = given.source if given else source
+    if not given and "://" not in source and not re.fullmatch(r"hf-hub:[\w.-]+/[\w.@-]+", source):
+        raise unknown(source)
+    if not address.startswith("hf-hub:"):
+        file = downloaded(address, LARGEST_FILE, given.sha256 if given else "")
+        return _load_file(file, source, entry, known, given)
+    file = downloaded(f"{address}/{MODEL_FILE}", LARGEST_FILE)
+    config = downloaded(f"{address}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
+    return _load_file(file, source, entry, known, given, config)
+
+
+def _load_file(
+    file: Path, source: str, entry: str, known: Known, given: Published | None = None, config: Path | None = None
+) -> Classifier:
+    """Return the model of a file.
+
+    Args:
+      file: the file.
+      source: where it comes from, for messages.
+      entry, known: as in `from_layout`.
+      given: what is known of it, if it is one of the published Mixers.
+      config: timm's config.json; None for the one beside the file, if any.
+    """
+    arrays, description = read_file(file), read_description(file)
+    if description:
+        return _described(arrays, description, source)
+    beside = file.with_name(CONFIG_FILE) if file.name in IN_FOLDER else None
+    timm = read_config(config or beside) if config or (beside and beside.is_file()) else None
+    if timm is None and (given := given or of_file(file.name)):
+        timm = TimmConfig((224, 224), 3, (given.mean,) * 3, (given.std,) * 3, 0.875, given.resize)
+    return _foreign(arrays, source, entry, known, timm)
 
 
 def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], source: str) -> Classifier:
@@ -146,31 +218,42 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
         names, layout = tuple(map(str, description["label_names"])), description["layout"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{source}: the description of the model cannot be read: {error}") from error
+    input_shape = preprocessing.augment(len(names)).input_shape
     params = (
         unflatten_dict(arrays, sep="/")
         if layout == "paper"
-        else from_layout(arrays, source, preprocessing.augment(len(names)).input_shape)[0]
+        else from_layout(
+            arrays, source, image_size=input_shape[:2], patch_size=config.patch_size, channels=input_shape[2]
+        )[0]
     )
     found = f"{config.variant or 'a Mixer'}, {sum(x.size for x in arrays.values()):,} parameters, {len(names)} classes"
     return Classifier(config, params, preprocessing, names, Origin(source, found))
 
 
-def _foreign(arrays: dict[str, np.ndarray], source: str) -> Classifier:
-    """Return the model of another project's file, which contains neither class names nor preprocessing."""
-    params, fields, layout = from_layout(arrays, source)
-    height, width, channels = shape = fields.pop("image_shape")
+def _foreign(
+    arrays: dict[str, np.ndarray], source: str, entry: str, known: Known, timm: TimmConfig | None
+) -> Classifier:
+    """Return the model of another project's file, whose preprocessing timm's config.json tells, if anything."""
+    params, fields, layout = from_layout(
+        arrays,
+        source,
+        entry=entry,
+        image_size=timm.image_size if timm else (),
+        perhaps=known.image_size,
+        patch_size=known.patch_size,
+        channels=timm.channels if timm else known.channels,
+    )
+    shape = fields.pop("image_shape")
     num_classes, config = fields.pop("num_classes"), default_config().model
     config.update(fields)
     count = sum(x.size for x in jax.tree.leaves(params))
     described = config.variant or f"{config.num_blocks} blocks of {config.hidden_dim}"
-    found = f"{layout}, {described}, {count:,} parameters, {height}x{width}x{channels}, {num_classes} classes"
+    classes = f"{num_classes} classes" if num_classes else "no head"
+    found = f"{layout}, {described}, {count:,} parameters, {'x'.join(map(str, shape))}, {classes}"
     names = tuple(f"class {i}" for i in range(num_classes))
-    half = (0.5,) * channels  # the Mixers of the paper and timm take pixels from -1 to 1
-    return Classifier(config, params, Preprocessing(shape, half, half), names, Origin(source, found))
-
-
-def require_mixer(classifier: Classifier) -> MlpMixer:
-    """Return the classifier's model, or raise `UserError` if the model is not a Mixer."""
-    if not isinstance(classifier.model, MlpMixer):
-        raise UserError(f"{classifier.origin.name} holds a {classifier.config.variant}, not a Mixer")
-    return classifier.model
+    half = (0.5,) * shape[2]  # the Mixers of the paper and timm take pixels from -1 to 1
+    preprocessing = Preprocessing(shape, half, half)
+    if timm:
+        preprocessing = timm.preprocessing(shape)
+        names = timm.label_names if len(timm.label_names) == num_classes else names
+    return Classifier(config, params, preprocessing, names, Origin(source, found, shape_assumed=timm is None))

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.augment import Augment
 from mixer_jax.config import default_config
+from mixer_jax.data import RESIZES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Preprocessing:
       mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
       eval_crop: the central box that is scaled has this fraction of the largest possible sides; as in `config.augment`.
+      resize: how image files are brought to `image_shape`; as in `config.dataset`.
     """
 
     image_shape: tuple[int, int, int]
@@ -26,6 +28,7 @@ class Preprocessing:
     std: tuple[float, ...]
     input_size: tuple[int, ...] = ()
     eval_crop: float = 1.0
+    resize: str = "fit"
 
     def __post_init__(self):
         """Check the sizes; raise `ValueError` if they do not fit together."""
@@ -34,10 +37,12 @@ class Preprocessing:
             raise ValueError(f"image_shape {shape}, input_size {size}")
         if not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
             raise ValueError(f"mean {self.mean} and std {self.std} of {shape[2]} channels")
+        if self.resize not in RESIZES:
+            raise ValueError(f"resize {self.resize}")
 
     @classmethod
     def of(
-        cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float]
+        cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float], resize: str
     ) -> "Preprocessing":
         """Return the preprocessing of a run.
 
@@ -45,13 +50,14 @@ class Preprocessing:
           config: the run's `augment` block.
           image_shape: (height, width, channels) of the dataset's images.
           mean, std: of the dataset's channels, as fractions of 255.
+          resize: of the run's `dataset` block.
 
         Raises:
           ValueError: if the sizes do not fit together.
         """
         height, width, channels = map(int, image_shape)
         mean, std = tuple(map(float, mean)), tuple(map(float, std))
-        return cls((height, width, channels), mean, std, tuple(config.input_size), config.eval_crop)
+        return cls((height, width, channels), mean, std, tuple(config.input_size), config.eval_crop, resize)
 
     def augment(self, num_classes: int) -> Augment:
         """Return the preprocessing as an `Augment`, whose methods process images."""
@@ -72,6 +78,7 @@ class Origin:
       step: the step of the run's checkpoint; 0 for a file.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.
+      shape_assumed: whether the file does not tell the height and width of the model's input.
     """
 
     name: str = ""
@@ -80,6 +87,7 @@ class Origin:
     step: int = 0
     unfinished: str = ""
     ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shape_assumed: bool = False
 
 
 UNKNOWN = Origin()

@@ -31,6 +31,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
+        config.resize = classifier.preprocessing.resize
     else:
         config = own.copy_and_resolve_references()
     if data_dir is not None:

@@ -1,15 +1,16 @@
 """Initial parameters from a trained Mixer, adapted to the model to be trained."""
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, at_image_size, load, require_mixer, with_channels
+from mixer_jax.inference import Classifier, Known, at_image_size, load, require_mixer, with_channels
 from mixer_jax.messages import say, warn
 from mixer_jax.models import MlpMixer, Model, param_shapes
-from mixer_jax.weights import COMPUTED_WITH, require_same_shapes
+from mixer_jax.weights import COMPUTED_WITH, published, require_same_shapes, unknown
 
 
 def initial_params(source: str, model: Model, input_shape: tuple[int, int, int]) -> Any:
@@ -30,10 +31,11 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
     """
     if not isinstance(model, MlpMixer):
         raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
-    if "://" not in source and not Path(source).exists():
-        raise UserError(f"config.init_from={source}: there is no such run directory or file")
-    classifier = load(source)
+    if not Path(source).exists() and "://" not in source and not source.startswith("hf-hub:") and not published(source):
+        raise UserError(f"config.init_from={source}: {unknown(source)}")
+    classifier = load(source, known=Known(input_shape[:2], model.patch_size, input_shape[2]))
     start = require_mixer(classifier)
+    _require_one_shape(source, classifier, input_shape)
     for name in COMPUTED_WITH:
         there, here = getattr(start, name), getattr(model, name)
         if there != here:
@@ -47,10 +49,23 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
         say(f"{source}: {change}")
     like, params = param_shapes(model, input_shape), classifier.params
     if start.num_classes != model.num_classes:
-        say(f"{source}: {start.num_classes} classes there, {model.num_classes} here: the head starts from zero")
+        there = f"{start.num_classes} classes" if start.num_classes else "no head"
+        say(f"{source}: {there} there, {model.num_classes} classes here: the head starts from zero")
         params = params | {"head": {name: np.zeros(x.shape, x.dtype) for name, x in like["head"].items()}}
     require_same_shapes(params, like, f"config.init_from={source}")
     return params
+
+
+def _require_one_shape(source: str, classifier: Classifier, input_shape: tuple[int, int, int]) -> None:
+    """Raise `UserError` if a file does not tell which of two image shapes with as many patches it is for."""
+    height, width = input_shape[:2]
+    side = math.isqrt(height * width)
+    same = classifier.origin.shape_assumed and classifier.input_shape[:2] == (height, width)
+    if same and height != width and side * side == height * width:
+        raise UserError(
+            f"config.init_from={source} does not tell whether it is for images of {side}x{side} or {height}x{width}: "
+            "convert it with --image_size first"
+        )
 
 
 def _require_same_sizes(source: str, classifier: Classifier, there: MlpMixer, here: MlpMixer) -> None:

@@ -2,73 +2,128 @@
 
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.storage import write_json
+from mixer_jax.weights.torch_file import read_torch
 
 Arrays = dict[str, np.ndarray]
 
 LARGEST_FILE = 16 * 2**30  # bytes of the arrays in a file; the paper's largest model has less than 2 GiB
 DESCRIPTION = "mixer_jax"  # the key of the description in the metadata of a .safetensors file
+INDEX = ".index.json"  # the suffix of a list of the files that hold the parts of a large model
+# The files of a model's folder, as on the Hugging Face Hub, most preferred first.
+IN_FOLDER = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
+# The safetensors library names NumPy's dtypes itself, but not these.
+SAFETENSORS_DTYPES = {
+    "BF16": ml_dtypes.bfloat16,
+    "F8_E4M3": ml_dtypes.float8_e4m3fn,
+    "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+# How files begin that people take for weights.
+OTHERS = {
+    b"\x89HDF": "an HDF5 file, as Keras writes it: save the weights as .npz or .safetensors",
+    b"version https://git-lfs": "a Git LFS pointer to the file, not the file: run git lfs pull",
+    b"<!doctype html": "a web page: the download did not succeed",
+    b"<html": "a web page: the download did not succeed",
+    b"\x1f\x8b": "a gzip file: unpack it first",
+}
 
 
 def read_file(path: Path) -> Arrays:
     """Read the arrays of a file without executing any code in the file.
 
     Args:
-      path: a .npz, .safetensors, .pth, .pt or .bin file.
+      path: a file of NumPy (.npz), safetensors, or PyTorch (.pth, .pt, .bin, .ckpt, .tar); or the index
+        (.index.json) of a model in several files of the last two kinds.
 
     Returns:
-      The arrays by name. Tensors of PyTorch files become float32.
+      The arrays by name. The names of arrays in nested dicts are joined by dots.
 
     Raises:
       UserError: if the file cannot be read.
     """
-    readers = {".npz": _read_npz, ".safetensors": _read_safetensors, ".pth": _read_torch, ".pt": _read_torch}
-    readers[".bin"] = _read_torch
-    if path.suffix not in readers:
-        raise one_of("kind of weights", path.suffix or path.name, readers)
+    suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
+    if suffix not in READERS:
+        raise one_of("kind of weights", path.suffix or path.name, READERS)
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        arrays = readers[path.suffix](path)
-        if not all(isinstance(x, np.ndarray) for x in arrays.values()):
-            raise ValueError("it holds more than arrays")
+        with path.open("rb") as file:
+            start = file.read(32).lower()
+        for magic, what in OTHERS.items():
+            if start.startswith(magic.lower()):
+                raise UserError(f"cannot read weights {path}: it is {what}")
+        return READERS[suffix](path)
     except UserError:
         raise
     except Exception as error:  # each library raises its own exceptions
-        detail = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(f"cannot read weights {path}: {detail}") from error
-    return arrays
+        detail = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise UserError(f"cannot read weights {path}: {detail[:200]}") from error
 
 
 def _read_npz(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
             raise ValueError("unpacked it is larger than any Mixer")
+    arrays = {}
     with np.load(path, allow_pickle=False) as file:
-        return {key: file[key] for key in file}
+        for key in file:
+            array = file[key]
+            if not isinstance(array, np.ndarray):
+                raise ValueError("it holds more than arrays")
+            if array.dtype.kind == "V":  # NumPy stores other projects' dtypes as bytes without a meaning
+                if array.dtype.itemsize != 2:
+                    raise ValueError(f"{key} has a dtype that a .npz file does not name: save it as float32")
+                array = array.view(ml_dtypes.bfloat16)
+            arrays[key] = array
+    return arrays
 
 
 def _read_safetensors(path: Path) -> Arrays:
     from safetensors import safe_open
 
+    arrays, others = {}, {}
     with safe_open(path, "numpy") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - the file is not a dict
+        for key in file.keys():  # noqa: SIM118 - the file is not a dict
+            dtype = file.get_slice(key).get_dtype()
+            if dtype in SAFETENSORS_DTYPES:
+                others[key] = SAFETENSORS_DTYPES[dtype]
+            else:
+                arrays[key] = file.get_tensor(key)
+    if others:
+        from safetensors import deserialize
+
+        for key, tensor in deserialize(path.read_bytes()):
+            if key in others:
+                arrays[key] = np.frombuffer(tensor["data"], others[key]).reshape(tensor["shape"])
+    return arrays
 
 
-def _read_torch(path: Path) -> Arrays:
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"reading {path} needs PyTorch: pip install torch, or give a .safetensors file") from error
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state) if isinstance(state, dict) else {}
-    return {key: x.float().numpy() for key, x in state.items() if torch.is_tensor(x)}
+def _read_index(path: Path) -> Arrays:
+    parts = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    arrays: Arrays = {}
+    for name in sorted(set(parts.values())):
+        if Path(name).name != name:
+            raise ValueError(f"the part {name} is not in the same folder")
+        arrays |= read_file(path.with_name(name))
+    if missing := [key for key in parts if key not in arrays]:
+        raise ValueError(f"{missing[0]} is in none of the parts")
+    return arrays
+
+
+READERS: dict[str, Callable[[Path], Arrays]] = {
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    **dict.fromkeys((".pth", ".pt", ".bin", ".ckpt", ".tar"), read_torch),
+    INDEX: _read_index,
+}
 
 
 def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> list[str]:
@@ -88,7 +143,7 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: st
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
-        save_file(arrays, path, {"format": "np", DESCRIPTION: json.dumps(description)})
+        save_file(arrays, path, {"format": "pt", DESCRIPTION: json.dumps(description)})
         return []
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -109,8 +164,10 @@ def read_description(path: Path) -> dict[str, Any] | None:
 
             with safe_open(path, "numpy") as file:
                 text = (file.metadata() or {}).get(DESCRIPTION)
+        elif path.suffix == ".npz":
+            text = path.with_name(f"{path.name}.json").read_text(encoding="utf-8")
         else:
-            text = path.with_name(f"{path.name}.json").read_text()
+            return None
         return None if text is None else json.loads(text)
     except FileNotFoundError:
         return None

@@ -1,0 +1,217 @@
+"""Recognition of a Mixer among the arrays of a file, whatever its layout, its wrapping and what is stored beside it."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from flax.traverse_util import unflatten_dict
+
+from mixer_jax.errors import UserError
+from mixer_jax.messages import warn
+from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, param_shapes, variant
+from mixer_jax.weights.layouts import LAYOUTS, Arrays, Layout, Params, require_same_shapes
+
+MIXINGS = ("token_mixing", "channel_mixing")
+HEAD = ("head/kernel", "head/bias")
+# Parts of names: of a moving average of the weights, as in timm and others; and of what an optimiser stores per weight.
+AVERAGED = re.compile(r"(^|[._/])(ema|averaged?|swa|\w*_ema|ema_\w*|\w*_averaged?|swa_\w*)($|[._/])", re.IGNORECASE)
+MOMENTS = re.compile(r"(^|[._/])(mu|nu|trace|momentum|velocity|exp_avg\w*|grad_\w*|opt_state)($|[._/])")
+# Array names by which other models are recognised, most particular first.
+OTHER_MODELS = {
+    r"mlp_channels\.gate\.|\.sgu\.|\.spatial_proj": "a gMLP",
+    r"linear_tokens|\.gamma_1$|blocks\.0\.ls1$|blocks\.0\.norm1\.alpha": "a ResMLP",
+    r"attn|attention|cls_token|class_token|pos_embed|encoderblock": "a Vision Transformer",
+    r"mlp_tokens|token_mix|MixerBlock": "a Mixer whose stem is not one layer over patches",
+    r"(^|\.)0\.fn\.0\.weight": "a ConvMixer",
+    r"running_mean|batch_stats|bn1|conv": "a convolutional network",
+}
+
+
+def from_layout(
+    arrays: Mapping[str, np.ndarray],
+    source: str,
+    *,
+    entry: str = "",
+    image_size: Sequence[int] = (),
+    perhaps: Sequence[int] = (),
+    patch_size: int | None = None,
+    channels: int | None = None,
+) -> tuple[Params, dict[str, Any], str]:
+    """Find the Mixer among arrays, detect its layout and convert it to this library's layout.
+
+    Args:
+      arrays: by name; the names may have a prefix, and optimisers and the like may be among them.
+      source: where the arrays come from, for error messages.
+      entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" takes the averaged weights.
+      image_size: (height, width) of the model's input; () if not known.
+      perhaps: used in place of `image_size` if it has as many patches as the model; otherwise a square is assumed.
+      patch_size, channels: of the images, for arrays that do not tell them; None if not known.
+
+    Returns:
+      A tuple: the parameters, float32; a dict of fields of `config.model`, with `num_classes` and `image_shape`, for
+      a model that computes the same function; and the name of the layout. `num_classes` is 0 if there is no head.
+
+    Raises:
+      UserError: if there is no Mixer, or an array is missing, unexpected, not a finite floating-point array, or of a
+        wrong shape; the message names the first such array. Also if the arrays do not determine the image shape.
+    """
+    name, rest = _select(arrays, source, entry)
+    layout, source = LAYOUTS[name], f"{source} ({name})"
+    num_blocks, flat = _num_blocks(rest, layout), {}
+    headless = not any(layout.key(path, num_blocks) in rest for path in HEAD)
+    for path in _paths(num_blocks):
+        if headless and path in HEAD:
+            continue
+        key = layout.key(path, num_blocks)
+        if key not in rest:
+            raise UserError(f"{source}: {key} is missing")
+        flat[path] = np.ascontiguousarray(layout.to_ours(path, _as_float32(rest.pop(key), f"{source}: {key}")))
+    if rest:
+        raise UserError(f"{source}: {next(iter(rest))} belongs to no Mixer of {num_blocks} blocks")
+    _require_plain(flat, source)
+    flat["stem/kernel"] = _patches(flat["stem/kernel"], source, image_size, patch_size, channels)
+    patch, tokens = flat["stem/kernel"].shape[0], flat[f"MixerBlock_0/{MIXINGS[0]}/Dense_0/kernel"].shape[0]
+    if not image_size and len(perhaps) == 2 and perhaps[0] * perhaps[1] == tokens * patch**2:
+        image_size = perhaps
+    fields = _fields(flat, num_blocks, source, image_size)
+    fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
+    params = unflatten_dict(flat, sep="/")
+    model = MlpMixer(**{key: value for key, value in fields.items() if key not in ("image_shape", "variant")})
+    require_same_shapes(params, param_shapes(model, fields["image_shape"]), source)
+    return params, fields, name
+
+
+def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[str, Arrays]:
+    """Return the name of the layout and the arrays of the Mixer, without their prefix."""
+    found = {prefix: name for name, layout in LAYOUTS.items() for prefix in _prefixes(arrays, layout)}
+    if len(found) > 1:  # an optimiser's moments have the weights' names
+        found = {prefix: name for prefix, name in found.items() if not MOMENTS.search(prefix)} or found
+    if not found:
+        raise UserError(f"{source} {_other_model(arrays)}")
+    names = {prefix: prefix.strip("./") or "the file itself" for prefix in found}
+    if entry:
+        chosen = [prefix for prefix in found if names[prefix] == entry or re.match(re.escape(entry) + "[./]", prefix)]
+    else:
+        chosen = [prefix for prefix in found if AVERAGED.search(prefix)] if len(found) > 1 else list(found)
+    if len(chosen) != 1:
+        wrong = f"no single Mixer {entry!r}" if entry else f"{len(found)} Mixers"
+        raise UserError(f"{source} holds {wrong}: give one with checkpoint: {', '.join(names.values())}")
+    prefix = chosen[0]
+    if len(found) > 1 and not entry:
+        others = ", ".join(name for other, name in names.items() if other != prefix)
+        warn(f"{source}: taking the averaged weights, {names[prefix]}; give checkpoint for the others: {others}")
+    beside = [key for key in arrays if not key.startswith(prefix) and key.startswith(_parent(prefix))]
+    if prefix and beside and _parent(prefix):
+        warn(f"{source}: {len(beside)} arrays beside {names[prefix]} are left out, such as {beside[0]}")
+    return found[prefix], {key.removeprefix(prefix): x for key, x in arrays.items() if key.startswith(prefix)}
+
+
+def _prefixes(arrays: Mapping[str, np.ndarray], layout: Layout) -> Iterator[str]:
+    """Yield the prefixes of the Mixers in arrays."""
+    stem = layout.key("stem/kernel", 0)
+    for key in arrays:
+        prefix = key.removesuffix(stem)
+        if key.endswith(stem) and (not prefix or prefix[-1] in "./"):
+            block = re.compile(re.escape(prefix) + layout.block)
+            if any(block.match(other) for other in arrays):
+                yield prefix
+
+
+def _parent(prefix: str) -> str:
+    """Return the prefix of the dict that holds the weights, without the names of modules; "" for the file itself."""
+    match = re.match(r"(\w*(state_dict|weights|params)\w*)\.", prefix)
+    return match[0] if match else ""
+
+
+def _other_model(arrays: Mapping[str, np.ndarray]) -> str:
+    """Say what arrays are that are not those of a Mixer."""
+    some = ", ".join(list(arrays)[:3]) or "nothing"
+    for pattern, name in OTHER_MODELS.items():
+        if any(re.search(pattern, key) for key in arrays):
+            return f"is {name}, not a Mixer of {', '.join(LAYOUTS)}: it holds {some}"
+    return f"is no Mixer of {', '.join(LAYOUTS)}: it holds {some}"
+
+
+def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype.kind != "f" and array.dtype.kind != "V":
+        raise UserError(f"{name} is {array.dtype}, not a float")
+    with np.errstate(over="ignore"):
+        converted = array.astype(np.float32)
+    if not np.isfinite(converted).all():
+        finite = np.isfinite(array.astype(np.float64)).all()
+        raise UserError(f"{name} holds {'values too large for float32' if finite else 'NaN or infinity'}")
+    return converted
+
+
+def _num_blocks(arrays: Mapping[str, np.ndarray], layout: Layout) -> int:
+    numbers = [int(match[1]) for key in arrays if (match := re.match(layout.block, key))]
+    return max(numbers, default=layout.first - 1) + 1 - layout.first
+
+
+def _paths(num_blocks: int) -> Iterator[str]:
+    yield from ("stem/kernel", "stem/bias")
+    for block in (f"MixerBlock_{i}" for i in range(num_blocks)):
+        yield from (f"{block}/LayerNorm_{i}/{name}" for i in range(2) for name in ("scale", "bias"))
+        yield from (f"{block}/{m}/Dense_{i}/{name}" for m in MIXINGS for i in range(2) for name in ("kernel", "bias"))
+    yield from ("pre_head_layer_norm/scale", "pre_head_layer_norm/bias", *HEAD)
+
+
+def _require_plain(flat: Arrays, source: str) -> None:
+    """Raise `UserError` for arrays that are not those of a Mixer with plain MLPs."""
+    ranks = dict.fromkeys((f"MixerBlock_0/{m}/Dense_{i}/kernel" for m in MIXINGS for i in range(2)), (2,))
+    ranks |= {"stem/kernel": (2, 4)} | ({"head/kernel": (2,)} if "head/kernel" in flat else {})
+    for path, allowed in ranks.items():
+        if flat[path].ndim not in allowed or 0 in flat[path].shape:
+            raise UserError(f"{source}: {path} of shape {list(flat[path].shape)} is not that of a Mixer")
+    for mixing in MIXINGS:
+        first, second = (flat[f"MixerBlock_0/{mixing}/Dense_{i}/kernel"].shape for i in range(2))
+        if first[1] == 2 * second[0]:
+            raise UserError(f"{source} is a gMixer, whose MLPs are gated: not a Mixer as in the paper")
+
+
+def _patches(
+    kernel: np.ndarray, source: str, image_size: Sequence[int], patch_size: int | None, channels: int | None
+) -> np.ndarray:
+    """Return the stem's kernel as (patch, patch, channels, hidden_dim), given as such or with flat patches."""
+    if kernel.ndim == 4:
+        return kernel
+    size = kernel.shape[0]
+    shapes = [(math.isqrt(size // c), c) for c in ((channels,) if channels else (3, 1, 4))]
+    shapes = [(side, c) for side, c in shapes if side * side * c == size and patch_size in (None, side)]
+    if not shapes:
+        raise UserError(f"{source}: patches of {size} values: give patch_size and channels")
+    if len(shapes) > 1:
+        listed = " or ".join(f"{side}x{side} with {c} channels" for side, c in shapes)
+        raise UserError(f"{source}: patches of {size} values are {listed}: give channels")
+    (side, depth) = shapes[0]
+    return kernel.reshape(side, side, depth, -1)
+
+
+def _fields(flat: Arrays, num_blocks: int, source: str, image_size: Sequence[int]) -> dict[str, Any]:
+    """Return the variant, sizes, number of classes and image shape of a model, inferred from its arrays' shapes."""
+    stem, tokens, channels = (
+        flat[path].shape for path in ("stem/kernel", *(f"MixerBlock_0/{m}/Dense_0/kernel" for m in MIXINGS))
+    )
+    patch, side = stem[0], math.isqrt(tokens[0]) * stem[0]
+    height, width = image_size or (side, side)
+    if stem[0] != stem[1]:
+        raise UserError(f"{source}: patches of {stem[0]}x{stem[1]} pixels are not square")
+    if height % patch or width % patch or height * width != tokens[0] * patch**2:
+        of_image = f"an image of {height}x{width}" if image_size else "a square image"
+        raise UserError(
+            f"{source}: {tokens[0]} patches of {patch}x{patch} pixels make not {of_image}: give image_size, the height "
+            "and width in pixels"
+        )
+    sizes = {
+        "patch_size": patch,
+        "num_blocks": num_blocks,
+        "hidden_dim": stem[3],
+        "tokens_mlp_dim": tokens[1],
+        "channels_mlp_dim": channels[1],
+    }
+    names = [*PAPER_VARIANTS, *(f"{size}/{patch}" for size in SIZES)]
+    name = next((name for name in names if variant(name) == sizes), None)
+    num_classes = flat["head/bias"].size if "head/bias" in flat else 0
+    return sizes | {"variant": name or "", "num_classes": num_classes, "image_shape": (height, width, stem[2])}
