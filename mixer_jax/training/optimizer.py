@@ -121,9 +121,9 @@ def kernel_mask(params: Any) -> Any:
 
 
 def layer_scales(updates: Any, decay: float) -> Any:
-    """Scale each layer's updates by `decay` times the next layer's factor, like `layer_decay` in BEiT and timm.
+    """Scale each layer's updates by `decay` times the next layer's factor, as timm's `layer_decay` does for its Mixer.
 
-    The updates of the head and of the norm before it are not scaled. Those of the last block are scaled by `decay`, and
+    The updates of the head are not scaled. Those of the last block, and of the norm after it, are scaled by `decay`, and
     those of the stem the most.
     """
     num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
@@ -131,6 +131,8 @@ def layer_scales(updates: Any, decay: float) -> Any:
     def below_head(name: str) -> int:
         if name == "stem":
             return num_blocks + 1
+        if name == "pre_head_layer_norm":
+            return 1
         return num_blocks - int(name.removeprefix("MixerBlock_")) if name.startswith("MixerBlock_") else 0
 
     return {

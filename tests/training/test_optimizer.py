@@ -9,8 +9,9 @@ import pytest
 from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
 from mixer_jax.training.losses import cross_entropy
-from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask
+from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask, layer_scales
 from mixer_jax.training.schedule import create_schedule
+from mixer_jax.weights import from_layout, to_layout
 from support import make_config
 
 PARAMS = {"Dense_0": {"kernel": np.float32([[1.0, -2.0], [3.0, 0.5]]), "bias": np.float32([1.0, -1.0])}}
@@ -92,10 +93,25 @@ def test_a_layers_learning_rate_is_a_share_of_the_next_ones():
         config.layer_decay = decay
         optimizer = create_optimizer(config, optax.constant_schedule(0.1))
         updates[decay] = optimizer.update(params, optimizer.init(params), params)[0]
-    for name, share in zip(layers, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1, 1), strict=True):
+    for name, share in zip(layers, (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1 / 2, 1), strict=True):
         for key in ("kernel", "bias"):
             scaled, whole = (updates[decay][name]["Dense_0"][key] for decay in (0.5, 1.0))
             np.testing.assert_allclose(scaled, share * whole, rtol=1e-6)
+
+
+@pytest.mark.torch
+def test_layers_decay_as_timms():
+    timm = pytest.importorskip("timm")
+    from timm.optim import param_groups_layer_decay
+
+    module = timm.models.mlp_mixer.MlpMixer(num_classes=3, img_size=8, patch_size=4, num_blocks=3, embed_dim=8)
+    names = {id(x): name for name, x in module.named_parameters()}
+    groups = param_groups_layer_decay(module, layer_decay=0.75)
+    theirs = {names[id(x)]: group["lr_scale"] for group in groups for x in group["params"]}
+    arrays = {name: np.ones(x.shape, np.float32) for name, x in module.state_dict().items()}
+    scaled = layer_scales(from_layout(arrays, "timm")[0], 0.75)
+    for name, x in to_layout(scaled, "timm").items():
+        np.testing.assert_allclose(x, theirs[name], rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("num_blocks", [0, 11])
