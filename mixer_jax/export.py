@@ -74,7 +74,7 @@ def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | No
             config = dataset_of(classifier, dataset, data_dir)
             return open_split(classifier, config, "test"), config.name
     except UserError as error:
-        warn(f"there are no test images to compare the file on, but random pixels: {error}")
+        warn(f"no test images to compare on, only random pixels: {error}")
         return None, ""
 
 

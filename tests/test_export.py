@@ -144,7 +144,7 @@ def test_without_the_test_images_it_is_compared_on_random_pixels(write_folder, t
     images.rename(tmp_path / "elsewhere")
     assert call(tmp_path / "run", f"--output={tmp_path / 'out'}") == 0
     told = capsys.readouterr()
-    assert "warning: there are no test images to compare the file on, but random pixels: cannot read image folder" in told.err
+    assert "warning: no test images to compare on, only random pixels: cannot read image folder" in told.err
     assert "--data_dir=DATA_DIR" in told.err  # the flag that this command has
     assert "compared on 64 images of random pixels" in told.out
     exported = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
@@ -158,7 +158,7 @@ def test_a_file_of_weights_is_exported_as_its_run(trained, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     load(trained["scaled"]).save("weights.safetensors", "lucidrains")
     assert call("weights.safetensors") == 0
-    assert "no test images to compare the file on, but random pixels: weights.safetensors belongs to no run" in capsys.readouterr().err
+    assert "only random pixels: weights.safetensors belongs to no run" in capsys.readouterr().err
     file = tmp_path / "weights" / "export" / "model.stablehlo"
     images, logits = expected(trained["scaled"], 20)
     exported = jax.export.deserialize(bytearray(file.read_bytes()))
