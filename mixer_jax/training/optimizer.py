@@ -123,7 +123,7 @@ def kernel_mask(params: Any) -> Any:
 def layer_scales(updates: Any, decay: float) -> Any:
     """Scale each layer's updates by `decay` times the next layer's factor, as timm's `layer_decay` does for its Mixer.
 
-    The updates of the head are not scaled. Those of the last block, and of the norm after it, are scaled by `decay`, and
+    The updates of the head are not scaled, those of the last block and of the norm after it are scaled by `decay`, and
     those of the stem the most.
     """
     num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
