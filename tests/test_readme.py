@@ -87,7 +87,7 @@ def test_it_works_as_typed(command, folder, monkeypatch):
         return  # it would serve until it is interrupted; tests/test_pages.py opens it
     stand_ins = {
         "RUN": "runs/digits", "FILE": "configs/digits.py", "IMAGE_OR_FOLDER": "images", "FROM": "runs/mixer",
-        "TO": "mixer.npz", "--config.init_from=RUN_OR_FILE_OR_ADDRESS": "--config.init_from=runs/mixer",
+        "TO": "mixer.npz", "--config.init_from=RUN_OR_FILE_OR_NAME": "--config.init_from=runs/mixer",
         "runs/cifar10": "runs/digits",
     }  # fmt: skip
     arguments = [stand_ins.get(argument, argument) for argument in arguments]
