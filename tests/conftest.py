@@ -35,6 +35,13 @@ def cache_folder(tmp_path_factory):
         yield
 
 
+@pytest.fixture(scope="module", autouse=True)
+def without_old_programs():
+    """Frees the programs of each file's tests: a process can map memory for so many only, and crashes beyond."""
+    yield
+    jax.clear_caches()
+
+
 PICTURES = {name: getattr(stages, name) for name in ("finish", "finish_seeds")}
 
 

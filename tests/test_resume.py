@@ -1,5 +1,8 @@
 """How runs go on and how they end: resuming, early stopping, the best epoch, and a loss that is no number."""
 
+import gc
+
+import jax
 import pytest
 
 from mixer_jax import train, training
@@ -10,6 +13,16 @@ from mixer_jax.training import Diverged, stages
 from mixer_jax.training.loop import train_epochs
 from runs import Crash, crashing, main, run
 from support import make_config, make_dataset
+
+
+def test_a_process_keeps_no_programs_of_earlier_runs(tmp_path, monkeypatch):
+    """JAX would, and a process with those of some eighty runs crashes."""
+    loaded = []
+    for name in ("one", "two"):
+        run(tmp_path / name, make_dataset(), monkeypatch, epochs=1.0)
+        gc.collect()
+        loaded.append(len(jax.devices()[0].client.live_executables()))
+    assert loaded[1] <= loaded[0]
 
 
 def test_overwrite_moves_the_earlier_run_aside(tmp_path, monkeypatch, capsys):

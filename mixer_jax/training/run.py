@@ -82,6 +82,8 @@ def train(
         trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
+        # JAX keeps every pmapped program; after some eighty runs, a process could not map the memory for another one.
+        stack.callback(jax.clear_caches)
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         say(_introduction(trainer, run))
         show = show_progress and is_first()
