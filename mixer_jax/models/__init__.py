@@ -80,7 +80,7 @@ def create(
                 raise UserError(f"config.model.{key}={config[key]}: the {config.variant} has none")
         return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
-    fields = (variant(config.variant) if config.variant else {}) | fields
+    fields = (variant(config.variant, BASELINES) if config.variant else {}) | fields
     for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
         if key not in fields:
             raise UserError(f"config.model.{key} is not set, and no variant is named that would set it")

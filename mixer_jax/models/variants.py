@@ -5,6 +5,7 @@ any patch size that divides the image. `PAPER_VARIANTS` lists the paper's own pa
 """
 
 import dataclasses
+from collections.abc import Iterable
 
 from mixer_jax.errors import UserError, one_of
 
@@ -37,18 +38,19 @@ SIZES = {
 PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
 
 
-def variant(name: str) -> dict[str, int]:
+def variant(name: str, others: Iterable[str] = ()) -> dict[str, int]:
     """Return the `MlpMixer` arguments of a variant.
 
     Args:
       name: size and patch size, such as "B/16".
+      others: further names that would be valid, for the message about one that is not.
 
     Raises:
       UserError: if the size is unknown or the patch size is not a positive integer.
     """
     size, slash, patch = name.partition("/")
     if size not in SIZES:
-        raise one_of("model variant", name, [*PAPER_VARIANTS, *(f"{s}/P" for s in SIZES)])
+        raise one_of("model variant", name, [*PAPER_VARIANTS, *(f"{s}/P" for s in SIZES), *others])
     if not slash or not patch.isdecimal() or int(patch) == 0:
         raise UserError(f"model variant {name!r} needs a patch size in pixels, such as '{size}/4'")
     return {"patch_size": int(patch), **dataclasses.asdict(SIZES[size])}
