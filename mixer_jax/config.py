@@ -73,13 +73,20 @@ def default_config() -> ConfigDict:
     config.dataset = ConfigDict()
     config.dataset.name = "digits"  # "digits", "folder", or the name of a TensorFlow dataset, such as "cifar10"
     config.dataset.data_dir = ""  # the image folder, or TFDS's folder of prepared datasets ("": its default)
+    # Of an image folder: "auto" recognises how the images are arranged, see `data.folders`; "splits" expects
+    # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
+    config.dataset.layout = "auto"
+    config.dataset.class_pattern = ""  # a regular expression for file names, whose group is the class; "": by folders
+    config.dataset.test_fraction = 0.2  # of each class, drawn for testing if a folder has no test images
+    config.dataset.on_error = "stop"  # at damaged image files of a folder; or "skip" them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
     config.dataset.val_split = ""  # "": hold out val_fraction of train; same as test_split: best epoch chosen on test
     config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
     config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
     config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
-    # How: "fit" crops to the aspect ratio, then scales; "bilinear", "bicubic" and "lanczos" scale, then crop, as timm.
+    # How: "fit" crops to the aspect ratio, then scales; "bilinear", "bicubic" and "lanczos" scale, then crop, as timm,
+    # which scales more and keeps a part with "bicubic/0.875".
     config.dataset.resize = "fit"
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset

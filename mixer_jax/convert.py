@@ -5,8 +5,8 @@ and others), or from this command; the folder of such a file; its URL (https:// 
 Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
 TO is a .npz (the paper's layout), a .safetensors (timm's, or --layout), or a folder for model.safetensors, which the
-other commands take as --workdir. The file keeps the class names and the preprocessing; in timm's layout, a config.json
-beside it has them too, from which timm rebuilds the model.
+other commands take as --workdir. The file keeps the class names and the preprocessing; with --layout=timm, a folder
+has them in a config.json too, from which timm rebuilds the model: timm.create_model("local-dir:TO", pretrained=True).
 
 --image_size adapts the Mixer to images of another size: K times the resolution as in the paper's appendix C, any other
 by interpolating the token mixing. Of a file that does not tell the size of its images, it is the size, if the number of
@@ -21,7 +21,7 @@ from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.inference import Classifier, Known, at_image_size, load, require_mixer
+from mixer_jax.inference import Classifier, Known, architecture, at_image_size, load, require_mixer
 from mixer_jax.messages import warn
 
 LAYOUTS_OF = {
@@ -56,10 +56,12 @@ def main(argv: list[str]) -> int:
     if size:
         classifier = _resized(classifier, size, values.interpolate)
     if suffix or layout != "paper":  # only this library reads the others
-        for line in classifier.computed_otherwise(layout):
+        for line in classifier.computed_otherwise(layout, normalised=not suffix):
             warn(line)
     written = classifier.save(target, layout)
     print(f"wrote {' and '.join(map(str, written))}, in the layout of {layout}")
+    if layout == "timm" and not suffix and not architecture(require_mixer(classifier)):
+        print("timm creates no Mixer of this size by name: call its MlpMixer with the model_args of config.json")
     return 0
 
 
@@ -88,7 +90,8 @@ def _resized(classifier: Classifier, size: tuple[int, ...], interpolate: bool) -
     model = require_mixer(classifier)
     patch = model.patch_size
     if any(side % patch for side in size):
-        raise UserError(f"--image_size={size[0]},{size[1]}: give multiples of the patches' {patch} pixels")
+        given = ",".join(map(str, size))
+        raise UserError(f"--image_size={given}: give HEIGHT,WIDTH, multiples of the patches' {patch} pixels")
     if size == classifier.input_shape[:2]:
         return classifier
     classifier, done = at_image_size(classifier, size, model.tokens_mlp_dim if interpolate else None)

@@ -19,13 +19,13 @@ from absl import flags
 from tqdm import tqdm
 
 from mixer_jax import cli
+from mixer_jax.data import IMAGE_SUFFIXES
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, load
 from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import writing
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # of the images that are taken from a folder
 FEW = 10  # the largest number of images that get a table each
 Prediction = list[tuple[str, float]]
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         require_new([output], values.overwrite)
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
-        raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(SUFFIXES)}")
+        raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(IMAGE_SUFFIXES)}")
     classifier = load(values.workdir, values.checkpoint)
     if how_far := classifier.origin.unfinished:
         warn(f"{values.workdir}: {how_far}")
@@ -59,7 +59,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 def _files(path: Path) -> list[Path]:
     """Return the file itself, or all images in a folder and its subfolders."""
     if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+        return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
     if not path.exists():
         raise UserError(f"there is no image or folder {path}")
     return [path]

@@ -15,7 +15,8 @@ from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
-BEFORE = {"dataset.hold_out": "random"}  # the behaviour of runs whose config.json lacks the field
+# The behaviour of runs whose config.json lacks the field.
+BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits"}
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
 

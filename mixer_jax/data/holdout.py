@@ -46,6 +46,20 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     return np.flatnonzero(rest), np.flatnonzero(~rest)
 
 
+def by_class(labels: np.ndarray, wanted: int, seed: int) -> np.ndarray:
+    """Choose the same fraction of the images of each class at random.
+
+    Args:
+      labels: of each image, (n,) int.
+      wanted: the number of images to choose.
+      seed: an int, at least 0.
+
+    Returns:
+      Their indices; at least one image of each class is not among them.
+    """
+    return _by_class(shuffled(len(labels), seed), labels, wanted)
+
+
 def _by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
     """Return the first images of each class in `order`.
 

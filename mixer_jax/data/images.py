@@ -1,15 +1,18 @@
 """Image files, read as 8-bit grey or RGB arrays, upright and in the requested size."""
 
 import dataclasses
+import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, features
 
 from mixer_jax.errors import UserError
 
+_AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if it was built with it
 # The formats that are read, whatever the file is called. For PostScript, for example, Pillow would start a program.
-IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if _AVIF else ()))
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif")
 # The filters of `Fit`, all with antialiasing.
 RESIZES = {
     "fit": Image.Resampling.BILINEAR,
@@ -27,26 +30,42 @@ class Fit:
       size: (height, width), or () to keep the size of each image.
       resize: a key of `RESIZES`. "fit" crops the centre to the aspect ratio of `size`, then scales the crop. The others
         name the filter: they scale the image to cover `size`, with the aspect ratio that rounding to whole pixels
-        leaves, then crop the centre, as torchvision and timm do.
+        leaves, then crop the centre, as torchvision and timm do. With a fraction, as in "bicubic/0.875", the image is
+        scaled to cover `size` divided by it.
     """
 
     size: tuple[int, ...] = ()
     resize: str = "fit"
 
+    def __post_init__(self):
+        """Raise `ValueError` if `resize` is not valid."""
+        if self._filter not in RESIZES or not 0 < self.crop <= 1 or (self._filter == "fit" and self.crop < 1):
+            raise ValueError(f"resize {self.resize}")
+
+    @property
+    def crop(self) -> float:
+        """The fraction of the scaled image that is kept."""
+        return float(self.resize.partition("/")[2] or 1)
+
+    @property
+    def _filter(self) -> str:
+        return self.resize.partition("/")[0]
+
     def __call__(self, image: Image.Image) -> Image.Image:
         """Return an image scaled, with antialiasing, and cropped."""
-        if not self.size or image.size == self.size[::-1]:
+        if not self.size or (image.size == self.size[::-1] and self.crop == 1):
             return image
         height, width = self.size
-        if self.resize == "fit":
+        if self._filter == "fit":
             return ImageOps.fit(image, (width, height), RESIZES["fit"])
-        # The side that just covers its size is exact, the other is rounded down, as in torchvision.
-        by_height = height * image.width >= width * image.height
-        if by_height:
-            scaled = (height * image.width // image.height, height)
-        else:
-            scaled = (width, width * image.height // image.width)
-        image = image.resize(scaled, RESIZES[self.resize])
+        rows, columns = (math.floor(side / self.crop) for side in self.size)
+        if rows == columns:  # the other side is rounded down, as in torchvision
+            shorter = min(image.size)
+            scaled = (int(rows * image.width / shorter), int(rows * image.height / shorter))
+        else:  # as in timm
+            ratio = min(image.height / rows, image.width / columns)
+            scaled = (round(image.width / ratio), round(image.height / ratio))
+        image = image.resize(scaled, RESIZES[self._filter])
         left, top = round((image.width - width) / 2), round((image.height - height) / 2)
         return image.crop((left, top, left + width, top + height))
 

@@ -9,15 +9,30 @@ from ml_collections import ConfigDict
 from mixer_jax.data.cautions import cautions
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
 from mixer_jax.data.decoded_cache import DecodedCache
+from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import HOLD_OUTS, hold_out
 from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, decoded_size
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
+from mixer_jax.messages import say
 
 NORMALIZATIONS = ("standard", "paper", "unit")
+LAYOUTS = ("auto", "splits")  # of image folders
 # The fields of a `dataset` block that determine its pixels.
-SOURCE_FIELDS = ("name", "data_dir", "train_split", "val_split", "test_split", "image_size", "resize")
+SOURCE_FIELDS = (
+    "layout",
+    "class_pattern",
+    "test_fraction",
+    "on_error",
+    "name",
+    "data_dir",
+    "train_split",
+    "val_split",
+    "test_split",
+    "image_size",
+    "resize",
+)
 STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 
 
@@ -41,7 +56,10 @@ def load(config: ConfigDict) -> Dataset:
         raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
     if config.hold_out not in HOLD_OUTS:
         raise one_of("config.dataset.hold_out", config.hold_out, HOLD_OUTS)
-    source = _opener(config)
+    config, source, folder = _opened(config)
+    if folder:
+        for line in folder.lines():
+            say(line)
     sources = {"train": source(config.train_split), "test": source(config.test_split)}
     if config.val_split not in ("", config.test_split):
         sources["validation"] = source(config.val_split)
@@ -71,7 +89,8 @@ def load(config: ConfigDict) -> Dataset:
             )
     mean, std = _normalization(config.normalization, splits["train"])
     dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)
-    return dataclasses.replace(dataset, cautions=cautions(dataset, config.train_split == config.test_split))
+    found = cautions(dataset, config.train_split == config.test_split)
+    return dataclasses.replace(dataset, cautions=found + (folder.cautions() if folder else ()))
 
 
 def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str, ...]]:
@@ -89,7 +108,8 @@ def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str,
     Raises:
       UserError: as in `load`.
     """
-    source = _source(config, _opener(config), name)
+    config, source, _ = _opened(config)
+    source = _source(config, source, name)
     return _streamed(source, f"{name} images"), source.label_names
 
 
@@ -137,30 +157,36 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
     return StreamedSplit(source, first.image_shape, len(source.label_names))
 
 
-def _opener(config: ConfigDict) -> Callable[[str], Source]:
-    """Return the function that opens a split by its name."""
+def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
+    """Return the block with the names of the splits that are there, the function that opens one, and the folder."""
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2
     if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
         raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
-    if config.resize not in RESIZES:
-        raise one_of("config.dataset.resize", config.resize, RESIZES)
-    fit = Fit(size, config.resize)
+    try:
+        fit = Fit(size, config.resize)
+    except ValueError as error:
+        raise one_of("config.dataset.resize", config.resize, RESIZES) from error
     if config.name == "folder":
         if not config.data_dir:
-            raise UserError("config.dataset.data_dir is not set: give the folder that holds train/ and test/")
-        return lambda split: image_folder(config.data_dir, split, fit)
+            raise UserError("config.dataset.data_dir is not set: give the folder of the images")
+        if config.layout not in LAYOUTS:
+            raise one_of("config.dataset.layout", config.layout, LAYOUTS)
+        if config.layout == "splits":
+            return config, lambda split: image_folder(config.data_dir, split, fit), None
+        folder = ImageFolder(config)
+        return folder.named(config), lambda split: folder.source(split, fit), folder
     if config.name == "digits":
         if size:
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
-        return Digits
+        return config, Digits, None
     # Imported here, because TFDS takes a second to import and the other sources do not need it.
     from mixer_jax.data.prepare import prepared_builder
     from mixer_jax.data.tfds_source import TfdsSource
 
     builder = prepared_builder(config.name, config.data_dir)
-    return lambda split: TfdsSource(builder, split, fit)
+    return config, lambda split: TfdsSource(builder, split, fit), None
 
 
 def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,7 +14,6 @@ from mixer_jax.data.images import UNCHANGED, Fit, read_image
 from mixer_jax.errors import UserError, one_of
 
 Example = tuple[np.ndarray, int]
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class Source(Protocol):
@@ -213,7 +212,7 @@ def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSourc
     root = Path(data_dir).expanduser() / split
     try:
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        files = [sorted(p for p in f.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES) for f in folders]
+        files = [sorted(p for p in f.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")) for f in folders]
     except OSError as error:
         raise UserError(
             f"cannot read image folder {error.filename}: {error.strerror}; expected "

@@ -5,6 +5,7 @@ from mixer_jax.inference.classifier import MODEL_FILE, Classifier, require_mixer
 from mixer_jax.inference.loading import Known, load, load_run, run_params
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.splits import dataset_of, open_split, over_split
+from mixer_jax.inference.timm_config import architecture
 
 __all__ = [
     "MODEL_FILE",
@@ -12,6 +13,7 @@ __all__ = [
     "Known",
     "Origin",
     "Preprocessing",
+    "architecture",
     "at_image_size",
     "dataset_of",
     "load",

@@ -18,7 +18,7 @@ from mixer_jax.augment import Augment
 from mixer_jax.data import Fit, as_pixels, read_image
 from mixer_jax.errors import UserError
 from mixer_jax.inference.preprocessing import UNKNOWN, Origin, Preprocessing
-from mixer_jax.inference.timm_config import ARCHITECTURES, CONFIG_FILE, config_of
+from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.storage import write_json, writing
@@ -123,7 +123,7 @@ class Classifier:
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
-            if image.shape == self.image_shape:
+            if image.shape == self.image_shape and (fit.crop == 1 or channels not in (1, 3)):
                 return image
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
         return as_pixels(image, fit, channels)
@@ -177,31 +177,29 @@ class Classifier:
         Raises:
           UserError: if the layout cannot store a part of the model, or if the file cannot be written.
         """
-        path, *_ = self.files(path, layout)
+        path, *_ = written = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):
             raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
         partial = path.with_name(f".{path.name}.partial{path.suffix}")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_file(partial, to_layout(self.params, layout), self._description(layout), path.name)
-            if layout == "timm":
-                model, names = require_mixer(self), self.label_names
-                write_json(
-                    path.with_name(CONFIG_FILE), config_of(model, self.preprocessing, self.config.variant, names)
-                )
+            if (config := path.with_name(CONFIG_FILE)) in written:
+                write_json(config, config_of(require_mixer(self), self.preprocessing, self.label_names))
             partial.replace(path)
-        return self.files(path, layout)
+        return written
 
     @staticmethod
     def files(path: str | Path, layout: str = "paper") -> list[Path]:
         """Return the files that `save` writes: that of the weights, and those in its folder that describe the model.
 
-        A .npz file has its description in a .json file; the layout of timm has a config.json, which timm reads.
+        A .npz file has its description in a .json file; a folder in the layout of timm has a config.json for timm.
         """
         path = Path(path)
         path = path if path.suffix in (".safetensors", ".npz") else path / MODEL_FILE
-        beside = [path.with_name(f"{path.name}.json")] if path.suffix == ".npz" else []
-        return [path, *beside, *([path.with_name(CONFIG_FILE)] if layout == "timm" else [])]
+        if path.suffix == ".npz":
+            return [path, path.with_name(f"{path.name}.json")]
+        return [path, path.with_name(CONFIG_FILE)] if layout == "timm" and path.name == MODEL_FILE else [path]
 
     def _unusual(self) -> str:
         """Name the part of the model that no other project's layout can store; "" for a complete Mixer."""
@@ -221,11 +219,12 @@ class Classifier:
             "label_names": list(self.label_names),
         }
 
-    def computed_otherwise(self, layout: str) -> list[str]:
+    def computed_otherwise(self, layout: str, normalised: bool = False) -> list[str]:
         """List how this model's computation differs from that of the project behind a layout, one line each.
 
         Args:
           layout: a key of `mixer_jax.weights.LAYOUTS`.
+          normalised: whether the project reads the normalisation of the pixels beside the weights.
         """
         theirs, model = LAYOUTS[layout], self.model
         remedy = ", unless it is created with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""
@@ -235,19 +234,13 @@ class Classifier:
             for field in COMPUTED_WITH
             if isinstance(model, MlpMixer) and getattr(theirs, field) != getattr(model, field)
         ]
-        if layout == "timm":
-            if self.config.variant not in ARCHITECTURES:
-                lines.append(
-                    f"timm creates no {self.config.variant or 'Mixer of this size'} by name: call its MlpMixer with "
-                    "the model_args of config.json"
-                )
-        elif {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
+        if not normalised and {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
             mean, std = (
                 ", ".join(f"{x:.4g}" for x in values) for values in (self.preprocessing.mean, self.preprocessing.std)
             )
             lines.append(
-                f"{layout} has no place for the normalisation: pixels from 0 to 1, less {mean}, over {std}; this "
-                "project reads it from the file, others need it as an argument"
+                f"{layout} reads no normalisation from the file: pixels from 0 to 1, less {mean}, over {std}; this "
+                "project does, others need it as an argument"
             )
         return lines
 

@@ -22,7 +22,9 @@ from mixer_jax.messages import warn
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.weights import (
     IN_FOLDER,
+    INDEX,
     LARGEST_FILE,
+    READERS,
     Published,
     downloaded,
     from_layout,
@@ -33,6 +35,7 @@ from mixer_jax.weights import (
     unknown,
 )
 
+ON_HUB = (MODEL_FILE, "pytorch_model.bin")  # the files that are looked for there
 LARGEST_CONFIG = 2**24  # bytes of a config.json; one with the names of 21,843 classes has less than 2 MiB
 
 
@@ -78,7 +81,9 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
         elif run.config_file.exists():
             classifier = load_run(run, checkpoint)
         else:
-            raise UserError(f"{path} has neither the {run.config_file.name} of a run nor a {MODEL_FILE}")
+            others = sorted(file.name for file in path.iterdir() if file.suffix.lower() in READERS)
+            instead = f": give {path / others[0]}" if others else ""
+            raise UserError(f"{path} is no run directory: it has no {CONFIG_FILE}, nor a {MODEL_FILE}{instead}")
     elif path.exists():
         classifier = _load_file(path, str(path), entry, known)
     else:
@@ -177,10 +182,13 @@ def _load_remote(source: str, entry: str, known: Known) -> Classifier:
     if not given and "://" not in source and not re.fullmatch(r"hf-hub:[\w.-]+/[\w.@-]+", source):
         raise unknown(source)
     if not address.startswith("hf-hub:"):
-        file = downloaded(address, LARGEST_FILE, given.sha256 if given else "")
-        return _load_file(file, source, entry, known, given)
-    file = downloaded(f"{address}/{MODEL_FILE}", LARGEST_FILE)
-    config = downloaded(f"{address}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
+        file, config = downloaded(address, LARGEST_FILE, given.sha256 if given else ""), None
+    else:
+        found = (downloaded(f"{address}/{name}", LARGEST_FILE, optional=True) for name in ON_HUB)
+        file = next(filter(None, found), None)
+        config = downloaded(f"{address}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
+    if file is None:
+        raise UserError(f"{source} has neither {' nor '.join(ON_HUB)}")
     return _load_file(file, source, entry, known, given, config)
 
 
@@ -196,13 +204,18 @@ def _load_file(
       given: what is known of it, if it is one of the published Mixers.
       config: timm's config.json; None for the one beside the file, if any.
     """
+    if (part := re.search(r"-\d{5}-of-(\d{5})", file.name)) and int(part[1]) > 1:
+        index = file.name.replace(part[0], "") + INDEX
+        raise UserError(f"{source} is one of the {int(part[1])} files of a model: give {file.with_name(index)}")
     arrays, description = read_file(file), read_description(file)
     if description:
         return _described(arrays, description, source)
-    beside = file.with_name(CONFIG_FILE) if file.name in IN_FOLDER else None
-    timm = read_config(config or beside) if config or (beside and beside.is_file()) else None
+    beside = file.with_name(CONFIG_FILE)
+    if config is None and file.name in IN_FOLDER and beside.is_file():
+        config = beside
+    timm = read_config(config) if config else None
     if timm is None and (given := given or of_file(file.name)):
-        timm = TimmConfig((224, 224), 3, (given.mean,) * 3, (given.std,) * 3, 0.875, given.resize)
+        timm = TimmConfig((224, 224), 3, (given.mean,), (given.std,), f"{given.resize}/0.875")
     return _foreign(arrays, source, entry, known, timm)
 
 
@@ -254,6 +267,9 @@ def _foreign(
     half = (0.5,) * shape[2]  # the Mixers of the paper and timm take pixels from -1 to 1
     preprocessing = Preprocessing(shape, half, half)
     if timm:
-        preprocessing = timm.preprocessing(shape)
+        try:
+            preprocessing = timm.preprocessing(shape)
+        except ValueError as error:
+            raise UserError(f"{source}: its config.json does not fit its weights: {error}") from error
         names = timm.label_names if len(timm.label_names) == num_classes else names
     return Classifier(config, params, preprocessing, names, Origin(source, found, shape_assumed=timm is None))

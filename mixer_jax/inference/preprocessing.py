@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.augment import Augment
 from mixer_jax.config import default_config
-from mixer_jax.data import RESIZES
+from mixer_jax.data import Fit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,14 +31,13 @@ class Preprocessing:
     resize: str = "fit"
 
     def __post_init__(self):
-        """Check the sizes; raise `ValueError` if they do not fit together."""
+        """Raise `ValueError` if the sizes do not fit together or `resize` is not valid."""
         shape, size = tuple(self.image_shape), tuple(self.input_size)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in (*shape, *size)):
             raise ValueError(f"image_shape {shape}, input_size {size}")
         if not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
             raise ValueError(f"mean {self.mean} and std {self.std} of {shape[2]} channels")
-        if self.resize not in RESIZES:
-            raise ValueError(f"resize {self.resize}")
+        Fit(shape[:2], self.resize)
 
     @classmethod
     def of(

@@ -9,11 +9,14 @@ from typing import Any
 from mixer_jax.data import RESIZES
 from mixer_jax.errors import UserError
 from mixer_jax.inference.preprocessing import Preprocessing
-from mixer_jax.models import MlpMixer
+from mixer_jax.models import MlpMixer, variant
+from mixer_jax.weights import printable
 
 CONFIG_FILE = "config.json"
-# The Mixers that timm creates by name.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what timm takes if a file gives none
+# The Mixers that timm creates by name, and the width of their MLPs divided by that of the tokens.
 ARCHITECTURES = {f"{size}/{patch}": f"mixer_{size.lower()}{patch}_224" for size in "SBL" for patch in (16, 32)}
+RATIOS = [0.5, 4.0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,8 +27,7 @@ class TimmConfig:
       image_size: (height, width) of the input.
       channels: of the input.
       mean, std: of each channel, as fractions of 255.
-      crop: images are scaled to cover `image_size` divided by this fraction, then the centre is cropped.
-      resize: the filter for that, a key of `mixer_jax.data.RESIZES`.
+      resize: how images are brought to `image_size`, as in `Preprocessing`.
       label_names: the class names; () if they are unknown.
     """
 
@@ -33,18 +35,18 @@ class TimmConfig:
     channels: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    crop: float
     resize: str
     label_names: tuple[str, ...] = ()
 
     def preprocessing(self, image_shape: tuple[int, int, int]) -> Preprocessing:
-        """Return the preprocessing for an input of (height, width, channels)."""
-        height, width, channels = image_shape
-        mean, std = ((x * channels if len(x) == 1 else x) for x in (self.mean, self.std))
-        if self.crop == 1:
-            return Preprocessing(image_shape, mean, std, resize=self.resize)
-        scaled = (math.floor(height / self.crop), math.floor(width / self.crop), channels)
-        return Preprocessing(scaled, mean, std, (height, width), height / scaled[0], self.resize)
+        """Return the preprocessing for an input of (height, width, channels).
+
+        Raises:
+          ValueError: if it cannot be that of such images.
+        """
+        channels = image_shape[2]
+        mean, std = (x[:1] * channels if len(set(x)) == 1 else x for x in (self.mean, self.std))
+        return Preprocessing(image_shape, mean, std, resize=self.resize)
 
 
 def read_config(file: Path) -> TimmConfig | None:
@@ -57,49 +59,62 @@ def read_config(file: Path) -> TimmConfig | None:
         config = json.loads(file.read_text(encoding="utf-8"))
         if "architecture" not in config:
             if kind := config.get("model_type"):
-                raise UserError(f"{file} describes a {kind}, not a Mixer of timm")
+                raise UserError(f"{file} describes a {printable(str(kind))}, not a Mixer of timm")
             return None
         if not str(config["architecture"]).startswith("mixer_"):
-            raise UserError(f"{file} describes a {config['architecture']}, not a Mixer")
-        given = config | config.get("pretrained_cfg", {})
-        channels, height, width = map(int, given.get("input_size") or (3, 224, 224))
-        resize, mode = given.get("interpolation") or "bicubic", given.get("crop_mode") or "center"
-        if resize not in RESIZES or mode != "center":
-            raise UserError(f"{file}: interpolation {resize} and crop_mode {mode} are not known here")
-        arguments = config.get("model_args") or {}
-        return TimmConfig(
-            (height, width),
-            int(arguments.get("in_chans", channels)),
-            tuple(map(float, given.get("mean") or (0.5,) * channels)),
-            tuple(map(float, given.get("std") or (0.5,) * channels)),
-            float(given.get("crop_pct") or 0.875),
-            resize,
-            tuple(map(str, given.get("label_names") or ())),
+            raise UserError(f"{file} describes a {printable(str(config['architecture']))}, not a Mixer")
+        given, arguments = config | (config.get("pretrained_cfg") or {}), config.get("model_args") or {}
+        if others := sorted({"act_layer", "block_layer", "mlp_layer", "norm_layer", "stem_norm"} & arguments.keys()):
+            raise UserError(f"{file} describes a Mixer with its own {others[0]}, which is not known here")
+        channels, *size = given.get("input_size") or (3, 224, 224)
+        size = arguments.get("img_size") or size
+        height, width = (size, size) if isinstance(size, int) else size
+        channels = int(arguments.get("in_chans") or channels)
+        filter_, mode = given.get("interpolation") or "bicubic", given.get("crop_mode") or "center"
+        if filter_ not in RESIZES or mode != "center":
+            raise UserError(f"{file}: interpolation {filter_!r} and crop_mode {mode!r} are not known here")
+        crop = float(given.get("crop_pct") or 0.875)
+        names = given.get("label_names") or config.get("label_names") or ()
+        if isinstance(names, dict):  # from the numbers of the classes, as strings
+            names = [names[str(i)] for i in range(len(names))]
+        found = TimmConfig(
+            (int(height), int(width)),
+            channels,
+            tuple(map(float, given.get("mean") or IMAGENET_MEAN)),
+            tuple(map(float, given.get("std") or IMAGENET_STD)),
+            filter_ if crop == 1 else f"{filter_}/{crop}",
+            tuple(map(str, names)),
         )
+        found.preprocessing((*found.image_size, channels))
+        return found
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"cannot read {file}: {next(iter(str(error).splitlines()), 'it is damaged')}") from error
+        detail = next(iter(str(error).splitlines()), "it is damaged")
+        raise UserError(f"cannot read {file}: {printable(detail)}") from error
 
 
-def config_of(
-    model: MlpMixer, preprocessing: Preprocessing, variant: str, label_names: tuple[str, ...]
-) -> dict[str, Any]:
+def architecture(model: MlpMixer) -> str:
+    """Return the name by which timm creates a Mixer of these sizes; "" if it has none."""
+    fixed = ("patch_size", "num_blocks", "hidden_dim")
+    alike = (name for name in ARCHITECTURES if all(getattr(model, key) == variant(name)[key] for key in fixed))
+    return ARCHITECTURES.get(next(alike, ""), "")
+
+
+def config_of(model: MlpMixer, preprocessing: Preprocessing, label_names: tuple[str, ...]) -> dict[str, Any]:
     """Return the content of a config.json from which timm rebuilds a Mixer and its preprocessing.
 
-    timm creates only the variants in `ARCHITECTURES` by name. For the others, `model_args` are the arguments of its
-    class MlpMixer.
+    For Mixers that timm does not create by name, `model_args` are the arguments of its class MlpMixer.
     """
     height, width = preprocessing.input_size or preprocessing.image_shape[:2]
-    channels = preprocessing.image_shape[2]
+    channels, (filter_, _, crop) = preprocessing.image_shape[2], preprocessing.resize.partition("/")
     arguments: dict[str, Any] = {"img_size": [height, width], "in_chans": channels}
-    if variant not in ARCHITECTURES:
-        arguments |= {
-            "patch_size": model.patch_size,
-            "num_blocks": model.num_blocks,
-            "embed_dim": model.hidden_dim,
-            "mlp_ratio": [_ratio(width, model.hidden_dim) for width in (model.tokens_mlp_dim, model.channels_mlp_dim)],
-        }
+    ratios = [_ratio(mlp_dim, model.hidden_dim) for mlp_dim in (model.tokens_mlp_dim, model.channels_mlp_dim)]
+    if ratios != RATIOS:
+        arguments["mlp_ratio"] = ratios
+    name = architecture(model)
+    if not name:
+        arguments |= {"patch_size": model.patch_size, "num_blocks": model.num_blocks, "embed_dim": model.hidden_dim}
     return {
-        "architecture": ARCHITECTURES.get(variant, "mixer_s16_224"),
+        "architecture": name or "mixer_s16_224",
         "num_classes": len(label_names),
         "num_features": model.hidden_dim,
         "global_pool": "avg",
@@ -108,8 +123,8 @@ def config_of(
         "pretrained_cfg": {
             "input_size": [channels, height, width],
             "fixed_input_size": True,
-            "interpolation": "bilinear" if preprocessing.resize == "fit" else preprocessing.resize,
-            "crop_pct": height / preprocessing.image_shape[0],
+            "interpolation": "bilinear" if filter_ == "fit" else filter_,
+            "crop_pct": preprocessing.eval_crop * float(crop or 1),
             "crop_mode": "center",
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),

@@ -33,7 +33,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
         raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
     if not Path(source).exists() and "://" not in source and not source.startswith("hf-hub:") and not published(source):
         raise UserError(f"config.init_from={source}: {unknown(source)}")
-    classifier = load(source, known=Known(input_shape[:2], model.patch_size, input_shape[2]))
+    channels = None if input_shape[2] in (1, 3) else input_shape[2]  # for grey and colour, the file's are adapted
+    classifier = load(source, known=Known(input_shape[:2], model.patch_size, channels))
     start = require_mixer(classifier)
     _require_one_shape(source, classifier, input_shape)
     for name in COMPUTED_WITH:
@@ -49,8 +50,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
         say(f"{source}: {change}")
     like, params = param_shapes(model, input_shape), classifier.params
     if start.num_classes != model.num_classes:
-        there = f"{start.num_classes} classes" if start.num_classes else "no head"
-        say(f"{source}: {there} there, {model.num_classes} classes here: the head starts from zero")
+        there = f"{start.num_classes or 'no'} classes there"
+        say(f"{source}: {there}, {model.num_classes} here: the head starts from zero")
         params = params | {"head": {name: np.zeros(x.shape, x.dtype) for name, x in like["head"].items()}}
     require_same_shapes(params, like, f"config.init_from={source}")
     return params

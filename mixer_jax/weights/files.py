@@ -49,23 +49,40 @@ def read_file(path: Path) -> Arrays:
     Raises:
       UserError: if the file cannot be read.
     """
-    suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
-    if suffix not in READERS:
-        raise one_of("kind of weights", path.suffix or path.name, READERS)
     if not path.is_file():
         raise UserError(f"no file {path}")
     try:
-        with path.open("rb") as file:
-            start = file.read(32).lower()
-        for magic, what in OTHERS.items():
-            if start.startswith(magic.lower()):
-                raise UserError(f"cannot read weights {path}: it is {what}")
-        return READERS[suffix](path)
+        arrays = READERS[_kind(path)](path)
     except UserError:
         raise
     except Exception as error:  # each library raises its own exceptions
-        detail = next(iter(str(error).splitlines()), "") or type(error).__name__
-        raise UserError(f"cannot read weights {path}: {detail[:200]}") from error
+        detail = printable(next(iter(str(error).splitlines()), "") or type(error).__name__)[:200]
+        damaged = "" if isinstance(error, ValueError | OSError) else "; it is damaged or cut short: copy it again"
+        raise UserError(f"cannot read weights {path}: {detail}{damaged}") from error
+    return {printable(name): x for name, x in arrays.items()}
+
+
+def _kind(path: Path) -> str:
+    """Return the suffix in `READERS` for the content of a file, which may have any name."""
+    with path.open("rb") as file:
+        start = file.read(32).lower()
+    for magic, what in OTHERS.items():
+        if start.startswith(magic.lower()):
+            raise UserError(f"cannot read weights {path}: it is {what}")
+    suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
+    if start[8:9] == b"{":  # after the length of the header
+        return ".safetensors"
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return ".pth" if any(name.endswith("data.pkl") for name in archive.namelist()) else ".npz"
+    if suffix not in READERS:
+        raise one_of("kind of weights", path.suffix or path.name, READERS)
+    return suffix
+
+
+def printable(name: str) -> str:
+    """Return a name from a file without line breaks and control characters, which stay readable."""
+    return name if name.isprintable() else name.encode("unicode_escape").decode()
 
 
 def _read_npz(path: Path) -> Arrays:
@@ -75,11 +92,16 @@ def _read_npz(path: Path) -> Arrays:
     arrays = {}
     with np.load(path, allow_pickle=False) as file:
         for key in file:
-            array = file[key]
+            try:
+                array = file[key]
+            except ValueError as error:
+                if "Object arrays" in str(error):
+                    raise ValueError(f"{key} is an array of Python objects: save arrays of numbers") from error
+                raise ValueError(f"{key}: {error}") from error
             if not isinstance(array, np.ndarray):
-                raise ValueError("it holds more than arrays")
+                raise ValueError(f"{key} is no array")
             if array.dtype.kind == "V":  # NumPy stores other projects' dtypes as bytes without a meaning
-                if array.dtype.itemsize != 2:
+                if array.dtype.itemsize != 2 or array.dtype.names:
                     raise ValueError(f"{key} has a dtype that a .npz file does not name: save it as float32")
                 array = array.view(ml_dtypes.bfloat16)
             arrays[key] = array
@@ -107,14 +129,16 @@ def _read_safetensors(path: Path) -> Arrays:
 
 
 def _read_index(path: Path) -> Arrays:
-    parts = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    parts = json.loads(path.read_text(encoding="utf-8")).get("weight_map")
+    if not isinstance(parts, dict) or not all(isinstance(name, str) for name in parts.values()):
+        raise ValueError("it has no weight_map of arrays to files")
     arrays: Arrays = {}
     for name in sorted(set(parts.values())):
-        if Path(name).name != name:
-            raise ValueError(f"the part {name} is not in the same folder")
+        if Path(name).name != name or name.lower().endswith(INDEX):
+            raise ValueError(f"the part {printable(name)} is not a file of weights in the same folder")
         arrays |= read_file(path.with_name(name))
-    if missing := [key for key in parts if key not in arrays]:
-        raise ValueError(f"{missing[0]} is in none of the parts")
+    if missing := [key for key in parts if printable(key) not in arrays]:
+        raise ValueError(f"{printable(missing[0])} is in none of the parts")
     return arrays
 
 
@@ -159,12 +183,13 @@ def read_description(path: Path) -> dict[str, Any] | None:
       UserError: if the description cannot be read.
     """
     try:
-        if path.suffix == ".safetensors":
+        kind = _kind(path)
+        if kind == ".safetensors":
             from safetensors import safe_open
 
             with safe_open(path, "numpy") as file:
                 text = (file.metadata() or {}).get(DESCRIPTION)
-        elif path.suffix == ".npz":
+        elif kind == ".npz":
             text = path.with_name(f"{path.name}.json").read_text(encoding="utf-8")
         else:
             return None
@@ -172,4 +197,5 @@ def read_description(path: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except Exception as error:
-        raise UserError(f"cannot read the description of the model in {path}: {error}") from error
+        detail = printable(next(iter(str(error).splitlines()), "it is damaged"))
+        raise UserError(f"cannot read the description of the model in {path}: {detail}") from error

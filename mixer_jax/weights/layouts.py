@@ -27,10 +27,10 @@ class Layout:
     Attributes:
       key: maps a parameter path here, such as "head/kernel", and the number of blocks to the project's array name.
       block: a regular expression that matches the array names of a block; its group is the block's number.
-      to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back; the stem's
-        kernel may come back as (pixels of a patch, hidden_dim), if the project flattens patches.
+      to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
       gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.
       first: the number that the project gives to the first block.
+      flat_patches: whether the stem's kernel comes back as (values of a patch, hidden_dim).
     """
 
     key: Callable[[str, int], str]
@@ -40,6 +40,7 @@ class Layout:
     gelu: str
     layer_norm_epsilon: float
     first: int = 0
+    flat_patches: bool = False
 
 
 def _parts(path: str) -> tuple[str, tuple[int, str, int] | None, str]:
@@ -96,7 +97,9 @@ def _from_lucidrains(path: str, array: np.ndarray) -> np.ndarray:
 LAYOUTS = {
     "paper": Layout(lambda path, n: path, r"MixerBlock_(\d+)/", lambda p, x: x, lambda p, x: x, "tanh", 1e-6),
     "timm": Layout(_timm_key, r"blocks\.(\d+)\.", _torch, _from_torch, "exact", 1e-6),
-    "lucidrains": Layout(_lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, first=2),
+    "lucidrains": Layout(
+        _lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, first=2, flat_patches=True
+    ),
 }
 
 

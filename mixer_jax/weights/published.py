@@ -61,14 +61,14 @@ PUBLISHED = {
     "B/16 gsam": _of_paper("gsam/Mixer-B_16"),
     "B/32 gsam": _of_paper("gsam/Mixer-B_32"),
     **{
-        f"timm/{name}": _of_timm(name, *rest)
-        for name, *rest in (
-            ("mixer_b16_224.goog_in21k", "B/16", IMAGENET_21K),
-            ("mixer_b16_224.goog_in21k_ft_in1k", "B/16", IMAGENET, 76.616),
-            ("mixer_l16_224.goog_in21k", "L/16", IMAGENET_21K),
-            ("mixer_l16_224.goog_in21k_ft_in1k", "L/16", IMAGENET, 72.084),
-            ("mixer_b16_224.miil_in21k", "B/16", IMAGENET_21K_P),
-            ("mixer_b16_224.miil_in21k_ft_in1k", "B/16", IMAGENET, 82.314),
+        x.source.removeprefix("hf-hub:"): x
+        for x in (
+            _of_timm("mixer_b16_224.goog_in21k", "B/16", IMAGENET_21K),
+            _of_timm("mixer_b16_224.goog_in21k_ft_in1k", "B/16", IMAGENET, 76.616),
+            _of_timm("mixer_l16_224.goog_in21k", "L/16", IMAGENET_21K),
+            _of_timm("mixer_l16_224.goog_in21k_ft_in1k", "L/16", IMAGENET, 72.084),
+            _of_timm("mixer_b16_224.miil_in21k", "B/16", IMAGENET_21K_P),
+            _of_timm("mixer_b16_224.miil_in21k_ft_in1k", "B/16", IMAGENET, 82.314),
         )
     },
 }

@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
 
@@ -16,16 +17,24 @@ from mixer_jax.weights.layouts import LAYOUTS, Arrays, Layout, Params, require_s
 MIXINGS = ("token_mixing", "channel_mixing")
 HEAD = ("head/kernel", "head/bias")
 # Parts of names: of a moving average of the weights, as in timm and others; and of what an optimiser stores per weight.
-AVERAGED = re.compile(r"(^|[._/])(ema|averaged?|swa|\w*_ema|ema_\w*|\w*_averaged?|swa_\w*)($|[._/])", re.IGNORECASE)
-MOMENTS = re.compile(r"(^|[._/])(mu|nu|trace|momentum|velocity|exp_avg\w*|grad_\w*|opt_state)($|[._/])")
+AVERAGED = re.compile(r"(^|[./])(\w*_)?(ema|avg|averaged?|swa)(_\w*)?($|[./])", re.IGNORECASE)
+MOMENTS = re.compile(
+    r"(^|[./])(mu|nu|v_row|v_col|trace|momentum|velocity|exp_avg\w*|grad_\w*|opt(im\w*)?(_states?)?(?![./]target))($|[./])"
+)
 # Array names by which other models are recognised, most particular first.
 OTHER_MODELS = {
     r"mlp_channels\.gate\.|\.sgu\.|\.spatial_proj": "a gMLP",
-    r"linear_tokens|\.gamma_1$|blocks\.0\.ls1$|blocks\.0\.norm1\.alpha": "a ResMLP",
-    r"attn|attention|cls_token|class_token|pos_embed|encoderblock": "a Vision Transformer",
-    r"mlp_tokens|token_mix|MixerBlock": "a Mixer whose stem is not one layer over patches",
-    r"(^|\.)0\.fn\.0\.weight": "a ConvMixer",
-    r"running_mean|batch_stats|bn1|conv": "a convolutional network",
+    r"linear_tokens|blocks\.0\.norm1\.alpha": "a ResMLP",
+    r"cls_token|class_token|pos_embed|encoderblock|patch_embeddings": "a Vision Transformer",
+    r"attn|attention": "a transformer",
+    r"(^|\.)0\.fn\.2\.running_mean": "a ConvMixer",
+    r"layer1\.0\.(conv1|bn1)\.": "a ResNet",
+    r"running_mean|batch_stats|bn1": "a convolutional network",
+}
+OTHER_MIXERS = {
+    r"mlp_tokens": "a Mixer whose stem is not one layer over patches",
+    r"token_mix|MixerBlock|mixer_blocks": "a Mixer of another implementation",
+    r"conv": "a convolutional network",
 }
 
 
@@ -58,49 +67,50 @@ def from_layout(
         wrong shape; the message names the first such array. Also if the arrays do not determine the image shape.
     """
     name, rest = _select(arrays, source, entry)
-    layout, source = LAYOUTS[name], f"{source} ({name})"
+    layout, here = LAYOUTS[name], f"{source} ({name})"
     num_blocks, flat = _num_blocks(rest, layout), {}
     headless = not any(layout.key(path, num_blocks) in rest for path in HEAD)
     for path in _paths(num_blocks):
         if headless and path in HEAD:
             continue
         key = layout.key(path, num_blocks)
+        if key not in rest and _other_model(rest, OTHER_MODELS):
+            raise _no_mixer(rest, source)
         if key not in rest:
-            raise UserError(f"{source}: {key} is missing")
-        flat[path] = np.ascontiguousarray(layout.to_ours(path, _as_float32(rest.pop(key), f"{source}: {key}")))
+            raise UserError(f"{here}: {key} is missing")
+        flat[path] = np.ascontiguousarray(layout.to_ours(path, _as_float32(rest.pop(key), f"{here}: {key}")))
     if rest:
-        raise UserError(f"{source}: {next(iter(rest))} belongs to no Mixer of {num_blocks} blocks")
-    _require_plain(flat, source)
-    flat["stem/kernel"] = _patches(flat["stem/kernel"], source, image_size, patch_size, channels)
+        raise UserError(f"{here}: {next(iter(rest))} belongs to no Mixer of {num_blocks} blocks")
+    _require_plain(flat, layout, here)
+    if layout.flat_patches:
+        flat["stem/kernel"] = _patches(flat["stem/kernel"], here, patch_size, channels)
     patch, tokens = flat["stem/kernel"].shape[0], flat[f"MixerBlock_0/{MIXINGS[0]}/Dense_0/kernel"].shape[0]
-    if not image_size and len(perhaps) == 2 and perhaps[0] * perhaps[1] == tokens * patch**2:
-        image_size = perhaps
-    fields = _fields(flat, num_blocks, source, image_size)
+    fitting = (size for size in (image_size, perhaps) if len(size) == 2 and math.prod(size) == tokens * patch**2)
+    fields = _fields(flat, num_blocks, here, next(fitting, image_size))
     fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
     params = unflatten_dict(flat, sep="/")
     model = MlpMixer(**{key: value for key, value in fields.items() if key not in ("image_shape", "variant")})
-    require_same_shapes(params, param_shapes(model, fields["image_shape"]), source)
+    require_same_shapes(params, param_shapes(model, fields["image_shape"]), here)
     return params, fields, name
 
 
 def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[str, Arrays]:
     """Return the name of the layout and the arrays of the Mixer, without their prefix."""
     found = {prefix: name for name, layout in LAYOUTS.items() for prefix in _prefixes(arrays, layout)}
-    if len(found) > 1:  # an optimiser's moments have the weights' names
-        found = {prefix: name for prefix, name in found.items() if not MOMENTS.search(prefix)} or found
     if not found:
-        raise UserError(f"{source} {_other_model(arrays)}")
+        raise _no_mixer(arrays, source)
     names = {prefix: prefix.strip("./") or "the file itself" for prefix in found}
+    weights = [prefix for prefix in found if not MOMENTS.search(prefix)]  # moments have the weights' names
     if entry:
         chosen = [prefix for prefix in found if names[prefix] == entry or re.match(re.escape(entry) + "[./]", prefix)]
     else:
-        chosen = [prefix for prefix in found if AVERAGED.search(prefix)] if len(found) > 1 else list(found)
+        chosen = [prefix for prefix in weights if AVERAGED.search(prefix)] if len(weights) > 1 else weights
     if len(chosen) != 1:
-        wrong = f"no single Mixer {entry!r}" if entry else f"{len(found)} Mixers"
-        raise UserError(f"{source} holds {wrong}: give one with checkpoint: {', '.join(names.values())}")
+        wrong = f"no single Mixer {entry!r}" if entry else f"{len(weights) or 'only the optimiser of'} Mixers"
+        raise UserError(f"{source} holds {wrong}: give checkpoint, one of {', '.join(names.values())}")
     prefix = chosen[0]
-    if len(found) > 1 and not entry:
-        others = ", ".join(name for other, name in names.items() if other != prefix)
+    if len(weights) > 1 and not entry:
+        others = ", ".join(names[other] for other in weights if other != prefix)
         warn(f"{source}: taking the averaged weights, {names[prefix]}; give checkpoint for the others: {others}")
     beside = [key for key in arrays if not key.startswith(prefix) and key.startswith(_parent(prefix))]
     if prefix and beside and _parent(prefix):
@@ -125,17 +135,21 @@ def _parent(prefix: str) -> str:
     return match[0] if match else ""
 
 
-def _other_model(arrays: Mapping[str, np.ndarray]) -> str:
-    """Say what arrays are that are not those of a Mixer."""
+def _other_model(arrays: Iterable[str], models: Mapping[str, str]) -> str:
+    """Name the model by the names of its arrays; "" if it is not among `models`."""
+    return next((model for pattern, model in models.items() if any(re.search(pattern, key) for key in arrays)), "")
+
+
+def _no_mixer(arrays: Iterable[str], source: str) -> UserError:
+    """Return the error for the arrays of another model, by their names."""
+    model = _other_model(arrays, OTHER_MODELS | OTHER_MIXERS)
+    what = f"{model}, not a Mixer" if model else "no Mixer"
     some = ", ".join(list(arrays)[:3]) or "nothing"
-    for pattern, name in OTHER_MODELS.items():
-        if any(re.search(pattern, key) for key in arrays):
-            return f"is {name}, not a Mixer of {', '.join(LAYOUTS)}: it holds {some}"
-    return f"is no Mixer of {', '.join(LAYOUTS)}: it holds {some}"
+    return UserError(f"{source} is {what} of {', '.join(LAYOUTS)}: it holds {some}")
 
 
 def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype.kind != "f" and array.dtype.kind != "V":
+    if not jnp.issubdtype(array.dtype, jnp.floating):
         raise UserError(f"{name} is {array.dtype}, not a float")
     with np.errstate(over="ignore"):
         converted = array.astype(np.float32)
@@ -145,9 +159,9 @@ def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
     return converted
 
 
-def _num_blocks(arrays: Mapping[str, np.ndarray], layout: Layout) -> int:
+def _num_blocks(arrays: Iterable[str], layout: Layout) -> int:
     numbers = [int(match[1]) for key in arrays if (match := re.match(layout.block, key))]
-    return max(numbers, default=layout.first - 1) + 1 - layout.first
+    return max(1, max(numbers) + 1 - layout.first)
 
 
 def _paths(num_blocks: int) -> Iterator[str]:
@@ -158,12 +172,12 @@ def _paths(num_blocks: int) -> Iterator[str]:
     yield from ("pre_head_layer_norm/scale", "pre_head_layer_norm/bias", *HEAD)
 
 
-def _require_plain(flat: Arrays, source: str) -> None:
+def _require_plain(flat: Arrays, layout: Layout, source: str) -> None:
     """Raise `UserError` for arrays that are not those of a Mixer with plain MLPs."""
-    ranks = dict.fromkeys((f"MixerBlock_0/{m}/Dense_{i}/kernel" for m in MIXINGS for i in range(2)), (2,))
-    ranks |= {"stem/kernel": (2, 4)} | ({"head/kernel": (2,)} if "head/kernel" in flat else {})
-    for path, allowed in ranks.items():
-        if flat[path].ndim not in allowed or 0 in flat[path].shape:
+    ranks = dict.fromkeys((f"MixerBlock_0/{m}/Dense_{i}/kernel" for m in MIXINGS for i in range(2)), 2)
+    ranks |= {"stem/kernel": 2 if layout.flat_patches else 4} | ({"head/kernel": 2} if "head/kernel" in flat else {})
+    for path, rank in ranks.items():
+        if flat[path].ndim != rank or 0 in flat[path].shape:
             raise UserError(f"{source}: {path} of shape {list(flat[path].shape)} is not that of a Mixer")
     for mixing in MIXINGS:
         first, second = (flat[f"MixerBlock_0/{mixing}/Dense_{i}/kernel"].shape for i in range(2))
@@ -171,21 +185,18 @@ def _require_plain(flat: Arrays, source: str) -> None:
             raise UserError(f"{source} is a gMixer, whose MLPs are gated: not a Mixer as in the paper")
 
 
-def _patches(
-    kernel: np.ndarray, source: str, image_size: Sequence[int], patch_size: int | None, channels: int | None
-) -> np.ndarray:
-    """Return the stem's kernel as (patch, patch, channels, hidden_dim), given as such or with flat patches."""
-    if kernel.ndim == 4:
-        return kernel
+def _patches(kernel: np.ndarray, source: str, patch_size: int | None, channels: int | None) -> np.ndarray:
+    """Return the stem's kernel as (patch, patch, channels, hidden_dim), given with flat patches."""
     size = kernel.shape[0]
-    shapes = [(math.isqrt(size // c), c) for c in ((channels,) if channels else (3, 1, 4))]
-    shapes = [(side, c) for side, c in shapes if side * side * c == size and patch_size in (None, side)]
+    shapes = [(math.isqrt(size // depth), depth) for depth in ((channels,) if channels else (3, 1, 4))]
+    shapes = [(side, depth) for side, depth in shapes if side * side * depth == size and patch_size in (None, side)]
     if not shapes:
-        raise UserError(f"{source}: patches of {size} values: give patch_size and channels")
+        given = f"are not {patch_size or '?'}x{patch_size or '?'} pixels of {channels or '1, 3 or 4'} channels"
+        raise UserError(f"{source}: patches of {size} values {given}: give patch_size and channels")
     if len(shapes) > 1:
-        listed = " or ".join(f"{side}x{side} with {c} channels" for side, c in shapes)
+        listed = " or ".join(f"{side}x{side} pixels of {depth} channel{'s' * (depth > 1)}" for side, depth in shapes)
         raise UserError(f"{source}: patches of {size} values are {listed}: give channels")
-    (side, depth) = shapes[0]
+    side, depth = shapes[0]
     return kernel.reshape(side, side, depth, -1)
 
 

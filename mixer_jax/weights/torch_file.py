@@ -1,9 +1,14 @@
 """Reading PyTorch's files, in which weights lie beside optimisers, arguments and other objects."""
 
 import collections
+import contextlib
+import importlib.util
+import itertools
 import pickletools
 import re
+import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,28 +18,25 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 
-# What PyTorch creates itself; any other class in a file gets a stand-in, so that none of its code is executed.
-KNOWN = re.compile(r"torch\.(\w+$|_|storage|serialization|nn\.parameter)|collections\.(OrderedDict|Counter)$")
-HARMLESS = {
-    f"builtins.{name}" for name in ("list", "set", "frozenset", "dict", "tuple", "int", "float", "str", "object")
-}
-PROGRAM = re.compile(r"(builtins|os|posix|nt|sys|subprocess|shutil|runpy|importlib|pickle)\b")
+# The modules and functions by which a file would run programs; the stand-ins of others do nothing.
+PROGRAM = re.compile(r"(os|posix|nt|sys|subprocess|shutil|runpy|importlib|builtins\.(exec|eval|open|__import__))\b")
 
 
-class AnyObject:
-    """Stands in for an object, which may be a dict with weights: its entries and its attributes are kept."""
+class AnyDict:
+    """Stands in for an object of an unknown class, which may be a dict with weights: its entries are kept."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         """Return an empty dict of the type to which PyTorch adds entries."""
         return collections.OrderedDict()
 
 
-class AnyValue:
-    """Stands in for a value of NumPy, of which nothing is kept."""
+class AnyValue(list):
+    """Stands in for an object that is not built like a dict, of which nothing is kept."""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> "AnyValue":
+    __hash__ = object.__hash__  # type: ignore[assignment] # it may be the key of a dict
+
+    def __init__(self, *args: Any, **kwargs: Any):
         """Ignore the arguments."""
-        return super().__new__(cls)
 
     def __setstate__(self, state: Any) -> None:
         """Ignore the state."""
@@ -49,46 +51,58 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     Raises:
       UserError: if PyTorch is not installed, or the file holds a whole module, or no tensor.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise UserError(f"reading {path} needs PyTorch: pip install torch, or give a .safetensors file") from error
+    if importlib.util.find_spec("torch") is None:
+        raise UserError(f"reading {path} needs PyTorch: pip install torch, or give a .safetensors file")
     names: list[str] = []
     try:
         names = _names(path)
-        if programs := [name for name in names if PROGRAM.match(name) and name not in HARMLESS]:
-            raise UserError(f"{path} holds {programs[0]}, which is code and not weights; nothing was executed")
-        stand_ins = [
-            (AnyValue if name.startswith(("numpy.", "_codecs.")) else AnyObject, name)
-            for name in names
-            if not KNOWN.match(name)
-        ]
-        with torch.serialization.safe_globals(stand_ins):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        if programs := [name for name in names if PROGRAM.match(name)]:
+            raise UserError(f"{path} holds {programs[0]!r}, which is code and not weights; nothing was executed")
+        try:
+            content = _content(path, names, AnyDict)
+        except Exception:  # an object is not built like a dict
+            content = _content(path, names, AnyValue)
     except UserError:
         raise
     except Exception as error:  # whose text is PyTorch's advice to execute the file
-        raise ValueError(_module(names) or "it is damaged, or not a file of torch.save") from error
+        raise ValueError(_module(names) or "it is damaged, or not a file of torch.save: copy it again") from error
     tensors: dict[str, Any] = {}
     _collect(content, "", tensors)
-    if not tensors and (module := _module(names)):
+    if not any(name.endswith("weight") for name in tensors) and (module := _module(names)):
         raise ValueError(module)
+    if not tensors:
+        raise ValueError("it holds no tensors")
     return {name: _as_numpy(name, x) for name, x in tensors.items()}
 
 
+def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
+    """Return the content of a file, with stand-ins for the objects of all classes that PyTorch does not create itself.
+
+    Args:
+      path: of the file.
+      names: of the classes and functions in it.
+      stand_in: for the classes and functions, except those of NumPy.
+    """
+    import torch
+
+    stand_ins: list[Any] = [(AnyValue if name.startswith("numpy.") else stand_in, name) for name in names]
+    with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings(action="ignore"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _names(path: Path) -> list[str]:
-    """Return the names of the classes and functions in a file, without executing anything."""
+    """Return the names of the classes and functions in a file, as far as it can be read, without executing anything."""
     names: set[str] = set()
-    for pickled in _pickles(path):
-        strings: list[str] = []
-        for opcode, argument, _ in pickletools.genops(pickled):
-            if opcode.name == "GLOBAL":
-                names.add(argument.replace(" ", "."))
-            elif opcode.name == "STACK_GLOBAL":
-                names.add(".".join(strings[-2:]))
-            elif isinstance(argument, str):
-                strings.append(argument)
-    return sorted(name.replace("__builtin__.", "builtins.") for name in names)
+    with contextlib.suppress(ValueError):
+        argument: Any
+        for opcode, argument, _ in itertools.chain.from_iterable(map(pickletools.genops, _pickles(path))):
+            if opcode.name == "PROTO" and argument > 2:
+                raise UserError(f"{path} is pickled in protocol {argument}, not in 2: save it without pickle_protocol")
+            if opcode.name == "GLOBAL":  # Python 3 writes some modules under their names in Python 2
+                module, name = argument.split(" ", 1)
+                module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
+                names.add(f"{module}.{name}")
+    return sorted(names)
 
 
 def _module(names: Sequence[str]) -> str:
@@ -112,8 +126,8 @@ def _collect(content: Any, prefix: str, tensors: dict[str, Any]) -> None:
 
     if torch.is_tensor(content):
         tensors[prefix] = content
-    elif isinstance(content, dict):
-        for key, x in content.items():
+    elif isinstance(content, dict | list | tuple):
+        for key, x in content.items() if isinstance(content, dict) else enumerate(content):
             _collect(x, f"{prefix}.{key}" if prefix else str(key), tensors)
 
 
@@ -122,13 +136,8 @@ def _as_numpy(name: str, tensor: Any) -> np.ndarray:
 
     if tensor.is_quantized or tensor.layout is not torch.strided or tensor.is_meta:
         raise ValueError(f"{name} is a sparse, quantised or empty tensor: save it dense, as float32")
-    kinds = {
-        torch.bfloat16: (torch.int16, ml_dtypes.bfloat16),
-        torch.float8_e4m3fn: (torch.uint8, ml_dtypes.float8_e4m3fn),
-        torch.float8_e5m2: (torch.uint8, ml_dtypes.float8_e5m2),
-    }
-    tensor = tensor.detach().contiguous()
-    if tensor.dtype in kinds:
-        view, dtype = kinds[tensor.dtype]
-        return tensor.view(view).numpy().view(dtype)
+    tensor, dtype = tensor.detach().contiguous(), str(tensor.dtype).removeprefix("torch.")
+    if hasattr(ml_dtypes, dtype):  # NumPy does not have it
+        bits = {1: torch.uint8, 2: torch.int16}[tensor.itemsize]
+        return tensor.view(bits).numpy().view(getattr(ml_dtypes, dtype))
     return tensor.numpy()

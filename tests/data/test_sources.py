@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from mixer_jax import data
 from mixer_jax.data.dataset import decode, pixel_statistics
-from mixer_jax.data.images import fit_to
+from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.sources import Digits, image_folder
 from mixer_jax.errors import UserError
 from support import ArraySource, make_config
@@ -86,9 +86,27 @@ def test_folder_turns_modes_into_rgb_and_obeys_exif(tmp_path):
 def test_fit_covers_and_crops_the_centre():
     wide = np.zeros((10, 30, 3), np.uint8)
     wide[:, 10:20] = 255
-    assert np.array_equal(np.asarray(fit_to(Image.fromarray(wide), (10, 10))), np.full((10, 10, 3), 255))
-    assert fit_to(Image.fromarray(wide), (5, 15)).size == (15, 5)
-    assert fit_to(Image.fromarray(wide), ()).size == (30, 10)
+    for resize in RESIZES:
+        assert np.array_equal(Fit((10, 10), resize)(Image.fromarray(wide)), np.full((10, 10, 3), 255))
+        assert Fit((5, 15), resize)(Image.fromarray(wide)).size == (15, 5)
+        assert Fit((), resize)(Image.fromarray(wide)).size == (30, 10)
+    assert Fit((20, 20), "bilinear/0.5")(Image.fromarray(wide)).size == (20, 20)
+    for resize in ("", "nearest", "bicubic/0", "bicubic/1.1", "bicubic/nan", "bicubic/x", "fit/0.5"):
+        with pytest.raises(ValueError, match=r"resize|convert"):
+            Fit((10, 10), resize)
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("size", [(64, 64), (63, 63), (64, 48), (33, 60)])
+@pytest.mark.parametrize("resize", ["bilinear", "bicubic/0.875", "lanczos/0.95", "bicubic/0.9"])
+def test_images_are_scaled_and_cropped_as_by_timm(size, resize):
+    transforms = pytest.importorskip("timm.data.transforms_factory")
+    name, _, crop = resize.partition("/")
+    theirs = transforms.transforms_imagenet_eval(size, float(crop or 1), interpolation=name, normalize=False)
+    rng = np.random.default_rng(0)
+    for height, width in ((97, 130), (96, 131), (64, 64), (60, 33), (50, 41), *rng.integers(30, 150, (9, 2))):
+        image = Image.fromarray(rng.integers(0, 256, (height, width, 3)).astype(np.uint8))
+        np.testing.assert_array_equal(Fit(size, resize)(image), theirs(image).numpy().transpose(1, 2, 0))
 
 
 def test_sizes_that_differ_are_fitted_when_asked(write_folder):
@@ -109,6 +127,8 @@ class TestMistakes:
             load(name="fashion_mnst")
         with pytest.raises(UserError, match="unknown split of digits 'trian'"):
             load(train_split="trian")
+        with pytest.raises(UserError, match="config.dataset.resize 'bicubi/0.9' .did you mean 'bicubic'.*valid: fit, "):
+            load(resize="bicubi/0.9")
         with pytest.raises(UserError, match="config.dataset.normalization 'stanard' .did you mean 'standard'"):
             load(normalization="stanard")
 

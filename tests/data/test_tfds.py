@@ -11,6 +11,7 @@ from tensorflow_datasets.core.download import downloader
 import archives
 from mixer_jax import data
 from mixer_jax.data import prepare
+from mixer_jax.data.images import Fit
 from mixer_jax.data.prepare import prepared_builder
 from mixer_jax.data.tfds_source import TfdsSource
 from mixer_jax.errors import UserError
@@ -36,7 +37,7 @@ def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path, capsys):
         assert (capsys.readouterr().out, len(requests)) == ("", done)
     for split in ("train", "test"):
         assert contents(TfdsSource(builder, split)) == expected(*arrays[split])
-    fitted, _ = TfdsSource(builder, "test", (16, 20)).__getitems__([0])[0]
+    fitted, _ = TfdsSource(builder, "test", Fit((16, 20))).__getitems__([0])[0]
     assert fitted.shape == (16, 20, arrays["test"][0].shape[-1])
     if name == "cifar100":
         assert TfdsSource(builder, "test").label_names[99] == "class 99"

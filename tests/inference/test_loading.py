@@ -106,6 +106,8 @@ def test_a_file_holds_the_arrays_as_its_layout_names_them(tmp_path):
     assert made_classifier().save(tmp_path / "x.npz") == [tmp_path / "x.npz", tmp_path / "x.npz.json"]
     assert made_classifier().save(tmp_path / "new" / "folder") == [tmp_path / "new" / "folder" / MODEL_FILE]
     assert made_classifier().save(tmp_path / "x.safetensors", "timm") == [tmp_path / "x.safetensors"]
+    both = [tmp_path / "timm" / MODEL_FILE, tmp_path / "timm" / "config.json"]
+    assert made_classifier().save(tmp_path / "timm", "timm") == both
     assert "MixerBlock_1/token_mixing/Dense_0/kernel" in np.load(tmp_path / "x.npz")
     assert "MixerBlock_1/token_mixing/Dense_0/kernel" in load_file(tmp_path / "new" / "folder" / MODEL_FILE)
     assert "blocks.1.mlp_tokens.fc1.weight" in load_file(tmp_path / "x.safetensors")
@@ -250,7 +252,7 @@ def test_other_mistakes(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     for source, line in (
-        (tmp_path / "empty", "empty is no run directory"),
+        (tmp_path / "empty", "empty is no run directory: it has no config.json, nor a model.safetensors$"),
         (tmp_path / "y.npz", "there is no run directory or file .*y.npz"),
         (tmp_path / "nowhere", "no .*file .*nowhere"),
         ("ftp://host/x.npz", "ftp://host/x.npz: only https:// and gs:// are downloaded from"),

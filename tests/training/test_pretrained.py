@@ -80,7 +80,10 @@ def test_a_run_starts_from_interpolated_weights(source, tmp_path, monkeypatch, c
 
 def test_mistakes(source, tmp_path, monkeypatch, capsys):
     for fields, line in (
-        ({"init_from": "nowhere"}, "config.init_from=nowhere: there is no such run directory or file"),
+        (
+            {"init_from": "nowhere"},
+            "config.init_from=nowhere: there is no run directory or file nowhere, and no published Mixer of that name",
+        ),
         ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},

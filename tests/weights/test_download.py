@@ -174,7 +174,7 @@ def test_a_name_is_downloaded_once(name, server, tmp_path):
     np.testing.assert_array_equal(first.logits(images), second.logits(images))
     jax.tree.map(np.testing.assert_array_equal, first.params, params)
     prepared = first.preprocessing
-    assert (first.image_shape, prepared.input_size, prepared.resize) == ((256, 256, 3), (224, 224), "bicubic")
+    assert (first.image_shape, first.input_shape, prepared.resize) == ((224, 224, 3), (224, 224, 3), "bicubic/0.875")
     assert (first.model.gelu, prepared.mean) == ("exact" if "mixer" in name else "tanh", (0.5,) * 3)
 
 

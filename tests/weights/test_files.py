@@ -81,10 +81,13 @@ DAMAGED = {
     "empty": (lambda: b"", "cannot read weights "),
     "no archive": (lambda: b"garbage" * 99, "cannot read weights "),
     "cut short": (lambda: npz(changed())[:5000], "cannot read weights "),
-    "a pickle": (pickled, "cannot read weights .*: Object arrays cannot be loaded when allow_pickle=False"),
+    "a pickle": (pickled, "cannot read weights .*: x is an array of Python objects: save arrays of numbers"),
     "another archive": (lambda: zipped("a.txt", "hello"), "cannot read weights "),
     "nothing": (lambda: npz({}), "is no Mixer of paper, timm, lucidrains: it holds nothing"),
-    "another model": (lambda: npz({"conv/kernel": FLOAT(3)}), "is no Mixer of .*: it holds conv/kernel"),
+    "another model": (
+        lambda: npz({"conv/kernel": FLOAT(3)}), "is a convolutional network, not a Mixer of .*: it holds conv/kernel"
+    ),
+    "nothing known": (lambda: npz({"dense/kernel": FLOAT(3)}), "is no Mixer of .*: it holds dense/kernel"),
     "no head": (lambda: npz(changed(head__kernel=None)), r"\(paper\): head/kernel is missing"),
     "a block incomplete": (
         lambda: npz(changed(MixerBlock_1__token_mixing__Dense_0__bias=None)), "token_mixing/Dense_0/bias is missing"
@@ -97,7 +100,8 @@ DAMAGED = {
     ),
     "a flat stem": (lambda: npz(changed(stem__kernel=FLOAT((48, 48)))), r"stem/kernel of shape \[48, 48\] is not that"),
     "no square image": (
-        lambda: npz(changed(MixerBlock_0__token_mixing__Dense_0__kernel=FLOAT((63, 24)))), "63 of them, make no square"
+        lambda: npz(changed(MixerBlock_0__token_mixing__Dense_0__kernel=FLOAT((63, 24)))),
+        "63 patches of 4x4 pixels make not a square image: give image_size, the height and width in pixels",
     ),
 }  # fmt: skip
 
@@ -125,6 +129,7 @@ def test_garbage_of_any_kind_gets_one_line(suffix, tmp_path):
 def test_other_mistakes(tmp_path):
     with pytest.raises(UserError, match="no file .*y.npz"):
         read_file(tmp_path / "y.npz")
+    (tmp_path / "y.txt").write_text("hello")
     with pytest.raises(UserError, match="unknown kind of weights '.txt' .*valid: .npz, .safetensors"):
         read_file(tmp_path / "y.txt")
 
@@ -134,11 +139,11 @@ def test_a_file_of_pytorchs_is_read_and_no_code_in_it_run(tmp_path):
     torch = pytest.importorskip("torch")
     arrays = read_file(GOLDEN / "timm_mixer_tiny.safetensors")
     state = {key: torch.from_numpy(x) for key, x in arrays.items()}
-    for name, content in (("x.pth", state), ("x.bin", {"state_dict": state})):
+    for name, content, prefix in (("x.pth", state, ""), ("x.bin", {"state_dict": state}, "state_dict.")):
         torch.save(content, tmp_path / name)
         back = read_file(tmp_path / name)
-        assert back.keys() == arrays.keys()
-        assert all(np.array_equal(back[key], x) for key, x in arrays.items())
+        assert back.keys() == {prefix + key for key in arrays}
+        assert all(np.array_equal(back[prefix + key], x) for key, x in arrays.items())
     torch.save({"x": print}, tmp_path / "evil.pth")
-    with pytest.raises(UserError, match="cannot read weights .*evil.pth"):
+    with pytest.raises(UserError, match="cannot read weights .*evil.pth: it holds no tensors"):
         read_file(tmp_path / "evil.pth")

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer
 from mixer_jax.weights import LAYOUTS, from_layout, read_file, to_layout
 from support import GOLDEN
@@ -55,7 +56,10 @@ def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):
         image_size=image_size, channels=channels, patch_size=4, dim=24, depth=3, num_classes=7, expansion_factor=2
     ).eval()
     arrays = {key: x.numpy() for key, x in module.state_dict().items()}
-    params, fields, name = from_layout(arrays, "live")
+    if channels == 1:  # the first layer would be the same for smaller patches of more channels
+        with pytest.raises(UserError, match="16 values are 4x4 pixels of 1 channel or 2x2 pixels of 4 channels: give"):
+            from_layout(arrays, "live")
+    params, fields, name = from_layout(arrays, "live", channels=channels)
     assert (name, fields["num_blocks"], fields["image_shape"]) == ("lucidrains", 3, (image_size, image_size, channels))
     same_bits(arrays, to_layout(params, name))
     images = np.random.default_rng(0).normal(size=(4, image_size, image_size, channels)).astype(np.float32)
@@ -64,6 +68,7 @@ def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):
     apply = jax.jit(MlpMixer(**sizes).apply)
     np.testing.assert_allclose(apply({"params": params}, images), expected.detach().numpy(), atol=1e-5)
     torch.logsumexp(expected, -1).mean().backward()
-    theirs = from_layout({key: x.grad.numpy() for key, x in module.named_parameters()}, "live")[0]
+    gradients = {key: x.grad.numpy() for key, x in module.named_parameters()}
+    theirs = from_layout(gradients, "live", channels=channels)[0]
     ours = jax.grad(lambda p: jax.nn.logsumexp(apply({"params": p}, images), -1).mean())(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)

@@ -1,0 +1,91 @@
+"""Examination of image files before training: which cannot be read, and which are the same, byte for byte."""
+
+import contextlib
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from mixer_jax.cache import cache_folder, cores
+from mixer_jax.data.images import IMAGE_FORMATS
+from mixer_jax.storage import write_json
+
+SMALL = (16, 16)  # JPEGs are decoded at the scale that just covers this, which shows damage as well
+FORMAT = 1  # of the cache
+
+
+class Examined(NamedTuple):
+    """What is known of a file with this size in bytes and time of modification in nanoseconds.
+
+    Attributes:
+      digest: a hash of its content.
+      problem: why it cannot be read, or "".
+    """
+
+    bytes: int
+    modified: int
+    digest: str
+    problem: str
+
+
+def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
+    """Decode image files in parallel, with a progress bar, unless they are known from before.
+
+    Args:
+      paths: the files.
+      root: a folder above them, for which the result is kept in the user's cache folder.
+    """
+    kept = cache_folder("examined") / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    known = _read(kept)
+
+    def one(path: Path) -> Examined:
+        before = known.get(str(path))
+        try:
+            status = path.stat()
+            if before and (before.bytes, before.modified) == (status.st_size, status.st_mtime_ns):
+                return before
+            content = path.read_bytes()
+        except OSError as error:
+            return Examined(0, 0, "", error.strerror or "it cannot be read")
+        digest = hashlib.blake2b(content, digest_size=12).hexdigest()
+        return Examined(status.st_size, status.st_mtime_ns, digest, _problem(content))
+
+    with ThreadPoolExecutor(cores()) as pool:
+        bar = tqdm(pool.map(one, paths), "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
+        found = dict(zip(paths, bar, strict=True))
+    if any(known.get(str(path)) != x for path, x in found.items()):
+        with contextlib.suppress(Exception):  # without it, the files are examined again
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            write_json(kept, {"format": FORMAT, "files": {str(path): x for path, x in found.items()}})
+    return found
+
+
+def _read(kept: Path) -> dict[str, Examined]:
+    try:
+        content = json.loads(kept.read_text())
+        return {path: Examined(*x) for path, x in content["files"].items()} if content["format"] == FORMAT else {}
+    except Exception:  # no file, or a damaged one
+        return {}
+
+
+def _problem(content: bytes) -> str:
+    """Return why an image file cannot be read, or ""."""
+    if not content:
+        return "it is empty"
+    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            image.draft(None, SMALL)
+            image.load()
+    except Image.UnidentifiedImageError:
+        return "it is no image of a kind that is read"
+    except Exception as error:  # each of Pillow's decoders raises its own
+        return next(iter(str(error).splitlines()), "") or "it is damaged"
+    return ""
