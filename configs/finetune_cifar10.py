@@ -2,8 +2,8 @@
 
 python -m mixer_jax.train --config configs/finetune_cifar10.py
 
-The weights are downloaded when a run starts. Name other weights with --config.init_from=PATH, and their size, if it is
-another, with --config.model.variant=L/16. Published for these weights: 96.82% on test, with the same 10,000 steps of
+The weights are downloaded when the first run starts. Name others with --config.init_from="L/16 imagenet21k" or a path,
+and their size, if it is another, with --config.model.variant=L/16. Published for these weights: 96.82% on test, with the same 10,000 steps of
 512 images at 224 pixels (https://github.com/google-research/vision_transformer). Not measured here yet.
 
 If memory is short, compute the batch in microbatches: --config.accumulation_steps=8. For a linear probe, freeze the
@@ -19,7 +19,7 @@ TRAIN_IMAGES = 49_000  # without the 2% that are held out to choose the best epo
 
 def get_config():
     config = default_config()
-    config.init_from = "gs://mixer_models/imagenet21k/Mixer-B_16.npz"
+    config.init_from = "B/16 imagenet21k"
     config.dataset.name = "cifar10"
     config.dataset.val_fraction = 0.02
     config.dataset.normalization = "paper"

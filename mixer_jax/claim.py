@@ -82,8 +82,8 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
       run: the directory.
       config: names the dataset and its folder in the error.
       dataset: `Dataset.info` of the dataset.
-      finished: whether the run is finished. If so, and only one dataset is streamed, that is no error, but only
-        the class names and the image shape can be compared.
+      finished: whether the run is finished. Then one dataset may be streamed and the other not; only the class names
+        and the image shape are compared.
     """
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:

@@ -81,8 +81,8 @@ def parse(
       default: the config to use without --config; None if --config is required.
 
     Returns:
-      The command's own flags; the checked config; and the name of the config, which is that of its file without .py,
-      with the argument if there is one, or "default" without --config.
+      The command's own flags; the checked config; and the name of the config: the name of its file without .py, then
+      "_" and the argument, if there is one; "default" without --config.
 
     Raises:
       UserError: if a flag or a config field is unknown or malformed, or if the config file cannot be loaded.

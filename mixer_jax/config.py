@@ -8,14 +8,14 @@ from ml_collections.config_dict import placeholder
 
 from mixer_jax.errors import UserError, did_you_mean
 
-# Rules by the last part of a field's name: the message, and a test of the value. Values that are names, such as the
-# optimiser's, are checked where they are used.
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
 POSITIVE = ("must be positive", lambda value: value > 0)
 NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
-FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # for counts of what is unrolled or exists all at once
+FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # for counts that cost time to compile, or memory
 FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
 PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
+# By the last part of a field's name: the error's message, and a test of the value. Most values that are names, such as
+# the optimiser's, are checked where they are used.
 RULES = {
     "accumulation_steps": NOT_NEGATIVE,
     "area": ("must be LOW,HIGH with 0 < LOW <= HIGH <= 1", lambda value: _ordered(value) and value[1] <= 1),
@@ -76,17 +76,19 @@ def default_config() -> ConfigDict:
     # Of an image folder: "auto" recognises how the images are arranged, see `data.folders`; "splits" expects
     # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
     config.dataset.layout = "auto"
-    config.dataset.class_pattern = ""  # a regular expression for file names, whose group is the class; "": by folders
-    config.dataset.test_fraction = 0.2  # of each class, drawn for testing if a folder has no test images
-    config.dataset.on_error = "stop"  # at damaged image files of a folder; or "skip" them
+    config.dataset.class_pattern = ""  # a regular expression for paths, with a group for the class; "": none
+    config.dataset.test_fraction = 0.2  # of each class, drawn for testing if there are no other images for it
+    config.dataset.on_error = "stop"  # what damaged image files do; or "skip": train without them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
-    config.dataset.val_split = ""  # "": hold out val_fraction of train; same as test_split: best epoch chosen on test
-    config.dataset.val_fraction = 0.1  # of the training images, held out for validation if val_split is ""
+    # "": the validation images of an image folder, or else val_fraction of train, held out. If it equals test_split,
+    # the best epoch is chosen on the test set.
+    config.dataset.val_split = ""
+    config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
     config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
     config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
-    # How: "fit" crops to the aspect ratio, then scales; "bilinear", "bicubic" and "lanczos" scale, then crop, as timm,
-    # which scales more and keeps a part with "bicubic/0.875".
+    # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
+    # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
     config.dataset.resize = "fit"
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
@@ -102,7 +104,7 @@ def default_config() -> ConfigDict:
     config.augment.inception = ConfigDict()
     config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
     config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
-    # Horizontal: "random"; or "alternating": every second epoch, starting with a random half of the images.
+    # Horizontal: "random"; or "alternating": each image in every second epoch, a random half of them in the first.
     config.augment.flip = "none"
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
@@ -139,10 +141,10 @@ def default_config() -> ConfigDict:
     config.model.zero_init_head = True  # as in the paper's code
     config.model.initialization = "paper"  # or "torch", as PyTorch initialises its layers
 
-    config.init_from = ""  # run directory, file or URL of weights to start from; "": random initial parameters
+    config.init_from = ""  # weights to start from, as for `load`; "": random initial parameters
     config.frozen_trunk = False  # train the head alone, a linear probe
     config.batch_size = 128  # of all devices together
-    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: one, or as many as suit a CPU's cache
+    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: 1, or what suits a CPU's cache
     config.epochs = 10.0  # may be fractional
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
     config.label_smoothing = 0.0  # probability that is spread evenly over all classes

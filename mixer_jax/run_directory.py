@@ -15,7 +15,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
-# The behaviour of runs whose config.json lacks the field.
+# Fields that older releases lacked, with the values that match what those releases did.
 BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits"}
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
@@ -25,11 +25,11 @@ class RunDirectory:
 
     config.json      the config, and a description of the dataset
     metrics.jsonl    one line per epoch
-    results.json     the results; written last, so that only finished runs have it
+    results.json     the results; written last, so that only finished runs have it; results.old1.json are earlier ones
     diverged.json    why the run diverged; written by a study, which does not train the run again while this file exists
     checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
-    curves.png       the metrics as a plot
+    curves.png       the metrics as a plot; confusion.png is the confusion matrix
     predictions.npz  logits and labels of the test set, and the images of the worst mistakes
     report.html      the report; README.md is the model card
     .lock            held by the process that trains here

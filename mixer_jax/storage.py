@@ -53,7 +53,7 @@ def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on disk, so that they survive a crash of the machine.
 
     Raises:
-      OSError: if they may not reach the disk; not if the file system does not support the call.
+      OSError: if the call fails. A file system that does not support it is not an error.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)

@@ -1,6 +1,7 @@
 """The convert command: to files and folders and back without a loss, and one line for what is no Mixer."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -12,6 +13,8 @@ from mixer_jax import convert, evaluate
 from mixer_jax.errors import UserError
 from mixer_jax.inference import MODEL_FILE, load
 from mixer_jax.run_directory import RunDirectory
+from other_files import TIMM as TINY
+from other_files import lucidrains, made, prefixed
 from runs import SHRINK, main
 from support import GOLDEN
 
@@ -158,6 +161,35 @@ def test_other_mistakes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "there.safetensors", "x.npz", "x.safetensors"]
 
 
+def test_what_a_file_does_not_tell_is_given_by_flags(tmp_path, capsys):
+    files = {
+        "wide": made(64, 32),
+        "grey": lucidrains(made(channels=1)),
+        "two": prefixed("a.", TINY) | prefixed("b.", TINY),
+    }
+    for name, arrays in files.items():
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+    for name, line, flag, shape in (
+        ("wide", "make not a square image: give --image_size, the height and", "--image_size=64,32", (64, 32, 3)),
+        ("grey", "or 4x4 pixels of 4 channels: give --channels", "--channels=1", (32, 32, 1)),
+        ("grey", "or 4x4 pixels of 4 channels: give --channels", "--patch_size=4", (16, 16, 4)),
+        ("two", "holds 2 Mixers: give --checkpoint, one of a, b", "--checkpoint=b", (32, 32, 3)),
+    ):
+        with pytest.raises(UserError, match=line):
+            call(tmp_path / f"{name}.npz", tmp_path / "folder")
+        assert call(tmp_path / f"{name}.npz", tmp_path / "folder", flag) == 0
+        assert "repeated" not in capsys.readouterr().out
+        assert load(tmp_path / "folder").image_shape == shape
+        shutil.rmtree(tmp_path / "folder")
+
+
+def test_a_folder_for_timm_has_its_config(tmp_path, capsys):
+    assert call(GOLDEN / TIMM, tmp_path / "folder", "--layout=timm") == 0
+    assert {path.name for path in (tmp_path / "folder").iterdir()} == {MODEL_FILE, "config.json"}
+    assert "timm creates no Mixer of this size by name: call its MlpMixer with" in capsys.readouterr().out
+    same_bits(arrays_of(GOLDEN / TIMM), arrays_of(tmp_path / "folder" / MODEL_FILE))
+
+
 def test_it_writes_over_nothing_unasked(tmp_path):
     made_classifier().save(tmp_path / "small.safetensors")
     (tmp_path / "x.npz.json").write_text("mine")
@@ -197,6 +229,8 @@ def test_weights_that_are_no_numbers_are_refused(number, tmp_path):
     arrays[name] = np.full_like(arrays[name], number)
     np.savez(tmp_path / "bad.npz", **arrays)
     for target in (tmp_path / "run", tmp_path / "out.safetensors"):
-        with pytest.raises(UserError, match=r"bad.npz .*: MixerBlock_\d/token_mixing/Dense_0/bias holds NaN or infinity"):
+        with pytest.raises(
+            UserError, match=r"bad.npz .*: MixerBlock_\d/token_mixing/Dense_0/bias holds NaN or infinity"
+        ):
             call(tmp_path / "bad.npz", target)
         assert not target.exists()

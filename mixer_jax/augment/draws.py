@@ -1,6 +1,6 @@
 """Random draws that call the generator once each.
 
-On a TPU, every call takes its full time, wherever it is in the program.
+On a TPU, the time of every call adds up: XLA neither merges nor overlaps them.
 """
 
 import jax

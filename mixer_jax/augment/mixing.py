@@ -88,7 +88,7 @@ def _beta(key: jax.Array, alpha: float) -> jax.Array:
 
 
 def _cutmix_box(key: jax.Array, alpha: float, height: int, width: int) -> tuple[jax.Array, ...]:
-    """Draw a box of the image's shape around a uniform centre, clipped at the edges.
+    """Draw a box with the image's aspect ratio around a uniform centre, clipped at the edges.
 
     This is torchvision's v2 `CutMix.make_params`.
     """

@@ -1,9 +1,9 @@
 """The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function.
 
-Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, then a blend. Each
-operation uses one of them and leaves the other idle. The cost per image is one gather and a few passes over its pixels,
-whatever the operation. Three operations need more: AutoContrast and Equalize need a histogram and a lookup, Sharpness
-needs a 3x3 mean. These are computed for little more than the images of a batch that need them (see
+Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, cheap changes of
+single levels, and a blend; an operation leaves idle what it does not use. The cost per image is one gather and a few
+passes over its pixels. Three operations need more: AutoContrast and Equalize need a histogram and a lookup, Sharpness
+needs a 3x3 mean. These are computed only for the images of a batch that need them, rounded up to a few more (see
 `selection.only_where`). A TPU is slow at gathers, and at loops whose length depends on the data. There, they are
 computed for all images, by matrix products (see `products`).
 """

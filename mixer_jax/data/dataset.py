@@ -114,8 +114,8 @@ class Dataset:
       name: the name in the config.
       label_names: the class names, in the order of the labels.
       train, val, test: the splits; the best epoch is chosen on `val`.
-      mean, std: one number per channel, as fractions of 255. The model's input is the pixels minus `mean`, divided by
-        `std`. By default they are the statistics of the training pixels.
+      mean, std: one number per channel, for pixels scaled to [0, 1]. The model's input is these pixels minus `mean`,
+        divided by `std`. By default they are the statistics of the training pixels.
       cautions: warnings about what makes an accuracy less meaningful than it looks, one line each.
     """
 

@@ -35,7 +35,7 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     order = shuffled(size, SEED)
     held = order[: max(wanted, 0)]
     if config.hold_out == "by_class" and 0 < wanted < size and (known := labels()) is not None:
-        held = _by_class(order, known, wanted)
+        held = by_class(order, known, wanted)
     if not 0 < len(held) < size:
         raise UserError(
             f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "
@@ -46,24 +46,19 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     return np.flatnonzero(rest), np.flatnonzero(~rest)
 
 
-def by_class(labels: np.ndarray, wanted: int, seed: int) -> np.ndarray:
-    """Choose the same fraction of the images of each class at random.
+def by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
+    """Choose the same fraction of the images of each class.
+
+    The number of images per class is its share of `wanted`, rounded by the largest-remainder method; at least one image
+    of each class is not chosen.
 
     Args:
+      order: a permutation of the indices of the images, of which the first of each class are chosen.
       labels: of each image, (n,) int.
       wanted: the number of images to choose.
-      seed: an int, at least 0.
 
     Returns:
-      Their indices; at least one image of each class is not among them.
-    """
-    return _by_class(shuffled(len(labels), seed), labels, wanted)
-
-
-def _by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
-    """Return the first images of each class in `order`.
-
-    The number of images per class is its share of `wanted`, rounded by the largest-remainder method.
+      Their indices.
     """
     counts = np.bincount(labels)
     shares = counts * (wanted / len(labels))

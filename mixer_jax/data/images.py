@@ -9,7 +9,7 @@ from PIL import Image, ImageOps, features
 
 from mixer_jax.errors import UserError
 
-_AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if it was built with it
+_AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if built with AVIF
 # The formats that are read, whatever the file is called. For PostScript, for example, Pillow would start a program.
 IMAGE_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", *(("AVIF",) if _AVIF else ()))
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif")
@@ -29,8 +29,8 @@ class Fit:
     Attributes:
       size: (height, width), or () to keep the size of each image.
       resize: a key of `RESIZES`. "fit" crops the centre to the aspect ratio of `size`, then scales the crop. The others
-        name the filter: they scale the image to cover `size`, with the aspect ratio that rounding to whole pixels
-        leaves, then crop the centre, as torchvision and timm do. With a fraction, as in "bicubic/0.875", the image is
+        name the filter: they scale the image to cover `size`, keeping the aspect ratio up to rounding to whole pixels,
+        then crop the centre, as torchvision and timm do. With a fraction, as in "bicubic/0.875", the image is
         scaled to cover `size` divided by it.
     """
 

@@ -21,18 +21,9 @@ NORMALIZATIONS = ("standard", "paper", "unit")
 LAYOUTS = ("auto", "splits")  # of image folders
 # The fields of a `dataset` block that determine its pixels.
 SOURCE_FIELDS = (
-    "layout",
-    "class_pattern",
-    "test_fraction",
-    "on_error",
-    "name",
-    "data_dir",
-    "train_split",
-    "val_split",
-    "test_split",
-    "image_size",
-    "resize",
-)
+    "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error", "train_split", "val_split", "test_split",
+    "image_size", "resize",
+)  # fmt: skip
 STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 
 
@@ -108,8 +99,8 @@ def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str,
     Raises:
       UserError: as in `load`.
     """
-    config, source, _ = _opened(config)
-    source = _source(config, source, name)
+    config, opener, _ = _opened(config)
+    source = _source(config, opener, name)
     return _streamed(source, f"{name} images"), source.label_names
 
 
@@ -125,12 +116,12 @@ def selected_on(config: ConfigDict) -> str:
     return "test" if config.val_split == config.test_split else "validation"
 
 
-def _source(config: ConfigDict, source: Callable[[str], Source], name: str) -> Source:
+def _source(config: ConfigDict, opener: Callable[[str], Source], name: str) -> Source:
     if name == "test":
-        return source(config.test_split)
+        return opener(config.test_split)
     if config.val_split:
-        return source(config.train_split if name == "train" else config.val_split)
-    return _held_out(config, source(config.train_split))[0 if name == "train" else 1]
+        return opener(config.train_split if name == "train" else config.val_split)
+    return _held_out(config, opener(config.train_split))[0 if name == "train" else 1]
 
 
 def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
@@ -158,7 +149,7 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
 
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return the block with the names of the splits that are there, the function that opens one, and the folder."""
+    """Return the block with the names of its splits, a function from a name to the source, and the image folder."""
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2

@@ -160,7 +160,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Image files in one folder per class, read as RGB; see `read_image` and `Source`.
+    """Labelled image files, read as RGB; see `read_image` and `Source`.
 
     Attributes:
       paths: the image files.

@@ -78,12 +78,13 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
         # The Hugging Face Hub's config.json, beside the weights, has the name of that of a run.
         if in_folder and not run.checkpoints.exists():
             classifier = _load_file(in_folder, str(in_folder), entry, known)
-        elif run.config_file.exists():
+        elif run.config_file.exists() and (run.checkpoints.exists() or not read_config(run.config_file)):
             classifier = load_run(run, checkpoint)
         else:
             others = sorted(file.name for file in path.iterdir() if file.suffix.lower() in READERS)
             instead = f": give {path / others[0]}" if others else ""
-            raise UserError(f"{path} is no run directory: it has no {CONFIG_FILE}, nor a {MODEL_FILE}{instead}")
+            config = "the config.json of timm and no" if run.config_file.exists() else "no config.json, nor a"
+            raise UserError(f"{path} is no run directory: it has {config} {MODEL_FILE}{instead}")
     elif path.exists():
         classifier = _load_file(path, str(path), entry, known)
     else:
@@ -229,16 +230,14 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
         preprocessing = Preprocessing(**fields)
         config = check(ConfigDict({"model": description["model"]})).model
         names, layout = tuple(map(str, description["label_names"])), description["layout"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        input_shape = preprocessing.augment(len(names)).input_shape
+        params = unflatten_dict(arrays, sep="/")
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError(f"{source}: the description of the model cannot be read: {error}") from error
-    input_shape = preprocessing.augment(len(names)).input_shape
-    params = (
-        unflatten_dict(arrays, sep="/")
-        if layout == "paper"
-        else from_layout(
-            arrays, source, image_size=input_shape[:2], patch_size=config.patch_size, channels=input_shape[2]
-        )[0]
-    )
+    if layout != "paper":
+        height, width, channels = input_shape
+        known = {"image_size": (height, width), "patch_size": config.patch_size, "channels": channels}
+        params, *_ = from_layout(arrays, source, **known)
     found = f"{config.variant or 'a Mixer'}, {sum(x.size for x in arrays.values()):,} parameters, {len(names)} classes"
     return Classifier(config, params, preprocessing, names, Origin(source, found))
 
@@ -267,9 +266,8 @@ def _foreign(
     half = (0.5,) * shape[2]  # the Mixers of the paper and timm take pixels from -1 to 1
     preprocessing = Preprocessing(shape, half, half)
     if timm:
-        try:
-            preprocessing = timm.preprocessing(shape)
-        except ValueError as error:
-            raise UserError(f"{source}: its config.json does not fit its weights: {error}") from error
+        if timm.channels != shape[2]:
+            raise UserError(f"{source} is for {shape[2]} channels, its {CONFIG_FILE} for {timm.channels}")
+        preprocessing = timm.preprocessing(shape)
         names = timm.label_names if len(timm.label_names) == num_classes else names
     return Classifier(config, params, preprocessing, names, Origin(source, found, shape_assumed=timm is None))

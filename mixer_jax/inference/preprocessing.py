@@ -36,7 +36,7 @@ class Preprocessing:
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in (*shape, *size)):
             raise ValueError(f"image_shape {shape}, input_size {size}")
         if not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
-            raise ValueError(f"mean {self.mean} and std {self.std} of {shape[2]} channels")
+            raise ValueError(f"mean {self.mean} and std {self.std} are not those of {shape[2]} channels")
         Fit(shape[:2], self.resize)
 
     @classmethod

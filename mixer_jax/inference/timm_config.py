@@ -57,6 +57,8 @@ def read_config(file: Path) -> TimmConfig | None:
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is not an object of JSON")
         if "architecture" not in config:
             if kind := config.get("model_type"):
                 raise UserError(f"{file} describes a {printable(str(kind))}, not a Mixer of timm")
@@ -71,12 +73,13 @@ def read_config(file: Path) -> TimmConfig | None:
         height, width = (size, size) if isinstance(size, int) else size
         channels = int(arguments.get("in_chans") or channels)
         filter_, mode = given.get("interpolation") or "bicubic", given.get("crop_mode") or "center"
-        if filter_ not in RESIZES or mode != "center":
-            raise UserError(f"{file}: interpolation {filter_!r} and crop_mode {mode!r} are not known here")
         crop = float(given.get("crop_pct") or 0.875)
-        names = given.get("label_names") or config.get("label_names") or ()
+        if filter_ not in RESIZES or not 0 < crop <= 1 or mode != "center":
+            how = f"interpolation {filter_!r}, crop_pct {crop} and crop_mode {mode!r}"
+            raise UserError(f"{file}: {how} are not known here")
+        names = given.get("label_names") or config.get("label_names") or config.get("id2label") or ()
         if isinstance(names, dict):  # from the numbers of the classes, as strings
-            names = [names[str(i)] for i in range(len(names))]
+            names = [names.get(str(i), f"class {i}") for i in range(int(config.get("num_classes") or len(names)))]
         found = TimmConfig(
             (int(height), int(width)),
             channels,

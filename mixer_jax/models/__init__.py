@@ -28,8 +28,9 @@ __all__ = [
     "variant",
 ]
 
-# A model has the attributes `num_classes` (0: no head, the features come out) and `dtype`, a method `widest`, a call
-# `(images, *, train, positions)` that draws from the random stream "dropout" by position, and a top-level layer "head".
+# A model has the attributes `num_classes` (0: no head, the features come out) and `dtype`, a method `widest`, a layer
+# "head" at the top level, and a `__call__(images, *, train, positions)`, whose dropout depends on the rng "dropout" and
+# on each example's position in the global batch.
 Model = MlpMixer | Mlp | Cnn
 
 

@@ -73,8 +73,8 @@ def token_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -
 def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return the gradients of `layers.mix_channels` with respect to its arguments.
 
-    On a CPU, XLA is slow to sum over the first axis of a product's first factor. So that factor is first
-    copied in transposed order.
+    On a CPU, XLA is slow if a matrix product contracts the first axis of its left operand. The left operand is
+    therefore transposed beforehand.
 
     Args:
       arguments: x (..., in) and the kernel (in, features).

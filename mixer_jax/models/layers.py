@@ -238,7 +238,7 @@ def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.A
 
 
 def threshold(rate: float) -> np.uint32:
-    """Return the number that a uniform uint32 is below with probability `rate`."""
+    """Return the t for which a uniform uint32 is less than t with probability `rate`."""
     return np.uint32(rate * 2**32)
 
 

@@ -101,7 +101,7 @@ class MixerBlock(nn.Module):
 
         Args:
           x: activations (tokens, batch, channels).
-          words: six rows, three for each `MlpBlock`.
+          words: six arrays of random uint32s, three for each `MlpBlock`.
         """
         # The names are explicit, because Flax would number the norm of a block without token mixing LayerNorm_0.
         if self.token_mixing:

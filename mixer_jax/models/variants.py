@@ -43,7 +43,7 @@ def variant(name: str, others: Iterable[str] = ()) -> dict[str, int]:
 
     Args:
       name: size and patch size, such as "B/16".
-      others: further names that would be valid, for the message about one that is not.
+      others: further valid names, to list in the error message.
 
     Raises:
       UserError: if the size is unknown or the patch size is not a positive integer.

@@ -14,7 +14,8 @@ from PIL import Image
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
 
-FIRST_DRAWING, DRAWING_SHARE = 0.5, 0.05  # a guess in seconds; the largest fraction of the time to spend on drawing
+FIRST_DRAWING = 0.5  # seconds, a guess for the first time
+DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
 DOTS = 110  # per inch
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # width and height of a panel and height of the title, in inches
 

@@ -23,7 +23,7 @@ class TensorBoard(Observer):
         self._failed = False
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Remember the step from which on an earlier process's scalars are obsolete."""
+        """Remember the first step whose scalars, if an earlier process wrote any, are obsolete."""
         self._first_step = 1 + (history[-1].step if history else 0)
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
@@ -49,7 +49,7 @@ class TensorBoard(Observer):
         self._writer.flush()
 
     def _open(self) -> Any:
-        # tensorboardX writes the format alone; the writers of TensorFlow, PyTorch and clu need their frameworks.
+        # tensorboardX writes the format without a framework; TensorFlow's, PyTorch's and clu's writers need theirs.
         # Its SummaryWriter waits forever for its own thread once the disk is full.
         from tensorboardX.event_file_writer import EventsWriter  # here, so that the start of a run does not wait for it
         from tensorboardX.proto.event_pb2 import Event, SessionLog

@@ -25,8 +25,8 @@ def check_epochs(trainer: Trainer) -> None:
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    That is so if the run is past the config's last step. It is also so if the run ended with a part of an epoch,
-    because its number of epochs was fractional, and this epoch is the config's last: it counts as done.
+    Either the run is past the config's last step. Or the run ended in the middle of an epoch, because `epochs` was
+    fractional, and the config ends with this same epoch, which counts as done and is not continued.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)

@@ -43,7 +43,7 @@ class StopRequest:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:
-            os._exit(128 + number)  # at once: files that are being written count only once they are complete
+            os._exit(128 + number)  # at once: an incomplete file is ignored when the run resumes
         self.signal = self.signal or number
         _say("\nstopping: this dispatch is finished and the state saved; Ctrl-C exits at once\n")
 

@@ -49,22 +49,23 @@ OPTIMIZERS = {
 }
 # Those whose update of an entry depends on the rest of its array; `packing` joins arrays for all others.
 NOT_ENTRYWISE = ("lamb", "lars", "muon")
-# optax's names for the mask of decoupled weight decay, in the optimisers that have one.
+# optax's names for the mask of weight decay, in the optimisers that have one.
 DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether a `config.optimizer` updates each entry of an array independently of the others."""
+    """Return whether concatenating arrays does not change the updates of a `config.optimizer`."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return an optimiser with gradient clipping, weight decay of kernels and layer-wise scaling of updates.
 
-    The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...)
-    decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...), weight decay is
-    the L2 term of torch.optim, which is added to the gradient. Muon decays matrices only: the kernel of the stem is not
-    a matrix, so Adam updates it, without weight decay. Finally, the updates are scaled by layer: see `layer_scales`.
+    The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...),
+    except lars, decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...),
+    weight decay is the L2 term of torch.optim, which is added to the gradient. Muon decays matrices only: the kernel of
+    the stem is not a matrix, so Adam updates it, without weight decay. Finally, the updates are scaled by layer: see
+    `layer_scales`.
 
     Args:
       config: the `config.optimizer`.

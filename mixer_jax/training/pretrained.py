@@ -33,7 +33,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
         raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
     if not Path(source).exists() and "://" not in source and not source.startswith("hf-hub:") and not published(source):
         raise UserError(f"config.init_from={source}: {unknown(source)}")
-    channels = None if input_shape[2] in (1, 3) else input_shape[2]  # for grey and colour, the file's are adapted
+    # None: as many as the file has, because grey and colour are converted below.
+    channels = None if input_shape[2] in (1, 3) else input_shape[2]
     classifier = load(source, known=Known(input_shape[:2], model.patch_size, channels))
     start = require_mixer(classifier)
     _require_one_shape(source, classifier, input_shape)
@@ -58,7 +59,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
 
 
 def _require_one_shape(source: str, classifier: Classifier, input_shape: tuple[int, int, int]) -> None:
-    """Raise `UserError` if a file does not tell which of two image shapes with as many patches it is for."""
+    """Raise `UserError` if a file fits two image shapes with the same number of patches and does not say which."""
     height, width = input_shape[:2]
     side = math.isqrt(height * width)
     same = classifier.origin.shape_assumed and classifier.input_shape[:2] == (height, width)

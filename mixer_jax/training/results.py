@@ -33,8 +33,9 @@ class Outcome:
 
 
 def score(trainer: Trainer, trained: Trained) -> Outcome:
-    """Score the best and the last epoch on the test set, which is used here for the first and only time.
+    """Score the best and the last epoch on the test set.
 
+    The test set is used here for the first and only time, unless it is also the validation split.
     The logits are computed in float32, whatever the dtype of the training. Every report of the run uses these logits.
     """
     history, test = trained.history, trainer.dataset.test

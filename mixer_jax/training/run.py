@@ -51,8 +51,8 @@ def train(
       The results, as in results.json. If the run is finished already, they are returned without training.
 
     Raises:
-      UserError: before anything is compiled or written, if config, data, devices and run directory do not fit
-        together; later, if no checkpoint is intact, or if a file cannot be written.
+      UserError: before anything is compiled, or written to the run directory, if config, data, devices and run
+        directory do not fit together; later, if no checkpoint is intact, or if a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """

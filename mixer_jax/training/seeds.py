@@ -25,7 +25,7 @@ from mixer_jax.training.trainer import Trainer
 
 
 class SharedLength(DispatchLength):
-    """The dispatch length of one seed, which all seeds share, because they dispatch the same number of steps."""
+    """One seed's view of the dispatch length that all seeds share, so that all dispatch the same number of steps."""
 
     def __init__(self, shared: DispatchLength, learns: Callable[[], bool]):
         self._shared, self._learns = shared, learns
@@ -163,7 +163,7 @@ class OnCores:
 
     def run(self, calls: Sequence[_Call]) -> None:
         """Set the result, or the error, of each call."""
-        # A call without steps compiles: in one thread, only the first of equal calls does.
+        # Calls with no steps only compile. One thread is used, so that equal programs are compiled once.
         compiling = all(call.arguments[-1] == 0 for call in calls)
         with ThreadPoolExecutor(1 if compiling else self._at_once) as pool:
             list(pool.map(self._run_one, calls))

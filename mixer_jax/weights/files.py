@@ -70,9 +70,9 @@ def _kind(path: Path) -> str:
         if start.startswith(magic.lower()):
             raise UserError(f"cannot read weights {path}: it is {what}")
     suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
-    if start[8:9] == b"{":  # after the length of the header
+    if start[8:9] == b"{" and suffix != INDEX:  # after the length of the header
         return ".safetensors"
-    if zipfile.is_zipfile(path):
+    if start.startswith(b"pk") and zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             return ".pth" if any(name.endswith("data.pkl") for name in archive.namelist()) else ".npz"
     if suffix not in READERS:
@@ -97,7 +97,7 @@ def _read_npz(path: Path) -> Arrays:
             except ValueError as error:
                 if "Object arrays" in str(error):
                     raise ValueError(f"{key} is an array of Python objects: save arrays of numbers") from error
-                raise ValueError(f"{key}: {error}") from error
+                raise ValueError(f"{key} is damaged, or of a dtype that NumPy does not know: {error}") from error
             if not isinstance(array, np.ndarray):
                 raise ValueError(f"{key} is no array")
             if array.dtype.kind == "V":  # NumPy stores other projects' dtypes as bytes without a meaning

@@ -75,7 +75,7 @@ def from_layout(
             continue
         key = layout.key(path, num_blocks)
         if key not in rest and _other_model(rest, OTHER_MODELS):
-            raise _no_mixer(rest, source)
+            raise _no_mixer(arrays, source)
         if key not in rest:
             raise UserError(f"{here}: {key} is missing")
         flat[path] = np.ascontiguousarray(layout.to_ours(path, _as_float32(rest.pop(key), f"{here}: {key}")))
@@ -106,7 +106,8 @@ def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[
     else:
         chosen = [prefix for prefix in weights if AVERAGED.search(prefix)] if len(weights) > 1 else weights
     if len(chosen) != 1:
-        wrong = f"no single Mixer {entry!r}" if entry else f"{len(weights) or 'only the optimiser of'} Mixers"
+        several = f"{len(weights)} Mixers" if weights else "a Mixer only in the state of an optimiser"
+        wrong = f"no single Mixer {entry!r}" if entry else several
         raise UserError(f"{source} holds {wrong}: give checkpoint, one of {', '.join(names.values())}")
     prefix = chosen[0]
     if len(weights) > 1 and not entry:
@@ -191,8 +192,9 @@ def _patches(kernel: np.ndarray, source: str, patch_size: int | None, channels: 
     shapes = [(math.isqrt(size // depth), depth) for depth in ((channels,) if channels else (3, 1, 4))]
     shapes = [(side, depth) for side, depth in shapes if side * side * depth == size and patch_size in (None, side)]
     if not shapes:
-        given = f"are not {patch_size or '?'}x{patch_size or '?'} pixels of {channels or '1, 3 or 4'} channels"
-        raise UserError(f"{source}: patches of {size} values {given}: give patch_size and channels")
+        pixels = f"{patch_size}x{patch_size} pixels" if patch_size else "squares"
+        given = f"{pixels} of {channels or '1, 3 or 4'} channels"
+        raise UserError(f"{source}: patches of {size} values are not {given}: give patch_size and channels")
     if len(shapes) > 1:
         listed = " or ".join(f"{side}x{side} pixels of {depth} channel{'s' * (depth > 1)}" for side, depth in shapes)
         raise UserError(f"{source}: patches of {size} values are {listed}: give channels")

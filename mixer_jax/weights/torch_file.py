@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import pickletools
 import re
+import sys
 import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
@@ -65,13 +66,16 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # whose text is PyTorch's advice to execute the file
-        raise ValueError(_module(names) or "it is damaged, or not a file of torch.save: copy it again") from error
+        others = [name for name in names if not _is_standard(name)]
+        objects = f"; or it holds objects of {others[0]}, which are not read: save the weights alone" if others else ""
+        damaged = f"it is damaged, or not a file of torch.save: copy it again{objects}"
+        raise ValueError(_module(names) or damaged) from error
     tensors: dict[str, Any] = {}
     _collect(content, "", tensors)
     if not any(name.endswith("weight") for name in tensors) and (module := _module(names)):
         raise ValueError(module)
     if not tensors:
-        raise ValueError("it holds no tensors")
+        raise ValueError("it holds no tensors: save the state_dict() of the model")
     return {name: _as_numpy(name, x) for name, x in tensors.items()}
 
 
@@ -81,11 +85,12 @@ def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
     Args:
       path: of the file.
       names: of the classes and functions in it.
-      stand_in: for the classes and functions, except those of NumPy.
+      stand_in: for those that may be dicts.
     """
     import torch
 
-    stand_ins: list[Any] = [(AnyValue if name.startswith("numpy.") else stand_in, name) for name in names]
+    values = [name for name in names if _is_standard(name) and not name.lower().endswith("dict")]
+    stand_ins: list[Any] = [(AnyValue if name in values else stand_in, name) for name in names]
     with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings(action="ignore"):
         return torch.load(path, map_location="cpu", weights_only=True)
 
@@ -103,6 +108,11 @@ def _names(path: Path) -> list[str]:
                 module, name = NAME_MAPPING.get((module, name), (IMPORT_MAPPING.get(module, module), name))
                 names.add(f"{module}.{name}")
     return sorted(names)
+
+
+def _is_standard(name: str) -> bool:
+    """Return whether a class or function is Python's, NumPy's or PyTorch's."""
+    return name.split(".")[0] in {"numpy", "torch", *sys.stdlib_module_names}
 
 
 def _module(names: Sequence[str]) -> str:

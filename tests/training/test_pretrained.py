@@ -8,9 +8,11 @@ import pytest
 
 from mixer_jax import convert
 from mixer_jax.errors import UserError
-from mixer_jax.inference import load
+from mixer_jax.inference import Known, load
 from mixer_jax.models.resolution import interpolated
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.pretrained import initial_params
+from other_files import lucidrains, made
 from runs import run
 from support import make_dataset
 
@@ -76,6 +78,42 @@ def test_a_run_starts_from_interpolated_weights(source, tmp_path, monkeypatch, c
     expected = interpolated(load(source).params, (2, 2), (3, 3))
     ours = params(tmp_path / "run")
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-12), ours, expected)
+
+
+def of_lucidrains(path, **sizes):
+    np.savez(path, **lucidrains(made(**sizes)))
+    return str(path)
+
+
+def model_of(path, **fields):
+    return load(path, known=Known(**fields)).model
+
+
+def test_a_shape_that_a_file_does_not_tell_is_asked_for(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", **made(64, 16))
+    model, source = model_of(tmp_path / "x.npz"), str(tmp_path / "x.npz")
+    line = "does not tell whether it is for images of 32x32 or 64x16: convert it with --image_size first"
+    with pytest.raises(UserError, match=line):
+        initial_params(source, model, (64, 16, 3))
+    for size in ("64,16", "32"):
+        convert.main(["convert", source, str(tmp_path / size), f"--image_size={size}"])
+        capsys.readouterr()
+        params = initial_params(str(tmp_path / size), model, (64, 16, 3))
+        mixing = [of["MixerBlock_0"]["token_mixing"]["Dense_0"]["kernel"] for of in (params, load(source).params)]
+        assert np.array_equal(*mixing) == (size == "64,16")
+        assert ("token mixing for 4x4 patches interpolated" in capsys.readouterr().out) == (size == "32")
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4, 6])
+def test_flat_patches_are_those_of_the_model(channels, tmp_path):
+    source = of_lucidrains(tmp_path / "x.npz", channels=channels)
+    model = model_of(source, channels=channels)
+    params = initial_params(source, model, (32, 32, channels))
+    jax.tree.map(np.testing.assert_array_equal, params, load(source, known=Known(channels=channels)).params)
+    if channels == 1:  # and are adapted to colours
+        assert initial_params(source, model, (32, 32, 3))["stem"]["kernel"].shape == (8, 8, 3, 12)
+    with pytest.raises(UserError, match="x.npz .*patch"):
+        initial_params(source, model.clone(patch_size=16), (32, 32, channels))
 
 
 def test_mistakes(source, tmp_path, monkeypatch, capsys):

@@ -47,6 +47,19 @@ def test_the_papers_variants_are_named(variant):
     assert (fields["variant"], fields["num_classes"], fields["image_shape"]) == (variant, 5, (224, 224, 3))
 
 
+@pytest.mark.parametrize("field", ["num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", ""])
+def test_other_sizes_have_no_name(field):
+    from mixer_jax.models import param_shapes, variant
+
+    sizes = variant("Pico/8")
+    sizes |= {field: sizes[field] // 2} if field else {}
+    shapes = param_shapes(MlpMixer(num_classes=5, **sizes), (32, 32, 3))
+    params = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes)
+    _, fields, _ = from_layout(to_layout(params, "timm"), "x")
+    assert fields["variant"] == ("" if field else "Pico/8")
+    assert {key: fields[key] for key in sizes} == sizes
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize(("image_size", "channels"), [(32, 3), (28, 1)])
 def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):

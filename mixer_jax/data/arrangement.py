@@ -1,0 +1,245 @@
+"""How the images of a folder are arranged, in splits and classes.
+
+These arrangements are recognised, most telling first:
+
+  names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
+  a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
+  splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
+  classes        a folder for each class, with or without a folder for each split in it
+
+Folders below that of a class belong to the class.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from mixer_jax.data.label_table import Files, Row, read_labels
+from mixer_jax.data.listing import Listing, some
+from mixer_jax.errors import UserError
+
+SPLITS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation", "dev"),
+    "test": ("test", "testing"),
+}
+USUAL = {"train": "train", "validation": "", "test": "test"}  # what the config calls them by default
+OTHERWISE = "or a table labels.csv, or names of files that config.dataset.class_pattern matches"
+
+
+class Image(NamedTuple):
+    """An image file, its class and its split; the split is "" until one is drawn."""
+
+    path: Path
+    label: str
+    split: str = ""
+
+
+class Arrangement:
+    """The images of a folder, with their classes and splits.
+
+    Attributes:
+      images: the images.
+      layout: one line that says how they are arranged.
+      given: the names of the splits that the config names unusually, by split.
+    """
+
+    def __init__(self, config: ConfigDict, listing: Listing):
+        """Find the images.
+
+        Args:
+          config: the `dataset` block; see `mixer_jax.config`.
+          listing: of the folder; what is left out is noted there, and its root moved to the folder that holds the images.
+
+        Raises:
+          UserError: if a folder cannot be read, or no arrangement is recognised.
+        """
+        self._listing = listing
+        self._names, self.given = _names(config)
+        self.images, self.layout = self._found(config.class_pattern)
+
+    def missing(self, split: str) -> UserError:
+        """Return the error for a split without images."""
+        if split not in self.given:
+            return self.nothing(f"{split} images")
+        field = "val_split" if split == "validation" else f"{split}_split"
+        return UserError(f"no images in {self._root / self.given[split]}, which config.dataset.{field} names")
+
+    def nothing(self, what: str) -> UserError:
+        """Return the error for a folder in which something is missing."""
+        root, reasons = self._root, self._listing.reasons()
+        found = f" ({'; '.join(reasons)})" if reasons else ""
+        return UserError(
+            f"no {what} in {root}{found}; expected {root}/CLASS/*.jpg, or {root}/train/CLASS/*.jpg and "
+            f"{root}/test/CLASS/*.jpg, {OTHERWISE}"
+        )
+
+    @property
+    def _root(self) -> Path:
+        return self._listing.root
+
+    def _found(self, pattern: str) -> tuple[list[Image], str]:
+        """Return all images, and how they are arranged."""
+        if pattern:
+            return self._all_given(list(self._by_name(pattern))), f"classes by the pattern {pattern}"
+        while True:
+            if labelled := read_labels(self._root):
+                table, rows = labelled
+                self._listing.use(table)
+                return self._all_given(list(self._by_table(table, rows))), f"files and classes of {table.name}"
+            if folders := self._split_folders():
+                return self._by_split(folders)
+            inside = self._listing.folders(self._root)
+            if len(inside) != 1 or not self._listing.folders(inside[0]) or self._listing.images(self._root):
+                break
+            [self._listing.root] = inside  # a single folder, such as images/, that holds the others
+        for split in self.given:
+            raise self.missing(split)
+        return self._by_class()
+
+    def _all_given(self, images: list[Image]) -> list[Image]:
+        """Return the images, if there are some of each split that the config names."""
+        for split in self.given:
+            if not any(image.split == split for image in images):
+                raise self.missing(split)
+        return images
+
+    def _by_name(self, pattern: str) -> Iterator[Image]:
+        try:
+            expression = re.compile(pattern)
+        except re.error as error:
+            raise UserError(f"config.dataset.class_pattern={pattern}: {error}") from error
+        if not expression.groups:
+            raise UserError(f"config.dataset.class_pattern={pattern}: put the part that is the class in parentheses")
+        named = "class" in expression.groupindex
+        for path in self._listing.images(self._root, deep=True):
+            match = expression.search(path.relative_to(self._root).as_posix() if "/" in pattern else path.name)
+            groups = (match.group("class"),) if match and named else match.groups() if match else ()
+            if label := next((group.strip() for group in groups if group and group.strip()), ""):
+                yield Image(path, unicodedata.normalize("NFC", label), self._split_of(path))
+            else:
+                self._listing.leave_out(path, "not matched by class_pattern")
+
+    def _by_table(self, table: Path, rows: Sequence[Row]) -> Iterator[Image]:
+        paths = self._listing.images(self._root, deep=True)
+        files, said = Files(paths, self._root), dict[Path, set[tuple[str, str]]]()
+        for row in rows:
+            found = files.find(row.file)
+            if len(found) > 1:
+                names = " or ".join(self._listing.below(path) for path in found[:2])
+                raise UserError(f"{table}: {row.file} may be {names}: put the table beside the images, or give paths")
+            if not found:
+                self._listing.leave_out(self._root / row.file, f"in {table.name}, but not there")
+            else:
+                said.setdefault(found[0], set()).add((row.label, row.split))
+        for path in paths:
+            if path not in said:
+                self._listing.leave_out(path, f"not in {table.name}")
+            elif len(said[path]) > 1:
+                self._listing.leave_out(path, f"with different classes or splits in {table.name}")
+            else:
+                [(label, split)] = said[path]
+                if label:
+                    yield Image(path, label, self._split_called(split) or self._split_of(path))
+                else:
+                    self._listing.leave_out(path, f"without a class in {table.name}")
+
+    def _by_split(self, folders: Mapping[str, Path]) -> tuple[list[Image], str]:
+        images = [image for split, folder in folders.items() for image in self._of_classes(self._inner(folder), split)]
+        for path in self._listing.images(self._root, deep=True, without=folders.values()):
+            self._listing.leave_out(path, "beside the folders of the splits")
+        used = {image.split for image in images}
+        names = [self._listing.below(folder) for split, folder in folders.items() if split in used]
+        which = f"the folders {', '.join(names)}, each" if len(names) > 1 else f"the folder {''.join(names)},"
+        return images, f"{which} with a folder for each class"
+
+    def _by_class(self) -> tuple[list[Image], str]:
+        images = list(self._of_classes(self._root, ""))
+        names = {image.label for image in images}
+        if names and all(any(self._split_called(word) for word in _words(name)) for name in names):
+            raise UserError(
+                f"{some([str(self._root / name) for name in sorted(names)])}: expected a folder for each class there, "
+                f"{OTHERWISE}"
+            )
+        if len(names) == 1:
+            raise self.nothing(f"classes except {', '.join(names)}")
+        splits = [self._split_of(image.path) for image in images]
+        if images and all(splits):
+            images = [image._replace(split=split) for image, split in zip(images, splits, strict=True)]
+            return images, "a folder for each class, in it one for each split"
+        return images, "a folder for each class"
+
+    def _of_classes(self, folder: Path, split: str) -> Iterator[Image]:
+        for path in self._listing.images(folder):
+            self._listing.leave_out(path, "in no class's folder")
+        for inside in self._listing.folders(folder):
+            images = self._listing.images(inside, deep=True)
+            yield from (Image(path, unicodedata.normalize("NFC", inside.name), split) for path in images)
+            if not images:
+                self._listing.leave_out(inside, "folders without an image")
+
+    def _split_folders(self) -> dict[str, Path]:
+        """Return the folders of the splits: those that the config names, or that have one of the usual names."""
+        found, inside = {}, self._listing.folders(self._root)
+        for split, names in self._names.items():
+            if split in self.given and (self._root / self.given[split]).is_dir():
+                found[split] = self._root / self.given[split]
+                continue
+            several = [folder for folder in inside if folder.name.lower() in names and self._listing.folders(folder)]
+            if len(several) > 1:
+                raise UserError(f"{several[0]} and {several[1]} could both be the {split} images: rename one")
+            if several:
+                found[split] = several[0]
+        return found or self._alike(inside)
+
+    def _alike(self, folders: Sequence[Path]) -> dict[str, Path]:
+        """Return the folders of splits that have names such as seg_train and test_set and the same classes."""
+        found: dict[str, list[Path]] = {}
+        for folder in folders:
+            splits = {self._split_called(word) for word in _words(folder.name)} - {""}
+            if len(splits) == 1:
+                found.setdefault(splits.pop(), []).append(folder)
+        if len(found) < 2 or any(len(several) > 1 for several in found.values()):
+            return {}
+        alone = {split: folder for split, [folder] in found.items()}
+        classes = [{inside.name for inside in self._listing.folders(self._inner(folder))} for folder in alone.values()]
+        return alone if set.intersection(*classes) else {}
+
+    def _inner(self, folder: Path) -> Path:
+        """Return the folder that holds those of the classes: this one, or a single folder in it that holds others."""
+        while len(inside := self._listing.folders(folder)) == 1 and self._listing.folders(inside[0]):
+            if self._listing.images(folder) or self._listing.images(inside[0]):
+                break
+            [folder] = inside
+        return folder
+
+    def _split_called(self, name: str) -> str:
+        """Return the split with a name; "" if there is none."""
+        return next((split for split, names in self._names.items() if name.lower() in names), "")
+
+    def _split_of(self, path: Path) -> str:
+        """Return the split whose name one of the folders above a file has; "" if none has."""
+        found = (self._split_called(part) for part in path.relative_to(self._root).parts[:-1])
+        return next(filter(None, found), "")
+
+
+def _names(config: ConfigDict) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Return the names of each split, in lower case, and those that the config gives, as they are."""
+    fields = {"train": config.train_split, "validation": config.val_split, "test": config.test_split}
+    for split, other in (("validation", "test"), ("test", "train")):
+        if fields[split] == fields[other]:
+            fields[split] = None  # no split of its own
+    given = {split: name for split, name in fields.items() if name not in (None, USUAL[split])}
+    taken = {name.lower() for name in given.values()}
+    usual = {split: tuple(name for name in names if name not in taken) for split, names in SPLITS.items()}
+    names = {split: (given[split].lower(),) if split in given else usual[split] for split in SPLITS}
+    return names | {split: () for split, name in fields.items() if name is None}, given
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name such as seg_train, TRAIN-1 or TestImages."""
+    return re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)

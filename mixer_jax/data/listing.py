@@ -1,0 +1,155 @@
+"""The files below a folder: its images, and what is left out and why."""
+
+import os
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mixer_jax.data.images import IMAGE_SUFFIXES
+from mixer_jax.errors import UserError
+
+# What programs and systems leave, in lower case.
+IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+PLACEHOLDER = ".icloud"  # hidden files that stand for files in iCloud
+REMEDIES = {
+    **dict.fromkeys((".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".exr"), "converted to JPEG or PNG"),
+    **dict.fromkeys((".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"), "developed to JPEG"),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv"), "split into frames"),
+    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".rar", ".7z"), "unpacked"),
+    PLACEHOLDER: "downloaded from iCloud",
+}
+NAMED = 3  # the most files or classes that a line names
+PLURAL = re.compile(r"\b(file|folder|link|table)s\b")
+
+
+class Listing:
+    """What is found below a folder. Hidden files are ignored.
+
+    Attributes:
+      root: the folder.
+      left_out: the images that are not used, and other files that may hold some, by the reason.
+      other_files: the files that hold no images, by their kind.
+    """
+
+    def __init__(self, root: Path):
+        """Start with nothing left out."""
+        self.root = root
+        self.left_out: dict[str, list[Path]] = {}
+        self.other_files: dict[str, list[Path]] = {}
+        self._noted: set[Path] = set()
+
+    def folders(self, folder: Path) -> list[Path]:
+        """Return the folders in a folder, sorted by name.
+
+        Raises:
+          UserError: if the folder cannot be read.
+        """
+        return [Path(entry.path) for entry in entries(folder) if _kind(entry) == "folder"]
+
+    def images(self, folder: Path, deep: bool = False, without: Iterable[Path] = ()) -> list[Path]:
+        """Return the image files in a folder and, if `deep`, below it; note the other files.
+
+        Args:
+          folder: the folder.
+          deep: whether to look into the folders below it.
+          without: folders below it that are not looked into.
+
+        Raises:
+          UserError: if a folder cannot be read.
+        """
+        real = Path(os.path.realpath(folder))
+        seen = {real, *real.parents, *(Path(os.path.realpath(path)) for path in without)}  # links may lead there
+        images, stack = [], [folder]
+        while stack:
+            inner = []
+            for entry in entries(stack.pop()):
+                path, kind = Path(entry.path), _kind(entry)
+                if kind == "folder":
+                    if deep and (real := Path(os.path.realpath(path))) not in seen:
+                        seen.add(real)
+                        inner.append(path)
+                elif kind and path.suffix.lower() in IMAGE_SUFFIXES:
+                    images.append(path)
+                elif path not in self._noted:
+                    self._note(path, kind)
+            stack += inner[::-1]
+        return images
+
+    def use(self, path: Path) -> None:
+        """Note a file that is used, though it is no image."""
+        self._noted.add(path)
+
+    def leave_out(self, path: Path, reason: str) -> None:
+        """Note a file that is not used; the reason follows a number."""
+        self._noted.add(path)
+        self.left_out.setdefault(reason, []).append(path)
+
+    def reasons(self, other_files: bool = True) -> list[str]:
+        """Return, for each reason, how many files are left out for it, and the first of them.
+
+        Args:
+          other_files: whether to include the files that hold no images.
+        """
+        lines = []
+        for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
+            if len(paths) == 1:
+                reason = PLURAL.sub(r"\1", reason, count=1)
+            lines.append(f"{len(paths):,} {reason} ({some([self.below(path) for path in paths])})")
+        return lines
+
+    def below(self, path: Path) -> str:
+        """Return a path below the root as it can be printed."""
+        return printable(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+
+    def _note(self, path: Path, kind: str) -> None:
+        self._noted.add(path)
+        suffix = path.suffix.lower()
+        if kind != "file":
+            self.leave_out(path, "broken links" if kind else "neither files nor folders")
+        elif remedy := REMEDIES.get(suffix):
+            self.leave_out(path, f"{suffix} files, to be {remedy}")
+        else:
+            self.other_files.setdefault(f"{suffix} files" if suffix else "files without a suffix", []).append(path)
+
+
+def printable(text: str | Path) -> str:
+    """Return a name as it can be printed on one line."""
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text))
+
+
+def some(names: Sequence[str]) -> str:
+    """Return the first names."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+
+
+def entries(folder: Path) -> list[os.DirEntry]:
+    """Return the entries of a folder, without hidden ones and links to a folder above, sorted by name.
+
+    Raises:
+      UserError: if the folder cannot be read.
+    """
+    real = Path(os.path.realpath(folder))
+    try:
+        with os.scandir(folder) as found:
+            shown = [entry for entry in found if not _is_hidden(entry.name)]
+    except OSError as error:
+        raise UserError(f"cannot read image folder {error.filename}: {error.strerror}") from error
+    shown = [entry for entry in shown if not (entry.is_symlink() and real.is_relative_to(os.path.realpath(entry.path)))]
+    return sorted(shown, key=lambda entry: entry.name)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.lower() in IGNORED or (name.startswith(".") and not name.endswith(PLACEHOLDER))
+
+
+def _kind(entry: os.DirEntry) -> str:
+    """Return "folder" or "file", where a link leads to one, or "link" for a broken one; "" for anything else."""
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+    except OSError:
+        pass  # a link that leads to itself, or through a folder that must not be read
+    return "link" if entry.is_symlink() else ""
