@@ -73,10 +73,10 @@ def default_config() -> ConfigDict:
     config.dataset = ConfigDict()
     config.dataset.name = "digits"  # "digits", "folder", or the name of a TensorFlow dataset, such as "cifar10"
     config.dataset.data_dir = ""  # the image folder, or TFDS's folder of prepared datasets ("": its default)
-    # Of an image folder: "auto" recognises how the images are arranged, see `data.folders`; "splits" expects
+    # Of an image folder: "auto" recognises how the images are arranged, see `data.arrangement`; "splits" expects
     # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
     config.dataset.layout = "auto"
-    config.dataset.class_pattern = ""  # a regular expression for paths, with a group for the class; "": none
+    config.dataset.class_pattern = ""  # regular expression of names, or of paths if it has a /; its group is the class
     config.dataset.test_fraction = 0.2  # of each class, drawn for testing if there are no other images for it
     config.dataset.on_error = "stop"  # what damaged image files do; or "skip": train without them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS

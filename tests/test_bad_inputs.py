@@ -97,14 +97,32 @@ TRAIN = [
     (f"{DIGITS} --config.dataset.image_size=16", "config.dataset.image_size: digits are 8x8 and stay so"),
     (f"{DIGITS} --config.dataset.normalization=none", "unknown config.dataset.normalization 'none'"),
     (FOLDER, "config.dataset.data_dir is not set"),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/none", "cannot read image folder WORK/none/train: No such file"),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/empty", "no class folders in WORK/empty/train"),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/hollow", "no images in WORK/hollow/train/cat"),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/broken {HALF}", "cannot read image WORK/broken/train/cat/0.png: "),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/bomb {HALF}", "cannot read image WORK/bomb/train/cat/0.png: "),
+    (f"{FOLDER} --config.dataset.data_dir=WORK/none", "there is no folder WORK/none: give the folder of the images"),
+    (f"{FOLDER} --config.dataset.data_dir=WORK/empty", "no images in WORK/empty (1 folder without an image (train)); "),
+    (
+        f"{FOLDER} --config.dataset.data_dir=WORK/hollow",
+        "no images in WORK/hollow (1 folder without an image (train/cat)",
+    ),
+    (
+        f"{FOLDER} --config.dataset.data_dir=WORK/broken {HALF}",
+        "1 of 4 image files in WORK/broken cannot be read (train/cat/0.png: ",
+    ),
+    (
+        f"{FOLDER} --config.dataset.data_dir=WORK/bomb {HALF}",
+        "1 of 4 image files in WORK/bomb cannot be read (train/cat/0.png: Image size (400000000 pixels) exceeds",
+    ),
+    (f"{FOLDER} --config.dataset.data_dir=WORK/file", "WORK/file is no folder: give the folder of the images"),
+    (
+        f"{FOLDER} --config.dataset.data_dir=WORK --config.dataset.on_error=skipp",
+        "unknown config.dataset.on_error 'skipp' (did you mean 'skip'?)",
+    ),
+    (
+        f"{FOLDER} --config.dataset.data_dir=WORK --config.dataset.layout=atuo",
+        "unknown config.dataset.layout 'atuo' (did you mean 'auto'?)",
+    ),
     (
         f"{FOLDER} --config.dataset.data_dir=WORK/classes {HALF}",
-        "the classes of the test and the train split differ: dog",
+        "WORK/classes: dog has no training image, only others: move some",
     ),
     (f"{DIGITS} --workdir=WORK/foreign", "workdir WORK/foreign holds other files (thesis.tex, ...)"),
     (f"{DIGITS} --workdir=WORK/file", "cannot use workdir WORK/file: Not a directory"),
@@ -161,7 +179,7 @@ def work(tmp_path_factory):
     image = Image.fromarray(np.zeros((64, 64, 3), np.uint8))
     for folder, classes in {"broken": ("cat", "dog"), "bomb": ("cat", "dog"), "classes": ("cat", "dog")}.items():
         for split in ("train", "test"):
-            for label in classes if folder != "classes" or split == "train" else ("cat",):
+            for label in classes if folder != "classes" or split == "test" else ("cat",):
                 (work / folder / split / label).mkdir(parents=True)
                 image.save(work / folder / split / label / "0.png")
     (work / "broken" / "train" / "cat" / "0.png").write_bytes(b"\x89PNG\r\n\x1a\n garbage")

@@ -9,6 +9,7 @@ from PIL import Image
 
 from mixer_jax import cli
 from mixer_jax.config import default_config, flat
+from mixer_jax.data.images import IMAGE_FORMATS
 from mixer_jax.data.sources import image_folder
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
@@ -54,7 +55,7 @@ def encoded(kind):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "WEBP", "TIFF", "PPM", "EPS", "PDF"])
+@pytest.mark.parametrize("kind", [*IMAGE_FORMATS, "PPM", "EPS", "PDF"])
 def test_image_files(kind, tmp_path):
     """Whole, cut short, with flipped bits, and of a kind that its name does not say."""
     folder = tmp_path / "train" / "cat"
@@ -74,7 +75,7 @@ def test_image_files(kind, tmp_path):
     assert all(line.startswith(f"cannot read image {folder / '0.png'}: ") and "\n" not in line for line in lines)
     images = [image for [(image, _)] in (read for read in outcomes if not isinstance(read, str))]
     assert all((image.dtype, image.ndim, image.shape[-1]) == (np.uint8, 3, 3) for image in images)
-    if kind in ("PNG", "JPEG", "GIF", "BMP", "WEBP"):
+    if kind in IMAGE_FORMATS:
         assert images[0].shape == (24, 31, 3)
         assert lines
     else:

@@ -53,7 +53,7 @@ class Arrangement:
 
         Args:
           config: the `dataset` block; see `mixer_jax.config`.
-          listing: of the folder; what is left out is noted there, and its root moved to the folder that holds the images.
+          listing: of the folder; what is left out is noted in it, and its root moves down to the images.
 
         Raises:
           UserError: if a folder cannot be read, or no arrangement is recognised.
@@ -233,7 +233,7 @@ def _names(config: ConfigDict) -> tuple[dict[str, tuple[str, ...]], dict[str, st
     for split, other in (("validation", "test"), ("test", "train")):
         if fields[split] == fields[other]:
             fields[split] = None  # no split of its own
-    given = {split: name for split, name in fields.items() if name not in (None, USUAL[split])}
+    given = {split: name for split, name in fields.items() if name and name != USUAL[split]}
     taken = {name.lower() for name in given.values()}
     usual = {split: tuple(name for name in names if name not in taken) for split, names in SPLITS.items()}
     names = {split: (given[split].lower(),) if split in given else usual[split] for split in SPLITS}

@@ -71,7 +71,8 @@ class DecodedCache:
                     digest.update(piece)
             for file in files:
                 status = file.stat()
-                digest.update(f"{file} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+                digest.update(os.fsencode(file))
+                digest.update(f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
         except OSError:
             return ""  # decoding will raise a clearer error
         return digest.hexdigest()

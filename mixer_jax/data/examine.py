@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from mixer_jax.cache import cache_folder, cores
-from mixer_jax.data.images import IMAGE_FORMATS
+from mixer_jax.data.images import IMAGE_FORMATS, as_pixels
 from mixer_jax.storage import write_json
 
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
 SMALL = (16, 16)  # JPEGs are decoded at the scale that just covers this, which shows damage as well
-FORMAT = 1  # of the cache
+FORMAT = f"1, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
 
 
 class Examined(NamedTuple):
@@ -52,7 +54,7 @@ def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
                 return before
             content = path.read_bytes()
         except OSError as error:
-            return Examined(0, 0, "", error.strerror or "it cannot be read")
+            return Examined(0, 0, "", (error.strerror or "it cannot be read").lower())
         digest = hashlib.blake2b(content, digest_size=12).hexdigest()
         return Examined(status.st_size, status.st_mtime_ns, digest, _problem(content))
 
@@ -76,16 +78,21 @@ def _read(kept: Path) -> dict[str, Examined]:
 
 def _problem(content: bytes) -> str:
     """Return why an image file cannot be read, or ""."""
-    if not content:
-        return "it is empty"
-    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "it is a web page"
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             image.draft(None, SMALL)
             image.load()
-    except Image.UnidentifiedImageError:
-        return "it is no image of a kind that is read"
+            as_pixels(image)
     except Exception as error:  # each of Pillow's decoders raises its own
+        if not content:
+            return "it is empty"
+        if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+            return "it is a web page"
+        if content.startswith(b"version https://git-lfs"):
+            return "it stands for a file that git lfs pull fetches"
+        if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+            return "it is a HEIC file, to be converted to JPEG"
+        if isinstance(error, Image.UnidentifiedImageError):
+            return "it is no image of a kind that is read"
         return next(iter(str(error).splitlines()), "") or "it is damaged"
     return ""

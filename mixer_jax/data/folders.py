@@ -65,6 +65,8 @@ class ImageFolder:
         if not images:
             raise self._arrangement.nothing("images")
         self.splits = self._split(images, config)
+        validated = "validation" in self.splits or config.val_split == config.test_split
+        self._held_out = "" if validated else f"; validation {100 * config.val_fraction:g}% of train"
         self.label_names = self._in_order({image.label for found in self.splits.values() for image in found})
         known = {image.label for image in self.splits.get("train", [])}
         if known and (odd := [name for name in self.label_names if name not in known]):
@@ -107,7 +109,7 @@ class ImageFolder:
         classes = "1 class" if len(self.label_names) == 1 else f"{len(self.label_names):,} classes"
         lines = [
             f"Images in {printable(self.root)}: {self.layout}",
-            f"  {classes}: {listed}",
+            f"  {classes}: {listed}{self._held_out}",
             f"  left out: {'; '.join(self._listing.reasons()) or 'nothing'}",
         ]
         if not self._examined:
@@ -119,11 +121,11 @@ class ImageFolder:
         return (*(f"left out: {line}" for line in self._listing.reasons(other_files=False)), *self._equal())
 
     def _damage(self) -> UserError:
-        damaged = [f"{printable(path)} ({problem})" for path, problem in self._damaged.items()]
+        damaged = [f"{self._listing.below(path)}: {problem}" for path, problem in self._damaged.items()]
         them = "it" if len(damaged) == 1 else "them"
         return UserError(
-            f"{len(damaged):,} of {len(self._examined):,} image files cannot be read, {some(damaged)}: mend or delete "
-            f"{them}, or train without {them} with config.dataset.on_error=skip"
+            f"{len(damaged):,} of {len(self._examined):,} image files in {self.root} cannot be read ({some(damaged)}): "
+            f"mend or delete {them}, or train without {them} with config.dataset.on_error=skip"
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
@@ -131,7 +133,7 @@ class ImageFolder:
         if len(images) > MOST_EXAMINED and on_error == "stop":
             return {}
         examined = examine([image.path for image in images], self.root)
-        problems = [f"{printable(path)}: {found.problem}" for path, found in examined.items() if found.problem]
+        problems = [f"{self._listing.below(path)}: {x.problem}" for path, x in examined.items() if x.problem]
         if on_error == "skip" or len(problems) > NAMED:
             for line in problems[:LISTED]:
                 warn(line)
@@ -145,8 +147,8 @@ class ImageFolder:
         places: dict[str, list[tuple[str, Image]]] = {}
         for split in splits.values():
             for image in self.splits[split]:
-                if image.path in self._examined:
-                    places.setdefault(self._examined[image.path].digest, []).append((split, image))
+                if image.path in self._examined and (digest := self._examined[image.path].digest):
+                    places.setdefault(digest, []).append((split, image))
         several = [found for found in places.values() if len(found) > 1]
         for split in ("validation", "test"):
             if both := [found for found in several if {"train", split} <= {s for s, _ in found}]:
@@ -156,7 +158,7 @@ class ImageFolder:
 
     def _pairs(self, groups: Sequence[Sequence[tuple[str, Image]]]) -> str:
         """Return the first groups of equal files, and how many more there are."""
-        listed = [" = ".join(self._listing.below(image.path) for _, image in group) for group in groups[:NAMED]]
+        listed = [" = ".join(self._listing.below(image.path) for _, image in group[:NAMED]) for group in groups[:NAMED]]
         more = f" and {len(groups) - NAMED:,} more" if len(groups) > NAMED else ""
         return ", ".join(listed) + more
 

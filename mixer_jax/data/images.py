@@ -97,7 +97,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarra
     try:
         with Image.open(path, formats=IMAGE_FORMATS) as image:
             return as_pixels(image, fit, channels)
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+    except Exception as error:  # each of Pillow's decoders raises its own, and its warnings may be raised
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
 
 
@@ -111,6 +111,8 @@ def _flat(image: Image.Image) -> Image.Image:
     """Return the image with 8 bits and without transparency."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode == "F":  # of which the levels for black and white are unknown
+        raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -21,8 +21,8 @@ NORMALIZATIONS = ("standard", "paper", "unit")
 LAYOUTS = ("auto", "splits")  # of image folders
 # The fields of a `dataset` block that determine its pixels.
 SOURCE_FIELDS = (
-    "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error", "train_split", "val_split", "test_split",
-    "image_size", "resize",
+    "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error",
+    "train_split", "val_split", "test_split", "image_size", "resize",
 )  # fmt: skip
 STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 

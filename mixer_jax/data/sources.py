@@ -189,8 +189,10 @@ class FolderSource:
 
     def identity(self) -> Iterable[bytes]:
         yield str(self.fit).encode()
-        for path in self.paths:
-            yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode()
+        for path, label in zip(self.paths, self.of_class, strict=True):
+            yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape")
+            if (name := self.label_names[label]) != path.parent.name:  # else the folder says it
+                yield f"{name}\n".encode()
 
     def files(self) -> Iterable[Path]:
         return self.paths

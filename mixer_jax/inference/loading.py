@@ -206,8 +206,8 @@ def _load_file(
       config: timm's config.json; None for the one beside the file, if any.
     """
     if (part := re.search(r"-\d{5}-of-(\d{5})", file.name)) and int(part[1]) > 1:
-        index = file.name.replace(part[0], "") + INDEX
-        raise UserError(f"{source} is one of the {int(part[1])} files of a model: give {file.with_name(index)}")
+        index = source.replace(part[0], "") + INDEX
+        raise UserError(f"{source} is one of the {int(part[1])} files of a model: give {index}")
     arrays, description = read_file(file), read_description(file)
     if description:
         return _described(arrays, description, source)

@@ -31,7 +31,8 @@ OTHER_MODELS = {
     r"layer1\.0\.(conv1|bn1)\.": "a ResNet",
     r"running_mean|batch_stats|bn1": "a convolutional network",
 }
-OTHER_MIXERS = {
+# The same, for arrays among which there is no stem of a Mixer.
+WITHOUT_STEM = {
     r"mlp_tokens": "a Mixer whose stem is not one layer over patches",
     r"token_mix|MixerBlock|mixer_blocks": "a Mixer of another implementation",
     r"conv": "a convolutional network",
@@ -143,7 +144,7 @@ def _other_model(arrays: Iterable[str], models: Mapping[str, str]) -> str:
 
 def _no_mixer(arrays: Iterable[str], source: str) -> UserError:
     """Return the error for the arrays of another model, by their names."""
-    model = _other_model(arrays, OTHER_MODELS | OTHER_MIXERS)
+    model = _other_model(arrays, OTHER_MODELS | WITHOUT_STEM)
     what = f"{model}, not a Mixer" if model else "no Mixer"
     some = ", ".join(list(arrays)[:3]) or "nothing"
     return UserError(f"{source} is {what} of {', '.join(LAYOUTS)}: it holds {some}")

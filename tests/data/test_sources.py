@@ -145,32 +145,40 @@ class TestMistakes:
     def test_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(UserError, match="config.dataset.data_dir is not set"):
             load(name="folder")
+        with pytest.raises(UserError, match="there is no folder .*/none: give the folder of the images as"):
+            load(name="folder", data_dir=str(tmp_path / "none"))
         with pytest.raises(UserError, match=r"cannot read image folder .*train: No such file.*DATA_DIR/train/<class>"):
-            load(name="folder", data_dir=str(tmp_path))
+            load(name="folder", data_dir=str(tmp_path), layout="splits")
 
     def test_empty_folders(self, tmp_path):
         (tmp_path / "train").mkdir()
-        with pytest.raises(UserError, match="no class folders in"):
-            load(name="folder", data_dir=str(tmp_path))
+        for layout, line in {"auto": "no images in .*1 folder without", "splits": "no class folders in"}.items():
+            with pytest.raises(UserError, match=line):
+                load(name="folder", data_dir=str(tmp_path), layout=layout)
         (tmp_path / "train" / "cat").mkdir()
-        with pytest.raises(UserError, match="no images in .*cat"):
-            load(name="folder", data_dir=str(tmp_path))
+        for layout in ("auto", "splits"):
+            with pytest.raises(UserError, match="no images in .*cat"):
+                load(name="folder", data_dir=str(tmp_path), layout=layout)
 
+    @pytest.mark.parametrize("layout", ["auto", "splits"])
     @pytest.mark.parametrize("damage", ["truncate", "text", "empty"])
-    def test_corrupt_image_is_named(self, write_folder, damage):
+    def test_corrupt_image_is_named(self, write_folder, damage, layout):
         root = write_folder()
         victim = root / "train" / "dog" / "3.jpg"
         whole = victim.read_bytes()
         victim.write_bytes({"truncate": whole[: len(whole) // 2], "text": b"not an image", "empty": b""}[damage])
-        with pytest.raises(UserError, match=r"cannot read image .*train/dog/3.jpg: ") as caught:
-            load(name="folder", data_dir=str(root))
+        line = "cannot be read .train/dog/3.jpg: " if layout == "auto" else "cannot read image .*train/dog/3.jpg: "
+        with pytest.raises(UserError, match=line) as caught:
+            load(name="folder", data_dir=str(root), layout=layout)
         assert "\n" not in str(caught.value)
 
     def test_classes_that_differ_between_splits(self, write_folder):
         root = write_folder()
         (root / "test" / "dog").rename(root / "test" / "fox")
-        with pytest.raises(UserError, match="classes of the test and the train split differ: dog, fox"):
+        with pytest.raises(UserError, match="fox has no training image, only others"):
             load(name="folder", data_dir=str(root))
+        with pytest.raises(UserError, match="classes of the test and the train split differ: dog, fox"):
+            load(name="folder", data_dir=str(root), layout="splits")
 
     def test_label_out_of_range(self):
         source = ArraySource("made train", np.zeros((3, 4, 4, 1), np.uint8), np.array([0, 1, 2]), ("a", "b"))

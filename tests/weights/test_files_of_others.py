@@ -67,7 +67,8 @@ CASES |= {
     "beside momentum": Case(npz("x.npz", prefixed("opt_state/0/trace/", AVERAGED) | prefixed("params/", TIMM))),
     "of older Flax": Case(npz("x.npz", prefixed("opt/target/", TIMM) | STATES)),
     "an optimiser alone": Case(
-        npz("x.npz", prefixed("opt/0/mu/", TIMM)), "only the optimiser of .* checkpoint.* opt/0/mu"
+        npz("x.npz", prefixed("opt/0/mu/", TIMM)),
+        "a Mixer only in the state of an optimiser: give checkpoint, one of opt/0/mu",
     ),
     "an optimiser, asked for": Case(npz("x.npz", MOMENTS), weights=AVERAGED, checkpoint="opt/0/mu"),
     "averaged": Case(
@@ -241,13 +242,11 @@ CASES |= {
     "grey, of colours": Case(
         hub(of_timm(input_size=[1, 32, 32], mean=[0.1], std=[0.2])), "is for 3 channels, its config.json for 1"
     ),
-    "squashed": Case(
-        hub(of_timm(crop_mode="squash")), "interpolation 'bicubic' and crop_mode 'squash' are not known here"
-    ),
+    "squashed": Case(hub(of_timm(crop_mode="squash")), "crop_pct 0.875 and crop_mode 'squash' are not known here"),
     "with another filter": Case(
-        hub(of_timm(interpolation="a\nb")), r"interpolation 'a\\nb' and crop_mode 'center' are not"
+        hub(of_timm(interpolation="a\nb")), r"interpolation 'a\\nb', crop_pct 0.875 and crop_mode 'center' are"
     ),
-    "with a crop of more": Case(hub(of_timm(crop_pct=1.1)), "cannot read .*config.json: resize bicubic/1.1"),
+    "with a crop of more": Case(hub(of_timm(crop_pct=1.1)), "interpolation 'bicubic', crop_pct 1.1 and crop_mode"),
     "with a std of zero": Case(
         hub(of_timm(std=[0.5, 0, 0.5])), "cannot read .*config.json: mean .* and std .* of 3 channels"
     ),
