@@ -14,7 +14,7 @@ from mixer_jax.config import default_config
 from mixer_jax.config_files import get_config
 from mixer_jax.data import Dataset, Split
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, Preprocessing, load
+from mixer_jax.inference import Classifier, Known, Preprocessing, load
 from mixer_jax.models import MixerBlock, MlpBlock, MlpMixer, from_variant, variant
 from mixer_jax.records import Results
 from mixer_jax.training import Diverged, Interrupted
@@ -27,6 +27,7 @@ __all__ = [
     "Dataset",
     "Diverged",
     "Interrupted",
+    "Known",
     "MixerBlock",
     "MlpBlock",
     "MlpMixer",
