@@ -6,12 +6,13 @@ devices.
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.images import IMAGE_SUFFIXES, RESIZES, Fit, as_pixels, read_image
-from mixer_jax.data.loading import load, open_split, selected_on
+from mixer_jax.data.loading import FIXED, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
 from mixer_jax.data.pipelines import ResidentPipeline, Shard, StreamingPipeline, gather_batch
 from mixer_jax.data.sampler import EvalSampler, Sampler, TrainSampler
 
 __all__ = [
+    "FIXED",
     "IMAGE_SUFFIXES",
     "RESIZES",
     "Dataset",

@@ -17,7 +17,8 @@ from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
 
-NORMALIZATIONS = ("standard", "paper", "unit")
+FIXED = {"paper": (0.5, 0.5), "unit": (0.0, 1.0)}  # the normalizations by the same mean and std for every dataset
+NORMALIZATIONS = ("standard", *FIXED)
 LAYOUTS = ("auto", "splits")  # of image folders
 # The fields of a `dataset` block that determine its pixels.
 SOURCE_FIELDS = (
@@ -182,8 +183,9 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
 
 def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = train.image_shape[-1]
-    if name != "standard":
-        return ((0.5,) * channels, (0.5,) * channels) if name == "paper" else ((0.0,) * channels, (1.0,) * channels)
+    if name in FIXED:
+        mean, std = FIXED[name]
+        return (mean,) * channels, (std,) * channels
     if isinstance(train, StreamedSplit):
         some = np.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES)).astype(int)
         train = decode(Subset(train.source, some), "images to normalise by")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from mixer_jax.data import FIXED
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, Known, at_image_size, load, require_mixer, with_channels
 from mixer_jax.messages import say, warn
@@ -13,13 +14,14 @@ from mixer_jax.models import MlpMixer, Model, param_shapes
 from mixer_jax.weights import COMPUTED_WITH, published, require_same_shapes, unknown
 
 
-def initial_params(source: str, model: Model, input_shape: tuple[int, int, int]) -> Any:
+def initial_params(source: str, model: Model, input_shape: tuple[int, int, int], normalization: str = "") -> Any:
     """Return the parameters of `config.init_from`, adapted to a model; messages say what was changed.
 
     Args:
       source: as for `inference.load`.
       model: the Flax module to be trained.
       input_shape: (height, width, channels) of the model's input.
+      normalization: `config.dataset.normalization`, to warn about weights that were trained with another fixed one.
 
     Returns:
       The parameters, as host arrays. If the number of classes differs, the head is zero. If the number of patches
@@ -38,6 +40,10 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int])
     classifier = load(source, known=Known(input_shape[:2], model.patch_size, channels))
     start = require_mixer(classifier)
     _require_one_shape(source, classifier, input_shape)
+    prepared = (classifier.preprocessing.mean[0], classifier.preprocessing.std[0])
+    of_weights = next((name for name, fixed in FIXED.items() if fixed == prepared), normalization)
+    if normalization and of_weights != normalization:
+        warn(f"{source} was trained with normalization {of_weights}, config.dataset.normalization is {normalization}")
     for name in COMPUTED_WITH:
         there, here = getattr(start, name), getattr(model, name)
         if there != here:

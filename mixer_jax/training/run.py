@@ -79,7 +79,8 @@ def train(
     trainer = Trainer(config, dataset, devices)
     _check(trainer, run, overwrite)
     if config.init_from and (overwrite or not on_first(lambda: _begun(run, config))):
-        trainer.start_from(initial_params(config.init_from, trainer.model, trainer.steps.augment.input_shape))
+        shape, normalization = trainer.steps.augment.input_shape, config.dataset.normalization
+        trainer.start_from(initial_params(config.init_from, trainer.model, shape, normalization))
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
         # JAX keeps every pmapped program; after some eighty runs, a process could not map the memory for another one.

@@ -145,3 +145,11 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         assert not (tmp_path / "run").exists()
     run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(source), model__gelu="exact", epochs=1.0)
     assert "computed with gelu tanh, config.model.gelu is exact" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("normalization", "warned"), [("standard", True), ("unit", True), ("paper", False)])
+def test_another_normalisation_than_that_of_the_weights_is_told(normalization, warned, tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", **made(32, 32))
+    initial_params(str(tmp_path / "x.npz"), model_of(tmp_path / "x.npz"), (32, 32, 3), normalization)
+    line = f"was trained with normalization paper, config.dataset.normalization is {normalization}"
+    assert (line in capsys.readouterr().err) == warned
