@@ -1,10 +1,14 @@
-"""Your own images, in a folder with train/<class>/*.png|jpg and test/<class>/*.png|jpg.
+"""Your own images, in a folder with train/<class>/ and test/<class>/, or just <class>/.
 
 python -m mixer_jax.train --config configs/folder.py --config.dataset.data_dir=DATA_DIR
 
-A tenth of train/ is held out to choose the best epoch; if there is a separate folder for that, such as val/, name it
-with --config.dataset.val_split=val. Images are scaled and cropped to 64x64 pixels. For larger images, choose a larger
-size, model and patches, such as --config.dataset.image_size=128,128 --config.model.variant=Tiny/16.
+Other arrangements, such as a table labels.csv, are listed in mixer_jax/data/arrangement.py. What is found and what is
+left out is printed first. Without test images, a fifth of each class is drawn for testing, always the same. A tenth of
+the training images is held out to choose the best epoch, unless there is a folder for that, such as val/. Damaged files
+stop the program before it trains; --config.dataset.on_error=skip leaves them out.
+
+Images are scaled and cropped to 64x64 pixels. For larger images, choose a larger size, model and patches, such as
+--config.dataset.image_size=128,128 --config.model.variant=Tiny/16.
 """
 
 from mixer_jax.config import default_config

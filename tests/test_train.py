@@ -133,7 +133,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
 
     assert again(images) == 0
     moved = images.rename(tmp_path / "moved")
-    with pytest.raises(UserError, match="cannot read image folder .*images/train: No such file"):
+    with pytest.raises(UserError, match="there is no folder .*images: give the folder"):
         again(images)
     capsys.readouterr()
     assert again(moved) == 0  # the same images

@@ -10,6 +10,7 @@ These arrangements are recognised, most telling first:
 Folders below that of a class belong to the class.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mixer_jax.data.label_table import Files, Row, read_labels
-from mixer_jax.data.listing import Listing, some
+from mixer_jax.data.listing import Listing, printable, some
 from mixer_jax.errors import UserError
 
 SPLITS = {
@@ -151,9 +152,10 @@ class Arrangement:
     def _by_split(self, folders: Mapping[str, Path]) -> tuple[list[Image], str]:
         images = [image for split, folder in folders.items() for image in self._of_classes(self._inner(folder), split)]
         for path in self._listing.images(self._root, deep=True, without=folders.values()):
-            self._listing.leave_out(path, "beside the folders of the splits")
+            within = self._split_called(path.relative_to(self._root).parts[0])  # a split that has no classes
+            self._listing.leave_out(path, "in no class's folder" if within else "outside the folders of the splits")
         used = {image.split for image in images}
-        names = [self._listing.below(folder) for split, folder in folders.items() if split in used]
+        names = [printable(os.path.relpath(folder, self._root)) for split, folder in folders.items() if split in used]
         which = f"the folders {', '.join(names)}, each" if len(names) > 1 else f"the folder {''.join(names)},"
         return images, f"{which} with a folder for each class"
 
@@ -205,7 +207,7 @@ class Arrangement:
                 found.setdefault(splits.pop(), []).append(folder)
         if len(found) < 2 or any(len(several) > 1 for several in found.values()):
             return {}
-        alone = {split: folder for split, [folder] in found.items()}
+        alone = {split: found[split][0] for split in SPLITS if split in found}
         classes = [{inside.name for inside in self._listing.folders(self._inner(folder))} for folder in alone.values()]
         return alone if set.intersection(*classes) else {}
 

@@ -122,17 +122,17 @@ class ImageFolder:
 
     def _damage(self) -> UserError:
         damaged = [f"{self._listing.below(path)}: {problem}" for path, problem in self._damaged.items()]
-        them = "it" if len(damaged) == 1 else "them"
+        number, them = f"{len(damaged):,} of {len(self._examined):,}", "it" if len(damaged) == 1 else "them"
         return UserError(
-            f"{len(damaged):,} of {len(self._examined):,} image files in {self.root} cannot be read ({some(damaged)}): "
-            f"mend or delete {them}, or train without {them} with config.dataset.on_error=skip"
+            f"{number} image files in {self._listing.top} cannot be read ({some(damaged)}): mend or delete {them}, or "
+            f"train without {them} with config.dataset.on_error=skip"
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
         """Return what is known of the files, and list the damaged ones if the error would not name them all."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             return {}
-        examined = examine([image.path for image in images], self.root)
+        examined = examine([image.path for image in images], self._listing.top)
         problems = [f"{self._listing.below(path)}: {x.problem}" for path, x in examined.items() if x.problem]
         if on_error == "skip" or len(problems) > NAMED:
             for line in problems[:LISTED]:

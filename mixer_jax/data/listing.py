@@ -20,21 +20,22 @@ REMEDIES = {
     PLACEHOLDER: "downloaded from iCloud",
 }
 NAMED = 3  # the most files or classes that a line names
-PLURAL = re.compile(r"\b(file|folder|link|table)s\b")
+PLURAL = re.compile(r"^((?:\S+ )?(?:file|folder|link))s\b")
 
 
 class Listing:
     """What is found below a folder. Hidden files are ignored.
 
     Attributes:
-      root: the folder.
+      top: the folder.
+      root: the folder below it that holds the images.
       left_out: the images that are not used, and other files that may hold some, by the reason.
       other_files: the files that hold no images, by their kind.
     """
 
-    def __init__(self, root: Path):
+    def __init__(self, top: Path):
         """Start with nothing left out."""
-        self.root = root
+        self.top = self.root = top
         self.left_out: dict[str, list[Path]] = {}
         self.other_files: dict[str, list[Path]] = {}
         self._noted: set[Path] = set()
@@ -94,19 +95,19 @@ class Listing:
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:
-                reason = PLURAL.sub(r"\1", reason, count=1)
+                reason = PLURAL.sub(r"\1", reason)
             lines.append(f"{len(paths):,} {reason} ({some([self.below(path) for path in paths])})")
         return lines
 
     def below(self, path: Path) -> str:
-        """Return a path below the root as it can be printed."""
-        return printable(path.relative_to(self.root) if path.is_relative_to(self.root) else path)
+        """Return a path below the top as it can be printed."""
+        return printable(path.relative_to(self.top) if path.is_relative_to(self.top) else path)
 
     def _note(self, path: Path, kind: str) -> None:
         self._noted.add(path)
         suffix = path.suffix.lower()
         if kind != "file":
-            self.leave_out(path, "broken links" if kind else "neither files nor folders")
+            self.leave_out(path, "broken links" if kind else "special files")
         elif remedy := REMEDIES.get(suffix):
             self.leave_out(path, f"{suffix} files, to be {remedy}")
         else:

@@ -184,8 +184,8 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
 def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = train.image_shape[-1]
     if name in FIXED:
-        mean, std = FIXED[name]
-        return (mean,) * channels, (std,) * channels
+        centre, scale = FIXED[name]
+        return (centre,) * channels, (scale,) * channels
     if isinstance(train, StreamedSplit):
         some = np.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES)).astype(int)
         train = decode(Subset(train.source, some), "images to normalise by")

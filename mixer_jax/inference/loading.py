@@ -29,6 +29,7 @@ from mixer_jax.weights import (
     downloaded,
     from_layout,
     of_file,
+    printable,
     published,
     read_description,
     read_file,
@@ -233,7 +234,8 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
         input_shape = preprocessing.augment(len(names)).input_shape
         params = unflatten_dict(arrays, sep="/")
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise UserError(f"{source}: the description of the model cannot be read: {error}") from error
+        detail = printable(str(error))[:200]
+        raise UserError(f"{source}: the description of the model cannot be read: {detail}") from error
     if layout != "paper":
         height, width, channels = input_shape
         known = {"image_size": (height, width), "patch_size": config.patch_size, "channels": channels}
@@ -268,6 +270,9 @@ def _foreign(
     if timm:
         if timm.channels != shape[2]:
             raise UserError(f"{source} is for {shape[2]} channels, its {CONFIG_FILE} for {timm.channels}")
-        preprocessing = timm.preprocessing(shape)
+        try:
+            preprocessing = timm.preprocessing(shape)
+        except ValueError as error:
+            raise UserError(f"{source}: its {CONFIG_FILE} cannot be used: {error}") from error
         names = timm.label_names if len(timm.label_names) == num_classes else names
     return Classifier(config, params, preprocessing, names, Origin(source, found, shape_assumed=timm is None))

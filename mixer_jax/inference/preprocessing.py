@@ -1,6 +1,7 @@
 """What a trained model needs apart from its parameters: the preprocessing of its images, and its origin."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,8 +36,11 @@ class Preprocessing:
         shape, size = tuple(self.image_shape), tuple(self.input_size)
         if len(shape) != 3 or not all(isinstance(side, int) and side > 0 for side in (*shape, *size)):
             raise ValueError(f"image_shape {shape}, input_size {size}")
-        if not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
+        numbers = all(isinstance(x, int | float) and math.isfinite(x) for x in (*self.mean, *self.std))
+        if not numbers or not len(self.mean) == len(self.std) == shape[2] or not min(self.std) > 0:
             raise ValueError(f"mean {self.mean} and std {self.std} are not those of {shape[2]} channels")
+        if not 0 < self.eval_crop <= 1:
+            raise ValueError(f"eval_crop {self.eval_crop}")
         Fit(shape[:2], self.resize)
 
     @classmethod

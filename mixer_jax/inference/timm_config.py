@@ -79,8 +79,8 @@ def read_config(file: Path) -> TimmConfig | None:
             raise UserError(f"{file}: {how} are not known here")
         names = given.get("label_names") or config.get("label_names") or config.get("id2label") or ()
         if isinstance(names, dict):  # from the numbers of the classes, as strings
-            names = [names.get(str(i), f"class {i}") for i in range(int(config.get("num_classes") or len(names)))]
-        found = TimmConfig(
+            names = [names[str(i)] for i in range(len(names)) if str(i) in names]
+        return TimmConfig(
             (int(height), int(width)),
             channels,
             tuple(map(float, given.get("mean") or IMAGENET_MEAN)),
@@ -88,8 +88,6 @@ def read_config(file: Path) -> TimmConfig | None:
             filter_ if crop == 1 else f"{filter_}/{crop}",
             tuple(map(str, names)),
         )
-        found.preprocessing((*found.image_size, channels))
-        return found
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         detail = next(iter(str(error).splitlines()), "it is damaged")
         raise UserError(f"cannot read {file}: {printable(detail)}") from error

@@ -237,7 +237,7 @@ CASES |= {
         )
     ),
     "grey, with the mean of colours": Case(
-        hub(of_timm({"in_chans": 1}, mean=[0.1, 0.2, 0.3])), "config.json: mean .* of 1 c"
+        hub(of_timm({"in_chans": 1}, mean=[0.1, 0.2, 0.3]), made(channels=1)), "cannot be used: mean .* of 1 channels"
     ),
     "grey, of colours": Case(
         hub(of_timm(input_size=[1, 32, 32], mean=[0.1], std=[0.2])), "is for 3 channels, its config.json for 1"
@@ -248,7 +248,8 @@ CASES |= {
     ),
     "with a crop of more": Case(hub(of_timm(crop_pct=1.1)), "interpolation 'bicubic', crop_pct 1.1 and crop_mode"),
     "with a std of zero": Case(
-        hub(of_timm(std=[0.5, 0, 0.5])), "cannot read .*config.json: mean .* and std .* of 3 channels"
+        hub(of_timm(std=[0.5, 0, 0.5])),
+        "its config.json cannot be used: mean .* and std .* are not those of 3 channels",
     ),
     "with another activation": Case(
         hub(of_timm({"act_layer": "relu"})), "describes a Mixer with its own act_layer, which is"
