@@ -34,7 +34,7 @@ class Case:
       line: matches the line by which it is refused; "" if it loads.
       weights: with which the logits are computed, in the layout of timm.
       size: (height, width, channels) of the model's input.
-      epsilon: of its LayerNorms.
+      epsilon, gelu: of its LayerNorms and its GELU, as in `MlpMixer`.
       known, checkpoint: as in `load`.
       warning: matches what is told; "" if nothing is.
     """
@@ -44,6 +44,7 @@ class Case:
     weights: dict[str, np.ndarray] = dataclasses.field(default_factory=lambda: TIMM)
     size: tuple[int, int, int] = (32, 32, 3)
     epsilon: float = 1e-6
+    gelu: str = "exact"
     known: Known = dataclasses.field(default_factory=Known)
     checkpoint: str = "best"
     warning: str = ""
@@ -64,7 +65,8 @@ def require(case, folder, capsys):
         assert {*classifier.preprocessing.mean, *classifier.preprocessing.std} == {0.5}
         images = np.random.default_rng(0).uniform(-1, 1, (3, *case.size)).astype(np.float32)
         logits = APPLY(classifier.model, classifier.params, images)
-        np.testing.assert_allclose(logits, logits_of(case.weights, images, case.epsilon), rtol=1e-5, atol=1e-5)
+        expected = logits_of(case.weights, images, case.epsilon, case.gelu)
+        np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
         told = capsys.readouterr().err
         assert re.search(case.warning, told) if case.warning else not told
 
@@ -74,7 +76,7 @@ def require_one_line(line):
     assert not any(word in line for word in ADVICE)
 
 
-def logits_of(weights, images, epsilon=1e-6):
+def logits_of(weights, images, epsilon=1e-6, gelu="exact"):
     """The logits of a Mixer, or the features of one without a head, in NumPy; weights in the layout of timm."""
     w = {key: x.astype(np.float64) for key, x in weights.items()}
 
@@ -84,7 +86,11 @@ def logits_of(weights, images, epsilon=1e-6):
 
     def mlp(x, name):
         x = x @ w[f"{name}.fc1.weight"].T + w[f"{name}.fc1.bias"]
-        x = 0.5 * x * (1 + erf(x / np.sqrt(2)))
+        x = (
+            0.5
+            * x
+            * (1 + (erf(x / 2**0.5) if gelu == "exact" else np.tanh((2 / np.pi) ** 0.5 * (x + 0.044715 * x**3))))
+        )
         return x @ w[f"{name}.fc2.weight"].T + w[f"{name}.fc2.bias"]
 
     patch = w["stem.proj.weight"].shape[-1]
@@ -110,6 +116,23 @@ def made(height=32, width=32, patch=8, channels=3, hidden=12, tokens=10, wide=14
     arrays = {f"{name}.weight": rng.normal(size=shape) for name, shape in shapes.items()}
     arrays |= {f"{name}.bias": rng.normal(size=shape[:1]) for name, shape in shapes.items()}
     return {key: x.astype(np.float32) for key, x in arrays.items()}
+
+
+def paper(weights):
+    """Weights in the layout of timm as the paper names and shapes them."""
+    names = {"stem.proj": "stem", "norm": "pre_head_layer_norm", "head": "head"}
+    for i in range(sum(key.endswith("norm1.weight") for key in weights)):
+        names |= {f"blocks.{i}.norm{j + 1}": f"MixerBlock_{i}/LayerNorm_{j}" for j in range(2)}
+        for mixing in ("token", "channel"):
+            names |= {
+                f"blocks.{i}.mlp_{mixing}s.fc{j + 1}": f"MixerBlock_{i}/{mixing}_mixing/Dense_{j}" for j in range(2)
+            }
+    theirs = {}
+    for key, x in weights.items():
+        module, _, name = key.rpartition(".")
+        kernel = x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
+        theirs[f"{names[module]}/{name if name == 'bias' else 'scale' if 'norm' in module else 'kernel'}"] = kernel
+    return theirs
 
 
 def lucidrains(weights):
@@ -207,3 +230,22 @@ def sharded(name, write, keys=tuple(TIMM), load="", missing="", **index):
     ]
     index = {"metadata": {"total_size": 1}, "weight_map": of_file} | index
     return several(*writes, text(f"{name}.index.json", index), load=load)
+
+
+def require_lines_for_damage(file, source, count=24):
+    """Cut a file and change bits of it: it loads, or is refused in one line."""
+    whole, rng, refused = file.read_bytes(), np.random.default_rng(0), 0
+    for i in range(count):
+        damaged = bytearray(whole)
+        if i % 3 == 0:
+            damaged = damaged[: len(damaged) * i // count]
+        else:  # the first part is that of the names
+            for position in rng.integers(0, min(len(damaged), 5000), i % 4 + 1):
+                damaged[position] ^= 1 << int(rng.integers(8))
+        file.write_bytes(damaged)
+        try:
+            load(source)
+        except UserError as error:
+            require_one_line(str(error))
+            refused += 1
+    assert refused > count / 3

@@ -144,7 +144,7 @@ def test_without_the_test_images_it_is_compared_on_random_pixels(write_folder, t
     images.rename(tmp_path / "elsewhere")
     assert call(tmp_path / "run", f"--output={tmp_path / 'out'}") == 0
     told = capsys.readouterr()
-    assert "warning: no test images to compare on, only random pixels: cannot read image folder" in told.err
+    assert "warning: no test images to compare on, only random pixels: there is no folder" in told.err
     assert "--data_dir=DATA_DIR" in told.err  # the flag that this command has
     assert "compared on 64 images of random pixels" in told.out
     exported = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))

@@ -5,6 +5,7 @@ These arrangements are recognised, most telling first:
   names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
   a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
   splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
+                 or a table
   classes        a folder for each class, with or without a folder for each split in it
 
 Folders below that of a class belong to the class.
@@ -89,17 +90,15 @@ class Arrangement:
             return self._all_given(list(self._by_name(pattern))), f"classes by the pattern {pattern}"
         while True:
             if labelled := read_labels(self._root):
-                table, rows = labelled
-                self._listing.use(table)
-                return self._all_given(list(self._by_table(table, rows))), f"files and classes of {table.name}"
+                return self._all_given(list(self._by_table(*labelled))), f"files and classes of {labelled[0].name}"
             if folders := self._split_folders():
                 return self._by_split(folders)
             inside = self._listing.folders(self._root)
-            if len(inside) != 1 or not self._listing.folders(inside[0]) or self._listing.images(self._root):
+            if len(inside) != 1 or not self._parted(inside[0]) or self._listing.images(self._root):
                 break
             [self._listing.root] = inside  # a single folder, such as images/, that holds the others
-        for split in self.given:
-            raise self.missing(split)
+        if self.given:
+            raise self.missing(next(iter(self.given)))
         return self._by_class()
 
     def _all_given(self, images: list[Image]) -> list[Image]:
@@ -125,16 +124,20 @@ class Arrangement:
             else:
                 self._listing.leave_out(path, "not matched by class_pattern")
 
-    def _by_table(self, table: Path, rows: Sequence[Row]) -> Iterator[Image]:
-        paths = self._listing.images(self._root, deep=True)
-        files, said = Files(paths, self._root), dict[Path, set[tuple[str, str]]]()
+    def _by_table(self, table: Path, rows: Sequence[Row], whole: str = "") -> Iterator[Image]:
+        """Yield the images of a table; `whole` is their split, if it is that of all."""
+        self._listing.use(table)
+        paths = self._listing.images(table.parent, deep=True)
+        files, said = Files(paths, table.parent), dict[Path, set[tuple[str, str]]]()
         for row in rows:
             found = files.find(row.file)
             if len(found) > 1:
                 names = " or ".join(self._listing.below(path) for path in found[:2])
-                raise UserError(f"{table}: {row.file} may be {names}: put the table beside the images, or give paths")
+                raise UserError(
+                    f"{table}: {row.file} may be {names}: write such paths into it, or move it to its images"
+                )
             if not found:
-                self._listing.leave_out(self._root / row.file, f"in {table.name}, but not there")
+                self._listing.leave_out(table.parent / row.file, f"in {table.name}, but not there")
             else:
                 said.setdefault(found[0], set()).add((row.label, row.split))
         for path in paths:
@@ -145,19 +148,25 @@ class Arrangement:
             else:
                 [(label, split)] = said[path]
                 if label:
-                    yield Image(path, label, self._split_called(split) or self._split_of(path))
+                    yield Image(path, label, whole or self._split_called(split) or self._split_of(path))
                 else:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
     def _by_split(self, folders: Mapping[str, Path]) -> tuple[list[Image], str]:
-        images = [image for split, folder in folders.items() for image in self._of_classes(self._inner(folder), split)]
+        images, tables = list[Image](), 0
+        for split, folder in folders.items():
+            if labelled := read_labels(folder):
+                images += self._by_table(*labelled, split)
+                tables += 1
+            else:
+                images += self._of_classes(self._inner(folder), split)
         for path in self._listing.images(self._root, deep=True, without=folders.values()):
             within = self._split_called(path.relative_to(self._root).parts[0])  # a split that has no classes
             self._listing.leave_out(path, "in no class's folder" if within else "outside the folders of the splits")
         used = {image.split for image in images}
         names = [printable(os.path.relpath(folder, self._root)) for split, folder in folders.items() if split in used]
         which = f"the folders {', '.join(names)}, each" if len(names) > 1 else f"the folder {''.join(names)},"
-        return images, f"{which} with a folder for each class"
+        return images, f"{which} with {'a table' if tables == len(folders) else 'a folder for each class'}"
 
     def _by_class(self) -> tuple[list[Image], str]:
         images = list(self._of_classes(self._root, ""))
@@ -191,7 +200,7 @@ class Arrangement:
             if split in self.given and (self._root / self.given[split]).is_dir():
                 found[split] = self._root / self.given[split]
                 continue
-            several = [folder for folder in inside if folder.name.lower() in names and self._listing.folders(folder)]
+            several = [folder for folder in inside if folder.name.lower() in names and self._parted(folder)]
             if len(several) > 1:
                 raise UserError(f"{several[0]} and {several[1]} could both be the {split} images: rename one")
             if several:
@@ -210,6 +219,10 @@ class Arrangement:
         alone = {split: found[split][0] for split in SPLITS if split in found}
         classes = [{inside.name for inside in self._listing.folders(self._inner(folder))} for folder in alone.values()]
         return alone if set.intersection(*classes) else {}
+
+    def _parted(self, folder: Path) -> bool:
+        """Return whether a folder holds others, or a table, so that its images may have several classes."""
+        return bool(self._listing.folders(folder) or read_labels(folder))
 
     def _inner(self, folder: Path) -> Path:
         """Return the folder that holds those of the classes: this one, or a single folder in it that holds others."""

@@ -51,7 +51,7 @@ class ImageFolder:
         root = Path(config.data_dir).expanduser()
         if not root.is_dir():
             what = f"{root} is no folder" if root.exists() else f"there is no folder {root}"
-            raise UserError(f"{what}: give the folder of the images as config.dataset.data_dir")
+            raise UserError(f"{what}: give the folder of the images with config.dataset.data_dir=DATA_DIR")
         self._listing = Listing(root)
         self._arrangement = Arrangement(config, self._listing)
         self.root, self.layout = self._listing.root, self._arrangement.layout

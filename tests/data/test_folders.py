@@ -399,6 +399,21 @@ CASES = {
         {"train 1": "train/a.png", "train 2": "train/b.png", "test 1": "test/c.png", "test 2": "test/d.png"},
         other={"labels.csv": "path,label\n/kaggle/input/train/a.png,1\nC:\\me\\train\\b.png,2\ntest/c.png,1\nd,2\n"},
     ),
+    "a table in a folder": Case("images/" + TEN, (NOTHING,), FIVES, other={"images/labels.csv": TABLE}),
+    "a table in the folder of each split": Case(
+        "train/{a,b}.png train/x/c.png test/{a,b}.png",
+        ("the folders train, test, each with a table", "1 in metadata.csv, but not there (test/gone.png)"),
+        {
+            "train 1": "train/a.png train/x/c.png",
+            "train 2": "train/b.png",
+            "test 1": "test/a.png",
+            "test 2": "test/b.png",
+        },
+        other={
+            "train/metadata.csv": "file_name,label\na.png,1\nb.png,2\nx/c.png,1\n",
+            "test/metadata.csv": "file_name,label\na.png,1\nb.png,2\ngone.png,2\n",
+        },
+    ),
     "rows without files, and files without rows": Case(
         TEN + " k.png",
         (
@@ -411,7 +426,7 @@ CASES = {
     ),
     "names that several files have": Case(
         "train/{1,2}.png test/{1,2}.png",
-        error="labels.csv: 1.png may be test/1.png or train/1.png: put the table beside",
+        error="labels.csv: 1.png may be test/1.png or train/1.png: write such paths into it",
         other={"labels.csv": "file,label\n1.png,a\n2.png,b\n"},
     ),
     "a table without a column for the class": Case(

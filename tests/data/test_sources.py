@@ -145,7 +145,7 @@ class TestMistakes:
     def test_folder_that_is_not_there(self, tmp_path):
         with pytest.raises(UserError, match="config.dataset.data_dir is not set"):
             load(name="folder")
-        with pytest.raises(UserError, match="there is no folder .*/none: give the folder of the images as"):
+        with pytest.raises(UserError, match="there is no folder .*/none: give the folder of the images with"):
             load(name="folder", data_dir=str(tmp_path / "none"))
         with pytest.raises(UserError, match=r"cannot read image folder .*train: No such file.*DATA_DIR/train/<class>"):
             load(name="folder", data_dir=str(tmp_path), layout="splits")

@@ -26,8 +26,10 @@ from other_files import (
     made,
     npz,
     of_safetensors,
+    paper,
     prefixed,
     require,
+    require_lines_for_damage,
     safetensors,
     several,
     sharded,
@@ -56,27 +58,33 @@ for prefix in (
     "state_dict.model.",
 ):
     CASES[f"prefix {prefix}"] = Case(safetensors("x.safetensors", prefixed(prefix, TIMM)))
-MOMENTS = prefixed("opt/0/mu/", AVERAGED) | prefixed("opt/0/nu/", AVERAGED) | {"opt/0/count": np.int32(3)}
-STATES = {"opt/state/step": np.int32(3)} | prefixed("opt/state/param_states/", {"stem/kernel/grad_ema": FLOATS})
-BOTH = prefixed("params/", TIMM) | prefixed("ema_params/", AVERAGED)
+OURS, MEAN = paper(TIMM), paper(AVERAGED)
+MOMENTS = prefixed("opt/0/mu/", MEAN) | prefixed("opt/0/nu/", MEAN) | {"opt/0/count": np.int32(3)}
+STATES = {f"opt/state/param_states/{key}/{name}": x for key, x in MEAN.items() for name in ("grad_ema", "grad_sq_ema")}
+BOTH = prefixed("params/", OURS) | prefixed("ema_params/", MEAN)
 TAUGHT = prefixed("student.", TIMM) | prefixed("teacher.net.", AVERAGED)
+TANH = {"gelu": "tanh"}
 CASES |= {
-    "npz": Case(npz("x.npz", TIMM)),
-    "compressed": Case(lambda to: np.savez_compressed(to / "x.npz", **TIMM)),
-    "of big_vision": Case(npz("x.npz", MOMENTS | prefixed("params/", TIMM))),
-    "beside momentum": Case(npz("x.npz", prefixed("opt_state/0/trace/", AVERAGED) | prefixed("params/", TIMM))),
-    "of older Flax": Case(npz("x.npz", prefixed("opt/target/", TIMM) | STATES)),
+    "npz": Case(npz("x.npz", OURS), **TANH),
+    "compressed": Case(lambda to: np.savez_compressed(to / "x.npz", **OURS), **TANH),
+    "of timm's names": Case(npz("x.npz", TIMM)),
+    "of big_vision": Case(npz("x.npz", MOMENTS | prefixed("params/", OURS)), **TANH),
+    "beside momentum": Case(npz("x.npz", prefixed("opt_state/0/trace/", MEAN) | prefixed("params/", OURS)), **TANH),
+    "of older Flax": Case(
+        npz("x.npz", prefixed("opt/target/", OURS) | STATES | {"opt/state/step": np.int32(3)}), **TANH
+    ),
     "an optimiser alone": Case(
-        npz("x.npz", prefixed("opt/0/mu/", TIMM)),
+        npz("x.npz", prefixed("opt/0/mu/", MEAN)),
         "a Mixer only in the state of an optimiser: give checkpoint, one of opt/0/mu",
     ),
-    "an optimiser, asked for": Case(npz("x.npz", MOMENTS), weights=AVERAGED, checkpoint="opt/0/mu"),
+    "an optimiser, asked for": Case(npz("x.npz", MOMENTS), weights=AVERAGED, checkpoint="opt/0/mu", **TANH),
     "averaged": Case(
         npz("x.npz", BOTH),
         weights=AVERAGED,
+        gelu="tanh",
         warning="taking the averaged weights, ema_params; give checkpoint for the others: params",
     ),
-    "not averaged": Case(npz("x.npz", BOTH), checkpoint="params"),
+    "not averaged": Case(npz("x.npz", BOTH), checkpoint="params", **TANH),
     "two models": Case(npz("x.npz", TAUGHT), "holds 2 Mixers: give checkpoint, one of student, teacher.net"),
     "one of two": Case(npz("x.npz", TAUGHT), weights=AVERAGED, checkpoint="teacher"),
     "none of two": Case(npz("x.npz", TAUGHT), "no single Mixer 'pupil': give checkpoint, one of s", checkpoint="pupil"),
@@ -380,3 +388,23 @@ def test_a_renamed_file_of_ours_keeps_its_description(tmp_path):
         shutil.copy(tmp_path / "x.safetensors", tmp_path / name)
         back = load(tmp_path / name)
         assert (back.label_names, back.preprocessing) == (classifier.label_names, classifier.preprocessing)
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors", "config.json", "index", "ours", "its description"])
+def test_damage_gets_one_line(kind, tmp_path):
+    file = source = tmp_path / "x.npz"
+    if kind == "npz":
+        np.savez(file, **TIMM)
+    elif kind == "safetensors":
+        file = source = tmp_path / "x.safetensors"
+        file.write_bytes(WHOLE)
+    elif kind == "config.json":
+        source = hub(of_timm({"img_size": 32}, crop_pct=0.9) | {"label_names": {"0": "cat"}})(tmp_path)
+        file = source / "config.json"
+    elif kind == "index":
+        source = sharded("model.safetensors", safetensors)(tmp_path)
+        file = source / INDEX
+    else:
+        file = source = made_classifier().save(tmp_path / ("x.npz" if "its" in kind else "x.safetensors"))[0]
+        file = tmp_path / "x.npz.json" if "its" in kind else file
+    require_lines_for_damage(file, source)

@@ -8,6 +8,7 @@ import os
 import pickle
 import random
 import types
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -25,6 +26,7 @@ from other_files import (
     made,
     prefixed,
     require,
+    require_lines_for_damage,
     safetensors,
     several,
     sharded,
@@ -267,6 +269,14 @@ def test_files(name, tmp_path, capsys, monkeypatch):
     assert not tmp_path.with_name("executed").exists()
 
 
+@pytest.mark.parametrize("save", [saved, saved_as_before])
+def test_damage_gets_one_line(save, tmp_path, monkeypatch):
+    monkeypatch.setenv("MARK", str(tmp_path / "executed"))
+    save("x.pth", lambda: others() | {"model": STATE})(tmp_path)
+    require_lines_for_damage(tmp_path / "x.pth", tmp_path / "x.pth")
+    assert not (tmp_path / "executed").exists()
+
+
 def running(function, program, dump="now", alone=False):
     """Write a file that would call a function with a program, in which MARK is the path of a file to make."""
 
@@ -286,6 +296,19 @@ def script(to):
         torch.jit.script(MODULE).save(to / "x.pth")
 
 
+def two_in_one(to):
+    """Write a pickle that runs a program, with an archive of weights behind it."""
+    torch.save(STATE, to / "x.pth")
+    program = pickle.dumps(Runs(exec, PROGRAM.replace("MARK", os.environ["MARK"])), 2)
+    (to / "x.pth").write_bytes(program + (to / "x.pth").read_bytes())
+
+
+def two_in_one_archive(to):
+    torch.save(STATE, to / "x.pth")
+    with zipfile.ZipFile(to / "x.pth", "a") as archive:
+        archive.writestr("y/data.pkl", pickle.dumps(Runs(exec, PROGRAM.replace("MARK", os.environ["MARK"])), 2))
+
+
 SYSTEM, PROGRAM = "touch MARK", "import pathlib; pathlib.Path('MARK').touch()"
 HARMFUL = {
     "os.system": Case(
@@ -297,6 +320,8 @@ HARMFUL = {
     "os.system, in text": Case(running(os.system, SYSTEM, 0), "x.pth holds 'posix.system', which is code"),
     "os.system, in protocol 5": Case(running(os.system, SYSTEM, 5), "x.pth is pickled in protocol 5"),
     "exec": Case(running(exec, PROGRAM), "x.pth holds 'builtins.exec', which is code and not weights"),
+    "two in one": Case(two_in_one, "it is damaged, or not a file of torch.save"),
+    "two in one archive": Case(two_in_one_archive, "x.pth holds 'builtins.exec', which is code and not weights"),
     "eval": Case(running(eval, "open('MARK', 'w')", 2), "x.pth holds 'builtins.eval', which is code and not weights"),
     "a function": Case(running(mark, "MARK")),
     "an object": Case(saved("x.pth", lambda: {"model": STATE, "x": Settings()})),
