@@ -31,7 +31,7 @@ def photos(tmp_path_factory):
         import skimage.data
     except ImportError:
         return paths
-    names = "astronaut.png camera.png chelsea.png coffee.png coins.png moon.png motorcycle_left.png".split()
+    names = ["astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "moon.png", "motorcycle_left.png"]
     names += ["hubble_deep_field.jpg", "retina.jpg", "rocket.jpg"]
     more = [Path(skimage.data.__file__).with_name(name) for name in names]
     return paths + [path for path in more if path.exists()]
