@@ -1,7 +1,9 @@
 """The error for problems that the user has to fix, and helpers for its message."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -10,6 +12,12 @@ class UserError(Exception):
     Commands print the message without a traceback and exit with code 2. An unexpected exception of another type is a
     bug, and keeps its traceback.
     """
+
+
+def printable(text: str | Path) -> str:
+    """Return a name from elsewhere as it can be printed on one line."""
+    escaped = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, and separators of lines
+    return "".join(repr(c)[1:-1] if unicodedata.category(c) in escaped else c for c in str(text))
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

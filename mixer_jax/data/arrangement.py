@@ -21,8 +21,8 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from mixer_jax.data.label_table import Files, Row, read_labels
-from mixer_jax.data.listing import Listing, printable, some
-from mixer_jax.errors import UserError
+from mixer_jax.data.listing import Listing, some
+from mixer_jax.errors import UserError, printable
 
 SPLITS = {
     "train": ("train", "training"),

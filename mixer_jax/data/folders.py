@@ -17,9 +17,9 @@ from mixer_jax.data.arrangement import SPLITS, Arrangement, Image
 from mixer_jax.data.examine import Examined, examine
 from mixer_jax.data.holdout import by_class
 from mixer_jax.data.images import Fit
-from mixer_jax.data.listing import NAMED, Listing, printable, some
+from mixer_jax.data.listing import NAMED, Listing, some
 from mixer_jax.data.sources import FolderSource
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.messages import warn
 
 ON_ERROR = ("stop", "skip")

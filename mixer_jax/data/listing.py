@@ -2,12 +2,11 @@
 
 import os
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mixer_jax.data.images import IMAGE_SUFFIXES
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 
 # What programs and systems leave, in lower case.
 IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
@@ -112,11 +111,6 @@ class Listing:
             self.leave_out(path, f"{suffix} files, to be {remedy}")
         else:
             self.other_files.setdefault(f"{suffix} files" if suffix else "files without a suffix", []).append(path)
-
-
-def printable(text: str | Path) -> str:
-    """Return a name as it can be printed on one line."""
-    return "".join(repr(c)[1:-1] if unicodedata.category(c) in ("Cc", "Cs") else c for c in str(text))
 
 
 def some(names: Sequence[str]) -> str:

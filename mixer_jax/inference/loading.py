@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged
 from mixer_jax.config import check, default_config
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, TimmConfig, read_config
@@ -29,7 +29,6 @@ from mixer_jax.weights import (
     downloaded,
     from_layout,
     of_file,
-    printable,
     published,
     read_description,
     read_file,
@@ -37,7 +36,7 @@ from mixer_jax.weights import (
 )
 
 ON_HUB = (MODEL_FILE, "pytorch_model.bin")  # the files that are looked for there
-LARGEST_CONFIG = 2**24  # bytes of a config.json; one with the names of 21,843 classes has less than 2 MiB
+LARGEST_CONFIG = 2**24  # bytes of a config.json, which may name thousands of classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mixer_jax.data import RESIZES
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models import MlpMixer, variant
-from mixer_jax.weights import printable
 
 CONFIG_FILE = "config.json"
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what timm takes if a file gives none

@@ -1,7 +1,6 @@
 """Initial parameters from a trained Mixer, adapted to the model to be trained."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, Known, at_image_size, load, require_mixer, with_channels
 from mixer_jax.messages import say, warn
 from mixer_jax.models import MlpMixer, Model, param_shapes
-from mixer_jax.weights import COMPUTED_WITH, published, require_same_shapes, unknown
+from mixer_jax.weights import COMPUTED_WITH, require_same_shapes
 
 
 def initial_params(source: str, model: Model, input_shape: tuple[int, int, int], normalization: str = "") -> Any:
@@ -33,11 +32,12 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
     """
     if not isinstance(model, MlpMixer):
         raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
-    if not Path(source).exists() and "://" not in source and not source.startswith("hf-hub:") and not published(source):
-        raise UserError(f"config.init_from={source}: {unknown(source)}")
     # None: as many as the file has, because grey and colour are converted below.
     channels = None if input_shape[2] in (1, 3) else input_shape[2]
-    classifier = load(source, known=Known(input_shape[:2], model.patch_size, channels))
+    try:
+        classifier = load(source, known=Known(input_shape[:2], model.patch_size, channels))
+    except UserError as error:
+        raise UserError(f"config.init_from={source}: {error}") from error
     start = require_mixer(classifier)
     _require_one_shape(source, classifier, input_shape)
     prepared = (classifier.preprocessing.mean[0], classifier.preprocessing.std[0])

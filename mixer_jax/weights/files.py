@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.storage import write_json
 from mixer_jax.weights.torch_file import read_torch
 
@@ -80,11 +80,6 @@ def _kind(path: Path) -> str:
     return suffix
 
 
-def printable(name: str) -> str:
-    """Return a name from a file without line breaks and control characters, which stay readable."""
-    return name if name.isprintable() else name.encode("unicode_escape").decode()
-
-
 def _read_npz(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
@@ -150,7 +145,7 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
 }
 
 
-def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> list[str]:
+def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> None:
     """Write arrays and the description of their model to a .safetensors or .npz file.
 
     The description goes into the metadata of a .safetensors file, or into NAME.json next to a .npz file.
@@ -160,20 +155,15 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: st
       arrays: by name.
       description: the description of the model, serialisable as JSON.
       name: the final name of the file, in case `path` is temporary.
-
-    Returns:
-      The names of the additional files in the same folder.
     """
     if path.suffix == ".safetensors":
         from safetensors.numpy import save_file
 
         save_file(arrays, path, {"format": "pt", DESCRIPTION: json.dumps(description)})
-        return []
+        return
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
-    beside = path.with_name(f"{name}.json")
-    write_json(beside, description)
-    return [beside.name]
+    write_json(path.with_name(f"{name}.json"), description)
 
 
 def read_description(path: Path) -> dict[str, Any] | None:

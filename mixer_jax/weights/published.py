@@ -51,8 +51,8 @@ def _of_timm(name: str, variant: str, num_classes: int, accuracy: float | None =
 PUBLISHED = {
     "B/16 imagenet21k": _of_paper("imagenet21k/Mixer-B_16", IMAGENET_21K),
     "L/16 imagenet21k": _of_paper("imagenet21k/Mixer-L_16", IMAGENET_21K),
-    "B/16 imagenet1k": _of_paper("imagenet1k/Mixer-B_16", accuracy=76.44),
-    "L/16 imagenet1k": _of_paper("imagenet1k/Mixer-L_16", accuracy=71.76),
+    "B/16 imagenet1k": _of_paper("imagenet1k/Mixer-B_16", accuracy=76.4),
+    "L/16 imagenet1k": _of_paper("imagenet1k/Mixer-L_16", accuracy=71.8),
     "B/16 sam": _of_paper("sam/Mixer-B_16"),
     "B/32 sam": _of_paper("sam/Mixer-B_32"),
     "S/8 gsam": _of_paper("gsam/Mixer-S_8"),

@@ -1,0 +1,198 @@
+"""Image files that are damaged, equal or unusual: found before training, named, and counted."""
+
+import json
+import os
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_folders import TEN, block, encoded, load, look, write
+from mixer_jax import data
+from mixer_jax.data import examine, folders
+from mixer_jax.data.images import IMAGE_FORMATS, read_image
+from mixer_jax.errors import UserError
+
+
+def chunk(kind, content):
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+BOMB = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)) + chunk(
+    b"IDAT", zlib.compress(b"")
+)  # fmt: skip
+
+
+DAMAGED = {  # the content of a file, None for a broken link, and what is said of it
+    "empty.jpg": (b"", "it is empty"),
+    "page.jpg": (b"\n <!DOCTYPE html><html>404", "it is a web page"),
+    "cut.jpg": (encoded(1, ".jpg")[:-40], "image file is truncated"),
+    "cut.png": (encoded(1)[:-40], ""),
+    "text.png": (b"not an image", "it is no image of a kind that is read"),
+    "iphone.jpg": (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "it is a HEIC file, to be converted to JPEG"),
+    "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull fetches"),
+    "document.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "it is no image of a kind that is read"),
+    "link.png": (None, "no such file or directory"),
+    "bomb.png": (BOMB, "exceeds limit"),
+}
+
+
+def damage(path, content):
+    if content is None:
+        path.symlink_to("nowhere.png")
+    else:
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_stops_or_is_left_out_and_counted(name, tmp_path, capsys):
+    write(tmp_path, f"cat/{TEN} dog/{TEN}")
+    content, why = DAMAGED[name]
+    damage(tmp_path / "cat" / name, content)
+    with pytest.raises(
+        UserError, match=rf"1 of 21 image files in {tmp_path} cannot be read \(cat/{name}: .*\): mend"
+    ) as caught:
+        load(tmp_path)
+    assert why in str(caught.value)
+    assert "\n" not in str(caught.value)
+    capsys.readouterr()
+    dataset = load(tmp_path, on_error="skip")
+    assert f"left out: 1 damaged (cat/{name})" in dataset.cautions
+    assert len(dataset.train) + len(dataset.val) + len(dataset.test) == 20
+    said = capsys.readouterr()
+    assert f"warning: cat/{name}: " in said.err
+    assert f"left out: 1 damaged (cat/{name})" in said.out
+
+
+def test_many_damaged_files_are_listed_to_some_length(tmp_path, capsys):
+    write(tmp_path, f"{{cat,dog}}/{TEN}", {f"cat/x{i}.jpg": "" for i in range(30)})
+    with pytest.raises(UserError, match=r"30 of 50 .*\(cat/x0.jpg: it is empty, .*, \.\.\.\): mend or delete them"):
+        load(tmp_path)
+    *listed, last = capsys.readouterr().err.splitlines()
+    assert len(listed) == 20
+    assert last == "warning: 10 more files cannot be read"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_what_must_not_be_read(tmp_path):
+    write(tmp_path, f"{{cat,dog}}/{TEN}")
+    (tmp_path / "cat" / "a.png").chmod(0)
+    with pytest.raises(UserError, match="1 of 20 .*cat/a.png: permission denied"):
+        load(tmp_path)
+    (tmp_path / "dog").chmod(0)
+    with pytest.raises(UserError, match="cannot read image folder .*/dog: Permission denied"):
+        load(tmp_path)
+    (tmp_path / "dog").chmod(0o700)
+
+
+def test_damage_elsewhere_does_not_stop_an_evaluation(tmp_path):
+    write(tmp_path, "train/{cat,dog}/{a,b}.png test/{cat,dog}/c.png", {"train/cat/x.png": ""})
+    with pytest.raises(UserError, match="1 of 7 image files"):
+        load(tmp_path)
+    split, label_names = data.open_split(block(tmp_path).dataset, "test")
+    assert (len(split), label_names) == (2, ("cat", "dog"))
+    with pytest.raises(UserError, match="1 of 7 image files"):
+        data.open_split(block(tmp_path).dataset, "train")
+
+
+def test_equal_files_are_named(tmp_path):
+    write(tmp_path, f"train/cat/{TEN} train/dog/{TEN} test/{{cat,dog}}/{{x,y}}.png")
+    copy = (tmp_path / "train/cat/a.png").read_bytes()
+    (tmp_path / "test/cat/copy.png").write_bytes(copy)
+    (tmp_path / "train/dog/copy.png").write_bytes(copy)
+    folder = look(tmp_path)
+    assert folder.cautions() == (
+        "the same files, byte for byte, are test and training images: "
+        "train/cat/a.png = train/dog/copy.png = test/cat/copy.png",
+        "the same files, byte for byte, are in different classes: "
+        "train/cat/a.png = train/dog/copy.png = test/cat/copy.png",
+    )
+    assert set(folder.cautions()) < set(load(tmp_path).cautions)
+    left_out, *_ = cautions = look(tmp_path, test_split="train").cautions()
+    assert left_out.startswith("left out: 5 outside the folders of the splits (test/cat/copy.png")
+    assert not any("test and training" in caution for caution in cautions)  # as all are
+
+
+def test_copies_are_drawn_together(tmp_path):
+    for i in range(60):
+        for number, label in enumerate(("cat", "dog")):
+            write(tmp_path, "", {f"{label}/{name}{i}.png": encoded(2 * i + number) for name in ("", "copy of ")})
+    [caution] = look(tmp_path).cautions() or [""]
+    assert caution.count("=") <= 2  # of 60 in each class, one at most at the border of the parts
+
+
+def test_a_pipe_is_not_read(tmp_path):
+    write(tmp_path, f"cat/{TEN} dog/{TEN}")
+    os.mkfifo(tmp_path / "cat" / "pipe.png")
+    assert look(tmp_path).cautions() == ("left out: 1 special file (cat/pipe.png)",)
+
+
+def test_deep_images(tmp_path):
+    deep = np.random.default_rng(0).integers(0, 2**16, (6, 5)).astype(np.uint16)
+    write(tmp_path, f"cat/{TEN} dog/{TEN}")
+    Image.fromarray(deep).save(tmp_path / "cat" / "deep.png")
+    Image.fromarray(deep).save(tmp_path / "dog" / "deep.tif")
+    assert "left out: nothing" in look(tmp_path).lines()[2]
+    for path in (tmp_path / "cat" / "deep.png", tmp_path / "dog" / "deep.tif"):
+        np.testing.assert_array_equal(read_image(path, channels=1)[..., 0], deep >> 8)
+    Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
+    with pytest.raises(UserError, match="cat/float.tif: the image has floating-point levels: convert it"):
+        load(tmp_path)
+
+
+@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="Pillow without AVIF")
+def test_avif(tmp_path):
+    write(tmp_path, f"cat/{TEN} dog/{TEN}")
+    Image.new("RGB", (6, 5), "red").save(tmp_path / "cat" / "new.avif")
+    assert len(look(tmp_path, test_split="train").splits["train"]) == 21
+    content = (tmp_path / "cat" / "new.avif").read_bytes()
+    (tmp_path / "cat" / "new.avif").write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match="1 of 21 image files .*cat/new.avif: "):
+        load(tmp_path)
+
+
+@pytest.fixture
+def decoded(tmp_path, monkeypatch):
+    """The number of files that are decoded to examine them, with an empty cache."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    calls, problem = [], examine._problem
+    monkeypatch.setattr(examine, "_problem", lambda content: calls.append(1) or problem(content))
+    return calls
+
+
+def test_a_file_is_examined_once_until_it_changes(tmp_path, decoded, monkeypatch):
+    root = tmp_path / "images"
+    write(root, f"cat/{TEN} dog/{TEN}", {"cat/x.jpg": ""})
+    for layout in ({}, {"test_fraction": 0.5}, {"on_error": "skip"}):
+        look(root, **layout)
+        assert len(decoded) == 21
+    (root / "cat" / "a.png").write_bytes(encoded(99))
+    os.utime(root / "cat" / "a.png", (1, 1))
+    assert "1 damaged" not in look(root).lines()[2]
+    assert len(decoded) == 22
+    [kept] = (tmp_path / "cache" / "mixer_jax" / "examined").iterdir()
+    kept.write_text(json.dumps({"format": "another", "files": {}}))  # as of another release of Pillow
+    look(root)
+    kept.write_text("{")
+    look(root)
+    assert len(decoded) == 22 + 2 * 21
+    monkeypatch.setenv("XDG_CACHE_HOME", str(root / "cat" / "a.png"))  # where none can be kept
+    look(root)
+    assert len(decoded) == 22 + 3 * 21
+
+
+def test_very_many_are_not_examined_and_that_is_said(tmp_path, decoded, monkeypatch):
+    monkeypatch.setattr(folders, "MOST_EXAMINED", 20)
+    root = tmp_path / "images"
+    write(root, f"cat/{TEN} dog/{TEN}", {"cat/x.jpg": ""})
+    folder = look(root)
+    assert decoded == []
+    assert folder.lines()[-1] == "  not examined for damaged or equal files: there are more than 20 images"
+    assert folder.cautions() == ()
+    assert sum(map(len, folder.splits.values())) == 21
+    with pytest.raises(UserError, match=r"cannot read image .*cat/x.jpg: "):
+        load(root)
+    assert "1 damaged (cat/x.jpg)" in look(root, on_error="skip").lines()[2]
+    assert len(decoded) == 21
