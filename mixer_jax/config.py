@@ -23,6 +23,7 @@ RULES = {
     "b1": FRACTION,
     "b2": FRACTION,
     "batch_size": POSITIVE,
+    "bits": ("must be in 8..16", lambda value: 8 <= value <= 16),
     "checkpoint_minutes": POSITIVE,
     "checkpoint_steps": NOT_NEGATIVE,
     "clip_norm": NOT_NEGATIVE,
@@ -90,6 +91,8 @@ def default_config() -> ConfigDict:
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
     config.dataset.resize = "fit"
+    config.dataset.draft = True  # decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice image_size
+    config.dataset.bits = placeholder(int)  # that 16-bit image files use; None: as many as their highest level needs
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
     config.dataset.normalization = "standard"  # by the training mean and std; "paper": to [-1, 1]; "unit": to [0, 1]

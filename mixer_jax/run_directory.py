@@ -16,7 +16,7 @@ from mixer_jax.records import Epoch, Results
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
-BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits"}
+BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
 

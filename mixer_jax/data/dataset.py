@@ -3,16 +3,21 @@
 import dataclasses
 import functools
 import hashlib
+import time
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from mixer_jax.cache import cores
 from mixer_jax.data.sources import Source
 from mixer_jax.errors import UserError
+from mixer_jax.messages import say
 
-DECODE_CHUNK = 1000  # examples per read; array_record is fast only for large reads
+DECODE_CHUNK = 1000  # examples that all threads together read at a time; array_record is fast only for large reads
+LONG = 5.0  # seconds of decoding, of which a line tells
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -117,6 +122,7 @@ class Dataset:
       mean, std: one number per channel, for pixels scaled to [0, 1]. The model's input is these pixels minus `mean`,
         divided by `std`. By default they are the statistics of the training pixels.
       cautions: warnings about what makes an accuracy less meaningful than it looks, one line each.
+      bits: the number of bits that the levels of 16-bit image files use; as in `Fit`.
     """
 
     name: str
@@ -127,6 +133,7 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     cautions: tuple[str, ...] = ()
+    bits: int = 16
 
     @property
     def num_classes(self) -> int:
@@ -145,7 +152,7 @@ class Dataset:
 
     def info(self) -> dict[str, Any]:
         """Return the description of the dataset that a run directory stores in its config.json."""
-        names = ("label_names", "image_shape", "mean", "std", "streamed", "fingerprint")
+        names = ("label_names", "image_shape", "mean", "std", "bits", "streamed", "fingerprint")
         return {name: getattr(self, name) for name in names}
 
     @functools.cached_property
@@ -179,14 +186,25 @@ def decode(source: Source, title: str) -> Split:
     if n == 0:
         raise UserError(f"{title} has no examples")
     images, labels = np.empty(0, np.uint8), np.empty(n, np.int32)
-    for start in tqdm(range(0, n, DECODE_CHUNK), title, unit="k images", leave=False, disable=None):
-        for i, (image, label) in enumerate(source.__getitems__(range(start, min(start + DECODE_CHUNK, n))), start):
-            if i == 0:
-                images = np.empty((n, *image.shape), np.uint8)
-            if image.shape != images.shape[1:]:
-                raise _shapes_differ(source, 0, images.shape[1:], i, image.shape)
-            _check_label(source, i, label, num_classes)
-            images[i], labels[i] = image, label
+    start, began = 0, time.monotonic()
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        tqdm(total=n, desc=title, unit="images", leave=False, disable=None) as bar,
+    ):
+        while start < n:
+            parts = np.array_split(range(start, min(start + DECODE_CHUNK, n)), cores())
+            for examples in pool.map(source.__getitems__, [part.tolist() for part in parts if len(part)]):
+                for i, (image, label) in enumerate(examples, start):
+                    if i == 0:
+                        images = np.empty((n, *image.shape), np.uint8)
+                    if image.shape != images.shape[1:]:
+                        raise _shapes_differ(source, 0, images.shape[1:], i, image.shape)
+                    _check_label(source, i, label, num_classes)
+                    images[i], labels[i] = image, label
+                start += len(examples)
+                bar.update(len(examples))
+    if (seconds := time.monotonic() - began) > LONG:
+        say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
     return Split(images, labels)
 
 

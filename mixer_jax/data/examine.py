@@ -14,12 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from mixer_jax.cache import cache_folder, cores
-from mixer_jax.data.images import IMAGE_FORMATS, as_pixels
+from mixer_jax.data.images import IMAGE_FORMATS, Fit, as_pixels, highest_level, is_turned
 from mixer_jax.storage import write_json
 
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
-SMALL = (16, 16)  # JPEGs are decoded at the scale that just covers this, which shows damage as well
-FORMAT = f"1, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
+SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage as well
+FORMAT = f"2, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
 
 
 class Examined(NamedTuple):
@@ -28,12 +28,17 @@ class Examined(NamedTuple):
     Attributes:
       digest: a hash of its content.
       problem: why it cannot be read, or "".
+      height, width: in pixels; 0 if it cannot be read.
+      level: the highest level of a 16-bit image; 0 for other images.
     """
 
     bytes: int
     modified: int
-    digest: str
-    problem: str
+    digest: str = ""
+    problem: str = ""
+    height: int = 0
+    width: int = 0
+    level: int = 0
 
 
 def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
@@ -54,9 +59,13 @@ def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
                 return before
             content = path.read_bytes()
         except OSError as error:
-            return Examined(0, 0, "", (error.strerror or "it cannot be read").lower())
+            return Examined(0, 0, problem=(error.strerror or "it cannot be read").lower())
         digest = hashlib.blake2b(content, digest_size=12).hexdigest()
-        return Examined(status.st_size, status.st_mtime_ns, digest, _problem(content))
+        found = Examined(status.st_size, status.st_mtime_ns, digest)
+        try:
+            return found._replace(**_properties(content))
+        except Exception as error:  # each of Pillow's decoders raises its own
+            return found._replace(problem=_problem(content, error))
 
     with ThreadPoolExecutor(cores()) as pool:
         bar = tqdm(pool.map(one, paths), "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
@@ -64,7 +73,7 @@ def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
     if any(known.get(str(path)) != x for path, x in found.items()):
         with contextlib.suppress(Exception):  # without it, the files are examined again
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"format": FORMAT, "files": {str(path): x for path, x in found.items()}})
+            write_json(kept, {"format": FORMAT, "files": known | {str(path): x for path, x in found.items()}})
     return found
 
 
@@ -76,23 +85,26 @@ def _read(kept: Path) -> dict[str, Examined]:
         return {}
 
 
-def _problem(content: bytes) -> str:
-    """Return why an image file cannot be read, or ""."""
-    try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
-            image.draft(None, SMALL)
-            image.load()
-            as_pixels(image)
-    except Exception as error:  # each of Pillow's decoders raises its own
-        if not content:
-            return "it is empty"
-        if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-            return "it is a web page"
-        if content.startswith(b"version https://git-lfs"):
-            return "it stands for a file that git lfs pull fetches"
-        if content[4:8] == b"ftyp" and content[8:12] in HEIC:
-            return "it is a HEIC file, to be converted to JPEG"
-        if isinstance(error, Image.UnidentifiedImageError):
-            return "it is no image of a kind that is read"
-        return next(iter(str(error).splitlines()), "") or "it is damaged"
-    return ""
+def _properties(content: bytes) -> dict[str, int]:
+    """Decode an image file, and return the fields of `Examined` that this shows."""
+    with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+        width, height = image.size
+        if is_turned(image):
+            width, height = height, width
+        as_pixels(image, SMALL)
+        return {"height": height, "width": width, "level": highest_level(image)}
+
+
+def _problem(content: bytes, error: Exception) -> str:
+    """Return why an image file cannot be read."""
+    if not content:
+        return "it is empty"
+    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if content.startswith(b"version https://git-lfs"):
+        return "it stands for a file that git lfs pull fetches"
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+        return "it is a HEIC file, to be converted to JPEG"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return "it is no image of a kind that is read"
+    return next(iter(str(error).splitlines()), "") or "it is damaged"

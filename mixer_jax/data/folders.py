@@ -4,6 +4,7 @@ Without test images, some are drawn at random, the same fraction of each class. 
 program before training, or are left out.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections import Counter
@@ -23,7 +24,8 @@ from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.messages import warn
 
 ON_ERROR = ("stop", "skip")
-MOST_EXAMINED = 50_000  # images; more are examined before training only to skip the damaged ones
+MOST_EXAMINED = 50_000  # images; of more, all are examined only to skip the damaged ones ...
+SAMPLE = 2_000  # ... or else so many, evenly spread
 LISTED = 20  # damaged files that are listed
 
 
@@ -35,6 +37,7 @@ class ImageFolder:
       layout: one line that says how the images are arranged.
       splits: the images of "train", "test" and "validation", as far as there are any.
       label_names: the class names, in order: as numbers if all are.
+      bits: the number of bits that the levels of 16-bit images use; as in `Fit`.
     """
 
     def __init__(self, config: ConfigDict):
@@ -57,6 +60,7 @@ class ImageFolder:
         self.root, self.layout = self._listing.root, self._arrangement.layout
         images = self._arrangement.images
         self._examined = self._examine(images, config.on_error)
+        self._all_examined = len(self._examined) == len({image.path for image in images})
         self._damaged = {path: found.problem for path, found in self._examined.items() if found.problem}
         if config.on_error == "skip":
             for path in self._damaged:
@@ -64,6 +68,7 @@ class ImageFolder:
             images = [image for image in images if image.path not in self._damaged]
         if not images:
             raise self._arrangement.nothing("images")
+        self.bits = config.bits or _bits(max((found.level for found in self._examined.values()), default=0))
         self.splits = self._split(images, config)
         validated = "validation" in self.splits or config.val_split == config.test_split
         self._held_out = "" if validated else f"; validation {100 * config.val_fraction:g}% of train"
@@ -88,6 +93,7 @@ class ImageFolder:
             raise self._damage()
         numbers = {name: i for i, name in enumerate(self.label_names)}
         labels = np.array([numbers[image.label] for image in images])
+        fit = dataclasses.replace(fit, bits=self.bits)
         return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit)
 
     def named(self, config: ConfigDict) -> ConfigDict:
@@ -112,8 +118,11 @@ class ImageFolder:
             f"  {classes}: {listed}{self._held_out}",
             f"  left out: {'; '.join(self._listing.reasons()) or 'nothing'}",
         ]
-        if not self._examined:
-            lines.append(f"  not examined for damaged or equal files: there are more than {MOST_EXAMINED:,} images")
+        if not self._all_examined:
+            lines.append(
+                f"  only {len(self._examined):,} images were examined for damaged and equal files: "
+                "config.dataset.on_error=skip examines all"
+            )
         return lines
 
     def cautions(self) -> tuple[str, ...]:
@@ -131,7 +140,7 @@ class ImageFolder:
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
         """Return what is known of the files, and list the damaged ones if the error would not name them all."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
-            return {}
+            images = images[:: max(len(images) // SAMPLE, 1)]
         examined = examine([image.path for image in images], self._listing.top)
         problems = [f"{self._listing.below(path)}: {x.problem}" for path, x in examined.items() if x.problem]
         if on_error == "skip" or len(problems) > NAMED:
@@ -205,7 +214,7 @@ class ImageFolder:
 
     def _hash(self, path: Path) -> str:
         """Return a hash of the content of a file, so that copies mostly stay together, or else of its path."""
-        digest = self._examined[path].digest if path in self._examined else ""
+        digest = self._examined[path].digest if self._all_examined else ""
         return digest or hashlib.blake2b(self._listing.below(path).encode()).hexdigest()
 
     def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
@@ -219,3 +228,8 @@ class ImageFolder:
         if all(re.fullmatch(r"\d{1,18}", name) for name in names):
             return tuple(sorted(names, key=lambda name: (int(name), name)))
         return tuple(sorted(names))
+
+
+def _bits(level: int) -> int:
+    """Return the number of bits, 8 to 16, that levels up to this one use; 16 for 0, which stands for no 16-bit image."""
+    return min(max(level.bit_length(), 8), 16) if level else 16

@@ -23,7 +23,7 @@ LAYOUTS = ("auto", "splits")  # of image folders
 # The fields of a `dataset` block that determine its pixels.
 SOURCE_FIELDS = (
     "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error",
-    "train_split", "val_split", "test_split", "image_size", "resize",
+    "train_split", "val_split", "test_split", "image_size", "resize", "draft", "bits",
 )  # fmt: skip
 STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
 
@@ -82,7 +82,10 @@ def load(config: ConfigDict) -> Dataset:
     mean, std = _normalization(config.normalization, splits["train"])
     dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)
     found = cautions(dataset, config.train_split == config.test_split)
-    return dataclasses.replace(dataset, cautions=found + (folder.cautions() if folder else ()))
+    if folder:
+        dataset = dataclasses.replace(dataset, bits=folder.bits)
+        found += folder.cautions()
+    return dataclasses.replace(dataset, cautions=found)
 
 
 def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str, ...]]:
@@ -157,7 +160,7 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
         raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
     try:
-        fit = Fit(size, config.resize)
+        fit = Fit(size, config.resize, config.draft, config.bits or 16)
     except ValueError as error:
         raise one_of("config.dataset.resize", config.resize, RESIZES) from error
     if config.name == "folder":

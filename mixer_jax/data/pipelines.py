@@ -11,6 +11,8 @@ channels.
 
 import dataclasses
 import math
+import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -127,6 +129,17 @@ class StreamingPipeline:
         self._shard, self._sharding, self._threads = shard, sharding, reader_threads
         self._next = -1
         self._batches: Iterator[Arrays] = iter(())
+        self._waited, self._began = 0.0, time.monotonic()
+
+    def decoding(self) -> str:
+        """Return one line on the time that decoding has taken since the first chunk, or "" if none was read."""
+        images, seconds = self._pieces.decoded
+        if not images:
+            return ""
+        return (
+            f"decoding took {1000 * seconds / images:.1f} ms of CPU time per image; training waited for images "
+            f"{100 * self._waited / (time.monotonic() - self._began):.0f}% of the time"
+        )
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
         """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`.
@@ -137,7 +150,11 @@ class StreamingPipeline:
             self._batches = self._read(step)
         if num_steps:
             self._next = step + num_steps
+        asked = time.monotonic()
+        if not self._pieces.decoded[0]:
+            self._began = asked
         batches = [next(self._batches) for _ in range(num_steps)] or [self._pieces.nothing()]
+        self._waited += time.monotonic() - asked
         chunk = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
         return jax.device_put(self._shard.over_devices(chunk, self.max_steps), self._sharding)
 
@@ -156,12 +173,19 @@ class StreamingPipeline:
 
 
 class _BatchParts:
-    """Batches cut into pieces that can be read independently, with the interface of a Grain data source."""
+    """Batches cut into pieces that can be read independently, with the interface of a Grain data source.
+
+    Attributes:
+      part: the number of examples of a batch that belong to this process.
+      per_step: the number of pieces of a batch.
+      decoded: the number of images decoded so far, and the CPU time in seconds that this took.
+    """
 
     def __init__(self, split: StreamedSplit, sampler: Sampler, shard: Shard):
         self._split, self._sampler, self._shard = split, sampler, shard
         self.part = sampler.batch_size // shard.num_processes
         self.per_step = -(-self.part // PIECE)
+        self.decoded, self._lock = (0, 0.0), threading.Lock()
 
     def __len__(self) -> int:
         return self._sampler.num_steps * self.per_step
@@ -177,7 +201,11 @@ class _BatchParts:
         step, piece = divmod(number, self.per_step)
         batch = self._shard.of(self._sampler.batches(step, 1))
         batch = {key: x[:, piece * PIECE : (piece + 1) * PIECE] for key, x in batch.items()}
+        began = time.thread_time()
         images, labels = self._split.read(batch["indices"][0])
+        with self._lock:
+            number, seconds = self.decoded
+            self.decoded = number + len(images), seconds + time.thread_time() - began
         return batch | {"images": as_rows(images)[None], "labels": labels[None]}
 
 

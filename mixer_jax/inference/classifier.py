@@ -15,7 +15,7 @@ from PIL import Image
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import Fit, as_pixels, read_image
+from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
 from mixer_jax.inference.preprocessing import UNKNOWN, Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
@@ -116,8 +116,7 @@ class Classifier:
         Raises:
           UserError: if the image cannot be read, or is an array of a dtype other than uint8.
         """
-        *size, channels = self.image_shape
-        fit = Fit(tuple(size), self.preprocessing.resize)
+        fit, channels = self.preprocessing.fit, self.image_shape[2]
         if isinstance(image, str | Path):
             return read_image(Path(image), fit, channels)
         if isinstance(image, np.ndarray):

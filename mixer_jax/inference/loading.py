@@ -114,8 +114,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     info = run.dataset_info()
     try:
         label_names = tuple(map(str, info["label_names"]))
-        shape, mean, std = (info[key] for key in ("image_shape", "mean", "std"))
-        preprocessing = Preprocessing.of(config.augment, shape, mean, std, config.dataset.resize)
+        preprocessing = Preprocessing.of(config, info)
         if not label_names:
             raise ValueError("there is no class")
     except (KeyError, TypeError, ValueError) as error:

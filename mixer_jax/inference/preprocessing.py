@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -21,7 +21,7 @@ class Preprocessing:
       mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
       eval_crop: the central box that is scaled has this fraction of the largest possible sides; as in `config.augment`.
-      resize: how image files are brought to `image_shape`; as in `config.dataset`.
+      resize, draft, bits: how image files are decoded and brought to `image_shape`; as in `Fit`.
     """
 
     image_shape: tuple[int, int, int]
@@ -30,6 +30,8 @@ class Preprocessing:
     input_size: tuple[int, ...] = ()
     eval_crop: float = 1.0
     resize: str = "fit"
+    draft: bool = False
+    bits: int = 16
 
     def __post_init__(self):
         """Raise `ValueError` if the sizes do not fit together or `resize` is not valid."""
@@ -41,26 +43,32 @@ class Preprocessing:
             raise ValueError(f"mean {self.mean} and std {self.std} are not those of {shape[2]} channels")
         if not 0 < self.eval_crop <= 1:
             raise ValueError(f"eval_crop {self.eval_crop}")
-        Fit(shape[:2], self.resize)
+        if not isinstance(self.draft, bool):
+            raise ValueError(f"draft {self.draft}")
+        Fit(shape[:2], self.resize, self.draft, self.bits)
 
     @classmethod
-    def of(
-        cls, config: ConfigDict, image_shape: Sequence[int], mean: Sequence[float], std: Sequence[float], resize: str
-    ) -> "Preprocessing":
+    def of(cls, config: ConfigDict, info: Mapping[str, Any]) -> "Preprocessing":
         """Return the preprocessing of a run.
 
         Args:
-          config: the run's `augment` block.
-          image_shape: (height, width, channels) of the dataset's images.
-          mean, std: of the dataset's channels, as fractions of 255.
-          resize: of the run's `dataset` block.
+          config: of the run.
+          info: `Dataset.info` of the run's dataset; older releases had no "bits".
 
         Raises:
-          ValueError: if the sizes do not fit together.
+          KeyError, TypeError, ValueError: if `info` lacks a field, or the sizes do not fit together.
         """
-        height, width, channels = map(int, image_shape)
-        mean, std = tuple(map(float, mean)), tuple(map(float, std))
-        return cls((height, width, channels), mean, std, tuple(config.input_size), config.eval_crop, resize)
+        height, width, channels = map(int, info["image_shape"])
+        mean, std = tuple(map(float, info["mean"])), tuple(map(float, info["std"]))
+        augment, dataset, bits = config.augment, config.dataset, int(info.get("bits", 16))
+        size, crop = tuple(augment.input_size), augment.eval_crop
+        return cls((height, width, channels), mean, std, size, crop, dataset.resize, dataset.draft, bits)
+
+    @property
+    def fit(self) -> Fit:
+        """How image files are brought to `image_shape`."""
+        height, width, _ = self.image_shape
+        return Fit((height, width), self.resize, self.draft, self.bits)
 
     def augment(self, num_classes: int) -> Augment:
         """Return the preprocessing as an `Augment`, whose methods process images."""

@@ -1,12 +1,14 @@
 """Evaluation of trained models on the splits of datasets."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from mixer_jax import data
+from mixer_jax.cache import cores
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
@@ -31,9 +33,10 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
-        config.resize = classifier.preprocessing.resize
+        config.resize, config.draft = classifier.preprocessing.resize, classifier.preprocessing.draft
     else:
         config = own.copy_and_resolve_references()
+    config.bits = classifier.preprocessing.bits
     if data_dir is not None:
         config.data_dir = data_dir
     return config
@@ -76,8 +79,10 @@ def over_split(
       The method's outputs for all images, concatenated, and the labels (n,) int32.
     """
     batch_size, outputs, labels = min(batch_size, len(split)), [], []
-    for start in tqdm(range(0, len(split), batch_size), title, unit="batches", leave=False, disable=None):
-        images, of_batch = split.read(range(start, min(start + batch_size, len(split))))
-        outputs.append(apply(images, batch_size))
-        labels.append(of_batch)
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in tqdm(range(0, len(split), batch_size), title, unit="batches", leave=False, disable=None):
+            batch = np.arange(start, min(start + batch_size, len(split)))
+            parts = list(pool.map(split.read, np.array_split(batch, min(cores(), len(batch)))))
+            outputs.append(apply(np.concatenate([images for images, _ in parts]), batch_size))
+            labels += [of_part for _, of_part in parts]
     return np.concatenate(outputs), np.concatenate(labels)

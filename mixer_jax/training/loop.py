@@ -107,7 +107,7 @@ class _Loop:
         self.checkpoints, self._stop, self._length = checkpoints, stop, length
         self._agreement = Agreement()
         self._signal, self._time_is_up = 0, False
-        self._num_epochs = math.ceil(trainer.config.epochs)
+        self._num_epochs, self._is_first_epoch = math.ceil(trainer.config.epochs), True
         self._metrics_behind = False  # whether metrics.jsonl lacks lines that could not be written
         self._minutes = trainer.config.checkpoint_minutes
         if self._minutes is None:
@@ -198,6 +198,9 @@ class _Loop:
             self.best = to_host(self.state.evaluated)
         for observer in self.observers:
             observer.epoch(record, best)
+        if self._is_first_epoch and (line := trainer.decoding()):
+            self._note(f"In this epoch, {line}")
+        self._is_first_epoch = False
         if self._due():
             self._save()
 

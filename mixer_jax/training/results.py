@@ -68,8 +68,7 @@ def score(trainer: Trainer, trained: Trained) -> Outcome:
 def classifier(trainer: Trainer, outcome: Outcome) -> Classifier:
     """Return the model of the best epoch."""
     config, dataset = trainer.config, trainer.dataset
-    resize = config.dataset.resize
-    preprocessing = Preprocessing.of(config.augment, dataset.image_shape, dataset.mean, dataset.std, resize)
+    preprocessing = Preprocessing.of(config, dataset.info())
     origin = Origin("the run", config.model.variant, config.dataset, outcome.measured["steps"], "", trainer.runs_on)
     return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
 

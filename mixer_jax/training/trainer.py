@@ -248,6 +248,10 @@ class Trainer:
         batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
         return EvalSampler(len(split), batch_size)
 
+    def decoding(self) -> str:
+        """Return one line on the time that decoding has taken; "" if the training images are in memory."""
+        return self._pipeline.decoding() if isinstance(self._pipeline, StreamingPipeline) else ""
+
     def _pipeline_of(self, split: AnySplit, sampler: Sampler) -> ResidentPipeline | StreamingPipeline:
         if isinstance(split, Split):
             return ResidentPipeline(split, sampler, self._shard)

@@ -157,8 +157,8 @@ def test_avif(tmp_path):
 def decoded(tmp_path, monkeypatch):
     """The number of files that are decoded to examine them, with an empty cache."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    calls, problem = [], examine._problem
-    monkeypatch.setattr(examine, "_problem", lambda content: calls.append(1) or problem(content))
+    calls, look = [], examine._properties
+    monkeypatch.setattr(examine, "_properties", lambda content: calls.append(1) or look(content))
     return calls
 
 
@@ -183,13 +183,14 @@ def test_a_file_is_examined_once_until_it_changes(tmp_path, decoded, monkeypatch
     assert len(decoded) == 22 + 3 * 21
 
 
-def test_very_many_are_not_examined_and_that_is_said(tmp_path, decoded, monkeypatch):
+def test_of_very_many_a_sample_is_examined_and_that_is_said(tmp_path, decoded, monkeypatch):
     monkeypatch.setattr(folders, "MOST_EXAMINED", 20)
+    monkeypatch.setattr(folders, "SAMPLE", 5)
     root = tmp_path / "images"
     write(root, f"cat/{TEN} dog/{TEN}", {"cat/x.jpg": ""})
     folder = look(root)
-    assert decoded == []
-    assert folder.lines()[-1] == "  not examined for damaged or equal files: there are more than 20 images"
+    assert len(decoded) == 6
+    assert folder.lines()[-1].startswith("  only 6 images were examined for damaged and equal files: ")
     assert folder.cautions() == ()
     assert sum(map(len, folder.splits.values())) == 21
     with pytest.raises(UserError, match=r"cannot read image .*cat/x.jpg: "):
