@@ -1,15 +1,15 @@
-"""CIFAR-10 from scratch: the recipe, what each part is worth, other model sizes, PyTorch, and the published nano.
+r"""CIFAR-10 from scratch: the recipe, what each part is worth, other model sizes, PyTorch, and the published nano.
 
 python -m mixer_jax.study --config configs/cifar10_study.py
 
 The whole study needs a GPU. On a CPU, train a few arms for a few epochs:
 
-python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1
+python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1 \
     --arms plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
 What each part is worth is measured with 60 epochs, against a base that mixes half of the batches, with CutMix alone.
-The best epoch is chosen on a held-out tenth of the training images; by the published protocol, it is chosen on the test
-images, after training on all training images.
+The best epoch is chosen on a held-out tenth of the training images; under the published protocol, it is chosen on the
+test images, after training on all training images.
 """
 
 import dataclasses
@@ -90,7 +90,7 @@ PARTS = {
     "sharpness-aware, radius 0.15, 30 epochs": {"optimizer.sam_rho": 0.15, "epochs": 30.0},
     "started as in the paper": PAPER_START,
 }
-NOTE = "Published: one seed, of a model of one of these two sizes; which of them is not said."
+NOTE = "Published: one seed; the source does not say which of the two sizes."
 
 
 def get_arms():

@@ -2,10 +2,10 @@
 
 python -m mixer_jax.train --config configs/finetune_cifar10.py
 
-The weights are downloaded when the first run starts. Name others with --config.init_from, such as "L/16 imagenet21k" or
-a path, and their size, if it is another, with --config.model.variant=L/16. Published for these weights: 96.82% on test,
-with the same 10,000 steps of 512 images at 224 pixels (https://github.com/google-research/vision_transformer). Not
-measured here yet.
+The weights are downloaded when the first run starts. For other weights, set --config.init_from to a path or a name,
+such as "L/16 imagenet21k"; if their size differs, also set --config.model.variant, here to L/16. Published for the
+default weights: 96.82% on test, with the same 10,000 steps of 512 images at 224 pixels
+(https://github.com/google-research/vision_transformer). Not measured here yet.
 
 If memory is short, compute the batch in microbatches: --config.accumulation_steps=8. For a linear probe, freeze the
 trunk: --config.frozen_trunk=True. For twice the resolution, as in the paper's appendix C:

@@ -4,12 +4,12 @@ python -m mixer_jax.train --config configs/mixer_nano_cifar10.py
 python -m mixer_jax.train --config configs/mixer_nano_cifar10.py:0.67M
 
 The published widths give the first size, with 1,132,170 parameters. The published number of parameters is that of the
-second, 673,418, which has the two MLP widths swapped. Published: 90.83% on test after 300 epochs, with one seed; it is
-not said for which size. Here, 1.13M reaches 86.58% (86.46% at the last epoch), trained on nine tenths of the training
-images, re-encoded as JPEG.
+second, 673,418, which has the two MLP widths swapped. Published: 90.83% on test after 300 epochs, with one seed; the
+source does not say for which size. Here, 1.13M reaches 86.58% (86.46% at the last epoch), trained on nine tenths of the
+training images, re-encoded as JPEG.
 
-Two things differ from the original: it pads and crops images twice in a row, here once; and it decays all parameters,
-here kernels only.
+Two things differ: the original pads and crops twice and decays all parameters; this config pads and crops once and
+decays kernels only.
 """
 
 from mixer_jax.config import default_config

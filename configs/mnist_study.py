@@ -1,11 +1,12 @@
-"""A published MNIST study of the Mixer, repeated by its own protocol and by a clean one.
+"""A published MNIST study of the Mixer, repeated under its own protocol and a clean one.
 
 python -m mixer_jax.study --config configs/mnist_study.py
 
 The study (Exploring-the-MLP-Mixer-Architecture, in PyTorch) trained each model once, on pixels from 0 to 1 without
-augmentation, in batches of 32, and selected on the test images. Here every arm is trained with five seeds, by that
-protocol ("published") and with a tenth of the training images held out to select on ("clean"). The tuning grid is
-trained with one seed, by the published protocol. If PyTorch is installed, three of the arms are trained in it, too.
+augmentation, in batches of 32, and chose its models on the test images. Here every arm is trained with five seeds,
+under that protocol ("published") and with a tenth of the training images held out to choose the best epoch ("clean").
+The tuning grid is trained with one seed, under the published protocol. If PyTorch is installed, three of the arms are
+trained in it, too.
 """
 
 import dataclasses
@@ -61,7 +62,7 @@ def get_arms():
             "token mixing only, as published",
             TOKEN_ONLY | AS_PUBLISHED,
             published={"last": 97.63},
-            notes=(SELECTED, "Each block returns the norm of its output, which cuts the residual stream."),
+            notes=(SELECTED, "Each block applies LayerNorm to its output, which breaks the residual path."),
         ),
         Arm(
             "channel_only_published",

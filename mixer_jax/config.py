@@ -78,7 +78,7 @@ def default_config() -> ConfigDict:
     # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
     config.dataset.layout = "auto"
     config.dataset.class_pattern = ""  # regular expression of names, or of paths if it has a /; its group is the class
-    config.dataset.test_fraction = 0.2  # of each class, drawn for testing if there are no other images for it
+    config.dataset.test_fraction = 0.2  # fraction of each class held out as the test set if there is no test split
     config.dataset.on_error = "stop"  # what damaged image files do; or "skip": train without them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
@@ -86,7 +86,7 @@ def default_config() -> ConfigDict:
     # the best epoch is chosen on the test set.
     config.dataset.val_split = ""
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
-    config.dataset.hold_out = "by_class"  # the same fraction of each class, leaving at least one image; or "random"
+    config.dataset.hold_out = "by_class"  # the same fraction of each class, but never all of its images; or "random"
     config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
@@ -99,15 +99,15 @@ def default_config() -> ConfigDict:
 
     config.augment = ConfigDict()  # augmentation of the training images, in this order; none by default
     config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
-    # A central box of each image is scaled to input_size: the largest box with the aspect ratio of input_size, its
-    # sides multiplied by this fraction. In training, crop = "inception" draws a random box instead.
+    # Sides of the central box that is scaled to input_size, relative to the largest box of this aspect ratio. Used in
+    # evaluation, and in training unless crop = "inception".
     config.augment.eval_crop = 1.0
     config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size
     config.augment.crop_padding = 4  # pixels of black on each side
     config.augment.inception = ConfigDict()
     config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
     config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
-    # Horizontal: "random"; or "alternating": each image in every second epoch, a random half of them in the first.
+    # Horizontal: "random"; or "alternating": flips every image in every second epoch; a random half starts flipped.
     config.augment.flip = "none"
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
@@ -147,7 +147,7 @@ def default_config() -> ConfigDict:
     config.init_from = ""  # weights to start from, as for `load`; "": random initial parameters
     config.frozen_trunk = False  # train the head alone, a linear probe
     config.batch_size = 128  # of all devices together
-    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: 1, or what suits a CPU's cache
+    config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: automatic (1, except on a CPU)
     config.epochs = 10.0  # may be fractional
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
     config.label_smoothing = 0.0  # probability that is spread evenly over all classes
@@ -193,13 +193,13 @@ def check(config: ConfigDict) -> ConfigDict:
     for path, value in flat(config):
         if path not in known:
             raise unknown_field(path, known)
-        block, _, key = path.rpartition(".")
+        section, _, key = path.rpartition(".")
         if value is None and known[path] is not None:
             raise UserError(f"config.{path}=None: expects {type(known[path]).__name__}")
         try:
-            (checked[block] if block else checked)[key] = value
+            (checked[section] if section else checked)[key] = value
         except TypeError as error:
-            kind = (checked[block] if block else checked).get_type(key).__name__
+            kind = (checked[section] if section else checked).get_type(key).__name__
             raise UserError(f"config.{path}={value!r}: expects {kind}") from error
     _check_ranges(checked)
     return checked
@@ -218,7 +218,7 @@ def unknown_field(path: str, known: Iterable[str]) -> UserError:
     """Return the error for a field that does not exist, with the most similar of the known ones."""
     known = list(known)
     hint = did_you_mean(path, known)
-    if not hint:  # the right name in the wrong block
+    if not hint:  # the right name in the wrong section
         same_leaf = [k for k in known if k.rpartition(".")[2] == path.rpartition(".")[2]]
         hint = f" (did you mean {same_leaf[0]!r}?)" if same_leaf else ""
     return UserError(f"unknown config field {path!r}{hint}")
