@@ -1,7 +1,8 @@
 """Evaluate a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
-Prints and writes (JSON, CSV, PNG) top-1 and top-5 accuracy, loss, per-class accuracy, calibration and confusion.
-Needs the images of the split. --workdir is a run directory, or a file of weights together with --dataset.
+Prints and writes (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
+and F1 of every class, and the prediction for every image. Needs the images of the split. --workdir is a run directory,
+or weights (a file, folder, URL or name) together with --dataset.
 """
 
 from pathlib import Path
@@ -16,10 +17,10 @@ from mixer_jax.errors import UserError, one_of
 from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
 from mixer_jax.metrics import classification_scores
 from mixer_jax.output import define_flags, folder, require_new
-from mixer_jax.reporting import describe, plot_confusion, write_confusion
+from mixer_jax.reporting import describe, plot_confusion, write_classes, write_confusion, write_predictions
 from mixer_jax.storage import write_json, writing
 
-WRITTEN = ("evaluation.json", "confusion.csv", "confusion.png")
+WRITTEN = ("evaluation.json", "classes.csv", "predictions.csv", "confusion.csv", "confusion.png")
 SPLITS = ("train", "validation", "test")
 
 
@@ -50,7 +51,7 @@ def _define_flags(values: flags.FlagValues) -> None:
 def evaluate(
     classifier: Classifier, dataset: ConfigDict, split: str, checkpoint: str, output: Path, batch_size: int = 512
 ) -> dict[str, Any]:
-    """Evaluate a model on a split, write evaluation.json, confusion.csv and confusion.png, and print the scores.
+    """Evaluate a model on a split, write the files named in `WRITTEN`, and print the scores.
 
     Args:
       classifier: the model.
@@ -85,6 +86,9 @@ def evaluate(
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         write_json(output / "evaluation.json", scores)
+        write_classes(scores, output / "classes.csv")
+        names = [images.name(i) for i in range(len(images))]
+        write_predictions(output / "predictions.csv", names, logits, labels, classifier.label_names)
         write_confusion(scores["confusion"], classifier.label_names, output / "confusion.csv")
         plot_confusion(scores["confusion"], classifier.label_names, output / "confusion.png", title)
     print(f"  {'results':15} {output}/{', '.join(WRITTEN)}")

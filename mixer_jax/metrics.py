@@ -25,7 +25,10 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
       loss: the mean cross-entropy in nats.
       calibration_error: the expected calibration error in percent, over 15 confidence bins of equal width.
       calibration: for each bin that is not empty, its mean `confidence` and `accuracy` in percent, and its `count`.
-      per_class: for each class name, the class's `accuracy` in percent (None without examples) and `count`.
+      balanced_accuracy: the mean of the accuracies of the classes that have examples, in percent.
+      per_class: for each class name, its `count` of examples; its `accuracy`, which is its recall, its `precision` and
+        `f1`, in percent, or None if they are not defined; and `confused_with`, the class that is most often predicted
+        in its place, or None.
       confusion: the confusion matrix, as counts, with true classes as rows and predicted classes as columns.
     """
     n, num_classes = logits.shape
@@ -47,19 +50,39 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
         }
         for b in np.unique(bins)
     ]
+    per_class = {name: _class_scores(confusion, i, label_names) for i, name in enumerate(label_names)}
+    recalls = [row["accuracy"] for row in per_class.values() if row["count"]]
     return {
         "examples": n,
         "accuracy": accuracy,
+        "balanced_accuracy": sum(recalls) / len(recalls),
         "top5_accuracy": 100.0 * float((rank < TOP).mean()),
         "loss": loss,
         "calibration_error": sum(b["count"] / n * abs(b["confidence"] - b["accuracy"]) for b in calibration),
         "calibration": calibration,
-        "per_class": {
-            name: {"accuracy": 100.0 * int(row[i]) / int(row.sum()) if row.any() else None, "count": int(row.sum())}
-            for i, (name, row) in enumerate(zip(label_names, confusion, strict=True))
-        },
+        "per_class": per_class,
         "confusion": confusion.tolist(),
     }
+
+
+def _class_scores(confusion: np.ndarray, i: int, label_names: Sequence[str]) -> dict[str, Any]:
+    """Return an entry of `per_class`."""
+    right, count, predicted = int(confusion[i, i]), int(confusion[i].sum()), int(confusion[:, i].sum())
+    others = confusion[i].copy()
+    others[i] = 0
+    return {
+        "count": count,
+        "accuracy": 100.0 * right / count if count else None,
+        "precision": 100.0 * right / predicted if predicted else None,
+        "f1": 200.0 * right / (count + predicted) if count + predicted else None,
+        "confused_with": label_names[int(others.argmax())] if others.any() else None,
+    }
+
+
+def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the balanced accuracy in percent, as in `classification_scores`."""
+    correct = logits.argmax(1) == labels
+    return 100.0 * float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
 
 
 def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

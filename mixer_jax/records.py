@@ -69,6 +69,7 @@ class Results(_Record):
       best_epoch: the epoch with the best validation scores.
       val_accuracy, val_loss, test_accuracy, test_loss: of the best epoch.
       last_val_accuracy, last_val_loss, last_test_accuracy, last_test_loss: of the last epoch.
+      test_balanced_accuracy: the mean of the classes' accuracies on test, at the best epoch.
       test_examples: the number of test images scored. It is None, like all test scores, for a run that is not finished.
       train_seconds, compile_seconds: time spent on training steps, and on compiling.
       images_per_second: training throughput.
@@ -102,6 +103,7 @@ class Results(_Record):
     steps: float | None = None
     test_accuracy: float | None = None
     test_loss: float | None = None
+    test_balanced_accuracy: float | None = None
     test_examples: int | None = None
     last_val_accuracy: float | None = None
     last_val_loss: float | None = None
@@ -119,8 +121,8 @@ class Results(_Record):
 
 
 AVERAGED = (
-    "epochs", "steps", "best_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "last_val_accuracy",
-    "last_val_loss", "last_test_accuracy", "last_test_loss",
+    "epochs", "steps", "best_epoch", "val_accuracy", "val_loss", "test_accuracy", "test_loss", "test_balanced_accuracy",
+    "last_val_accuracy", "last_val_loss", "last_test_accuracy", "last_test_loss",
 )  # fmt: skip
 
 

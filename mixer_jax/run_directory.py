@@ -30,7 +30,8 @@ class RunDirectory:
     checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
     tensorboard/     the metrics as TensorBoard scalars
     curves.png       the metrics as a plot; confusion.png is the confusion matrix
-    predictions.npz  logits and labels of the test set, and the images of the worst mistakes
+    predictions.csv  every test image with its class and the predicted one
+    predictions.npz  logits and labels of the test set, and the images of the worst mistakes with their names
     report.html      the report; README.md is the model card
     .lock            held by the process that trains here
 
@@ -47,6 +48,7 @@ class RunDirectory:
         self.diverged_file = self.path / "diverged.json"
         self.curves_file = self.path / "curves.png"
         self.predictions_file = self.path / "predictions.npz"
+        self.predictions_table = self.path / "predictions.csv"
         self.report_file = self.path / "report.html"
         self.card_file = self.path / "README.md"
         self.checkpoints = self.path / "checkpoints"

@@ -13,7 +13,8 @@ from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.inference import load
-from mixer_jax.metrics import classification_scores
+from mixer_jax.metrics import balanced_accuracy, classification_scores
+from mixer_jax.reporting import describe
 from runs import SHRINK, main
 
 
@@ -33,9 +34,16 @@ def test_scores_are_those_of_scikit_learn():
     )
     assert found["loss"] == pytest.approx(metrics.log_loss(labels, probabilities, labels=range(8)))
     assert found["confusion"] == metrics.confusion_matrix(labels, predicted, labels=range(8)).tolist()
-    recall = metrics.recall_score(labels, predicted, labels=range(7), average=None)
-    assert [found["per_class"][name]["accuracy"] for name in "abcdefg"] == pytest.approx(100 * recall)
-    assert found["per_class"]["h"] == {"accuracy": None, "count": 0}
+    theirs = metrics.precision_recall_fscore_support(labels, predicted, labels=range(7))
+    for key, values in zip(("precision", "accuracy", "f1", "count"), theirs, strict=True):
+        percent = 1 if key == "count" else 100
+        assert [found["per_class"][name][key] for name in "abcdefg"] == pytest.approx(percent * values)
+    assert found["balanced_accuracy"] == pytest.approx(100 * theirs[1].mean())
+    assert balanced_accuracy(logits, labels) == pytest.approx(found["balanced_accuracy"])
+    h = {"accuracy": None, "precision": 0.0, "f1": 0.0, "count": 0, "confused_with": None}
+    assert found["per_class"]["h"] == h
+    wrong = [predicted[(labels == 0) & (predicted == other)].size for other in range(1, 8)]
+    assert found["per_class"]["a"]["confused_with"] == "bcdefgh"[int(np.argmax(wrong))]
     # The definition, bin by bin: (lower, upper], the share of the examples times the gap.
     confidence, error = probabilities.max(1), 0.0
     for lower in np.arange(15) / 15:
@@ -67,6 +75,44 @@ def test_it_writes_over_nothing_unasked(run, tmp_path):
     assert call(*flags) == 0
     with pytest.raises(UserError, match="evaluation.json is there already: --overwrite writes over it"):
         evaluate.main(["evaluate", *map(str, flags)])
+
+
+def test_every_image_is_listed_with_its_file_and_prediction(write_folder, tmp_path, with_pictures):
+    root, workdir, output = write_folder(), tmp_path / "run", tmp_path / "out"
+    (root / "test" / "dog" / "0.png").rename(root / "test" / "dog" / "猫, 1.png")
+    assert main("folder", workdir, *SHRINK, f"--config.dataset.data_dir={root}", "--config.epochs=1") == 0
+    assert call("--workdir", workdir, "--output", output) == 0
+    model = load(workdir)
+    for table in (workdir / "predictions.csv", output / "predictions.csv"):
+        with table.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert {row["image"] for row in rows} == {str(path.relative_to(root)) for path in (root / "test").glob("*/*")}
+        for row in rows:
+            assert row["class"] == row["image"].split("/")[1]
+            [[(name, probability)]] = model.predict(root / row["image"], top=1)
+            assert row["predicted"] == name
+            assert float(row["probability"]) == pytest.approx(probability, abs=1e-5)
+        order = [(row["class"] == row["predicted"], -float(row["probability"])) for row in rows]
+        wrong = [mark for mark in order if not mark[0]]
+        assert order[: len(wrong)] == sorted(wrong)
+    with (output / "classes.csv").open(encoding="utf-8", newline="") as file:
+        assert [(row["class"], row["images"]) for row in csv.DictReader(file)] == [("cat", "8"), ("dog", "8")]
+    found = json.loads((output / "evaluation.json").read_text())
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["test_balanced_accuracy"] == pytest.approx(found["balanced_accuracy"])
+
+
+def test_names_in_three_scripts_stand_in_columns():
+    labels, names = np.repeat(np.arange(3), [5, 4, 3]), ["Straße", "猫", "собака"]
+    logits = np.eye(3, dtype=np.float32)[[0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0]]
+    head, *lines = describe(classification_scores(logits, labels, names)).splitlines()[3:]
+    assert [line.split() for line in lines] == [
+        ["собака", "3", "0.0%", "-", "0.0%", "Straße"],
+        ["猫", "4", "75.0%", "75.0%", "75.0%", "Straße"],
+        ["Straße", "5", "80.0%", "50.0%", "61.5%", "猫"],
+    ]
+    wide = {line: line.replace("猫", "mm") for line in lines}  # as many columns on a terminal
+    assert {wide[line].index(line.split()[2]) + len(line.split()[2]) for line in lines} == {head.index("recall") + 6}
 
 
 def test_numbers_are_printed_before_they_cannot_be_written(run, tmp_path, capsys):
@@ -124,7 +170,7 @@ def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
 def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(run, tmp_path, capsys):
     load(run).save(tmp_path / "x.safetensors", "timm")
     flags = "--workdir", tmp_path / "x.safetensors", "--output", tmp_path / "out"
-    with pytest.raises(UserError, match="x.safetensors belongs to no run.*: give a dataset"):
+    with pytest.raises(UserError, match="x.safetensors does not come from a run.*: give a dataset"):
         call(*flags)
     assert not (tmp_path / "out").exists()
     assert call(*flags, "--dataset", "digits") == 0
@@ -157,11 +203,11 @@ def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
     for field, value, line in (
         ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], not float32\[9\]"),
         ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is nothing, not float32\[8\]"),
-        ("pre_head_norm", False, r"it has \['pre_head_layer_norm'\]\['bias'\] in addition"),
+        ("pre_head_norm", False, r"\['pre_head_layer_norm'\]\['bias'\] is unexpected"),
     ):
         changed = config | {"config": config["config"] | {"model": config["config"]["model"] | {field: value}}}
         (other / "config.json").write_text(json.dumps(changed))
-        with pytest.raises(UserError, match=f"checkpoint .* is of another model: {line}"):
+        with pytest.raises(UserError, match=f"checkpoint .* does not match the model: {line}"):
             call("--workdir", other)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mixer_jax.cache import cores
-from mixer_jax.data.sources import Source
+from mixer_jax.data.sources import Source, Subset
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say
 
@@ -27,10 +27,12 @@ class Split:
     Attributes:
       images: (n, height, width, channels) uint8.
       labels: (n,) int32.
+      source: where the examples come from, which knows their names; None if that is not known.
     """
 
     images: np.ndarray
     labels: np.ndarray
+    source: Source | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +51,12 @@ class Split:
 
     def subset(self, indices: np.ndarray) -> "Split":
         """Return a split with copies of the examples at these indices."""
-        return Split(self.images[indices], self.labels[indices])
+        source = None if self.source is None else Subset(self.source, indices)
+        return Split(self.images[indices], self.labels[indices], source)
+
+    def name(self, index: int) -> str:
+        """Return a short name of an example; see `Source.name`."""
+        return str(index) if self.source is None else self.source.name(index)
 
     def known_labels(self) -> np.ndarray | None:
         """Return the labels, (n,) int32; see `StreamedSplit.known_labels`."""
@@ -101,6 +108,10 @@ class StreamedSplit:
             _check_label(self.source, index, label, self.num_classes)
             images[place], labels[place] = image, label
         return images, labels
+
+    def name(self, index: int) -> str:
+        """Return a short name of an example; see `Source.name`."""
+        return self.source.name(index)
 
     def known_labels(self) -> np.ndarray | None:
         """Return the labels, (n,) int, or None if they are not known without reading examples."""
@@ -205,7 +216,7 @@ def decode(source: Source, title: str) -> Split:
                 bar.update(len(examples))
     if (seconds := time.monotonic() - began) > LONG:
         say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
-    return Split(images, labels)
+    return Split(images, labels, source)
 
 
 def _check_label(source: Source, index: int, label: int, num_classes: int) -> None:

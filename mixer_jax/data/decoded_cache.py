@@ -45,7 +45,10 @@ class DecodedCache:
             with self._path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
                 if file["bytes"] > most or file["key"] != self.key():
                     return None
-                splits = {name: Split(file[f"{name} images"], file[f"{name} labels"]) for name in self._sources}
+                splits = {
+                    name: Split(file[f"{name} images"], file[f"{name} labels"], source)
+                    for name, source in self._sources.items()
+                }
             sizes = (resident_size(len(split), math.prod(split.image_shape)) for split in splits.values())
             return splits if sum(sizes) <= most else None
         except Exception:  # no file, or a damaged one, for which NumPy and zipfile raise many types of errors

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -85,7 +85,7 @@ def _read(kept: Path) -> dict[str, Examined]:
         return {}
 
 
-def _properties(content: bytes) -> dict[str, int]:
+def _properties(content: bytes) -> dict[str, Any]:
     """Decode an image file, and return the fields of `Examined` that this shows."""
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
         width, height = image.size

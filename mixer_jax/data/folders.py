@@ -94,7 +94,7 @@ class ImageFolder:
         numbers = {name: i for i, name in enumerate(self.label_names)}
         labels = np.array([numbers[image.label] for image in images])
         fit = dataclasses.replace(fit, bits=self.bits)
-        return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit)
+        return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit, self._listing.top)
 
     def named(self, config: ConfigDict) -> ConfigDict:
         """Return a copy of the `dataset` block whose splits have the names in `splits`."""
@@ -231,5 +231,5 @@ class ImageFolder:
 
 
 def _bits(level: int) -> int:
-    """Return the number of bits, 8 to 16, that levels up to this one use; 16 for 0, which stands for no 16-bit image."""
+    """Return the number of bits, 8 to 16, that levels up to this one use; 16 for 0, which stands for none."""
     return min(max(level.bit_length(), 8), 16) if level else 16

@@ -47,6 +47,10 @@ class Source(Protocol):
         """Return a description of where an example comes from, for error messages."""
         ...
 
+    def name(self, index: int) -> str:
+        """Return a short name of an example for tables: its file, if it has its own, or its number in the split."""
+        ...
+
     def identity(self) -> Iterable[bytes]:
         """Yield bytes that identify these examples, without decoding them."""
         ...
@@ -88,6 +92,9 @@ class Subset:
 
     def describe(self, index: int) -> str:
         return self.source.describe(int(self.indices[index]))
+
+    def name(self, index: int) -> str:
+        return self.source.name(int(self.indices[index]))
 
     def identity(self) -> Iterable[bytes]:
         yield from self.source.identity()
@@ -139,6 +146,9 @@ class Digits:
     def describe(self, index: int) -> str:
         return f"image {index} of digits {self._split}"
 
+    def name(self, index: int) -> str:
+        return str(index)
+
     def identity(self) -> Iterable[bytes]:
         yield f"digits {self._split} of scikit-learn {version('scikit-learn')}".encode()
 
@@ -167,12 +177,14 @@ class FolderSource:
       of_class: their labels, (n,) int.
       label_names: the class names.
       fit: how the images are scaled and cropped.
+      root: the folder of the dataset.
     """
 
     paths: tuple[Path, ...]
     of_class: np.ndarray
     label_names: tuple[str, ...]
     fit: Fit
+    root: Path
     labels_at_hand = True
 
     def labels(self) -> np.ndarray:
@@ -186,6 +198,9 @@ class FolderSource:
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
+
+    def name(self, index: int) -> str:
+        return str(self.paths[index].relative_to(self.root))
 
     def identity(self) -> Iterable[bytes]:
         yield str(self.fit).encode()
@@ -211,7 +226,8 @@ def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSourc
     Raises:
       UserError: if the folder is missing, unreadable or without class folders, or a class has no images.
     """
-    root = Path(data_dir).expanduser() / split
+    top = Path(data_dir).expanduser()
+    root = top / split
     try:
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
         files = [sorted(p for p in f.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")) for f in folders]
@@ -226,4 +242,5 @@ def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSourc
         if not found:
             raise UserError(f"no images in {folder}: expected *.png, *.jpg or *.jpeg")
     labels = np.repeat(np.arange(len(folders)), [len(found) for found in files])
-    return FolderSource(tuple(p for found in files for p in found), labels, tuple(f.name for f in folders), fit)
+    paths, names = tuple(p for found in files for p in found), tuple(f.name for f in folders)
+    return FolderSource(paths, labels, names, fit, top)

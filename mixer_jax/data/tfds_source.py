@@ -34,7 +34,7 @@ class TfdsSource:
           UserError: if the split is unknown, or only TensorFlow can read the format the dataset is prepared in.
         """
         self._builder = builder
-        self.name = f"{builder.name} {split}"
+        self._title = f"{builder.name} {split}"
         self.fit = fit
         image_key, label_key = supervised_keys(builder)
         self.label_names = tuple(builder.info.features[label_key].names)
@@ -60,7 +60,7 @@ class TfdsSource:
             examples = self._data.__getitems__(list(indices))
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"cannot read {self.name} in {self._builder.data_path}: {' '.join(str(error).split())[:200]}; delete "
+                f"cannot read {self._title} in {self._builder.data_path}: {' '.join(str(error).split())[:200]}; delete "
                 "that folder, and it is prepared anew"
             ) from error
         return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]
@@ -69,16 +69,19 @@ class TfdsSource:
         if len(self) > LABELS:
             return None
         examples, label_key, labels = self._undecoded(), self._keys[1], []
-        for start in tqdm(range(0, len(self), 1000), f"labels of {self.name}", unit="k", leave=False, disable=None):
+        for start in tqdm(range(0, len(self), 1000), f"labels of {self._title}", unit="k", leave=False, disable=None):
             chunk = examples.__getitems__(list(range(start, min(start + 1000, len(self)))))
             labels += [int(example[label_key]) for example in chunk]
         return np.array(labels)
 
     def describe(self, index: int) -> str:
-        return f"image {index} of {self.name}"
+        return f"image {index} of {self._title}"
+
+    def name(self, index: int) -> str:
+        return str(index)
 
     def identity(self) -> Iterable[bytes]:
-        yield f"{self._builder.info.full_name} {self.name} {self.fit} {len(self)}".encode()
+        yield f"{self._builder.info.full_name} {self._title} {self.fit} {len(self)}".encode()
         yield repr({name: split.num_bytes for name, split in self._builder.info.splits.items()}).encode()
 
     def files(self) -> Iterable[Path]:

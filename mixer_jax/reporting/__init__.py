@@ -3,10 +3,11 @@
 from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import LiveCurves, plot_curves, plot_trajectories, stack_curves
 from mixer_jax.reporting.observer import Observer
+from mixer_jax.reporting.predictions import write_predictions
 from mixer_jax.reporting.progress import ConsoleProgress, SeedsProgress
 from mixer_jax.reporting.report import finish, finish_seeds
 from mixer_jax.reporting.rows import Row, plot_rows
-from mixer_jax.reporting.scores import describe, plot_confusion, write_confusion
+from mixer_jax.reporting.scores import describe, plot_confusion, write_classes, write_confusion
 from mixer_jax.reporting.summary import summarize
 from mixer_jax.reporting.tensorboard import TensorBoard
 
@@ -27,5 +28,7 @@ __all__ = [
     "plot_trajectories",
     "stack_curves",
     "summarize",
+    "write_classes",
     "write_confusion",
+    "write_predictions",
 ]

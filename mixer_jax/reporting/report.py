@@ -10,7 +10,7 @@ import numpy as np
 
 from mixer_jax.config import flat
 from mixer_jax.data import Split, StreamedSplit, selected_on
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
 from mixer_jax.metrics import classification_scores, probabilities
@@ -19,13 +19,15 @@ from mixer_jax.records import Results, best_epoch
 from mixer_jax.reporting import page
 from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import plot_curves, stack_curves
-from mixer_jax.reporting.scores import plot_confusion
+from mixer_jax.reporting.predictions import write_predictions
+from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
 from mixer_jax.reporting.summary import duration, sentence
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_text, writing
 
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
+UNFOLDED = 30  # the most classes whose scores are shown unasked
 UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS blocks
 
 
@@ -78,7 +80,7 @@ def finish(
     """
     draw_curves(run, results)
     try:
-        keep_predictions(run, logits, labels, test)
+        keep_predictions(run, logits, labels, test, classifier.label_names)
         write_report(run, classifier, results)
     except Exception as error:  # a failed report must not cost the results
         warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
@@ -104,20 +106,30 @@ def draw_curves(run: RunDirectory, results: Results) -> None:
         plot_curves([run.read_metrics()], run.curves_file, title)
 
 
-def keep_predictions(run: RunDirectory, logits: np.ndarray, labels: np.ndarray, test: Split | StreamedSplit) -> None:
-    """Write predictions.npz for the report: all test logits and labels, and the images of the worst mistakes.
+def keep_predictions(
+    run: RunDirectory,
+    logits: np.ndarray,
+    labels: np.ndarray,
+    test: Split | StreamedSplit,
+    label_names: Sequence[str],
+) -> None:
+    """Write predictions.csv and, for the report, predictions.npz.
 
     Args:
       run: the run directory.
       logits, labels: (n, classes) and (n,), of all test images.
       test: the test images.
+      label_names: the class names.
     """
+    with writing(run.predictions_table):
+        write_predictions(run.predictions_table, [test.name(i) for i in range(len(test))], logits, labels, label_names)
     chosen = _mistakes(logits, labels)
     images, _ = test.read(chosen)
+    names = np.array([printable(test.name(i)) for i in chosen], str)
     file = run.predictions_file
     partial = file.with_name(f".{file.name}")
     with writing(file):
-        np.savez_compressed(partial, logits=logits, labels=labels, chosen=chosen, images=images)
+        np.savez_compressed(partial, logits=logits, labels=labels, chosen=chosen, images=images, names=names)
         partial.replace(file)
 
 
@@ -170,6 +182,7 @@ def _summary(results: Results) -> list[tuple[str, str]]:
     if r.test_accuracy is not None:
         scores = [
             ("test accuracy, best epoch", f"{r.test_accuracy:.2f}% ({best})"),
+            *([("balanced test accuracy", f"{r.test_balanced_accuracy:.2f}%")] if r.test_balanced_accuracy else []),
             ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%; {r.test_examples:,} images"),
             ("test loss", f"{r.test_loss:.4f}"),
         ]
@@ -187,6 +200,7 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
     try:
         with run.predictions_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
+            names = file["names"] if "names" in file else chosen.astype(str)  # older releases kept none
     except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
         raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
     scores = classification_scores(logits, labels, label_names)
@@ -195,7 +209,9 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
 
     def shown(indices: np.ndarray) -> str:
         captions = [
-            f"{label_names[labels[i]]} \u2192 {label_names[predicted[i]]} {100 * shares[i].max():.0f}%" for i in indices
+            f"{label_names[labels[i]]} \u2192 {label_names[predicted[i]]} {100 * shares[i].max():.0f}%, "
+            f"{names[places[i]]}"
+            for i in indices
         ]
         return page.gallery([images[places[i]] for i in indices], captions)
 
@@ -207,15 +223,25 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
     parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
     if len(chosen):
         parts.append(page.heading("Most confident mistakes"))
-        parts += [page.paragraph("True class, predicted class, its probability."), shown(worst_first[:MISTAKES])]
+        parts.append(
+            page.paragraph("True class, predicted class, its probability, and the image. All are in predictions.csv.")
+        )
+        parts.append(shown(worst_first[:MISTAKES]))
     parts.append(page.heading("Hardest classes"))
     classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
     for name in sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]:
         of_class = [i for i in worst_first if label_names[labels[i]] == name][:OF_A_CLASS]
         parts.append(page.paragraph(f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"))
         parts.append(shown(np.array(of_class, int)))
+    rows = class_rows(scores)
+    classes = page.table(CLASS_COLUMNS, rows)
     return [
         *parts,
+        page.heading("Classes"),
+        page.paragraph(
+            f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
+        ),
+        classes if len(rows) <= UNFOLDED else page.folded(f"All {len(rows)} classes", classes),
         page.heading("Calibration"),
         page.paragraph(
             f"Expected calibration error {scores['calibration_error']:.2f}%; "

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tqdm.utils import disp_len
 
 from mixer_jax.metrics import CALIBRATION_BINS, TOP
 from mixer_jax.reporting.curves import plain
 
-WORST_CLASSES = 5
+CLASS_COLUMNS = ("class", "images", "recall", "precision", "F1", "most often taken for")
+SHOWN, WIDEST = 20, 40  # classes that are listed on the console, and columns for their names
 
 
 def describe(scores: dict[str, Any]) -> str:
@@ -19,15 +21,54 @@ def describe(scores: dict[str, Any]) -> str:
     Args:
       scores: from `metrics.classification_scores`.
     """
-    seen = {name: of_class for name, of_class in scores["per_class"].items() if of_class["count"]}
-    hardest = sorted(seen, key=lambda name: seen[name]["accuracy"])[:WORST_CLASSES]
+    top = f", {scores['top5_accuracy']:.2f}% top-{TOP}" if len(scores["per_class"]) > TOP else ""
     lines = {
-        "accuracy": f"{scores['accuracy']:.2f}% top-1, {scores['top5_accuracy']:.2f}% top-{TOP}",
+        "accuracy": f"{scores['accuracy']:.2f}% top-1{top}; {scores['balanced_accuracy']:.2f}% balanced",
         "loss": f"{scores['loss']:.4f}",
         "calibration": f"{scores['calibration_error']:.2f}% expected error ({CALIBRATION_BINS} bins)",
-        "hardest": ", ".join(f"{name} {seen[name]['accuracy']:.1f}%" for name in hardest),
     }
-    return "\n".join(f"  {name:15} {line}" for name, line in lines.items())
+    text = [f"  {name:15} {line}" for name, line in lines.items()]
+    rows = class_rows(scores)
+    names = [f"the {SHOWN} hardest of {len(rows)} classes" if len(rows) > SHOWN else "class"]
+    names += [row[0] for row in rows[:SHOWN]]
+    width = min(max(map(disp_len, names)), WIDEST)
+    for name, cells in zip(names, [CLASS_COLUMNS, *rows[:SHOWN]], strict=True):
+        of_class = "".join(f"{cell:>10}" for cell in cells[1:5])
+        text.append(f"  {name}{' ' * (width - disp_len(name))}{of_class}  {cells[5]}".rstrip())
+    return "\n".join(text)
+
+
+def class_rows(scores: dict[str, Any]) -> list[tuple[str, ...]]:
+    """Return a row of text per class with examples, the hardest first; its cells are those of `CLASS_COLUMNS`.
+
+    Args:
+      scores: from `metrics.classification_scores`.
+    """
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{value:.1f}%"
+
+    classes = [(name, row) for name, row in scores["per_class"].items() if row["count"]]
+    return [
+        (name, f"{row['count']:,}", *(percent(row[key]) for key in ("accuracy", "precision", "f1")),
+         row["confused_with"] or "")
+        for name, row in sorted(classes, key=lambda x: x[1]["accuracy"])
+    ]  # fmt: skip
+
+
+def write_classes(scores: dict[str, Any], path: Path) -> None:
+    """Write the scores of every class as CSV, in the order of the classes.
+
+    Args:
+      scores: from `metrics.classification_scores`.
+      path: of the file.
+    """
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(CLASS_COLUMNS)
+        for name, row in scores["per_class"].items():
+            numbers = ["" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "precision", "f1")]
+            writer.writerow([name, row["count"], *numbers, row["confused_with"] or ""])
 
 
 def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path) -> None:
@@ -38,7 +79,7 @@ def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[st
       label_names: of the classes.
       path: of the file.
     """
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["true / predicted", *label_names])
         writer.writerows([name, *row] for name, row in zip(label_names, confusion, strict=True))

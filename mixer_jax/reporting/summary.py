@@ -6,6 +6,8 @@ import math
 from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
 
+UNEQUAL = 0.05  # percentage points between the accuracy and the mean of the classes that are worth a line
+
 
 def duration(seconds: float) -> str:
     """Format a time in seconds, such as 1.3 s, 45 s, 12 min, 3 h 20 min."""
@@ -41,12 +43,18 @@ def summarize(run: RunDirectory, results: Results) -> str:
     if not one:
         seeds, best, last = f"{len(r.seeds)} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
         kept = [("TensorBoard", f"{tensorboard} --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
+    # Equal to the accuracy if the classes have equally many test images.
+    unequal = abs((r.test_balanced_accuracy or r.test_accuracy) - r.test_accuracy) >= UNEQUAL
+    balanced = (
+        [("balanced", f"{accuracy('test_balanced_accuracy')}, the mean recall of the classes")] if unequal else []
+    )
     lines = [
         (
             "test accuracy",
             f"{accuracy('test_accuracy')} ({best}, the best on {r.selected_on}), "
             f"{accuracy('last_test_accuracy')} ({last}); {r.test_examples:,} images",
         ),
+        *balanced,
         (
             "trained",
             f"{r.epochs:.4g} epochs in {duration(r.train_seconds)}, {duration(r.compile_seconds)} to compile, "

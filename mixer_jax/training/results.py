@@ -8,7 +8,7 @@ import numpy as np
 
 from mixer_jax import data
 from mixer_jax.inference import Classifier, Origin, Preprocessing
-from mixer_jax.metrics import accuracy_and_loss
+from mixer_jax.metrics import accuracy_and_loss, balanced_accuracy
 from mixer_jax.records import Results, best_epoch
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.loop import Trained
@@ -53,6 +53,7 @@ def score(trainer: Trainer, trained: Trained) -> Outcome:
         "val_loss": best.val_loss,
         "test_accuracy": test_accuracy,
         "test_loss": test_loss,
+        "test_balanced_accuracy": balanced_accuracy(logits, labels),
         "last_val_accuracy": last.val_accuracy,
         "last_val_loss": last.val_loss,
         "last_test_accuracy": last_test_accuracy,

@@ -1,13 +1,15 @@
 """Digits and image folders, and what `data.load` makes of them."""
 
+import itertools
+
 import numpy as np
 import pytest
-from PIL import Image
-from sklearn.datasets import load_digits
+from PIL import Image, ImageOps
+from sklearn.datasets import load_digits, load_sample_image
 
 from mixer_jax import data
 from mixer_jax.data.dataset import decode, pixel_statistics
-from mixer_jax.data.images import RESIZES, Fit
+from mixer_jax.data.images import RESIZES, Fit, read_image
 from mixer_jax.data.sources import Digits, image_folder
 from mixer_jax.errors import UserError
 from support import ArraySource, make_config
@@ -81,6 +83,53 @@ def test_folder_turns_modes_into_rgb_and_obeys_exif(tmp_path):
     for image, label in source.__getitems__(range(4)):
         assert label == 0
         assert np.array_equal(image, pixels[..., None].repeat(3, -1))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("size", [(32, 32), (50, 20)])
+def test_large_jpegs_are_decoded_at_a_smaller_scale_and_look_the_same(size, orientation, tmp_path):
+    photograph = Image.fromarray(load_sample_image("china.jpg"))  # 427x640
+    if orientation == 6:
+        photograph = photograph.transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    photograph.save(tmp_path / "a.jpg", quality=95, exif=exif)
+    whole = read_image(tmp_path / "a.jpg", Fit(size))
+    drafted = read_image(tmp_path / "a.jpg", Fit(size, draft=True))
+    assert drafted.shape == whole.shape == (*size, 3)
+    difference = np.abs(drafted.astype(int) - whole)
+    assert 0 < difference.mean() < 2
+    assert difference.max() < 16
+    with Image.open(tmp_path / "a.jpg") as image:
+        Fit(size, draft=True).reduce(image)
+        assert image.width * image.height <= 107 * 160
+        upright = ImageOps.exif_transpose(image)
+        assert upright.height >= 2 * size[0]
+        assert upright.width >= 2 * size[1]
+
+
+def test_an_image_that_is_not_scaled_is_not_drafted(tmp_path):
+    Image.fromarray(load_sample_image("china.jpg")).save(tmp_path / "a.jpg")
+    for size in ((), (427, 640), (220, 220)):
+        whole = read_image(tmp_path / "a.jpg", Fit(size))
+        assert np.array_equal(read_image(tmp_path / "a.jpg", Fit(size, draft=True)), whole)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit_images_are_scaled_by_the_bits_they_use(suffix, tmp_path):
+    levels = np.arange(0, 4096, 16, dtype=np.uint16).reshape(16, 16)
+    for split, label in itertools.product(("train", "test"), ("a", "b")):
+        folder = tmp_path / "images" / split / label
+        folder.mkdir(parents=True)
+        Image.fromarray(levels if label == "b" else levels // 2).save(folder / f"0.{suffix}")
+    fields = {"name": "folder", "data_dir": str(tmp_path / "images"), "val_split": "test"}
+    dataset = load(**fields)
+    assert dataset.bits == dataset.info()["bits"] == 12
+    expected = np.stack([levels // 2 // 16, levels // 16])[..., None].repeat(3, -1)
+    assert np.array_equal(dataset.train.images, expected)
+    assert np.array_equal(load(**fields, bits=16).train.images, expected // 16)
+    if suffix == "png":  # which runs of older releases read, with all 16 bits
+        assert np.array_equal(load(**fields, layout="splits").train.images, expected // 16)
 
 
 def test_fit_covers_and_crops_the_centre():
