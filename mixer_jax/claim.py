@@ -97,10 +97,10 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
         )
     if differing:
         before, now = run.config().dataset.data_dir, config.dataset.data_dir
-        folders = f"; it was in {before}, and is {now} now" if before != now else f"; in {now}" if now else ""
+        folders = f"; data_dir: was {before}, now {now}" if before != now else f"; data_dir: {now}" if now else ""
         raise UserError(
-            f"workdir {run.path} holds a run on other data than {config.dataset.name} is now (its "
-            f"{', '.join(differing)}{folders}): choose another workdir, or start over with overwrite"
+            f"the data of the run in {run.path}, {config.dataset.name}, has changed ({', '.join(differing)}{folders}): "
+            "choose another workdir, or set overwrite to start over"
         )
 
 
@@ -114,7 +114,7 @@ def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
     if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
         raise UserError(
             f"workdir {run.path} holds a run with another config ({'; '.join(others[:4])}): "
-            "choose another workdir, or start over with overwrite"
+            "choose another workdir, or set overwrite to start over"
         )
     return changes
 
@@ -127,4 +127,4 @@ def _plain(config: ConfigDict) -> dict[str, Any]:
 def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
     """Return a description of each field in which two configs differ, by the field's name."""
     old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
-    return {key: f"{key}: {old[key]} there, {new[key]} here" for key in sorted(old) if old[key] != new[key]}
+    return {key: f"{key}: {old[key]} in the run, {new[key]} now" for key in sorted(old) if old[key] != new[key]}

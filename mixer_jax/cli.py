@@ -51,14 +51,14 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted: the same command resumes from the last checkpoint", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
         code = 130
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
         traceback.print_exc()
         if isinstance(error, jax.errors.JaxRuntimeError):
-            print("error: this process failed, or another one ended; the same commands resume", file=sys.stderr)
+            print("error: a process failed or ended: run the same commands again to resume", file=sys.stderr)
         code = 1
     if code in (1, 2) and jax.distributed.is_initialized():
         sys.stdout.flush()
@@ -165,13 +165,15 @@ def parse_run(
     """
 
     def define_all(values: flags.FlagValues) -> None:
-        flags.DEFINE_string("workdir", None, "a run directory, or a file or folder of weights", flag_values=values)
+        flags.DEFINE_string(
+            "workdir", None, "a run directory, or weights: a file, folder, URL or name", flag_values=values
+        )
         flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
         define(values)
 
     values, paths = parse_flags(argv, define_all, usage, num_paths)
     if not values.workdir:
-        raise UserError("no run directory: give one with --workdir, such as --workdir runs/digits")
+        raise UserError("no model: give one with --workdir, such as --workdir runs/digits")
     return values, paths
 
 
@@ -212,8 +214,8 @@ def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence
         match = re.match(r"flag --config\.([\w.]+)=(.*?): ", str(error), re.DOTALL)
         if not match:
             raise UserError(str(error)) from error
-        block, _, key = match[1].rpartition(".")
-        kind = (config[block] if block else config).get_type(key).__name__
+        section, _, key = match[1].rpartition(".")
+        kind = (config[section] if section else config).get_type(key).__name__
         raise UserError(f"config.{match[1]}={match[2]!r}: expects {kind}") from error
     except flags.Error as error:
         raise UserError(str(error)) from error

@@ -9,8 +9,8 @@ other commands take as --workdir. The file keeps the class names and the preproc
 has them in a config.json too, from which timm rebuilds the model: timm.create_model("local-dir:TO", pretrained=True).
 
 --image_size adapts the Mixer to images of another size: K times the resolution as in the paper's appendix C, any other
-by interpolating the token mixing. Of a file that does not tell the size of its images, it is the size, if the number of
-patches agrees; otherwise the images are taken to be square.
+by interpolating the token mixing. If the file does not record its image size, --image_size is taken as that size when
+it gives the right number of patches; otherwise a square is assumed.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """
@@ -48,14 +48,14 @@ def main(argv: list[str]) -> int:
     try:
         classifier = load(source, values.checkpoint, Known(size, values.patch_size, values.channels))
     except UserError as error:  # the library names arguments
-        text = str(error).replace("give checkpoint", "give --checkpoint")
-        for name in ("image_size", "patch_size", "channels"):
-            text = text.replace(f"give {name}", f"give --{name}")
+        text = str(error).replace("and channels", "and --channels")
+        for name in ("checkpoint", "image_size", "patch_size", "channels"):
+            text = text.replace(f"set {name}", f"set --{name}")
         raise UserError(text) from error
     print(f"{source}: {classifier.origin.found}")
     if size:
         classifier = _resized(classifier, size, values.interpolate)
-    if suffix or layout != "paper":  # only this library reads the others
+    if suffix or layout != "paper":  # only mixer_jax reads a folder in the paper's layout
         for line in classifier.computed_otherwise(layout, normalised=not suffix):
             warn(line)
     written = classifier.save(target, layout)
@@ -66,16 +66,21 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("layout", None, "of a .safetensors: timm, lucidrains or paper", flag_values=values)
     flags.DEFINE_string(
-        "checkpoint", "best", "of a run: best, latest or a step; or weights in FROM", flag_values=values
+        "layout",
+        None,
+        "layout of TO: timm, lucidrains or paper for a .safetensors; paper or timm for a folder",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "write over a file that is there already", flag_values=values)
     flags.DEFINE_list("image_size", [], "HEIGHT,WIDTH that TO is for, if another", flag_values=values)
-    flags.DEFINE_integer("patch_size", None, "of FROM, if it does not tell", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("channels", None, "of FROM, if it does not tell", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("channels", None, "of FROM, if it does not record them", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(
-        "interpolate", False, "for another size interpolate the token mixing, not tile it", flag_values=values
+        "interpolate", False, "for another size: interpolate token mixing instead of tiling it", flag_values=values
     )
 
 

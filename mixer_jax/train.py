@@ -37,7 +37,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "overwrite", False, "start over in a workdir that holds a run, which is moved to DIR.old1", flag_values=values
     )
     flags.DEFINE_boolean(
-        "distributed", False, "one of several processes, which JAX finds (Cloud TPU, Slurm)", flag_values=values
+        "distributed", False, "train with several processes, detected by JAX (Cloud TPU, Slurm)", flag_values=values
     )
     flags.DEFINE_string("coordinator_address", None, "of several processes: HOST:PORT of the first", flag_values=values)
     flags.DEFINE_integer("num_processes", None, "the number of processes", flag_values=values)

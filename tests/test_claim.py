@@ -26,9 +26,10 @@ def test_another_config_is_refused_field_by_field(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {})
     changed = make_config(seed=3, model__hidden_dim=9)
-    with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed: 0 there, 3 here\)"):
+    fields = r"model.hidden_dim: 8 in the run, 9 now; seed: 0 in the run, 3 now"
+    with pytest.raises(UserError, match=rf"another config \({fields}\)"):
         require_usable(run, changed)
-    with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 there, 9 here; seed"):
+    with pytest.raises(UserError, match=r"another config \(model.hidden_dim: 8 in the run, 9 now; seed"):
         claim(run, changed, {})  # by one that came in between
     require_usable(run, changed, overwrite=True)
 
@@ -37,7 +38,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
-    with pytest.raises(UserError, match=r"a run on other data than digits is now \(its fingerprint\): choose another"):
+    with pytest.raises(UserError, match=r"the data of the run .*, digits, has changed \(fingerprint\): choose"):
         claim(run, make_config(), {"fingerprint": "b", "mean": (0.1,)})
 
 
@@ -46,7 +47,7 @@ def test_other_data_in_another_folder_names_both(tmp_path):
     claim(run, make_config(dataset__data_dir="/a"), {"fingerprint": "a", "streamed": False})
     moved = make_config(dataset__data_dir="/b")
     require_same_data(run, moved, {"fingerprint": "a", "streamed": False})
-    with pytest.raises(UserError, match=r"\(its fingerprint; it was in /a, and is /b now\): choose another"):
+    with pytest.raises(UserError, match=r"\(fingerprint; data_dir: was /a, now /b\): choose another"):
         require_same_data(run, moved, {"fingerprint": "b", "streamed": False})
 
 

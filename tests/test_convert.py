@@ -97,7 +97,7 @@ def test_a_trained_run_goes_through_files_and_scores_the_same(tmp_path, write_fo
     written["dataset"] |= {"mean": [0.25] * 3, "std": [0.5, 0.5, 0.125]}
     config.write_text(json.dumps(written))
     assert call(tmp_path / "run", tmp_path / "other.npz") == 0
-    assert "from 0 to 1, less 0.25, 0.25, 0.25, over 0.5, 0.5, 0.125" in capsys.readouterr().err
+    assert "pass it mean 0.25, 0.25, 0.25 and std 0.5, 0.5, 0.125" in capsys.readouterr().err
     assert load(tmp_path / "other.npz").preprocessing.std == (0.5, 0.5, 0.125)
 
 
@@ -130,7 +130,7 @@ def test_what_is_no_file_of_weights_leaves_nothing(content, target, tmp_path):
 
 def test_what_is_no_mixer_leaves_nothing(tmp_path):
     np.savez(tmp_path / "x.npz", **{"conv/kernel": np.zeros(3)})
-    with pytest.raises(UserError, match="x.npz is a convolutional network, not a Mixer of .*: it holds conv/kernel"):
+    with pytest.raises(UserError, match="x.npz is a convolutional network, not a Mixer .*; its first arrays: conv/"):
         call(tmp_path / "x.npz", tmp_path / "folder")
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 
@@ -170,10 +170,10 @@ def test_what_a_file_does_not_tell_is_given_by_flags(tmp_path, capsys):
     for name, arrays in files.items():
         np.savez(tmp_path / f"{name}.npz", **arrays)
     for name, line, flag, shape in (
-        ("wide", "make not a square image: give --image_size, the height and", "--image_size=64,32", (64, 32, 3)),
-        ("grey", "or 4x4 pixels of 4 channels: give --channels", "--channels=1", (32, 32, 1)),
-        ("grey", "or 4x4 pixels of 4 channels: give --channels", "--patch_size=4", (16, 16, 4)),
-        ("two", "holds 2 Mixers: give --checkpoint, one of a, b", "--checkpoint=b", (32, 32, 3)),
+        ("wide", "do not form a square image: set --image_size to the height and", "--image_size=64,32", (64, 32, 3)),
+        ("grey", "or 4x4 pixels of 4 channels: set --channels", "--channels=1", (32, 32, 1)),
+        ("grey", "or 4x4 pixels of 4 channels: set --channels", "--patch_size=4", (16, 16, 4)),
+        ("two", "holds 2 Mixers: set --checkpoint to one of a, b", "--checkpoint=b", (32, 32, 3)),
     ):
         with pytest.raises(UserError, match=line):
             call(tmp_path / f"{name}.npz", tmp_path / "folder")

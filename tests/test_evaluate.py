@@ -201,7 +201,7 @@ def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
     other = shutil.copytree(run, tmp_path / "run")
     config = json.loads((other / "config.json").read_text())
     for field, value, line in (
-        ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], not float32\[9\]"),
+        ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], expected float32\[9\]"),
         ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is nothing, not float32\[8\]"),
         ("pre_head_norm", False, r"\['pre_head_layer_norm'\]\['bias'\] is unexpected"),
     ):

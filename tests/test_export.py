@@ -158,7 +158,7 @@ def test_a_file_of_weights_is_exported_as_its_run(trained, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     load(trained["scaled"]).save("weights.safetensors", "lucidrains")
     assert call("weights.safetensors") == 0
-    assert "only random pixels: weights.safetensors belongs to no run" in capsys.readouterr().err
+    assert "only random pixels: weights.safetensors does not come from a run" in capsys.readouterr().err
     file = tmp_path / "weights" / "export" / "model.stablehlo"
     images, logits = expected(trained["scaled"], 20)
     exported = jax.export.deserialize(bytearray(file.read_bytes()))

@@ -73,7 +73,7 @@ def test_of_a_file_of_weights_it_is_the_same(tmp_path):
     run = train_digits(tmp_path / "run", "--config.dataset.val_fraction=0.1")  # the default, as a file has no other
     load(run).save(tmp_path / "weights.npz")
     flags = ["--shots=2,5", "--seeds=2", f"--output={tmp_path / 'found.json'}"]
-    with pytest.raises(UserError, match="weights.npz belongs to no run.*: give a dataset"):
+    with pytest.raises(UserError, match="weights.npz does not come from a run.*: give a dataset"):
         call(tmp_path / "weights.npz", *flags)
     assert call(tmp_path / "weights.npz", "--dataset=digits", *flags) == 0
     found = json.loads((tmp_path / "found.json").read_text())
@@ -110,9 +110,9 @@ def test_one_seed_has_no_deviation_and_test_images_choose_nothing(tmp_path, monk
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (["--shots=0"], "--shots=0: give numbers of images a class"),
+        (["--shots=0"], "--shots=0: give numbers of images per class"),
         (["--shots=a,2"], "--shots=a,2: give numbers"),
-        (["--shots=1000"], "--shots=1000: of class . there are .* in training"),
+        (["--shots=1000"], "class . has only .* training images, fewer than --shots=1000"),
         (["--seeds=0"], "--seeds=0: must be positive"),
         (["--dataset=digitz"], "digitz"),
         (["--checkpoint=7"], "no checkpoint '7'"),

@@ -65,7 +65,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
     assert "one seed: no verdict" in capsys.readouterr().out
     assert main(config, path) == 0
     out = capsys.readouterr().out
-    assert "5 trainings, 1 of them finished" in out
+    assert "5 training jobs, 1 finished or diverged" in out
     assert "== wide, clean: 4 of 4, about" in out
     runs = {p.relative_to(path).as_posix(): RunDirectory(p) for p in path.rglob("seed_*")}
     assert sorted(runs) == [
@@ -125,7 +125,7 @@ def test_another_study_in_the_same_place_is_refused_before_anything_is_trained(c
 def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
     assert main(config, tmp_path / "study", "--arms=wide", "--seeds=1") == 0
     for flag in ("--config.epochs=6", "--config.early_stopping_patience=2"):
-        with pytest.raises(UserError, match="ends elsewhere .* only runs that end alike are averaged: choose another"):
+        with pytest.raises(UserError, match="ended differently .* runs with the same end are averaged: choose"):
             main(config, tmp_path / "study", flag)
     assert not list((tmp_path / "study").glob("mixer/*"))
     assert main(config, tmp_path / "study", "--config.epochs=6", "--report") == 0
@@ -246,10 +246,10 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
         assert run.read_results().test_accuracy > 60
     assert theirs.read_results().num_params == ours.read_results().num_params
     for flag, line in (
-        ("--config.ema_decay=0.9", "config.ema_decay=0.9: not in PyTorch here, where it is 0.0"),
-        ("--config.optimizer.name=lion", "unknown config.optimizer.name in PyTorch here 'lion'"),
+        ("--config.ema_decay=0.9", "config.ema_decay=0.9: the PyTorch side supports only the default, 0.0"),
+        ("--config.optimizer.name=lion", "unknown config.optimizer.name on the PyTorch side 'lion'"),
         ("--config.augment.flip=random", "images are not augmented"),
-        ("--config.dtype=bfloat16", "config.dtype=bfloat16: in PyTorch here it is float32"),
+        ("--config.dtype=bfloat16", "config.dtype=bfloat16: the PyTorch side supports only float32"),
     ):
         with pytest.raises(UserError, match=line):
             main(config, tmp_path / "other", "--protocol=clean", "--arms=torch", flag)

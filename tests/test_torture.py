@@ -156,7 +156,7 @@ def test_a_signal_while_the_end_is_scored_ends_it_and_loses_nothing(start, undis
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert "training is over, and its end is saved: the same command resumes from there" in log.read_text()
+    assert "training is over, and the final checkpoint is saved: run the same command again" in log.read_text()
     assert not (path / "results.json").exists()
     assert start(path).wait(patience(EPOCHS)) == 0
     assert everything(path) == undisturbed(EPOCHS)
@@ -186,6 +186,6 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(signals, code, 
     assert process.wait(60) == code
     if signals != "INT INT":
         assert log.read_text().splitlines()[-1].startswith("stopped at step ")
-        assert ": the same command resumes from there" in log.read_text()
+        assert ": run the same command again to resume" in log.read_text()
     assert start(path).wait(patience(EPOCHS)) == 0
     assert everything(path) == undisturbed(EPOCHS)

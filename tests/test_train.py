@@ -119,7 +119,7 @@ def test_the_same_command_again_says_it_is_finished(digits_run, capsys):
     out = capsys.readouterr().out
     assert "Finished already on 2" in out
     assert "UTC: Pico/2 on digits, 10 classes, data fingerprint" in out
-    assert "overwrite starts over" in out
+    assert "set overwrite to start over" in out
     assert "test accuracy" in out
     assert (digits_run / "results.json").stat().st_mtime_ns == before
 
@@ -141,7 +141,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     assert f"UTC: Nano/8 on folder in {images}, 2 classes, data fingerprint" in out
     other = shutil.copytree(moved, tmp_path / "other")
     (other / "train" / "cat" / "0.png").unlink()
-    line = rf"a run on other data than folder is now \(its .*fingerprint; it was in {images}, and is {other} now\)"
+    line = rf"the data of the run in .*, folder, has changed \(.*fingerprint; data_dir: was {images}, now {other}\)"
     with pytest.raises(UserError, match=line):
         again(other)
     for split in ("train", "test"):
@@ -169,7 +169,7 @@ def test_early_stopping_is_told(tmp_path, capsys):
 
 
 def test_another_config_in_the_same_workdir_is_refused(digits_run):
-    with pytest.raises(UserError, match=r"holds a run with another config \(batch_size: 64 there, 32 here\)"):
+    with pytest.raises(UserError, match=r"holds a run with another config \(batch_size: 64 in the run, 32 now\)"):
         train_digits(digits_run, "--config.batch_size=32", "--config.epochs=4")
 
 

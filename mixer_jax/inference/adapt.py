@@ -52,10 +52,10 @@ def at_image_size(
     elif tokens_mlp_dim in (None, width):
         params, how = interpolated(classifier.params, grid, new_grid), "interpolated (not from the paper)"
     else:
-        tiling = f"{tiled_width}, tiled as in the paper's appendix C, or " if multiple else ""
+        tiling = f"{tiled_width} (tiled, paper's appendix C) or " if multiple else ""
         raise UserError(
-            f"config.model.tokens_mlp_dim={tokens_mlp_dim}: token mixing for {old} patches becomes one for {new} with "
-            f"{tiling}{width}, interpolated"
+            f"config.model.tokens_mlp_dim={tokens_mlp_dim}: use {tiling}{width} (interpolated) to go from {old} to "
+            f"{new} patches"
         )
     config = _resized(classifier, params)
     changed = dataclasses.replace(classifier, config=config, params=params, preprocessing=preprocessing)

@@ -36,7 +36,7 @@ class Classifier:
     It computes in float32 on every device, so that predictions do not depend on the device.
 
     Attributes:
-      config: the `model` block of a config.
+      config: the `model` section of a config.
       params: the parameters of the model, as host arrays.
       preprocessing: how images become the model's input.
       label_names: the class names, in the order of the logits.
@@ -106,8 +106,8 @@ class Classifier:
     def likeliest(self, logits: np.ndarray, top: int | None = 5) -> list[list[tuple[str, float]]]:
         """Return the `top` most probable classes of each row of logits (n, classes), in the format of `predict`."""
         return [
-            [(self.label_names[i], float(share[i])) for i in np.argsort(-share, kind="stable")[:top]]
-            for share in probabilities(logits)
+            [(self.label_names[i], float(row[i])) for i in np.argsort(-row, kind="stable")[:top]]
+            for row in probabilities(logits)
         ]
 
     def read(self, image: ImageLike) -> np.ndarray:
@@ -238,8 +238,7 @@ class Classifier:
                 ", ".join(f"{x:.4g}" for x in values) for values in (self.preprocessing.mean, self.preprocessing.std)
             )
             lines.append(
-                f"{layout} reads no normalisation from the file: pixels from 0 to 1, less {mean}, over {std}; this "
-                "project does, others need it as an argument"
+                f"{layout} does not read the normalisation in the file: pass it mean {mean} and std {std} yourself"
             )
         return lines
 

@@ -41,10 +41,11 @@ LARGEST_CONFIG = 2**24  # bytes of a config.json, which may name thousands of cl
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What is known of the model in a file that does not tell it.
+    """Properties that the caller knows and the file does not record.
 
     Attributes:
-      image_size: (height, width) of the model's input; () or a size with another number of patches: a square.
+      image_size: (height, width) of the model's input; if () or inconsistent with the number of patches, the image is
+        assumed square.
       patch_size, channels: of the images; None if not known.
     """
 
@@ -66,7 +67,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
         "hf-hub:OWNER/NAME". What is downloaded stays in the user's cache folder.
       checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
         several sets of weights: the name of one; "best" takes the averaged ones.
-      known: what is known of the model in a file, if the file does not tell it.
+      known: properties of the model that the file may not record.
 
     Raises:
       UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.
@@ -164,10 +165,13 @@ def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
     except Damaged as error:
         raise UserError(str(error)) from error
     for problem in problems:
-        warn(f"{problem}; taking the one before")
+        warn(f"{problem}; using the previous checkpoint")
     if which == "best":
         if not jax.tree.leaves(found.best):
-            raise UserError(f"no epoch was over at {directory / str(found.step)}: there is no best one; take latest")
+            raise UserError(
+                f"{directory / str(found.step)} was saved before the first epoch ended, so it has no best parameters: "
+                "use latest"
+            )
         return found, found.best
     try:
         return found, found.state["ema_params"] or found.state["params"]
@@ -201,7 +205,7 @@ def _load_file(
       file: the file.
       source: where it comes from, for messages.
       entry, known: as in `from_layout`.
-      given: what is known of it, if it is one of the published Mixers.
+      given: its entry in `PUBLISHED`, if it is one of the published Mixers.
       config: timm's config.json; None for the one beside the file, if any.
     """
     if (part := re.search(r"-\d{5}-of-(\d{5})", file.name)) and int(part[1]) > 1:
@@ -245,7 +249,7 @@ def _described(arrays: dict[str, np.ndarray], description: dict[str, Any], sourc
 def _foreign(
     arrays: dict[str, np.ndarray], source: str, entry: str, known: Known, timm: TimmConfig | None
 ) -> Classifier:
-    """Return the model of another project's file, whose preprocessing timm's config.json tells, if anything."""
+    """Return the model of another project's file; its preprocessing comes from `timm`, if that is not None."""
     params, fields, layout = from_layout(
         arrays,
         source,

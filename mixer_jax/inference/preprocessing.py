@@ -20,7 +20,7 @@ class Preprocessing:
       image_shape: (height, width, channels) of the uint8 images.
       mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
-      eval_crop: the central box that is scaled has this fraction of the largest possible sides; as in `config.augment`.
+      eval_crop: sides of the central box, as a fraction of the largest possible box; as in `config.augment`.
       resize, draft, bits: how image files are decoded and brought to `image_shape`; as in `Fit`.
     """
 
@@ -85,7 +85,7 @@ class Origin:
     Attributes:
       name: the checkpoint, file or URL, for messages.
       found: a description of the model in one line.
-      dataset: the `dataset` block of the run's config; None for a file.
+      dataset: the `dataset` section of the run's config; None for a file.
       step: the step of the run's checkpoint; 0 for a file.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.

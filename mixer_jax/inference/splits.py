@@ -16,7 +16,7 @@ from mixer_jax.inference.classifier import Classifier
 
 
 def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | None = None) -> ConfigDict:
-    """Return the `dataset` block of the data to evaluate a model on.
+    """Return the `dataset` section of a config for the data to evaluate a model on.
 
     Args:
       classifier: the model.
@@ -29,7 +29,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
     """
     own = classifier.origin.dataset
     if name is None and own is None:
-        raise UserError(f"{classifier.origin.name} belongs to no run, whose dataset would be known: give a dataset")
+        raise UserError(f"{classifier.origin.name} does not come from a run, so its dataset is unknown: give a dataset")
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
@@ -47,7 +47,7 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
 
     Args:
       classifier: the model.
-      dataset: the `dataset` block of a config.
+      dataset: the `dataset` section of a config.
       split: "train", "validation" or "test".
 
     Raises:

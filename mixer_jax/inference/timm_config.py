@@ -12,10 +12,10 @@ from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models import MlpMixer, variant
 
 CONFIG_FILE = "config.json"
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # what timm takes if a file gives none
-# The Mixers that timm creates by name, and the width of their MLPs divided by that of the tokens.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # timm's defaults
+# By variant, timm's names of the Mixers that it creates by name.
 ARCHITECTURES = {f"{size}/{patch}": f"mixer_{size.lower()}{patch}_224" for size in "SBL" for patch in (16, 32)}
-RATIOS = [0.5, 4.0]
+RATIOS = [0.5, 4.0]  # the widths of the token and channel MLPs of these Mixers, divided by hidden_dim
 
 
 @dataclasses.dataclass(frozen=True)

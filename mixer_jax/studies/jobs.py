@@ -51,8 +51,8 @@ class Job:
         changes = require_usable(self.run, self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
-                f"the run in {self.run.path} ends elsewhere ({'; '.join(other)}), and only runs that end alike"
-                " are averaged: choose another workdir"
+                f"the run in {self.run.path} ended differently ({'; '.join(other)}); only runs with the same end are "
+                "averaged: choose another workdir"
             )
         if self.arm.in_torch:
             from mixer_jax.benchmarks import torch_run
@@ -76,7 +76,7 @@ class Job:
         if self.config.num_seeds == 1:
             warn(f"{self.run.path} diverged, and is left out: {why}")
             return
-        warn(f"{why}; one seed at a time")
+        warn(f"{why}; now training one seed at a time")
         for run, config in self.run.seeds(self.config):
             dataclasses.replace(self, run=run, config=config).train(dataset)
 
@@ -122,7 +122,7 @@ def create_jobs(
 def train_missing(jobs: Sequence[Job]) -> None:
     """Train the jobs that are not over; consecutive jobs with the same dataset load it once."""
     missing = [job for job in jobs if not job.over]
-    say(f"{len(jobs)} trainings, {len(jobs) - len(missing)} of them finished")
+    say(f"{len(jobs)} training jobs, {len(jobs) - len(missing)} finished or diverged")
     spent, done, loaded, dataset = 0.0, 0.0, None, None
     for i, job in enumerate(missing):
         left = sum(other.epochs for other in missing[i:])

@@ -56,7 +56,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
     margin = 0.05 * (highest - lowest) + 0.1
-    panels[0].set(ylabel="accuracy on what it is chosen on (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
+    panels[0].set(ylabel="accuracy on the selection split (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(plain(title))
     _name(figure, list(lines.values()), [title for title, _ in lines])
     figure.savefig(path, dpi=110)
@@ -98,7 +98,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
             panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
             drawn = panels[0].errorbar(row.results[0].num_params, np.mean(values), bar, capsize=3, **style)
         handles.setdefault(row.title, drawn)
-    for panel, label in zip(panels, ("parameters", "minutes of training, where it ran"), strict=True):
+    for panel, label in zip(panels, ("parameters", "training time (min), on the machine used"), strict=True):
         panel.set(xscale="log", xlabel=label)
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
         panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))

@@ -129,7 +129,9 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     joined: dict[tuple, Row] = {}
     for row in sorted(rows, key=lambda row: not row.results):  # rows with results first, others have only a recipe
         if row.results and not row.recipe:
-            raise UserError(f"merge: the file of {row.title!r} has no recipe: compare its runs again")
+            raise UserError(
+                f"merge: {row.title!r} has no recipe, as in comparison.json of older releases: compare its runs again"
+            )
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
         key = next(same, None) if not row.results else None
         key = key or (row.title, row.recipe, *_where(row))
@@ -139,7 +141,9 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
         diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
         if len(set(seeds)) < len(seeds) or not (seeds or diverged):
-            raise UserError(f"merge: {row.title!r} is there twice" + (f", of seeds {seeds}" if seeds else ""))
+            shared = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+            what = f"share seeds {shared}" if shared else "have no results"
+            raise UserError(f"merge: two rows of {row.title!r} {what}")
         joined[key] = dataclasses.replace(other, results=results, curves=curves, diverged=diverged)
     order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
     return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))
@@ -173,7 +177,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
-        notes = (*notes, f"trained for {epochs} epochs at first, then on: the learning rate went down more than once")
+        notes = (*notes, f"started for {epochs} epochs, then extended, so the learning rate decayed more than once")
     return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 

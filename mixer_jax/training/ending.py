@@ -9,7 +9,7 @@ from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.trainer import Trainer
 
-OVER = "stopped; training is over, and its end is saved: the same command resumes from there"
+OVER = "stopped; training is over, and the final checkpoint is saved: run the same command again to resume"
 
 
 def check_epochs(trainer: Trainer) -> None:
@@ -17,22 +17,23 @@ def check_epochs(trainer: Trainer) -> None:
     config, images, whole = trainer.config, len(trainer.dataset.train), math.ceil(trainer.config.epochs) - 1
     if not whole <= trainer.sampler.steps(whole) < trainer.total_steps:
         raise UserError(
-            f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: not every "
-            "epoch has a step of its own; give a smaller batch_size or other epochs"
+            f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: some epoch would "
+            "have no training step; use a smaller batch_size or other epochs"
         )
 
 
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    Either the run is past the config's last step. Or the run ended in the middle of an epoch, because `epochs` was
-    fractional, and the config ends with this same epoch, which counts as done and is not continued.
+    This happens if the run has passed the config's last step, or if it ended mid-epoch (fractional `epochs`) and the
+    config ends in that same epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)
     if step > total:
         raise UserError(
-            f"config.epochs={config.epochs:g}: the run in {run.path} is at step {step} of {total}: give more"
+            f"config.epochs={config.epochs:g}: the run in {run.path} is already at step {step}, past the requested "
+            f"{total}: set a larger config.epochs"
         )
     if not history:
         return
@@ -40,7 +41,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     if epochs >= math.ceil(config.epochs) and step < total and not stale(history, config.early_stopping_patience):
         raise UserError(
             f"config.epochs={config.epochs:g}: the run in {run.path} ended at step {step}, in the middle of epoch "
-            f"{epochs}, which counts as done: give more than {epochs}"
+            f"{epochs}, which counts as done: set config.epochs to more than {epochs}"
         )
 
 

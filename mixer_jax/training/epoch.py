@@ -15,7 +15,9 @@ from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Scores, Trainer
 
 SECONDS_PER_DISPATCH = 1.0  # long compared with the overhead of a dispatch, short enough to show progress
-FEWEST_STEPS = 4  # per dispatch, which allocates new memory; its first use costs a CPU a large part of a step
+# The minimum number of steps per dispatch: each dispatch allocates memory, and touching it first costs a CPU a large
+# part of a step.
+FEWEST_STEPS = 4
 
 
 class Diverged(Exception):
@@ -116,7 +118,7 @@ def train_steps(
     while (step < end and not paused) or started:
         paused = paused or (step < end and pause())
         if step < end and not paused:
-            # Of equal length, so that none is short: each has the same overhead.
+            # Split evenly: a short dispatch would pay the same overhead.
             num_steps = math.ceil((end - step) / math.ceil((end - step) / length.steps))
             message = () if agreement is None or agreement.message is None else (agreement.message,)
             state, metrics = trainer.train(state, step, num_steps, *message)

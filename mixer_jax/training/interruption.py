@@ -45,7 +45,7 @@ class StopRequest:
         if self.signal and number == signal.SIGINT:
             os._exit(128 + number)  # at once: an incomplete file is ignored when the run resumes
         self.signal = self.signal or number
-        _say("\nstopping: this dispatch is finished and the state saved; Ctrl-C exits at once\n")
+        _say("\nstopping after this dispatch and a checkpoint; Ctrl-C again exits at once\n")
 
 
 @contextlib.contextmanager

@@ -132,7 +132,7 @@ class _Loop:
         self._save()
         if not self._wait():
             raise UserError(
-                f"the end is not saved; {self._last_good()}; fix that, and the same command resumes from there"
+                f"the final checkpoint could not be saved; {self._last_good()}; run the same command again to resume"
             )
         if self._metrics_behind:
             self.run.write_metrics(self.history)
@@ -154,7 +154,8 @@ class _Loop:
             progress = Progress.of(found, self.checkpoints.directory)
             self.history, self.sums = progress.history, progress.sums
             if moved := list(differences(progress.ran_on, self.trainer.runs_on)):
-                self._warn(f"the checkpoint was written elsewhere ({'; '.join(moved)}): it resumes, not bit for bit")
+                why = f"the checkpoint was written on other hardware or software ({'; '.join(moved)})"
+                self._warn(f"{why}: resuming, but not bit for bit")
         self._saved: tuple[int, int] | None = (self.step, len(self.history)) if found else None
         if is_first():
             self.run.write_metrics(self.history)
@@ -256,7 +257,7 @@ class _Loop:
         self._save()
         self._wait()
         message = f"stopped at step {self.step} of {self.trainer.total_steps}, {self._last_good()}"
-        raise Interrupted(f"{message}: the same command resumes from there", self._signal)
+        raise Interrupted(f"{message}: run the same command again to resume", self._signal)
 
     def _note(self, line: str) -> None:
         for observer in self.observers:

@@ -31,7 +31,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
         adapted differ.
     """
     if not isinstance(model, MlpMixer):
-        raise UserError(f"config.init_from={source}: only a Mixer starts from weights")
+        raise UserError(f"config.init_from={source}: works only for Mixer models")
     # None: as many as the file has, because grey and colour are converted below.
     channels = None if input_shape[2] in (1, 3) else input_shape[2]
     try:
@@ -47,7 +47,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
     for name in COMPUTED_WITH:
         there, here = getattr(start, name), getattr(model, name)
         if there != here:
-            warn(f"{source} computed with {name} {there}, config.model.{name} is {here}")
+            warn(f"{source} was trained with {name} {there}, config.model.{name} is {here}")
     _require_same_sizes(source, classifier, start, model)
     resized = ""
     if start.patch_size == model.patch_size and model.token_mixing:
@@ -57,8 +57,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
         say(f"{source}: {change}")
     like, params = param_shapes(model, input_shape), classifier.params
     if start.num_classes != model.num_classes:
-        there = f"{start.num_classes or 'no'} classes there"
-        say(f"{source}: {there}, {model.num_classes} here: the head starts from zero")
+        theirs = start.num_classes or "no"
+        say(f"{source}: it has {theirs} classes, the data {model.num_classes}: the head starts from zero")
         params = params | {"head": {name: np.zeros(x.shape, x.dtype) for name, x in like["head"].items()}}
     require_same_shapes(params, like, f"config.init_from={source}")
     return params
@@ -81,7 +81,9 @@ def _require_same_sizes(source: str, classifier: Classifier, there: MlpMixer, he
     sizes = ("patch_size", "num_blocks", "hidden_dim", "channels_mlp_dim")
     differing = [name for name in sizes if getattr(there, name) != getattr(here, name)]
     if differing:
-        listed = "; ".join(f"{name} {getattr(there, name)} there, {getattr(here, name)} here" for name in differing)
+        listed = "; ".join(
+            f"{name}: {getattr(there, name)} in the weights, {getattr(here, name)} in the config" for name in differing
+        )
         variant = classifier.config.variant
         remedy = f"config.model.variant={variant}" if variant else f"config.model.{differing[0]} and the like"
-        raise UserError(f"config.init_from={source} is another Mixer ({listed}): give {remedy}")
+        raise UserError(f"config.init_from={source} is another Mixer ({listed}): set {remedy}")

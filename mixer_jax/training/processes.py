@@ -117,8 +117,8 @@ class Agreement:
     """Decisions that all processes take together between two dispatches, without waiting for each other.
 
     Each process sends a message with every dispatch, and receives the elementwise maximum of all messages with the
-    dispatch's metrics. All processes read the metrics of the same dispatch before they start the next one, so all of
-    them base their decision on the same message.
+    dispatch's metrics. All processes start dispatches and read their metrics in the same order, so all of them base
+    each decision on the same message.
 
     Attributes:
       message: int32 (3,), sent with the next dispatch; None for a single process.

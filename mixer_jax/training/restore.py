@@ -47,7 +47,7 @@ class Progress:
           seed: the index of the seed in a checkpoint of an older release, which kept several seeds in one.
 
         Raises:
-          UserError: if the checkpoint was not written by this program.
+          UserError: if the checkpoint was not written by mixer_jax.
         """
         progress = checkpoint.progress
         try:
@@ -57,7 +57,7 @@ class Progress:
                 sums |= {"loss": sums.pop("losses")[seed], "correct": sums["correct"][seed]}
             return cls(list(map(Epoch.from_json, history)), Sums(**sums), progress["ran_on"])
         except (KeyError, TypeError, IndexError) as error:
-            raise UserError(f"checkpoint {checkpoint.step} in {directory} was not written by this program") from error
+            raise UserError(f"checkpoint {checkpoint.step} in {directory} was not written by mixer_jax") from error
 
 
 def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], None]) -> Checkpoint | None:
@@ -77,7 +77,8 @@ def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], N
         try:
             checkpoint, problems = checkpoints.newest(like)
         except Damaged as error:
-            raise UserError(f"{error}; no checkpoint is intact; none was deleted; overwrite starts over") from error
+            remedy = "no checkpoint is intact; none was deleted; set overwrite to start over"
+            raise UserError(f"{error}; {remedy}") from error
         if checkpoint is None:
             return None
         for problem in problems:
@@ -131,7 +132,7 @@ def split_checkpoints(
                 mine.save(Checkpoint(step, state, best, progress.to_json(step)))
                 mine.wait()
             except OSError as error:
-                raise UserError(f"{error}; fix that, and the same command resumes") from error
+                raise UserError(f"{error}; run the same command again to resume") from error
             finally:
                 mine.close()
         directory.drop_checkpoints()
@@ -148,4 +149,4 @@ def differences(there: dict[str, Any], here: dict[str, Any]) -> Iterator[str]:
     there, here = there | there["versions"], here | here["versions"]
     for key in ("platform", "device_kind", "devices", "dtype", "jax", "jaxlib"):
         if there.get(key) != here[key]:
-            yield f"{key} {there.get(key)} there, {here[key]} here"
+            yield f"{key}: was {there.get(key)}, now {here[key]}"

@@ -63,7 +63,9 @@ def train(
     results = None if overwrite else _read_results(run)
     finished = results if changes.keys().isdisjoint(ENDING) else None
     if results and not finished and config.num_seeds > 1:
-        raise UserError(f"workdir {run.path} holds {config.num_seeds} finished seeds: each can only be resumed alone")
+        raise UserError(
+            f"workdir {run.path}: all {config.num_seeds} seeds are finished; extend each in its own directory"
+        )
     if not finished:
         for change in changes.values():
             say(f"Changed: {change}")
@@ -72,7 +74,7 @@ def train(
     dataset = dataset or first_goes_first(lambda: data.load(config.dataset))
     if finished:
         on_first(lambda: require_same_data(run, config, dataset.info(), finished=True))
-        say(f"{_finished_already(run, finished)}; overwrite starts over\n{summarize(run, finished)}")
+        say(f"{_finished_already(run, finished)}; set overwrite to start over\n{summarize(run, finished)}")
         return finished
     for caution in dataset.cautions:
         warn(caution)

@@ -43,7 +43,7 @@ def create_sampler(config: ConfigDict, dataset: Dataset) -> TrainSampler:
       UserError: if the number of steps exceeds an int32.
     """
     if config.epochs * len(dataset.train) / config.batch_size >= TrainSampler.num_steps:
-        raise UserError(f"config.epochs={config.epochs:g} are more steps than an int32 counts: give fewer")
+        raise UserError(f"config.epochs={config.epochs:g} needs more than 2**31 - 1 steps: reduce it")
     return TrainSampler(len(dataset.train), config.batch_size, config.seed)
 
 

@@ -104,7 +104,8 @@ class Trainer:
         self.programs = Programs.compiled(self.steps, self.parallel)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
-        # On CPUs of several processes, the collectives of two dispatches could run in another order on each process.
+        # On the CPUs of several processes, the collectives of two dispatches could run in different orders on different
+        # processes.
         self.ahead = 0 if self.platform == "cpu" and self._shard.num_processes > 1 else 1
 
     @property

@@ -26,7 +26,7 @@ SAFETENSORS_DTYPES = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E5M2": ml_dtypes.float8_e5m2,
 }
-# How files begin that people take for weights.
+# First bytes of files that are often mistaken for weights.
 OTHERS = {
     b"\x89HDF": "an HDF5 file, as Keras writes it: save the weights as .npz or .safetensors",
     b"version https://git-lfs": "a Git LFS pointer to the file, not the file: run git lfs pull",
@@ -83,7 +83,7 @@ def _kind(path: Path) -> str:
 def _read_npz(path: Path) -> Arrays:
     with zipfile.ZipFile(path) as archive:
         if sum(entry.file_size for entry in archive.infolist()) > LARGEST_FILE:
-            raise ValueError("unpacked it is larger than any Mixer")
+            raise ValueError(f"it unpacks to more than {LARGEST_FILE // 2**30} GiB")
     arrays = {}
     with np.load(path, allow_pickle=False) as file:
         for key in file:

@@ -87,7 +87,7 @@ def _lucidrains(path: str, array: np.ndarray) -> np.ndarray:
 
 
 def _from_lucidrains(path: str, array: np.ndarray) -> np.ndarray:
-    if path == "stem/kernel":  # whose patches have a shape that the array does not tell
+    if path == "stem/kernel":  # whose patches have a shape that the array does not record
         return array.T
     if "token_mixing" in path and path.endswith("kernel") and array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
@@ -135,7 +135,7 @@ def require_same_shapes(params: Params, expected: Params, source: str) -> None:
         name = jax.tree_util.keystr(key)
         found = there.pop(name, None)
         if getattr(found, "shape", None) != shape.shape or found.dtype != shape.dtype:
-            what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "nothing"
-            raise UserError(f"{source} is of another model: {name} is {what}, not float32{list(shape.shape)}")
+            what = f"{found.dtype}{list(found.shape)}" if hasattr(found, "shape") else "missing"
+            raise UserError(f"{source} does not match the model: {name} is {what}, expected float32{list(shape.shape)}")
     if there:
-        raise UserError(f"{source} is of another model: it has {next(iter(there))} in addition")
+        raise UserError(f"{source} does not match the model: {next(iter(there))} is unexpected")

@@ -23,7 +23,7 @@ class Published:
       variant: its size and patch size.
       num_classes: the width of its head.
       mean, std: of every channel, as fractions of 255; see `inference.Preprocessing`.
-      resize: the filter that images are scaled with for evaluation, after which the central 7/8 is cropped.
+      resize: resampling filter for evaluation; then the central 7/8 is cropped.
       accuracy: published, top-1 on the validation images of ImageNet, in percent; None where none is published.
       sha256: the first digits of the file's checksum; "" if none is published.
     """

@@ -56,8 +56,8 @@ def from_layout(
       source: where the arrays come from, for error messages.
       entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" takes the averaged weights.
       image_size: (height, width) of the model's input; () if not known.
-      perhaps: used in place of `image_size` if it has as many patches as the model; otherwise a square is assumed.
-      patch_size, channels: of the images, for arrays that do not tell them; None if not known.
+      perhaps: fallback for `image_size`, used if it gives the model's number of patches; otherwise a square is assumed.
+      patch_size, channels: of the images, for arrays that do not determine them; None if not known.
 
     Returns:
       A tuple: the parameters, float32; a dict of fields of `config.model`, with `num_classes` and `image_shape`, for
@@ -109,11 +109,11 @@ def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[
     if len(chosen) != 1:
         several = f"{len(weights)} Mixers" if weights else "a Mixer only in the state of an optimiser"
         wrong = f"no single Mixer {entry!r}" if entry else several
-        raise UserError(f"{source} holds {wrong}: give checkpoint, one of {', '.join(names.values())}")
+        raise UserError(f"{source} holds {wrong}: set checkpoint to one of {', '.join(names.values())}")
     prefix = chosen[0]
     if len(weights) > 1 and not entry:
         others = ", ".join(names[other] for other in weights if other != prefix)
-        warn(f"{source}: taking the averaged weights, {names[prefix]}; give checkpoint for the others: {others}")
+        warn(f"{source}: taking the averaged weights, {names[prefix]}; set checkpoint for the others: {others}")
     beside = [key for key in arrays if not key.startswith(prefix) and key.startswith(_parent(prefix))]
     if prefix and beside and _parent(prefix):
         warn(f"{source}: {len(beside)} arrays beside {names[prefix]} are left out, such as {beside[0]}")
@@ -146,8 +146,8 @@ def _no_mixer(arrays: Iterable[str], source: str) -> UserError:
     """Return the error for the arrays of another model, by their names."""
     model = _other_model(arrays, OTHER_MODELS | WITHOUT_STEM)
     what = f"{model}, not a Mixer" if model else "no Mixer"
-    some = ", ".join(list(arrays)[:3]) or "nothing"
-    return UserError(f"{source} is {what} of {', '.join(LAYOUTS)}: it holds {some}")
+    some = ", ".join(list(arrays)[:3]) or "none"
+    return UserError(f"{source} is {what} in a known layout ({', '.join(LAYOUTS)}); its first arrays: {some}")
 
 
 def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
@@ -195,10 +195,10 @@ def _patches(kernel: np.ndarray, source: str, patch_size: int | None, channels: 
     if not shapes:
         pixels = f"{patch_size}x{patch_size} pixels" if patch_size else "squares"
         given = f"{pixels} of {channels or '1, 3 or 4'} channels"
-        raise UserError(f"{source}: patches of {size} values are not {given}: give patch_size and channels")
+        raise UserError(f"{source}: patches of {size} values are not {given}: set patch_size and channels")
     if len(shapes) > 1:
         listed = " or ".join(f"{side}x{side} pixels of {depth} channel{'s' * (depth > 1)}" for side, depth in shapes)
-        raise UserError(f"{source}: patches of {size} values are {listed}: give channels")
+        raise UserError(f"{source}: patches of {size} values are {listed}: set channels")
     side, depth = shapes[0]
     return kernel.reshape(side, side, depth, -1)
 
@@ -215,8 +215,8 @@ def _fields(flat: Arrays, num_blocks: int, source: str, image_size: Sequence[int
     if height % patch or width % patch or height * width != tokens[0] * patch**2:
         of_image = f"an image of {height}x{width}" if image_size else "a square image"
         raise UserError(
-            f"{source}: {tokens[0]} patches of {patch}x{patch} pixels make not {of_image}: give image_size, the height "
-            "and width in pixels"
+            f"{source}: {tokens[0]} patches of {patch}x{patch} pixels do not form {of_image}: set image_size to the "
+            "height and width in pixels"
         )
     sizes = {
         "patch_size": patch,

@@ -19,7 +19,7 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 
-# The modules and functions by which a file would run programs; the stand-ins of others do nothing.
+# References that could execute code are refused; all other unknown classes become inert stand-ins.
 PROGRAM = re.compile(r"(os|posix|nt|sys|subprocess|shutil|runpy|importlib|builtins\.(exec|eval|open|__import__))\b")
 
 

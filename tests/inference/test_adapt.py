@@ -58,8 +58,8 @@ def test_the_size_is_that_of_the_input_to_which_images_were_scaled():
 
 def test_a_width_that_is_neither_is_refused():
     for image_size, line in (
-        ((16, 16), "tokens_mlp_dim=9: .* 2x2 patches becomes one for 4x4 with 24, tiled .*, or 6, interpolated"),
-        ((12, 12), "tokens_mlp_dim=9: .* 2x2 patches becomes one for 3x3 with 6, interpolated"),
+        ((16, 16), r"tokens_mlp_dim=9: use 24 \(tiled, .*\) or 6 \(interpolated\) to go from 2x2 to 4x4 patches"),
+        ((12, 12), r"tokens_mlp_dim=9: use 6 \(interpolated\) to go from 2x2 to 3x3 patches"),
     ):
         with pytest.raises(UserError, match=line):
             at_image_size(made_classifier(), image_size, 9)

@@ -227,7 +227,7 @@ PREPROCESSING = {"image_shape": [8, 8, 1], "mean": [0.4], "std": [0.3]}
         ({"preprocessing": PREPROCESSING | {"std": [0.0]}}, "the description of the model cannot be read"),
         ({"preprocessing": PREPROCESSING | {"input_size": "x"}}, "the description of the model cannot be read"),
         ({"label_names": 3}, "the description of the model cannot be read"),
-        ({"label_names": ["a", "b"]}, r"is of another model: \['head'\]"),
+        ({"label_names": ["a", "b"]}, r"does not match the model: \['head'\]"),
         ({"model": {"hiden_dim": 8}}, "hiden_dim"),
     ],
 )

@@ -38,7 +38,7 @@ def test_it_starts_where_the_other_ended(kind, source, tmp_path, monkeypatch, ca
         start = tmp_path / ("weights" if kind == "folder" else f"weights.{kind}")
         convert.main(["convert", str(source), str(start)])
     results, _ = run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(start), ema_decay=0.9, **STILL)
-    assert "computed with" not in capsys.readouterr().err  # a file tells how
+    assert "was trained with" not in capsys.readouterr().err  # a file tells how
     best = load(source, "best").params
     # Of an average of equal parameters the last bit is a rounding.
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), params(tmp_path / "run"), best)
@@ -48,7 +48,7 @@ def test_it_starts_where_the_other_ended(kind, source, tmp_path, monkeypatch, ca
 def test_another_number_of_classes_gets_a_head_of_zeros(source, tmp_path, monkeypatch, capsys):
     dataset = make_dataset(num_classes=5)
     results, _ = run(tmp_path / "run", dataset, monkeypatch, init_from=str(source), **STILL)
-    assert "10 classes there, 5 here: the head starts from zero" in capsys.readouterr().out
+    assert "it has 10 classes, the data 5: the head starts from zero" in capsys.readouterr().out
     assert results["test_loss"] == pytest.approx(np.log(5), rel=1e-5)
     ours, theirs = params(tmp_path / "run"), load(source).params
     assert ours["head"]["kernel"].shape == (8, 5)
@@ -125,17 +125,16 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
-            r"config.init_from=.* is another Mixer \(hidden_dim 8 there, 12 here\): give config.model.variant=Pico/4",
+            r"is another Mixer \(hidden_dim: 8 in the weights, 12 in the config\): set config.model.variant=Pico/4",
         ),
-        ({"init_from": str(source), "model__patch_size": 2}, r"is another Mixer \(patch_size 4 there, 2 here\)"),
+        ({"init_from": str(source), "model__patch_size": 2}, r"another Mixer \(patch_size: 4 in the weights, 2 in"),
         (
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
-            "config.model.tokens_mlp_dim=9: token mixing for 2x2 patches becomes one for 4x4 with 32, tiled as in the "
-            "paper's appendix C, or 8, interpolated",
+            r"config.model.tokens_mlp_dim=9: use 32 \(tiled, .*\) or 8 \(interpolated\) to go from 2x2 to 4x4",
         ),
         (
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (12, 12)},
-            "token mixing for 2x2 patches becomes one for 3x3 with 8, interpolated",
+            r"use 8 \(interpolated\) to go from 2x2 to 3x3 patches",
         ),
         ({"init_from": "ftp://host/x.npz"}, "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
     ):
@@ -144,7 +143,7 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
     run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(source), model__gelu="exact", epochs=1.0)
-    assert "computed with gelu tanh, config.model.gelu is exact" in capsys.readouterr().err
+    assert "was trained with gelu tanh, config.model.gelu is exact" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("normalization", "warned"), [("standard", True), ("unit", True), ("paper", False)])

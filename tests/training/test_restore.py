@@ -41,7 +41,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_gets_one_line(tmp_path, monkeyp
     metrics = (tmp_path / "run" / "metrics.jsonl").read_bytes()
     for path in (tmp_path / "run" / "checkpoints").iterdir():
         files(path)[0].unlink()
-    with pytest.raises(UserError, match="no checkpoint is intact; none was deleted; overwrite starts over") as caught:
+    with pytest.raises(UserError, match="no checkpoint is intact; none was deleted; set overwrite") as caught:
         run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
     assert "\n" not in str(caught.value)
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
@@ -54,11 +54,11 @@ def test_more_epochs_may_be_asked_for_and_the_earlier_results_stay(tmp_path, mon
     whole, metrics = run(tmp_path / "whole", dataset, monkeypatch, epochs=4.0, **fields)
     first, _ = run(tmp_path / "run", dataset, monkeypatch, epochs=2.0, **fields)
     results, longer = run(tmp_path / "run", dataset, monkeypatch, epochs=4.0, **fields)
-    assert "Changed: epochs: 2.0 there, 4.0 here" in capsys.readouterr().out
+    assert "Changed: epochs: 2.0 in the run, 4.0 now" in capsys.readouterr().out
     assert (results, longer) == (whole, metrics)
     kept = json.loads((tmp_path / "run" / "results.old1.json").read_text())
     assert (kept["epochs"], kept["test_loss"]) == (2, first["test_loss"])
-    with pytest.raises(UserError, match=r"config.epochs=1: the run in .* is at step \d+ of \d+: give more"):
+    with pytest.raises(UserError, match=r"epochs=1: the run in .* is already at step \d+, past the requested \d+"):
         run(tmp_path / "run", dataset, monkeypatch, epochs=1.0, **fields)
 
 
@@ -66,7 +66,7 @@ def test_an_ending_that_does_not_fit_is_refused_before_anything_is_written(tmp_p
     dataset, path = make_dataset(), tmp_path / "run"
     half, metrics = run(path, dataset, monkeypatch, epochs=1.5)
     before = {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()}
-    for epochs, message in ((0.9, "is at step 5 of 3: give more"), (2.0, "epoch 2, .* more than 2")):
+    for epochs, message in ((0.9, "already at step 5, past the requested 3"), (2.0, "epoch 2, .* more than 2")):
         with pytest.raises(UserError, match=message):
             run(path, dataset, monkeypatch, epochs=epochs)
         assert {file.name: file.read_bytes() for file in path.iterdir() if file.is_file()} == before
@@ -139,7 +139,7 @@ def test_a_checkpoint_of_another_program_gets_one_line(field, tmp_path, monkeypa
     steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
     without = lambda progress: {key: value for key, value in progress.items() if key != field}  # noqa: E731
     change_progress(tmp_path / "run" / "checkpoints" / str(steps[-1]), without)
-    with pytest.raises(UserError, match=rf"checkpoint {steps[-1]} in .*checkpoints was not written by this") as caught:
+    with pytest.raises(UserError, match=rf"{steps[-1]} in .*checkpoints was not written by mixer_jax") as caught:
         run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
     assert "\n" not in str(caught.value)
     assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == steps

@@ -383,7 +383,7 @@ def test_where_all_checkpoints_of_all_seeds_are_damaged_nothing_is_touched(every
     older_run(tmp_path / "run", every_checkpoint, 6, 10)
     for step in (6, 10):
         (tmp_path / "run" / "checkpoints" / str(step) / "progress.json").write_text("{}")
-    with pytest.raises(UserError, match="no checkpoint is intact; none was deleted; overwrite starts over") as caught:
+    with pytest.raises(UserError, match="no checkpoint is intact; none was deleted; set overwrite") as caught:
         train(tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert steps_kept(tmp_path / "run") == [6, 10]

@@ -84,11 +84,11 @@ DAMAGED = {
     "cut short": (lambda: npz(changed())[:5000], "cannot read weights "),
     "a pickle": (pickled, "cannot read weights .*: x is an array of Python objects: save arrays of numbers"),
     "another archive": (lambda: zipped("a.txt", "hello"), "cannot read weights "),
-    "nothing": (lambda: npz({}), "is no Mixer of paper, timm, lucidrains: it holds nothing"),
+    "nothing": (lambda: npz({}), r"is no Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"),
     "another model": (
-        lambda: npz({"conv/kernel": FLOAT(3)}), "is a convolutional network, not a Mixer of .*: it holds conv/kernel"
+        lambda: npz({"conv/kernel": FLOAT(3)}), "a convolutional network, not a Mixer .*; its first arrays: conv/kernel"
     ),
-    "nothing known": (lambda: npz({"dense/kernel": FLOAT(3)}), "is no Mixer of .*: it holds dense/kernel"),
+    "nothing known": (lambda: npz({"dense/kernel": FLOAT(3)}), "is no Mixer in .*; its first arrays: dense/kernel"),
     "no head": (lambda: npz(changed(head__kernel=None)), r"\(paper\): head/kernel is missing"),
     "a block incomplete": (
         lambda: npz(changed(MixerBlock_1__token_mixing__Dense_0__bias=None)), "token_mixing/Dense_0/bias is missing"
@@ -97,12 +97,12 @@ DAMAGED = {
     "integers": (lambda: npz(changed(head__bias=np.zeros(10, int))), "head/bias is int64, not a float"),
     "a wrong width": (
         lambda: npz(changed(MixerBlock_2__channel_mixing__Dense_1__kernel=FLOAT((96, 47)))),
-        r"\['MixerBlock_2'\]\['channel_mixing'\]\['Dense_1'\]\['kernel'\] is float32\[96, 47\], not float32\[96, 48\]",
+        r"\['MixerBlock_2'\]\['channel_mixing'\]\['Dense_1'\]\['kernel'\] is float32\[96, 47\], expected float32",
     ),
     "a flat stem": (lambda: npz(changed(stem__kernel=FLOAT((48, 48)))), r"stem/kernel of shape \[48, 48\] is not that"),
     "no square image": (
         lambda: npz(changed(MixerBlock_0__token_mixing__Dense_0__kernel=FLOAT((63, 24)))),
-        "63 patches of 4x4 pixels make not a square image: give image_size, the height and width in pixels",
+        "63 patches of 4x4 pixels do not form a square image: set image_size to the height and width in pixels",
     ),
 }  # fmt: skip
 

@@ -75,19 +75,19 @@ CASES |= {
     ),
     "an optimiser alone": Case(
         npz("x.npz", prefixed("opt/0/mu/", MEAN)),
-        "a Mixer only in the state of an optimiser: give checkpoint, one of opt/0/mu",
+        "a Mixer only in the state of an optimiser: set checkpoint to one of opt/0/mu",
     ),
     "an optimiser, asked for": Case(npz("x.npz", MOMENTS), weights=AVERAGED, checkpoint="opt/0/mu", **TANH),
     "averaged": Case(
         npz("x.npz", BOTH),
         weights=AVERAGED,
         gelu="tanh",
-        warning="taking the averaged weights, ema_params; give checkpoint for the others: params",
+        warning="taking the averaged weights, ema_params; set checkpoint for the others: params",
     ),
     "not averaged": Case(npz("x.npz", BOTH), checkpoint="params", **TANH),
-    "two models": Case(npz("x.npz", TAUGHT), "holds 2 Mixers: give checkpoint, one of student, teacher.net"),
+    "two models": Case(npz("x.npz", TAUGHT), "holds 2 Mixers: set checkpoint to one of student, teacher.net"),
     "one of two": Case(npz("x.npz", TAUGHT), weights=AVERAGED, checkpoint="teacher"),
-    "none of two": Case(npz("x.npz", TAUGHT), "no single Mixer 'pupil': give checkpoint, one of s", checkpoint="pupil"),
+    "none of two": Case(npz("x.npz", TAUGHT), "no single Mixer 'pupil': set checkpoint to one", checkpoint="pupil"),
     "beside other arrays": Case(
         safetensors("x.safetensors", prefixed("state_dict.model.", TIMM) | {"state_dict.loss.weight": FLOATS}),
         warning="1 arrays beside state_dict.model are left out, such as state_dict.loss.weight",
@@ -98,10 +98,10 @@ CASES |= {
     "one missing": Case(npz("x.npz", without(TIMM, NAME)), rf"x.npz \(timm\): {NAME} is missing"),
     "half a head": Case(npz("x.npz", without(TIMM, "head.bias")), "head.bias is missing"),
     "of another shape": Case(
-        npz("x.npz", TIMM | {"norm.bias": FLOATS}), r"\['bias'\] is float32\[3, 4\], not float32\[48\]"
+        npz("x.npz", TIMM | {"norm.bias": FLOATS}), r"\['bias'\] is float32\[3, 4\], expected float32\[48\]"
     ),
     "without axes": Case(
-        npz("x.npz", TIMM | {"norm.bias": np.float32(0)}), r"\['bias'\] is float32\[1\], not float32\[48\]"
+        npz("x.npz", TIMM | {"norm.bias": np.float32(0)}), r"\['bias'\] is float32\[1\], expected float32\[48\]"
     ),
     "another stem": Case(
         npz("x.npz", TIMM | {"stem.proj.weight": FLOATS}), r"stem/kernel of shape \[4, 3\] is not that of"
@@ -176,7 +176,9 @@ CASES |= {
         data("x.safetensors", b"garbage" * 99), "x.safetensors: .*; it is damaged or cut short: copy it again"
     ),
     "no arrays": Case(zipped("x.npz", hello="hello"), "cannot read weights .*x.npz: hello is no array"),
-    "an empty archive": Case(zipped("x.npz"), "x.npz is no Mixer of paper, timm, lucidrains: it holds nothing"),
+    "an empty archive": Case(
+        zipped("x.npz"), r"no Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"
+    ),
     "a text": Case(text("x.txt", "hello"), "unknown kind of weights '.txt'.*valid: .npz, .safetensors, .pth, "),
     "ONNX": Case(data("x.onnx", b"\x08\x07"), "unknown kind of weights '.onnx'"),
     "an empty folder": Case(several(load=""), "is no run directory: it has no config.json, nor a model.safetensors$"),
@@ -235,7 +237,7 @@ CASES |= {
     "its file": Case(hub(of_timm(), load="model.safetensors")),
     "with one number as its size": Case(hub(LARGE | {"model_args": {"img_size": 32, "in_chans": 3}})),
     "with two numbers as its size": Case(hub(LARGE | {"model_args": {"img_size": [32, 32]}})),
-    "with another size": Case(hub(LARGE), "64 patches of 4x4 pixels make not an image of 224x224: give image_size"),
+    "with another size": Case(hub(LARGE), "64 patches of 4x4 pixels do not form an image of 224x224: set image_size"),
     "with another size, told": Case(hub(LARGE), known=Known((32, 32))),
     "of older timm": Case(hub({"architecture": "mixer_b16_224"} | of_timm()["pretrained_cfg"])),
     "of older timm, with a null": Case(
@@ -285,10 +287,10 @@ OBLONG, WIDE, FOUR, GREY, SIX = (
     made(channels=6),
 )
 OF_LUCIDRAINS = {"epsilon": 1e-5}
-ASKED = "patches of 64 values are 8x8 pixels of 1 channel or 4x4 pixels of 4 channels: give channels"
+ASKED = "patches of 64 values are 8x8 pixels of 1 channel or 4x4 pixels of 4 channels: set channels"
 CASES |= {
     "64x32": Case(
-        npz("x.npz", OBLONG), "32 patches of 8x8 pixels make not a square image: give image_size, the height and wi"
+        npz("x.npz", OBLONG), "32 patches of 8x8 pixels do not form a square image: set image_size to the height and wi"
     ),
     "64x32, told": Case(npz("x.npz", OBLONG), weights=OBLONG, known=Known((64, 32)), size=(64, 32, 3)),
     "64x32, by its config": Case(hub(of_timm(input_size=[3, 64, 32]), OBLONG), weights=OBLONG, size=(64, 32, 3)),
@@ -312,14 +314,12 @@ CASES |= {
     "lucidrains, grey, told": Case(
         npz("x.npz", lucidrains(GREY)), weights=GREY, known=Known(channels=1), size=(32, 32, 1), **OF_LUCIDRAINS
     ),
-    "lucidrains, 6 channels": Case(
-        npz("x.npz", lucidrains(SIX)), "384 values are not .*: give patch_size and channels"
-    ),
+    "lucidrains, 6 channels": Case(npz("x.npz", lucidrains(SIX)), "384 values are not .*: set patch_size and channels"),
     "lucidrains, 6 channels, told": Case(
         npz("x.npz", lucidrains(SIX)), weights=SIX, known=Known(channels=6), size=(32, 32, 6), **OF_LUCIDRAINS
     ),
     "lucidrains, told wrongly": Case(
-        npz("x.npz", lucidrains(made())), "192 values are not 4x4 pixels of 3 channels: give p", known=Known((), 4, 3)
+        npz("x.npz", lucidrains(made())), "192 values are not 4x4 pixels of 3 channels: set p", known=Known((), 4, 3)
     ),
 }
 
@@ -342,7 +342,7 @@ for name, keys in OTHERS.items():
     for prefix in ("", "state_dict.module."):
         arrays = prefixed(prefix, dict.fromkeys(keys, FLOATS))
         CASES[f"{prefix}{name}"] = Case(
-            npz("x.npz", arrays), f"x.npz is {name}, not a Mixer of .*: it holds {prefix}{keys[0]}"
+            npz("x.npz", arrays), f"x.npz is {name}, not a Mixer in .*; its first arrays: {prefix}{keys[0]}"
         )
 GATED = {key: np.concatenate([x, x]) if re.search(r"mlp_\w+\.fc1", key) else x for key, x in made().items()}
 CASES |= {
@@ -352,7 +352,7 @@ CASES |= {
     "a LayerNorm in the stem": Case(
         npz("x.npz", TIMM | {"stem.norm.weight": FLOATS}), "stem.norm.weight belongs to no Mixer"
     ),
-    "nothing known": Case(npz("x.npz", {"a": FLOATS}), "x.npz is no Mixer of paper, timm, lucidrains: it holds a$"),
+    "nothing known": Case(npz("x.npz", {"a": FLOATS}), r"x.npz is no Mixer in a known layout .*; its first arrays: a$"),
 }
 
 

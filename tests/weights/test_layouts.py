@@ -70,7 +70,7 @@ def test_logits_and_gradients_equal_lucidrains_live(image_size, channels):
     ).eval()
     arrays = {key: x.numpy() for key, x in module.state_dict().items()}
     if channels == 1:  # the first layer would be the same for smaller patches of more channels
-        with pytest.raises(UserError, match="16 values are 4x4 pixels of 1 channel or 2x2 pixels of 4 channels: give"):
+        with pytest.raises(UserError, match="16 values are 4x4 pixels of 1 channel or 2x2 pixels of 4 channels: set"):
             from_layout(arrays, "live")
     params, fields, name = from_layout(arrays, "live", channels=channels)
     assert (name, fields["num_blocks"], fields["image_shape"]) == ("lucidrains", 3, (image_size, image_size, channels))
