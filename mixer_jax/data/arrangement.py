@@ -54,7 +54,7 @@ class Arrangement:
         """Find the images.
 
         Args:
-          config: the `dataset` block; see `mixer_jax.config`.
+          config: the `dataset` section; see `mixer_jax.config`.
           listing: of the folder; what is left out is noted in it, and its root moves down to the images.
 
         Raises:

@@ -44,7 +44,7 @@ class ImageFolder:
         """Look through the folder `config.data_dir`.
 
         Args:
-          config: the `dataset` block; see `mixer_jax.config`.
+          config: the `dataset` section; see `mixer_jax.config`.
 
         Raises:
           UserError: if the folder cannot be read, or its arrangement is none of the above.
@@ -97,7 +97,7 @@ class ImageFolder:
         return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit, self._listing.top)
 
     def named(self, config: ConfigDict) -> ConfigDict:
-        """Return a copy of the `dataset` block whose splits have the names in `splits`."""
+        """Return a copy of the `dataset` section whose splits have the names in `splits`."""
         config = config.copy_and_resolve_references()
         on_test, same = config.val_split == config.test_split, config.train_split == config.test_split
         config.train_split, config.test_split = "train", "train" if same else "test"

@@ -19,7 +19,7 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     The choice does not depend on the seed of the run.
 
     Args:
-      config: the `dataset` block; see `mixer_jax.config`.
+      config: the `dataset` section; see `mixer_jax.config`.
       size: the number of training images.
       labels: a function that returns the label of each image, (size,) int, or None if the labels are not known. Without
         labels, the images are chosen regardless of their class.

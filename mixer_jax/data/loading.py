@@ -1,4 +1,4 @@
-"""Open the dataset that the `dataset` block of a config describes."""
+"""Open the dataset that the `dataset` section of a config describes."""
 
 import dataclasses
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from mixer_jax.messages import say
 FIXED = {"paper": (0.5, 0.5), "unit": (0.0, 1.0)}  # the normalizations by the same mean and std for every dataset
 NORMALIZATIONS = ("standard", *FIXED)
 LAYOUTS = ("auto", "splits")  # of image folders
-# The fields of a `dataset` block that determine its pixels.
+# The fields of a `dataset` section that determine its pixels.
 SOURCE_FIELDS = (
     "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error",
     "train_split", "val_split", "test_split", "image_size", "resize", "draft", "bits",
@@ -29,20 +29,20 @@ STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a stre
 
 
 def load(config: ConfigDict) -> Dataset:
-    """Open the dataset of a `dataset` block.
+    """Open the dataset of a `dataset` section.
 
-    If the block names no validation split, validation images are held out of the training split. A dataset within the
+    If the section names no validation split, validation images are held out of the training split. A dataset within the
     memory budget is decoded into memory, or read from the cache of decoded datasets. The images of a larger dataset are
     decoded on demand.
 
     Args:
-      config: the `dataset` block; see `mixer_jax.config`.
+      config: the `dataset` section; see `mixer_jax.config`.
 
     Returns:
       The dataset, with its pixel statistics and cautions.
 
     Raises:
-      UserError: if the block is invalid, or the data does not match it.
+      UserError: if the section is invalid, or the data does not match it.
     """
     if config.normalization not in NORMALIZATIONS:
         raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
@@ -94,7 +94,7 @@ def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str,
     The other splits need not exist.
 
     Args:
-      config: the `dataset` block; see `mixer_jax.config`.
+      config: the `dataset` section; see `mixer_jax.config`.
       name: "train" (without the images that are held out of it), "validation" or "test".
 
     Returns:
@@ -112,10 +112,10 @@ def selected_on(config: ConfigDict) -> str:
     """Return the name of the split that the best epoch is chosen on.
 
     Args:
-      config: the `dataset` block; see `mixer_jax.config`.
+      config: the `dataset` section; see `mixer_jax.config`.
 
     Returns:
-      "test" if the block validates on the test split, else "validation".
+      "test" if the section validates on the test split, else "validation".
     """
     return "test" if config.val_split == config.test_split else "validation"
 
@@ -153,7 +153,7 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
 
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return the block with the names of its splits, a function from a name to the source, and the image folder."""
+    """Return the section with the names of its splits, a function from a name to the source, and the image folder."""
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2
