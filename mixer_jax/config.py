@@ -87,7 +87,8 @@ def default_config() -> ConfigDict:
     config.dataset.val_split = ""
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
     config.dataset.hold_out = "by_class"  # the same fraction of each class, but never all of its images; or "random"
-    config.dataset.image_size = ()  # (height, width) to scale and crop to; (): unchanged, then all must have one size
+    # (height, width) to scale and crop to; -1: chosen from the images of a folder; (): unchanged, all of one size.
+    config.dataset.image_size = ()
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
     config.dataset.resize = "fit"
@@ -127,7 +128,9 @@ def default_config() -> ConfigDict:
     config.augment.mixing.probability = 1.0  # of mixing a batch
 
     config.model = ConfigDict()
-    config.model.variant = "Nano/4"  # SIZE/PATCH_SIZE, with SIZE Pico, Nano, Tiny, S, B, L or H; or "MLP" or "CNN"
+    # SIZE/PATCH_SIZE, with SIZE Pico, Nano, Tiny, S, B, L or H; or SIZE, with the patch size that cuts the input into
+    # about 64 patches; or "MLP" or "CNN".
+    config.model.variant = "Nano/4"
     config.model.patch_size = placeholder(int)  # this and the next four: None means the variant's value
     config.model.num_blocks = placeholder(int)
     config.model.hidden_dim = placeholder(int)  # channels of a token, the paper's C

@@ -4,7 +4,6 @@ Without test images, some are drawn at random, the same fraction of each class. 
 program before training, or are left out.
 """
 
-import dataclasses
 import hashlib
 import re
 from collections import Counter
@@ -19,6 +18,7 @@ from mixer_jax.data.examine import Examined, examine
 from mixer_jax.data.holdout import by_class
 from mixer_jax.data.images import Fit
 from mixer_jax.data.listing import NAMED, Listing, some
+from mixer_jax.data.size import CHOSEN, choose_size
 from mixer_jax.data.sources import FolderSource
 from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.messages import warn
@@ -38,6 +38,7 @@ class ImageFolder:
       splits: the images of "train", "test" and "validation", as far as there are any.
       label_names: the class names, in order: as numbers if all are.
       bits: the number of bits that the levels of 16-bit images use; as in `Fit`.
+      image_size: (height, width) to scale images to; () to leave them as they are.
     """
 
     def __init__(self, config: ConfigDict):
@@ -68,6 +69,9 @@ class ImageFolder:
             images = [image for image in images if image.path not in self._damaged]
         if not images:
             raise self._arrangement.nothing("images")
+        self._sizes = [(x.height, x.width) for x in self._examined.values() if not x.problem]
+        asked = tuple(config.image_size)
+        self.image_size = choose_size(self._sizes) if asked == CHOSEN else 2 * asked if len(asked) == 1 else asked
         self.bits = config.bits or _bits(max((found.level for found in self._examined.values()), default=0))
         self.splits = self._split(images, config)
         validated = "validation" in self.splits or config.val_split == config.test_split
@@ -93,7 +97,6 @@ class ImageFolder:
             raise self._damage()
         numbers = {name: i for i, name in enumerate(self.label_names)}
         labels = np.array([numbers[image.label] for image in images])
-        fit = dataclasses.replace(fit, bits=self.bits)
         return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit, self._listing.top)
 
     def named(self, config: ConfigDict) -> ConfigDict:
@@ -116,6 +119,7 @@ class ImageFolder:
         lines = [
             f"Images in {printable(self.root)}: {self.layout}",
             f"  {classes}: {listed}{self._held_out}",
+            f"  {self._scaling()}",
             f"  left out: {'; '.join(self._listing.reasons()) or 'nothing'}",
         ]
         if not self._all_examined:
@@ -124,6 +128,18 @@ class ImageFolder:
                 "config.dataset.on_error=skip examines all"
             )
         return lines
+
+    def _scaling(self) -> str:
+        """Return the sizes of the images, and what becomes of them."""
+        ranges = [
+            f"{min(side)} to {max(side)}" if len({*side}) > 1 else f"{side[0]}"
+            for side in zip(*self._sizes, strict=True)
+        ]
+        bits = f"; 16-bit levels as {self.bits} bits" if self.bits < 16 else ""
+        if self.image_size in ((), *{*self._sizes}) and len({*self._sizes}) == 1:
+            return f"{ranges[1]}x{ranges[0]} pixels, unchanged{bits}"
+        to = f"scaled and cropped to {self.image_size[1]}x{self.image_size[0]}" if self.image_size else "unchanged"
+        return f"{ranges[1]} pixels wide, {ranges[0]} high, {to}{bits}"
 
     def cautions(self) -> tuple[str, ...]:
         """Return warnings about what is left out, except other files, and about equal files."""

@@ -13,6 +13,7 @@ from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import HOLD_OUTS, hold_out
 from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, decoded_size
+from mixer_jax.data.size import CHOSEN
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
@@ -157,13 +158,16 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2
-    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
+    is_folder, chosen = config.name == "folder", size == 2 * CHOSEN
+    if chosen and (not is_folder or config.layout == "splits"):
+        raise UserError(f"config.dataset.image_size={CHOSEN[0]}: only of image folders in the layout auto")
+    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size if not chosen):
         raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
     try:
-        fit = Fit(size, config.resize, config.draft, config.bits or 16)
+        fit = Fit(() if chosen else size, config.resize, config.draft, config.bits or 16)
     except ValueError as error:
         raise one_of("config.dataset.resize", config.resize, RESIZES) from error
-    if config.name == "folder":
+    if is_folder:
         if not config.data_dir:
             raise UserError("config.dataset.data_dir is not set: give the folder of the images")
         if config.layout not in LAYOUTS:
@@ -171,6 +175,7 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
         if config.layout == "splits":
             return config, lambda split: image_folder(config.data_dir, split, fit), None
         folder = ImageFolder(config)
+        fit = dataclasses.replace(fit, size=folder.image_size, bits=folder.bits)
         return folder.named(config), lambda split: folder.source(split, fit), folder
     if config.name == "digits":
         if size:

@@ -11,7 +11,7 @@ from mixer_jax.errors import UserError, one_of
 from mixer_jax.models.baselines import BASELINES, Cnn, Mlp
 from mixer_jax.models.layers import INITIALIZATIONS
 from mixer_jax.models.mixer import GELUS, MixerBlock, MlpBlock, MlpMixer
-from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, variant
+from mixer_jax.models.variants import PAPER_VARIANTS, SIZES, patch_size_for, variant
 
 __all__ = [
     "PAPER_VARIANTS",
@@ -66,13 +66,13 @@ def create(
     A size that is None in the config takes the value of the variant.
 
     Args:
-      config: the `model` block; see `mixer_jax.config`.
+      config: the `model` section; see `mixer_jax.config`.
       num_classes: the width of the head; 0 for no head.
       image_shape: (height, width, channels) of the model's input.
       dtype: of the computation; parameters are float32.
 
     Raises:
-      UserError: if the variant, GELU or initialization is unknown, a size is missing or out of range, the patches do
+      UserError: if the variant, GELU or initialisation is unknown, a size is missing or out of range, the patches do
         not tile the image, or a baseline gets a setting of the Mixer.
     """
     if config.variant in BASELINES:
@@ -81,7 +81,11 @@ def create(
                 raise UserError(f"config.model.{key}={config[key]}: the {config.variant} has none")
         return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
-    fields = (variant(config.variant, BASELINES) if config.variant else {}) | fields
+    height, width, _ = image_shape
+    if config.variant in SIZES:
+        fields = variant(f"{config.variant}/{patch_size_for(height, width)}") | fields
+    elif config.variant:
+        fields = variant(config.variant, BASELINES) | fields
     for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
         if key not in fields:
             raise UserError(f"config.model.{key} is not set, and no variant is named that would set it")
@@ -91,7 +95,6 @@ def create(
         raise one_of("config.model.gelu", fields["gelu"], GELUS)
     if fields["initialization"] not in INITIALIZATIONS:
         raise one_of("config.model.initialization", fields["initialization"], INITIALIZATIONS)
-    height, width, _ = image_shape
     patch = fields["patch_size"]
     if height % patch or width % patch:
         raise UserError(

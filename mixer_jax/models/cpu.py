@@ -16,8 +16,8 @@ def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Calla
     Args:
       backward: `backward(arguments, gradient)` returns the gradient with respect to each argument, given that of the
         result.
-      flat: whether, on a CPU, the function itself is computed with all axes of its first argument but the last merged
-        into one. With three axes, a training step of Nano/4 took 1.5 times as long.
+      flat: on a CPU, reshape the first argument to 2-D before calling the function. In 3-D, a training step of Nano/4
+        took 1.5 times as long.
 
     Returns:
       A decorator. The decorated function is differentiable in reverse mode only.

@@ -21,7 +21,7 @@ INITIALIZATIONS = ("paper", "torch")
 
 
 def initializers(initialization: str, fan_in: int) -> tuple[nn.initializers.Initializer, nn.initializers.Initializer]:
-    """Return the initializers of a kernel and of its bias.
+    """Return the initialisers of a kernel and of its bias.
 
     Args:
       initialization: "paper" for LeCun normal and zero, as in the paper's code; "torch" for uniform in

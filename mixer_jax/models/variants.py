@@ -5,6 +5,7 @@ any patch size that divides the image. `PAPER_VARIANTS` lists the paper's own pa
 """
 
 import dataclasses
+import math
 from collections.abc import Iterable
 
 from mixer_jax.errors import UserError, one_of
@@ -35,7 +36,18 @@ SIZES = {
     "Nano": Size(num_blocks=8, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
     "Tiny": Size(num_blocks=8, hidden_dim=256, tokens_mlp_dim=128, channels_mlp_dim=1024),
 }
+PATCHES = 64  # per image, where the patch size is not given
 PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
+
+
+def patch_size_for(height: int, width: int) -> int:
+    """Return the side in pixels of the square patches that tile an image, in a number as close to 64 as possible.
+
+    Args:
+      height, width: of the image, in pixels.
+    """
+    sides = (side for side in range(1, min(height, width) + 1) if height % side == 0 and width % side == 0)
+    return min(sides, key=lambda side: abs(math.log(height * width / side**2 / PATCHES)))
 
 
 def variant(name: str, others: Iterable[str] = ()) -> dict[str, int]:

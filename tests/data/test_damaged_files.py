@@ -134,7 +134,7 @@ def test_deep_images(tmp_path):
     write(tmp_path, f"cat/{TEN} dog/{TEN}")
     Image.fromarray(deep).save(tmp_path / "cat" / "deep.png")
     Image.fromarray(deep).save(tmp_path / "dog" / "deep.tif")
-    assert "left out: nothing" in look(tmp_path).lines()[2]
+    assert "left out: nothing" in look(tmp_path).lines()[3]
     for path in (tmp_path / "cat" / "deep.png", tmp_path / "dog" / "deep.tif"):
         np.testing.assert_array_equal(read_image(path, channels=1)[..., 0], deep >> 8)
     Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
@@ -170,7 +170,7 @@ def test_a_file_is_examined_once_until_it_changes(tmp_path, decoded, monkeypatch
         assert len(decoded) == 21
     (root / "cat" / "a.png").write_bytes(encoded(99))
     os.utime(root / "cat" / "a.png", (1, 1))
-    assert "1 damaged" not in look(root).lines()[2]
+    assert "1 damaged" not in look(root).lines()[3]
     assert len(decoded) == 22
     [kept] = (tmp_path / "cache" / "mixer_jax" / "examined").iterdir()
     kept.write_text(json.dumps({"format": "another", "files": {}}))  # as of another release of Pillow
@@ -195,5 +195,5 @@ def test_of_very_many_a_sample_is_examined_and_that_is_said(tmp_path, decoded, m
     assert sum(map(len, folder.splits.values())) == 21
     with pytest.raises(UserError, match=r"cannot read image .*cat/x.jpg: "):
         load(root)
-    assert "1 damaged (cat/x.jpg)" in look(root, on_error="skip").lines()[2]
+    assert "1 damaged (cat/x.jpg)" in look(root, on_error="skip").lines()[3]
     assert len(decoded) == 21

@@ -644,6 +644,7 @@ def test_what_is_found_is_said_once_at_the_start(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [
         f"Images in {tmp_path}: a folder for each class; 20% of each class are drawn as test images, always the same",
         "  2 classes: train 16 (cat 8, dog 8); test 4 (cat 2, dog 2); validation 10% of train",
+        "  5x6 pixels, unchanged",
         "  left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",
     ]
     assert dataset.cautions == ("left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",)

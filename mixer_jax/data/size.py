@@ -1,0 +1,33 @@
+"""The size that the images of a folder are scaled to if the config leaves it to the images."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+CHOSEN = (-1,)  # what `config.dataset.image_size` says then
+SIDES = (32, 64, 96, 128)  # of squares; larger ones take more time, and more images than most folders have
+FEWEST, MOST = 36, 144  # patches of an image, for which the image sizes of the same folder need not be changed
+
+
+def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    """Return the size (height, width) in pixels to scale images to.
+
+    Images of one size that can be cut into square patches, neither few nor many, keep it. Others become squares: the
+    largest of `SIDES` that at least half of the images cover without being enlarged.
+
+    Args:
+      sizes: (height, width) of each image.
+    """
+    height, width = sizes[0]
+    equal = all(size == (height, width) for size in sizes)
+    if equal and max(height, width) <= SIDES[-1] and any(FEWEST <= n <= MOST for n in _patches(height, width)):
+        return height, width
+    median = float(np.median([min(size) for size in sizes]))
+    side = max((side for side in SIDES if side <= median), default=SIDES[0])
+    return side, side
+
+
+def _patches(height: int, width: int) -> list[int]:
+    """Return the possible numbers of square patches that tile an image."""
+    sides = range(1, min(height, width) + 1)
+    return [height * width // side**2 for side in sides if height % side == 0 and width % side == 0]
