@@ -4,13 +4,13 @@ With --image_size, with or without a config, the images are random pixels:
 
     python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
 
-Each round measures everything in turn, so that other load on the machine affects all of it alike: the training step
-alone, with augmentation, and through the whole loop; the augmentation alone; the forward pass; and a large matrix
-product, which shows what the device can do. `--against torch` adds the same model and weights in PyTorch, and needs an
+The workloads are measured alternately, so that other load on the machine affects all of them alike: the training step
+alone, with augmentation, and through the whole loop; the augmentation alone; the forward pass; and a large matmul,
+which shows what the device can do. `--against torch` adds the same model and weights in PyTorch, and needs an
 optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision` also adds the same augmentation in
 a PyTorch loader.
 
-`--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator that you do not have, and
+`--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator you do not have, and
 reports whether they fit, how long they take to compile, and how many cycles XLA expects (`pip install "jax[tpu]"`; or
 `--compile_for cuda:h100` with `jax[cuda12]`). Here `--against paper` adds the model in plain Flax, as in the paper's
 code, and `--against plain` the training step without augmentation.
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> int:
         in_torch.check(trainer)
     if values.against == "torchvision" and not steps.has_policy(config):
         raise UserError("--against torchvision: this config does not augment its images")
-    print("Compiling, and then measuring in turns", flush=True)
+    print("Compiling, and then measuring alternately", flush=True)
     with _compiled_afresh():
         ours = steps.Ours(trainer)
         program_bytes = ours.memory()
@@ -131,20 +131,18 @@ def _compile_for(values: flags.FlagValues, config: ConfigDict, name: str, output
 
 
 def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("rounds", 7, "how often each is measured", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("rounds", 7, "measurements of each workload", lower_bound=1, flag_values=values)
     flags.DEFINE_string(
-        "against", None, "torch, or torchvision, installed; with --compile_for paper, or plain", flag_values=values
+        "against", None, "also measure torch or torchvision; with --compile_for: paper or plain", flag_values=values
     )
     flags.DEFINE_string(
-        "compile_for", None, f"compile for an accelerator that is not there: {targets.EXAMPLES}", flag_values=values
+        "compile_for", None, f"compile for an accelerator you do not have: {targets.EXAMPLES}", flag_values=values
     )
     flags.DEFINE_integer("num_images", None, "training images, with --compile_for", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(
         "scaling", False, "also how time and memory grow with the batch and the depth", flag_values=values
     )
-    flags.DEFINE_boolean(
-        "autocast", True, "PyTorch with bfloat16 too, which CPUs without it take long over", flag_values=values
-    )
+    flags.DEFINE_boolean("autocast", True, "also PyTorch in bfloat16 (slow on CPUs without it)", flag_values=values)
     flags.DEFINE_list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone", flag_values=values)
     flags.DEFINE_integer(
         "image_size", None, "measure on images of random pixels, this high and wide", lower_bound=1, flag_values=values
@@ -194,7 +192,7 @@ def _compiled_afresh() -> Iterator[None]:
 
 
 def _works(config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward: list[str]) -> dict[str, Work]:
-    """Return by name all work of this library that is measured."""
+    """Return this library's workloads by name."""
     trainer = ours.trainer
     works = {steps.STEP: ours.step()}
     if steps.has_policy(config):

@@ -28,7 +28,7 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     define_flags(values, "folder for the results; by default comparison")
-    flags.DEFINE_boolean("merge", False, "rows of one title, trained alike, are one of all seeds", flag_values=values)
+    flags.DEFINE_boolean("merge", False, "merge rows with the same title and recipe", flag_values=values)
 
 
 if __name__ == "__main__":

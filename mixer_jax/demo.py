@@ -108,17 +108,17 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
 
 def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:
     """Return the probability of each class, and a picture of what the model sees and what its tokens contribute."""
-    [shares] = probabilities(classifier.logits(image[None], 1))
-    rows = [("the image as it goes in", classifier.seen(image)[None] / 255.0)]
+    [predicted] = probabilities(classifier.logits(image[None], 1))
+    rows = [("model input", classifier.seen(image)[None] / 255.0)]
     if isinstance(classifier.model, MlpMixer):
         evidence, sizes = classifier.token_maps(image)
-        likeliest = np.argsort(-shares, kind="stable")[:TOP]
+        likeliest = np.argsort(-predicted, kind="stable")[:TOP]
         # Relative to the mean of all tokens: after the last block, each token depends on the whole image.
         chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
-        rows.append(("these classes: white for, black against", _to_one(chosen)))
+        rows.append(("evidence per class (white: for, black: against)", _to_one(chosen)))
         sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))
-        rows.append((f"after block 1 to {len(sizes)}: the brighter, the larger", sizes[..., None]))
-    named = dict(zip(classifier.label_names, shares.tolist(), strict=True))
+        rows.append((f"activation magnitude after blocks 1 to {len(sizes)}", sizes[..., None]))
+    named = dict(zip(classifier.label_names, predicted.tolist(), strict=True))
     return named, Image.open(BytesIO(draw_tiles(rows, columns=6)))
 
 

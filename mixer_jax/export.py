@@ -5,15 +5,17 @@ logits. It includes the preprocessing.
 
 `stablehlo` is for JAX on CPU, GPU and TPU, without this package:
     jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(images)
-`onnx` is for onnxruntime and others; `onnx_int8` is the same with 8-bit weights. PyTorch's exporter writes both: pip
-install torch onnxscript onnxruntime.
+`onnx` is for onnxruntime and others, written by PyTorch's exporter. `onnx_int8` is the same after onnxruntime's dynamic
+quantisation: 8-bit weights, and activations that are quantised as it runs. Both need: pip install torch onnxscript
+onnxruntime.
 
-The file is kept only if its logits on test images differ from the model's by at most 1e-4, or 1e-4 of the largest logit
-if that is above 1; without test images, those on random pixels. With 8-bit weights, it is kept if it loses at most half
-a percentage point of accuracy on test images. --benchmark also times it.
+The file is kept only if its logits differ from the model's by at most 1e-4 (relative to the largest logit, if above 1).
+They are compared on test images, or on random pixels if there are none. `onnx_int8` is kept if it loses at most half a
+percentage point of accuracy on test images; without test images, it is kept unchecked. --benchmark also times the file.
 """
 
 import importlib.util
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +56,8 @@ def main(argv: list[str]) -> int:
     output = folder(values.output, values.workdir, "export")
     require_new([output / FORMATS[values.format]], values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
+    if not _holds(output / LABELS, classifier.label_names):
+        require_new([output / LABELS], values.overwrite)
     split, name = _test_images(classifier, values.dataset, values.data_dir)
     return export(classifier, values.format, split, name, values.num_images, output, benchmark=values.benchmark)
 
@@ -65,6 +69,14 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean("benchmark", False, "compare its speed with that of the model", flag_values=values)
     define_flags(values, "folder for the file; by default export/ in the run directory")
+
+
+def _holds(file: Path, label_names: tuple[str, ...]) -> bool:
+    """Return whether labels.json holds these names already, as after the export to another format."""
+    try:
+        return json.loads(file.read_text()) == list(label_names)
+    except (OSError, ValueError):
+        return False
 
 
 def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | None) -> tuple[StreamedSplit | None, str]:
@@ -99,7 +111,7 @@ def export(
       benchmark: print the latency of the file and of the model.
 
     Returns:
-      The exit code: 0, or 1 if the check fails; the file is then deleted.
+      The exit code: 0, or 1 if the check fails; the new file is then discarded.
 
     Raises:
       UserError: if a file cannot be written.
@@ -114,7 +126,7 @@ def export(
         functions = {"mixer_jax": lambda images: classifier.logits(images, len(images)), **others}
         sizes, count = " x ".join(map(str, classifier.image_shape)), len(classifier.label_names)
         how_far = classifier.origin.unfinished
-        print(f"{sizes} uint8, any number of them, to {count} logits{how_far and f', of a run at {how_far}'}")
+        print(f"input: batch of {sizes} uint8; output: {count} logits{how_far and f'; from a run at {how_far}'}")
         if split is not None:
             # Spread over the split, which may be sorted by class.
             images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
@@ -124,7 +136,7 @@ def export(
             images, labels = np.random.default_rng(0).integers(0, 256, shape, np.uint8), None
             print(f"  compared on {len(images)} images of random pixels")
         if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
-            print("error: that is too far from the model, and not kept", file=sys.stderr)
+            print("error: too far from the model: the file is not kept", file=sys.stderr)
             return 1
         if benchmark:
             _tell_latency(functions, images)

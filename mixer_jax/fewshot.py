@@ -1,8 +1,8 @@
 """Measure few-shot accuracy: python -m mixer_jax.fewshot --workdir runs/mnist [--dataset kmnist]
 
-The paper's linear few-shot evaluation: an L2-regularised linear regression from the frozen model's features to -1 and 1
-for each class is solved exactly, on 1, 5, 10 and 25 images of each class. The regularisation is chosen on the
-validation split; the accuracy is measured on test.
+The paper's linear few-shot evaluation: ridge regression from frozen features to one-vs-rest targets (±1), in closed
+form, with 1, 5, 10 and 25 images per class. The regularisation is chosen on the validation split; the accuracy is
+measured on test.
 """
 
 import re
@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     """Parse the command line, measure, and return the exit code."""
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not values.shots or not all(re.fullmatch("[1-9][0-9]{0,5}", shots) for shots in values.shots):
-        raise UserError(f"--shots={','.join(values.shots)}: give numbers of images a class, such as 1,5,10,25")
+        raise UserError(f"--shots={','.join(values.shots)}: give numbers of images per class, such as 1,5,10,25")
     for name in ("seeds", "batch_size"):
         if values[name].value < 1:
             raise UserError(f"--{name}={values[name].value}: must be positive")
@@ -66,7 +66,7 @@ def fewshot(
 
     Args:
       classifier: the model.
-      dataset: the `dataset` block of a config; its images must have the shape of the model's.
+      dataset: the `dataset` section of a config; its images must have the shape of the model's.
       checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
       shots: numbers of training images per class, increasing.
       num_seeds: the number of random draws of the training images.
@@ -123,7 +123,7 @@ def _draw(
     """Draw `shots` images of each class; return their pre-logits, labels, and ranks among the images of their class."""
     counts, parts = np.zeros(len(label_names), int), []
     order = np.random.default_rng(seed).permutation(len(split))
-    # Reading stops once every class is full: with many classes, after a small part of a large dataset.
+    # Stop once every class has enough images, usually long before the end of a large dataset.
     for start in range(0, len(split), batch_size):
         images, labels = split.read(order[start : start + batch_size])
         ranks = np.empty_like(labels)
@@ -135,7 +135,8 @@ def _draw(
         if counts.min() >= shots:
             features, labels, ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
             return features, labels, ranks
-    raise UserError(f"--shots={shots}: of class {label_names[counts.argmin()]} there are {counts.min()} in training")
+    rarest, count = label_names[counts.argmin()], counts.min()
+    raise UserError(f"class {rarest} has only {count} training images, fewer than --shots={shots}")
 
 
 def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ def say(line: str) -> None:
 
 
 def warn(line: str) -> None:
-    """Log a line about a problem that does not stop the program."""
+    """Log a line about a problem that does not stop the command."""
     LOGGER.warning(line)
 
 

@@ -129,13 +129,13 @@ def _read(
 def _tell_few(name: Path, prediction: Prediction) -> None:
     width = max(len(label) for label, _ in prediction)
     tqdm.write(str(name))
-    for label, share in prediction:
-        tqdm.write(f"  {label:{width}}  {100 * share:6.2f}%  {'█' * round(30 * share)}".rstrip())
+    for label, probability in prediction:
+        tqdm.write(f"  {label:{width}}  {100 * probability:6.2f}%  {'█' * round(30 * probability)}".rstrip())
 
 
 def _tell_many(name: Path, prediction: Prediction) -> None:
-    label, share = prediction[0]
-    tqdm.write(f"{100 * share:6.2f}%  {label}  {name}")
+    label, probability = prediction[0]
+    tqdm.write(f"{100 * probability:6.2f}%  {label}  {name}")
 
 
 @contextlib.contextmanager
@@ -151,7 +151,7 @@ def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None
             writer.writerow(["file", *(f"{what}_{i}" for i in ranks for what in ("class", "probability"))])
 
             def tell(name: Path, prediction: Prediction) -> None:
-                writer.writerow([name, *(x for label, share in prediction for x in (label, f"{share:.6g}"))])
+                writer.writerow([name, *(x for label, p in prediction for x in (label, f"{p:.6g}"))])
 
             yield tell
         else:

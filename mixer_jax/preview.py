@@ -1,7 +1,7 @@
 """Draw what a config's augmentation does: python -m mixer_jax.preview --config configs/cifar10.py [--output FILE.png]
 
-The picture has a row for each operation of RandAugment or AutoAugment with its magnitudes, a row for each other step of
-the policy, and batches as the model sees them, with their labels.
+The picture has a row for each operation of RandAugment or AutoAugment with its magnitudes, a row for each other stage
+of augmentation, and batches as the model sees them, with their labels.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from mixer_jax.storage import writing
 
 COLUMNS = 9
 BATCH_ROWS = 4
-# The other steps of a policy: settings that turn each off, and settings that always apply it.
+# The other stages of augmentation: settings that turn each off, and settings that always apply it.
 OFF = {"crop": "none", "flip": "none", "erasing": {"probability": 0.0}, "mixing": {"probability": 0.0}}
 SURE = {"erasing": {"probability": 1.0}, "mixing": {"probability": 1.0}}
 
@@ -33,12 +33,12 @@ def main(argv: list[str]) -> int:
     values, config, name = cli.parse(argv, _define_flags, __doc__)
     path = Path(values.output or f"previews/{name}.png")
     if path.suffix.lower() != ".png":
-        raise UserError(f"--output={path}: a preview is a PNG, name it so")
+        raise UserError(f"--output={path}: a preview is a PNG: the name must end in .png")
     require_new([path], values.overwrite)
-    print("Compiling the augmentation, step by step", flush=True)
     config.dataset.memory_budget_gib = 0.0  # streamed, because only a few images are read
     dataset = data.load(config.dataset)
-    rows = [*_operations(config, dataset), *_steps(config, dataset), *_batches(config, dataset)]
+    print("Compiling the augmentation, stage by stage", flush=True)
+    rows = [*_operations(config, dataset), *_stages(config, dataset), *_batches(config, dataset)]
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}")
@@ -52,10 +52,10 @@ def _define_flags(values: flags.FlagValues) -> None:
 
 def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Return the config's augmentation with `changes`, as a compiled function that returns uint8 images and targets."""
-    block = config.augment.copy_and_resolve_references()
-    block.update(changes)
+    changed = config.augment.copy_and_resolve_references()
+    changed.update(changes)
     augment = Augment(
-        block,
+        changed,
         image_shape=dataset.image_shape,
         mean=dataset.mean,
         std=dataset.std,
@@ -93,8 +93,8 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
         yield Row(name, images, captions if name in WITH_MAGNITUDE else [""])
 
 
-def _steps(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
-    """Yield a row for each other step of the policy, applied alone: an unchanged image, then random draws."""
+def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+    """Yield a row for each other stage of augmentation, applied alone: an unchanged image, then random draws."""
     images, labels = dataset.train.read([0, 1])
     batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
     nothing = OFF | {"automatic": "none"}
@@ -108,8 +108,8 @@ def _steps(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
         yield Row(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
 
 
-def _happens(block: ConfigDict) -> bool:
-    return bool(block.probability and (block.get("mixup_alpha", 1) or block.get("cutmix_alpha", 1)))
+def _happens(stage: ConfigDict) -> bool:
+    return bool(stage.probability and (stage.get("mixup_alpha", 1) or stage.get("cutmix_alpha", 1)))
 
 
 def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:

@@ -184,7 +184,7 @@ class RunDirectory:
         return self.diverged_file.exists() and not self.results_file.exists()
 
     def drop_checkpoints(self) -> None:
-        """Delete the checkpoints of all seeds together; by now, each seed has checkpoints in its own directory."""
+        """Delete the joint checkpoints written by older releases; each seed now has its own."""
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     def append_metrics(self, epoch: Epoch) -> None:

@@ -150,7 +150,7 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     assert "| x: digits, Pico/2 [1] |" in out
     assert "started for 2 epochs, then extended, so the learning rate decayed more than once" in out
     cautions = RunDirectory(tmp_path / "run" / "x").read_results().cautions
-    assert "the first 36 steps were of a run of 2 epochs, which got more" in cautions
+    assert "the first 36 steps used a schedule for 2 epochs; the run was then extended" in cautions
 
 
 def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, capsys):

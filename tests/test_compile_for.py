@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - lines of a program are as long as XLA writes them
-"""Programs for accelerators that are not there: what is read from them, and what they must and must not hold."""
+"""Programs for accelerators one does not have: what is read from them, and what they must and must not hold."""
 
 import importlib.util
 import json

@@ -192,3 +192,14 @@ def test_a_missing_package_is_named(trained, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install torch onnx onnxscript onnxruntime"):
         call(trained["plain"], "--format=onnx")
+
+
+def test_class_names_of_another_model_are_not_overwritten(trained, tmp_path):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "labels.json").write_text('["cat", "dog"]')
+    with pytest.raises(UserError, match="labels.json is there already: --overwrite writes over it"):
+        call(trained["plain"], f"--output={output}")
+    assert [file.name for file in output.iterdir()] == ["labels.json"]
+    (output / "labels.json").write_text(json.dumps([str(i) for i in range(10)]))  # as another format left it
+    assert call(trained["plain"], f"--output={output}") == 0

@@ -55,9 +55,12 @@ def test_a_difference_is_seen(tmp_path, monkeypatch):
         (("--steps=100000",), "--steps=100000: the config takes 8.."),
         (("--config.num_seeds=2",), "config.num_seeds=2: one run is compared at a time"),
         (("--output=WORK",), "parity.json is there already: --overwrite writes over it"),
-        (("--config.dataset.memory_budget_gib=0",), "a streamed set is not compared"),
-        (("--config.optimizer.sam_rho=0.1",), "config.optimizer.sam_rho=0.1: not in PyTorch here, where it is 0.0"),
-        (("--config.frozen_trunk",), "config.frozen_trunk=True: not in PyTorch here"),
+        (("--config.dataset.memory_budget_gib=0",), "a streamed dataset cannot be compared"),
+        (
+            ("--config.optimizer.sam_rho=0.1",),
+            "optimizer.sam_rho=0.1: the PyTorch side supports only the default, 0.0",
+        ),
+        (("--config.frozen_trunk",), "config.frozen_trunk=True: the PyTorch side supports only"),
     ],
 )
 def test_mistakes_get_one_line(flags, line, tmp_path):

@@ -120,7 +120,7 @@ def autocontrast_table(counts: jax.Array) -> jax.Array:
     span = jnp.maximum(high - low, 1)[:, None]
     above = 255 * jnp.maximum(LEVELS - low[:, None], 0)
     exact = jnp.minimum(_divide(above, span), 255)
-    # Pillow computes in double precision and rounds down, so an exact integer can become one too low.
+    # Pillow computes in double precision and rounds down, so a quotient that is an integer can come out one too low.
     error = jnp.asarray(_double_rounding())[span[:, 0]]
     short = _entry(error, low) - error > _rounded_up(exact)
     stretched = exact - (short & (exact * span == above))
@@ -137,7 +137,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return how far below a level a number can lie and still round up to it in double precision.
+    """Return the largest gap below a level that double precision still rounds up to it.
 
     This is half a unit in the last place, plus a little to keep away from ties.
     """

@@ -36,6 +36,6 @@ def log_uniform(key: jax.Array, shape: tuple[int, ...], bounds: tuple[float, flo
 
 
 def random_place(key: jax.Array, rows: jax.Array, columns: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Draw a row below `rows` and a column below `columns`, int32. Bounds below 1 count as 1."""
+    """Draw a row in [0, rows) and a column in [0, columns), int32. Bounds below 1 count as 1."""
     bounds = jnp.maximum(jnp.stack([jnp.asarray(rows), jnp.asarray(columns)]), 1)
     return tuple(integers(key, (2,), bounds))

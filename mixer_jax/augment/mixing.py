@@ -46,8 +46,8 @@ class Mixing:
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(happens_key, self.probability)
-        share = 0.5 if self.mixup_alpha and self.cutmix_alpha else float(bool(self.cutmix_alpha))
-        cut = jax.random.bernoulli(which_key, share)
+        probability = 0.5 if self.mixup_alpha and self.cutmix_alpha else float(bool(self.cutmix_alpha))
+        cut = jax.random.bernoulli(which_key, probability)
         weight, box = jnp.ones(()), (jnp.zeros((), jnp.int32),) * 4
         if self.mixup_alpha:
             weight = jnp.where(happens & ~cut, _beta(mixup_key, self.mixup_alpha), 1.0)

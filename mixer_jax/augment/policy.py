@@ -53,7 +53,7 @@ class Augment:
         """Check the policy and prepare it.
 
         Args:
-          config: the `augment` block; see `mixer_jax.config`.
+          config: the `augment` section; see `mixer_jax.config`.
           image_shape: (height, width, channels) of the images from the input pipeline.
           mean, std: the mean and standard deviation of the pixels, one per channel, as fractions of 255.
           num_classes: the number of classes.

@@ -1,9 +1,9 @@
 """The operations for a whole batch on a TPU, as matrix products.
 
 A TPU gathers and scatters single pixels one by one, but multiplies matrices fast. Images are planes, (channels, batch,
-pixels) int32 grey levels, row by row. It is made for sides of up to a few hundred pixels. Products of grey levels with
-one-hot matrices are exact in bfloat16. Every operation is computed for every image, so that no loop depends on the
-draw. The results equal those of `color` and `geometry`, bit for bit.
+pixels) int32 grey levels, row by row. These functions suit images of up to a few hundred pixels per side. Products of
+grey levels with one-hot matrices are exact in bfloat16. Every operation is computed for every image, so that no loop
+depends on the draw. The results equal those of `color` and `geometry`, bit for bit.
 """
 
 import jax

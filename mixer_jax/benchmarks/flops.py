@@ -1,4 +1,4 @@
-"""The floating-point operations of a Mixer, and the peak throughput of a device in a matrix product."""
+"""The floating-point operations of a Mixer, and a large matmul to compare its throughput with."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:
-    """Return the work of multiplying two large square matrices, repeatedly in one dispatch, and the matrices' side.
+    """Return the workload of multiplying two large square matrices, repeatedly in one dispatch, and the matrices' side.
 
     Args:
       device: on which the matrices are multiplied.

@@ -27,7 +27,7 @@ class Program:
     Attributes:
       cycles: XLA's estimate for a dispatch without the loop over its steps; 0 if XLA makes none, as for a GPU.
       step_cycles: XLA's estimate for one step, the body of that loop; inner loops count as often as they run.
-      kernels: the number of instructions in a step that compute something, each of them a kernel on a GPU.
+      kernels: the number of instructions in a step that compute something, each of them a kernel launch on a GPU.
       bytes_moved: bytes of the operands and results of these instructions.
       kinds: cycles of a step by kind of instruction, in descending order.
       gathers, single_gathers: numbers of gathers in the program, and of gathers of single elements.
@@ -59,7 +59,7 @@ class _Computation:
 
 
 def read(text: str) -> Program:
-    """Analyze the text of a compiled program that loops over its steps.
+    """Analyse the text of a compiled program that loops over its steps.
 
     The loop over the steps is the loop of unknown length in the entry computation that takes the most cycles. Without
     such a loop, the entire program counts as the step.

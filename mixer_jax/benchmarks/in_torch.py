@@ -42,7 +42,7 @@ def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
     defaults = dict(flat(default_config()))
     for field, value in flat(config):
         if field in fields and value != defaults[field]:
-            raise UserError(f"config.{field}={value}: not in PyTorch here, where it is {defaults[field]}")
+            raise UserError(f"config.{field}={value}: the PyTorch side supports only the default, {defaults[field]}")
 
 
 def check(trainer: Trainer) -> None:
@@ -50,7 +50,7 @@ def check(trainer: Trainer) -> None:
     if trainer.platform not in ("cpu", "gpu"):
         raise UserError(f"against=torch: torch does not run on a {trainer.platform}")
     if trainer.platform == "gpu" and not torch.cuda.is_available():
-        raise UserError("against=torch: jax is on a GPU, this torch is not: install the torch for it")
+        raise UserError("against=torch: JAX uses the GPU but this torch has no CUDA: install a CUDA build of torch")
     if len(trainer.parallel.devices) > 1:
         raise UserError("against=torch: compares one device with one; hide the others")
     refuse(trainer.config)
@@ -91,7 +91,7 @@ class Theirs:
             torch.set_float32_matmul_precision("high")  # TF32 if available, as in XLA
 
     def step(self, kind: str) -> Work:
-        """Return the work of training steps on one batch on the device; `kind` is EAGER, COMPILED or AUTOCAST."""
+        """Return the workload of training steps on one batch on the device; `kind` is EAGER, COMPILED or AUTOCAST."""
         batch_size = self._trainer.config.batch_size
         _, labels = examples(self._trainer.dataset, batch_size)
         images, targets = self._place(normalized_images(self._trainer, batch_size)), torch.from_numpy(labels).long()
@@ -108,7 +108,7 @@ class Theirs:
         return Work(run, batch_size, beside=STEP if like else None)
 
     def fed(self, batches: Iterator[Any]) -> Work:
-        """Return the work of training steps on the batches of a loader: pairs of image and target tensors."""
+        """Return the workload of training steps on the batches of a loader: pairs of image and target tensors."""
         step = self._stepper(AUTOCAST if self._trainer.dtype == "bfloat16" else COMPILED)
 
         def run(times: int) -> None:
@@ -150,7 +150,7 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
     """Return the PyTorch optimiser of a config, fused, with weight decay on kernels only.
 
     Args:
-      config: the `optimizer` block.
+      config: the `optimizer` section.
       model: the module to train; its parameters with more than one axis are kernels.
 
     Raises:
@@ -170,12 +170,12 @@ def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
     """Return PyTorch's optimiser class for a config's `optimizer.name`; raise `UserError` if there is none."""
     if name not in TORCH_OPTIMIZERS:
-        raise one_of("config.optimizer.name in PyTorch here", name, TORCH_OPTIMIZERS)
+        raise one_of("config.optimizer.name on the PyTorch side", name, TORCH_OPTIMIZERS)
     return TORCH_OPTIMIZERS[name]
 
 
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
-    """Return the works of the config's augmentation as in PyTorch projects, alone and followed by the training step.
+    """Return the workloads of the config's augmentation as in PyTorch projects, alone and followed by a training step.
 
     Args:
       config: the complete config.
@@ -184,7 +184,7 @@ def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augmen
       theirs: the PyTorch counterpart of the model.
 
     Returns:
-      Three works: PIL augments in this process, LOADER in one process per core, and FED adds the training step.
+      Three workloads: PIL augments in this process, LOADER in one process per core, and FED adds the training step.
     """
     from mixer_jax.interop import torchvision_policy as interop
 

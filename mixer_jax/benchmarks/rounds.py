@@ -14,15 +14,15 @@ from tqdm import tqdm
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """A piece of work to measure.
+    """A workload to measure.
 
     Attributes:
-      run: does the work the given number of times, and returns when it is complete.
-      images: images per device each time; 0 if the work does not process images.
-      flops: floating-point operations of the matrix products per device each time; 0 if not counted.
-      beside: the name of this library's work to compare with; None for this library's own work.
-      fewest: the least number of times in a row per measurement.
-      around: returns a context manager that is active while the work runs.
+      run: executes the workload the given number of times, and returns when it is complete.
+      images: images per device per execution; 0 if the workload does not process images.
+      flops: floating-point operations of the matrix products per device per execution; 0 if not counted.
+      beside: the name of this library's workload to compare with; None for this library's own workloads.
+      fewest: the minimum number of executions per measurement.
+      around: returns a context manager that is active while the workload runs.
     """
 
     run: Callable[[int], Any]
@@ -34,11 +34,11 @@ class Work:
 
 
 def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str, list[float]]:
-    """Measure works in turns, once per round.
+    """Measure workloads alternately, each once per round.
 
     Args:
       works: by name, already warmed up.
-      rounds: measurements of each work.
+      rounds: measurements of each workload.
       at_least: the minimum duration of a measurement in seconds; a first round, not reported, sets the repetitions.
 
     Returns:
@@ -49,7 +49,7 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
     for round_ in tqdm(range(rounds + 1), "rounds", leave=False, disable=None):
         for name, work in works.items():
             with work.around():
-                work.run(1)  # lets background activity of the previous work end
+                work.run(1)  # lets background activity of the previous workload end
                 start = time.perf_counter()
                 work.run(times.get(name, 1))
                 taken = (time.perf_counter() - start) / times.get(name, 1)
@@ -61,11 +61,11 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
 
 
 def on_one_core(work: Work, beside: str | None = None) -> Work:
-    """Return the same work with all threads of this process on one core; Linux only.
+    """Return the same workload with all threads of this process on one core; Linux only.
 
     Args:
       work: to restrict.
-      beside: the name of the work to compare with, as in `Work`.
+      beside: the name of the workload to compare with, as in `Work`.
     """
 
     @contextlib.contextmanager
@@ -93,7 +93,7 @@ def _one_core() -> Iterator[None]:
 
 
 def ratio(seconds: Mapping[str, list[float]], over: str, under: str) -> list[float]:
-    """Return the time of the work `over` divided by that of the work `under`, round by round."""
+    """Return the time of the workload `over` divided by that of `under`, round by round."""
     return [a / b for a, b in zip(seconds[over], seconds[under], strict=True)]
 
 

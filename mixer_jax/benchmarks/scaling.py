@@ -42,7 +42,7 @@ def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Train
 
 
 def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> list[dict[str, Any]]:
-    """Measure the training steps of several trainers in turns.
+    """Measure the training steps of several trainers alternately.
 
     Args:
       trainers: by the value of the varied field.
@@ -62,13 +62,13 @@ def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> li
     times, sizes = [row["milliseconds"]["median"] for row in rows], [row["bytes"] for row in rows]
     for name, measured in (("time_of_line", times), ("bytes_of_line", sizes)):
         if None not in measured:
-            for row, share in zip(rows, _of_line(list(ours), measured), strict=True):
-                row[name] = share
+            for row, relative in zip(rows, _of_line(list(ours), measured), strict=True):
+                row[name] = relative
     return rows
 
 
 def _of_line(x: Iterable[float], y: list[float]) -> list[float]:
-    """Return each y relative to the line that minimizes the squared relative errors."""
+    """Return each y relative to the line that minimises the squared relative errors."""
     x, y = np.asarray(x, float), np.asarray(y, float)
     design = np.stack([np.ones_like(x), x], axis=1)
     line = np.linalg.lstsq(design / y[:, None], np.ones_like(y), rcond=None)[0]

@@ -81,7 +81,7 @@ class Ours:
         return self.trainer.memory()
 
     def step(self) -> Work:
-        """Return the work of training steps in dispatches of the largest length, without fetching metrics."""
+        """Return the workload of training steps in dispatches of the largest length, without fetching metrics."""
 
         def run(times: int) -> None:
             for start in range(0, times, self.trainer.max_steps):
@@ -93,7 +93,7 @@ class Ours:
         return self._work(run)
 
     def end_to_end(self) -> Work:
-        """Return the work of training steps as in the training loop: adaptive dispatches with metrics fetched."""
+        """Return the workload of training steps as in the training loop: adaptive dispatches with metrics fetched."""
 
         def run(times: int) -> None:
             end = self._step + times
@@ -110,7 +110,7 @@ class Ours:
         return Work(run, images, flops, fewest=min(FEWEST_STEPS, trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:
-        """Return the work of computing the logits of a batch of `batch_size` images on the device."""
+        """Return the workload of computing the logits of a batch of `batch_size` images on the device."""
         trainer = self.trainer
         device = trainer.parallel.devices[0]
         params, images = jax.device_put((self.params, normalized_images(trainer, batch_size)), device)
@@ -147,7 +147,7 @@ def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
-    """Return the work of augmenting a batch on one device, and nothing else.
+    """Return the workload of augmenting a batch on one device, and nothing else.
 
     Args:
       config: the complete config.

@@ -13,7 +13,7 @@ def table(report: dict[str, Any]) -> str:
         f"the step compiled in {r['compile_seconds']:.1f} s; its program needs {_mib(r['program_bytes'])}"
         + (f", the device had {_mib(r['peak_bytes'])} at the peak" if r["peak_bytes"] else ""),
         "",
-        f"{'median of ' + str(r['rounds']) + ' rounds (least to most)':52}{'ms':>31}{'images/s, a device':>22}",
+        f"{'median of ' + str(r['rounds']) + ' rounds (least to most)':52}{'ms':>31}{'images/s per device':>22}",
     ]
     for name, s in r["milliseconds"].items():
         rate = r["images_per_second"].get(name)
@@ -22,10 +22,10 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"{flops['step'] / 1e9:,.3g} GFLOP in the matrix products of a step: {_spread(flops['gflop_per_second'])} "
-        f"GFLOP/s a device, {_spread(flops['percent_of_product'])}% of the lone product's",
+        f"GFLOP/s per device, {_spread(flops['percent_of_product'])}% of the throughput of one large matmul",
     ]
     if r["ratios"]:
-        lines += ["", f"{'ratio, round by round':80}median (least to most)"]
+        lines += ["", f"{'paired ratio':80}median (least to most)"]
         lines += [f"{name:80}{_spread(s)}" for name, s in r["ratios"].items()]
     if "logit_difference" in r:
         lines.append(f"the logits of both, same weights, differ by {r['logit_difference']:.1g} of the largest")
@@ -33,11 +33,11 @@ def table(report: dict[str, Any]) -> str:
 
 
 def _scaling(name: str, rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["", f"{name:>12}{'ms a step':>31}{'of a line':>12}{'memory':>14}{'of a line':>12}"]
+    lines = ["", f"{name:>12}{'ms per step':>31}{'vs. linear fit':>16}{'memory':>14}{'vs. linear fit':>16}"]
     for row in rows:
-        of_line = f"{row['bytes_of_line']:>12.2f}" if "bytes_of_line" in row else ""
+        of_line = f"{row['bytes_of_line']:>16.2f}" if "bytes_of_line" in row else ""
         lines.append(
-            f"{row['value']:>12}{_spread(row['milliseconds']):>31}{row['time_of_line']:>12.2f}"
+            f"{row['value']:>12}{_spread(row['milliseconds']):>31}{row['time_of_line']:>16.2f}"
             f"{_mib(row['bytes']):>14}{of_line}"
         )
     return lines
@@ -58,9 +58,9 @@ def compiled_table(report: dict[str, Any]) -> str:
     lines = [
         f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
         f"batch {r['batch_size']}, {r['dtype']}",
-        f"compiled for {r['target']}, which is not there; {', '.join(f'{k} {v}' for k, v in r['versions'].items())}",
-        "the set is streamed" if r["streamed"] else f"the training set in memory has {_mib(r['set_bytes'])}",
-        "What follows is XLA's account and its estimate, not a measurement.",
+        f"compiled for {r['target']}, without the device; {', '.join(f'{k} {v}' for k, v in r['versions'].items())}",
+        "the dataset is streamed" if r["streamed"] else f"the training set in memory has {_mib(r['set_bytes'])}",
+        "What follows is XLA's memory analysis and cycle estimate, not a measurement.",
     ]
     memory = _mib(r["chip"]["memory"])
     for title, row in r["programs"].items():
@@ -72,15 +72,17 @@ def compiled_table(report: dict[str, Any]) -> str:
         lines += [
             f"  compiled in {row['compile_seconds']:.1f} s with {_mib(row['host_bytes'])} of the host's memory; "
             f"code {_mib(row['code_bytes'])}",
-            f"  a device needs {_mib(row['device_bytes'])} of {memory}: arguments {_mib(row['argument_bytes'])}, "
+            f"  memory per device: {_mib(row['device_bytes'])} of {memory}; arguments {_mib(row['argument_bytes'])}, "
             f"temporary {_mib(row['temporary_bytes'])}",
         ]
         if "step_cycles" in row:
-            estimate = f"  estimated cycles: {row['dispatch_cycles']:,} a dispatch, {row['step_cycles']:,} a step"
+            estimate = f"  estimated cycles: {row['dispatch_cycles']:,} per dispatch, {row['step_cycles']:,} per step"
             if "milliseconds" in row:
                 estimate += f", {row['milliseconds']:.3g} ms"
             if "images_per_second" in row:
-                estimate += f"; {row['images_per_second']:,.0f} images/s a chip, {row['percent_of_peak']:.0f}% of peak"
+                estimate += (
+                    f"; {row['images_per_second']:,.0f} images/s per chip, {row['percent_of_peak']:.0f}% of peak"
+                )
             lines.append(estimate)
         elif "kernels" in row:
             lines.append(
@@ -89,8 +91,8 @@ def compiled_table(report: dict[str, Any]) -> str:
             )
         lines.append(
             f"  not in the estimate: {row['gathers']} gathers ({row['single_gathers']} of single elements), "
-            f"{row['scatters']} scatters, {row['sorts']} sorts, {row['open_loops']} loops as long as the data decide "
-            f"(of {row['loops']})"
+            f"{row['scatters']} scatters, {row['sorts']} sorts, {row['open_loops']} data-dependent loops "
+            f"(of {row['loops']} loops)"
         )
         for kind, cycles in row.get("kinds", {}).items():
             lines.append(f"    {100 * cycles / row['step_cycles']:5.1f}%  {kind}")

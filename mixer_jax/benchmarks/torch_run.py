@@ -27,10 +27,10 @@ def check(config: ConfigDict) -> None:
     """Raise `UserError` if the config uses a feature that the PyTorch side does not support."""
     refuse(config, (*LACKS, "ema_decay", "init_from"))
     if config.dtype == "bfloat16":
-        raise UserError(f"config.dtype={config.dtype}: in PyTorch here it is float32")
+        raise UserError(f"config.dtype={config.dtype}: the PyTorch side supports only float32")
     optimizer_class(config.optimizer.name)
     if has_policy(config):
-        raise UserError("in PyTorch here images are not augmented")
+        raise UserError("the PyTorch side does not augment images")
 
 
 def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
@@ -50,7 +50,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
     config, dataset = trainer.config, trainer.dataset
     check_epochs(trainer)
     if dataset.streamed:
-        raise UserError("in PyTorch here images are not streamed: raise config.dataset.memory_budget_gib")
+        raise UserError("the PyTorch side does not stream images: raise config.dataset.memory_budget_gib")
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written in the background, verified by hashes, kept until the next one is safe."""
+"""Checkpoints of a run: written in the background and verified by hashes; the two newest are kept."""
 
 from mixer_jax.checkpoints.checkpoints import Checkpoint, Checkpoints
 from mixer_jax.checkpoints.files import Damaged, first_line

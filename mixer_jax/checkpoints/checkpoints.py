@@ -1,7 +1,7 @@
 """Checkpoints: Orbax writes the arrays, and a hash of each file distinguishes intact checkpoints from damaged ones.
 
 checkpoints/1200/          the checkpoint of step 1200; it gets this name only when it is complete
-    state/                 the training state: parameters, optimiser, step, seed
+    state/                 the training state: parameters, their moving average, optimiser, step, seed
     best/                  the evaluated parameters of the best epoch so far
     progress.json          the epochs so far, the sums of the unfinished epoch, and the hardware and software of the run
     manifest.json          size and SHA-256 of each file

@@ -51,7 +51,7 @@ class FromPixels(nn.Module):
         """Return the logits (batch, num_classes) of images (batch, height, width, channels) uint8."""
         x = images.permute(0, 3, 1, 2).float()
         if self.scaled:
-            # The scaling matrices are the first factors because int8 quantization applies to the second, the weights.
+            # The scaling matrices are the first factors because int8 quantisation applies to the second, the weights.
             x = torch.round((self.columns @ (self.rows @ x).mT).mT)
         return self.network((x / 255.0 - self.mean) / self.std)
 
@@ -66,7 +66,7 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
       network: the model.
       image_shape: (height, width, channels) of the images.
       path: of the file.
-      int8: whether to store the weights of the matrix products as 8-bit integers and to quantize their activations to 8
+      int8: whether to store the weights of the matrix products as 8-bit integers and to quantise their activations to 8
         bits on every call (onnxruntime's `quantize_dynamic`).
     """
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)

@@ -30,7 +30,7 @@ def example_transform(
     """Return the transform of one image, from a PIL image to a normalised tensor (channels, *size).
 
     Args:
-      config: the `augment` block.
+      config: the `augment` section.
       box: the part of an image that is scaled to `size` unless the crop is "inception": (top, left, height, width).
       size: (height, width) of the result.
       mean, std: of each channel, for pixels from 0 to 1.
@@ -63,7 +63,7 @@ def example_transform(
 
 
 class Collate:
-    """A collate function that stacks examples to a batch and applies the mixup and CutMix of a `mixing` block."""
+    """A collate function that stacks examples to a batch and applies the Mixup and CutMix of a `mixing` section."""
 
     def __init__(self, config: ConfigDict, num_classes: int):
         classes = {"mixup_alpha": v2.MixUp, "cutmix_alpha": v2.CutMix}

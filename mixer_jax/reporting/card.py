@@ -35,8 +35,8 @@ A model of {r.num_params:,} parameters that classifies images into {len(labels)}
 ## Result
 
 {r.test_accuracy:.2f}% of {r.test_examples:,} test images at epoch {r.best_epoch}, chosen on {chosen};
-{r.last_test_accuracy:.2f}% at the last epoch. Test loss {r.test_loss:.4f}. One run, of seed {r.seed}: another
-gives another number.
+{r.last_test_accuracy:.2f}% at the last epoch. Test loss {r.test_loss:.4f}. This is one run (seed {r.seed}); other seeds
+give other numbers.
 
 {cautions}## Data
 
@@ -57,6 +57,6 @@ mixer_jax/config.py:
 
 ## Limits
 
-It knows these classes only, and gives every image one of them. It was measured on images like those it was trained on;
-of others, and of how it treats people, nothing is known.
+It knows these classes only, and gives every image one of them. Its accuracy on other images than the test
+images, and its fairness across groups of people, were not measured.
 """

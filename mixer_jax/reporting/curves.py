@@ -1,4 +1,4 @@
-"""Plots of loss, accuracy and learning rate over the epochs of runs, and of two programs' losses over the steps."""
+"""Plots of loss, accuracy and learning rate over the epochs of runs, and of losses here and in PyTorch over the steps."""
 
 import contextlib
 import statistics
@@ -116,7 +116,7 @@ def stack_curves(path: Path) -> bytes:
 
 
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:
-    """Plot a report of `mixer_jax.parity` as a PNG: the losses of both programs above their relative differences.
+    """Plot a report of `mixer_jax.parity` as a PNG: the losses of both sides above their relative differences.
 
     Args:
       report: as in parity.json.

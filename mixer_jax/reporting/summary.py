@@ -41,7 +41,11 @@ def summarize(run: RunDirectory, results: Results) -> str:
     tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
     kept = [("TensorBoard", f"{tensorboard} --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
     if not one:
-        seeds, best, last = f"{len(r.seeds)} seeds, mean \u00b1 standard deviation", "each's best epoch", "the last"
+        seeds, best, last = (
+            f"{len(r.seeds)} seeds, mean \u00b1 standard deviation",
+            "best epoch of each seed",
+            "the last",
+        )
         kept = [("TensorBoard", f"{tensorboard} --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
     # Equal to the accuracy if the classes have equally many test images.
     unequal = abs((r.test_balanced_accuracy or r.test_accuracy) - r.test_accuracy) >= UNEQUAL

@@ -14,7 +14,7 @@ def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the weights of token-mixing units on the grid of patches, sorted as in the paper's figure 5.
 
     Units are sorted by the mean spatial frequency of their power, lowest first. Each is followed by the remaining unit
-    that is most nearly its opposite.
+    closest to its negative.
 
     Args:
       kernel: of the first layer of a token-mixing MLP, (tokens, units).

@@ -1,4 +1,4 @@
-"""Biases and norm scales packed into one vector, because an accelerator starts a kernel for each array, however small.
+"""Biases and norm scales packed into one vector, because each array, however small, costs a kernel launch.
 
 Parameters are packed only inside the compiled steps. The inputs and outputs of the steps, and so checkpoints, hold
 every array separately.

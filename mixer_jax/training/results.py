@@ -78,7 +78,7 @@ def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
     """Return the results of a seed that was trained at the same time as `num_seeds` - 1 others."""
     config = trainer.config
     extended = [
-        f"the first {before['step']:,} steps were of a run of {before['epochs']:g} epochs, which got more"
+        f"the first {before['step']:,} steps used a schedule for {before['epochs']:g} epochs; the run was then extended"
         for before in run.extended
     ]
     return Results(
