@@ -1,4 +1,4 @@
-"""Plots of loss, accuracy and learning rate over the epochs of runs, and of losses here and in PyTorch over the steps."""
+"""Plots of loss, accuracy and learning rate over the epochs of runs, and of the losses here and in PyTorch by step."""
 
 import contextlib
 import statistics
