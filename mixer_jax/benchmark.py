@@ -15,6 +15,9 @@ reports whether they fit, how long they take to compile, and how many cycles XLA
 `--compile_for cuda:h100` with `jax[cuda12]`). Here `--against paper` adds the model in plain Flax, as in the paper's
 code, and `--against plain` the training step without augmentation.
 
+`--reading 1000` measures how fast a dataset's images are read from their files, and with `--against torchvision` also
+torchvision's transforms in a PyTorch DataLoader on the same files.
+
 The model of a published MNIST study, without its dropout:
 
     --image_size 28 --channels 1 --config.batch_size=32 --config.model.variant=Nano/14 --config.model.num_blocks=10
@@ -38,7 +41,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
-from mixer_jax.benchmarks import compiled, flops, steps, targets
+from mixer_jax.benchmarks import compiled, flops, reading, steps, targets
 from mixer_jax.benchmarks.rounds import Work, measure, on_one_core, ratio, spread
 from mixer_jax.benchmarks.scaling import grid, scaling
 from mixer_jax.benchmarks.tables import compiled_table, table
@@ -73,6 +76,12 @@ def main(argv: list[str]) -> int:
         require_new([output], values.overwrite)
         with writing(output):  # fails before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
+    if values.reading:
+        report = reading.measure_reading(config, values.reading, values.rounds, values.against == "torchvision")
+        print(reading.reading_table(report))
+        if output:
+            write_json(output, report)
+        return 0
     if config.model.variant in BASELINES:
         raise UserError(f"config.model.variant={config.model.variant}: only a Mixer is measured")
     if values.compile_for:
@@ -137,6 +146,9 @@ def _define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_string(
         "compile_for", None, f"compile for an accelerator you do not have: {targets.EXAMPLES}", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "reading", None, "measure the reading of this many images from their files", lower_bound=1, flag_values=values
     )
     flags.DEFINE_integer("num_images", None, "training images, with --compile_for", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(

@@ -7,6 +7,8 @@ These arrangements are recognised, most telling first:
   splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
                  or a table
   classes        a folder for each class, with or without a folder for each split in it
+  tar files      as of WebDataset: each image beside a file .cls or .json with its class, or in a folder for each class;
+                 the split is a word of the tar file's name, or its folder
 
 Folders below that of a class belong to the class.
 """
@@ -22,6 +24,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.data.label_table import Files, Row, read_labels
 from mixer_jax.data.listing import Listing, some
+from mixer_jax.data.tar_files import DISK, Store, TarFiles
 from mixer_jax.errors import UserError, printable
 
 SPLITS = {
@@ -48,6 +51,7 @@ class Arrangement:
       images: the images.
       layout: one line that says how they are arranged.
       given: the names of the splits that the config names unusually, by split.
+      store: what the images are read from.
     """
 
     def __init__(self, config: ConfigDict, listing: Listing):
@@ -61,6 +65,7 @@ class Arrangement:
           UserError: if a folder cannot be read, or no arrangement is recognised.
         """
         self._listing = listing
+        self.store: Store = DISK
         self._names, self.given = _names(config)
         self.images, self.layout = self._found(config.class_pattern)
 
@@ -88,6 +93,8 @@ class Arrangement:
         """Return all images, and how they are arranged."""
         if pattern:
             return self._all_given(list(self._by_name(pattern))), f"classes by the pattern {pattern}"
+        if tars := self._tar_files():
+            return self._all_given(list(self._by_tar_file(tars))), f"images in {len(tars):,} tar files"
         while True:
             if labelled := read_labels(self._root):
                 return self._all_given(list(self._by_table(*labelled))), f"files and classes of {labelled[0].name}"
@@ -152,6 +159,29 @@ class Arrangement:
                 else:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
+    def _tar_files(self) -> dict[Path, str]:
+        """Return tar files and the split of each; none if there are folders other than of splits with tar files."""
+        folders = self._listing.folders(self._root)
+        if not folders:
+            return {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}
+        inside = {folder: self._listing.tar_files(folder) for folder in folders if self._split_called(folder.name)}
+        if len(inside) < len(folders) or not all(inside.values()):
+            return {}
+        return {tar: self._split_called(folder.name) for folder, tars in inside.items() for tar in tars}
+
+    def _by_tar_file(self, tars: Mapping[Path, str]) -> Iterator[Image]:
+        self.store = store = TarFiles(list(tars))
+        for tar in tars:
+            self._listing.use(tar)
+        for path in self._listing.images(self._root, deep=True):
+            self._listing.leave_out(path, "beside the tar files")
+        for path, label in store.images():
+            tar = next(tar for tar in path.parents if tar in tars)
+            if label:
+                yield Image(path, unicodedata.normalize("NFC", label), tars[tar])
+            else:
+                self._listing.leave_out(path, "without a class in the tar file")
+
     def _by_split(self, folders: Mapping[str, Path]) -> tuple[list[Image], str]:
         images, tables = list[Image](), 0
         for split, folder in folders.items():
@@ -211,9 +241,8 @@ class Arrangement:
         """Return the folders of splits that have names such as seg_train and test_set and the same classes."""
         found: dict[str, list[Path]] = {}
         for folder in folders:
-            splits = {self._split_called(word) for word in _words(folder.name)} - {""}
-            if len(splits) == 1:
-                found.setdefault(splits.pop(), []).append(folder)
+            if split := self._split_within(folder.name):
+                found.setdefault(split, []).append(folder)
         if len(found) < 2 or any(len(several) > 1 for several in found.values()):
             return {}
         alone = {split: found[split][0] for split in SPLITS if split in found}
@@ -235,6 +264,11 @@ class Arrangement:
     def _split_called(self, name: str) -> str:
         """Return the split with a name; "" if there is none."""
         return next((split for split, names in self._names.items() if name.lower() in names), "")
+
+    def _split_within(self, name: str) -> str:
+        """Return the split that a word of a name is called; "" if there is none, or more than one."""
+        splits = {self._split_called(word) for word in _words(name)} - {""}
+        return splits.pop() if len(splits) == 1 else ""
 
     def _split_of(self, path: Path) -> str:
         """Return the split whose name one of the folders above a file has; "" if none has."""

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from mixer_jax.cache import cache_folder, cores
 from mixer_jax.data.images import IMAGE_FORMATS, Fit, as_pixels, highest_level, is_turned
+from mixer_jax.data.tar_files import DISK, Store
 from mixer_jax.storage import write_json
 
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
@@ -41,12 +42,13 @@ class Examined(NamedTuple):
     level: int = 0
 
 
-def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
+def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path, Examined]:
     """Decode image files in parallel, with a progress bar, unless they are known from before.
 
     Args:
       paths: the files.
       root: a folder above them, for which the result is kept in the user's cache folder.
+      store: what the files are read from.
     """
     kept = cache_folder("examined") / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
     known = _read(kept)
@@ -54,14 +56,15 @@ def examine(paths: Sequence[Path], root: Path) -> dict[Path, Examined]:
     def one(path: Path) -> Examined:
         before = known.get(str(path))
         try:
-            status = path.stat()
-            if before and (before.bytes, before.modified) == (status.st_size, status.st_mtime_ns):
+            status = store.status(path)
+            if before and (before.bytes, before.modified) == status:
                 return before
-            content = path.read_bytes()
+            with store.open(path) as file:
+                content = file.read()
         except OSError as error:
             return Examined(0, 0, problem=(error.strerror or "it cannot be read").lower())
         digest = hashlib.blake2b(content, digest_size=12).hexdigest()
-        found = Examined(status.st_size, status.st_mtime_ns, digest)
+        found = Examined(*status, digest)
         try:
             return found._replace(**_properties(content))
         except Exception as error:  # each of Pillow's decoders raises its own

@@ -71,7 +71,10 @@ class ImageFolder:
             raise self._arrangement.nothing("images")
         self._sizes = [(x.height, x.width) for x in self._examined.values() if not x.problem]
         asked = tuple(config.image_size)
-        self.image_size = choose_size(self._sizes) if asked == CHOSEN else 2 * asked if len(asked) == 1 else asked
+        if asked == CHOSEN:
+            self.image_size = choose_size(self._sizes) if self._sizes else (1, 1)  # an error is raised later
+        else:
+            self.image_size = 2 * asked if len(asked) == 1 else asked
         self.bits = config.bits or _bits(max((found.level for found in self._examined.values()), default=0))
         self.splits = self._split(images, config)
         validated = "validation" in self.splits or config.val_split == config.test_split
@@ -97,7 +100,14 @@ class ImageFolder:
             raise self._damage()
         numbers = {name: i for i, name in enumerate(self.label_names)}
         labels = np.array([numbers[image.label] for image in images])
-        return FolderSource(tuple(image.path for image in images), labels, self.label_names, fit, self._listing.top)
+        return FolderSource(
+            tuple(image.path for image in images),
+            labels,
+            self.label_names,
+            fit,
+            self._listing.top,
+            self._arrangement.store,
+        )
 
     def named(self, config: ConfigDict) -> ConfigDict:
         """Return a copy of the `dataset` section whose splits have the names in `splits`."""
@@ -131,6 +141,8 @@ class ImageFolder:
 
     def _scaling(self) -> str:
         """Return the sizes of the images, and what becomes of them."""
+        if not self._sizes:
+            return "no image that can be read"
         ranges = [
             f"{min(side)} to {max(side)}" if len({*side}) > 1 else f"{side[0]}"
             for side in zip(*self._sizes, strict=True)
@@ -157,7 +169,7 @@ class ImageFolder:
         """Return what is known of the files, and list the damaged ones if the error would not name them all."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             images = images[:: max(len(images) // SAMPLE, 1)]
-        examined = examine([image.path for image in images], self._listing.top)
+        examined = examine([image.path for image in images], self._listing.top, self._arrangement.store)
         problems = [f"{self._listing.below(path)}: {x.problem}" for path, x in examined.items() if x.problem]
         if on_error == "skip" or len(problems) > NAMED:
             for line in problems[:LISTED]:

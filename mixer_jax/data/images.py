@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
@@ -98,7 +99,7 @@ class Fit:
 UNCHANGED = Fit()
 
 
-def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
+def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: BinaryIO | None = None) -> np.ndarray:
     """Read an image file as 8-bit grey or RGB.
 
     The image is rotated as its EXIF tag says. Transparent parts become white, and 16-bit levels become 8-bit. Then
@@ -108,6 +109,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarra
       path: the file.
       fit: how the image is scaled and cropped.
       channels: 1 for grey, 3 for RGB.
+      file: the opened file; by default, the path is opened.
 
     Returns:
       (height, width, channels) uint8.
@@ -116,7 +118,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarra
       UserError: if the file cannot be read, is damaged, or is not an image in one of the `IMAGE_FORMATS`.
     """
     try:
-        with Image.open(path, formats=IMAGE_FORMATS) as image:
+        with Image.open(file or path, formats=IMAGE_FORMATS) as image:
             return as_pixels(image, fit, channels)
     except Exception as error:  # each of Pillow's decoders raises its own, and its warnings may be raised
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error

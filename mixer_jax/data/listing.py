@@ -76,6 +76,11 @@ class Listing:
             stack += inner[::-1]
         return images
 
+    def tar_files(self, folder: Path) -> list[Path]:
+        """Return the tar files in a folder, sorted by name; compressed ones are not among them."""
+        files = (Path(entry.path) for entry in entries(folder) if _kind(entry) == "file")
+        return [path for path in files if path.suffix.lower() == ".tar"]
+
     def use(self, path: Path) -> None:
         """Note a file that is used, though it is no image."""
         self._noted.add(path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -21,6 +22,7 @@ from mixer_jax.messages import say
 FIXED = {"paper": (0.5, 0.5), "unit": (0.0, 1.0)}  # the normalizations by the same mean and std for every dataset
 NORMALIZATIONS = ("standard", *FIXED)
 LAYOUTS = ("auto", "splits")  # of image folders
+PREPARED = "features.json"  # in a folder that TFDS has prepared
 # The fields of a `dataset` section that determine its pixels.
 SOURCE_FIELDS = (
     "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error",
@@ -158,7 +160,8 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     size = tuple(config.image_size)
     if len(size) == 1:
         size *= 2
-    is_folder, chosen = config.name == "folder", size == 2 * CHOSEN
+    prepared = config.name == "folder" and (Path(config.data_dir).expanduser() / PREPARED).is_file()
+    is_folder, chosen = config.name == "folder" and not prepared, size == 2 * CHOSEN
     if chosen and (not is_folder or config.layout == "splits"):
         raise UserError(f"config.dataset.image_size={CHOSEN[0]}: only of image folders in the layout auto")
     if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size if not chosen):
@@ -182,10 +185,10 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
         return config, Digits, None
     # Imported here, because TFDS takes a second to import and the other sources do not need it.
-    from mixer_jax.data.prepare import prepared_builder
+    from mixer_jax.data.prepare import builder_in, prepared_builder
     from mixer_jax.data.tfds_source import TfdsSource
 
-    builder = prepared_builder(config.name, config.data_dir)
+    builder = builder_in(config.data_dir) if prepared else prepared_builder(config.name, config.data_dir)
     return config, lambda split: TfdsSource(builder, split, fit), None
 
 

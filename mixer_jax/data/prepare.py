@@ -51,6 +51,23 @@ def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     return builder
 
 
+def builder_in(folder: str) -> tfds.core.DatasetBuilder:
+    """Return the builder of a dataset in a folder that TFDS has prepared, by whatever code.
+
+    Args:
+      folder: the folder of the version, which holds features.json and the shards, such as my_dataset/1.0.0.
+
+    Raises:
+      UserError: if the folder cannot be read, or the dataset is not for image classification.
+    """
+    try:
+        builder = tfds.builder_from_directory(Path(folder).expanduser())
+    except Exception as error:  # each part of it raises its own
+        raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
+    supervised_keys(builder)
+    return builder
+
+
 def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
     """Return the names of a dataset's image and label features.
 

@@ -11,6 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from mixer_jax.data.images import UNCHANGED, Fit, read_image
+from mixer_jax.data.tar_files import DISK, Store
 from mixer_jax.errors import UserError, one_of
 
 Example = tuple[np.ndarray, int]
@@ -178,6 +179,7 @@ class FolderSource:
       label_names: the class names.
       fit: how the images are scaled and cropped.
       root: the folder of the dataset.
+      store: what the files are read from.
     """
 
     paths: tuple[Path, ...]
@@ -185,6 +187,7 @@ class FolderSource:
     label_names: tuple[str, ...]
     fit: Fit
     root: Path
+    store: Store = DISK
     labels_at_hand = True
 
     def labels(self) -> np.ndarray:
@@ -194,7 +197,7 @@ class FolderSource:
         return len(self.paths)
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
-        return [(read_image(self.paths[i], self.fit), int(self.of_class[i])) for i in indices]
+        return [(self._read(self.paths[i]), int(self.of_class[i])) for i in indices]
 
     def describe(self, index: int) -> str:
         return str(self.paths[index])
@@ -205,12 +208,20 @@ class FolderSource:
     def identity(self) -> Iterable[bytes]:
         yield str(self.fit).encode()
         for path, label in zip(self.paths, self.of_class, strict=True):
-            yield f"{path.parent.name}/{path.name} {path.stat().st_size}\n".encode(errors="surrogateescape")
+            yield f"{path.parent.name}/{path.name} {self.store.status(path).bytes}\n".encode(errors="surrogateescape")
             if (name := self.label_names[label]) != path.parent.name:  # else the folder says it
                 yield f"{name}\n".encode()
 
     def files(self) -> Iterable[Path]:
-        return self.paths
+        return self.store.on_disk(self.paths)
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            file = self.store.open(path)
+        except OSError as error:
+            raise UserError(f"cannot read image {path}: {error.strerror}") from error
+        with file:
+            return read_image(path, self.fit, file=file)
 
 
 def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSource:

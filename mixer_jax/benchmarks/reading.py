@@ -1,0 +1,127 @@
+"""The speed of reading a dataset from its files: by the input pipeline, and by PyTorch's DataLoader."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.benchmarks.rounds import spread
+from mixer_jax.cache import cores
+from mixer_jax.data.sources import FolderSource, Subset
+from mixer_jax.errors import UserError
+from mixer_jax.training.parallel import DataParallel
+
+PIPELINE, DATA_LOADER = "the input pipeline", "torch's DataLoader"
+
+
+def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_torch: bool) -> dict[str, Any]:
+    """Measure alternately how fast the training images are read, scaled and laid out as batches.
+
+    In each round, each side reads the same images once, drawn at random from the training images. PyTorch's side is
+    torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core, which are started beforehand.
+
+    Args:
+      config: the complete config.
+      num_images: to read in each round, or all if there are fewer.
+      rounds: measurements of each side.
+      against_torch: whether to measure PyTorch as well.
+
+    Returns:
+      The number of `images`, their `image_shape`, the `batch_size`, the number of `rounds`, and by side the
+      `images_per_second`, with the `ratio` of both if there are two; each as median, minimum and maximum.
+
+    Raises:
+      UserError: if the dataset cannot be read, or PyTorch's side is asked for and it is not an image folder.
+    """
+    config.dataset.memory_budget_gib = 0.0  # streamed
+    split = data.load(config.dataset).train
+    assert isinstance(split, data.StreamedSplit)
+    chosen = np.random.default_rng(0).permutation(len(split))[:num_images]
+    some = data.StreamedSplit(Subset(split.source, chosen), split.image_shape, split.num_classes)
+    batch_size = min(config.batch_size, len(chosen))
+    sides = {PIPELINE: lambda: _read(some, batch_size, config.dataset.reader_threads)}
+    if against_torch:
+        sides[DATA_LOADER] = _data_loader(split.source, chosen, split.image_shape[:2], batch_size)
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for round_ in range(rounds + 1):
+        for name, read in sides.items():
+            start = time.perf_counter()
+            read()
+            if round_:  # the first one starts the processes and fills the operating system's cache of files
+                seconds[name].append(time.perf_counter() - start)
+    report = {"images": len(chosen), "image_shape": split.image_shape, "batch_size": batch_size, "rounds": rounds}
+    report["images_per_second"] = {name: spread([len(chosen) / s for s in taken]) for name, taken in seconds.items()}
+    if against_torch:
+        ratios = [b / a for a, b in zip(seconds[PIPELINE], seconds[DATA_LOADER], strict=True)]
+        report["ratio"] = spread(ratios)
+    return report
+
+
+def _read(split: data.StreamedSplit, batch_size: int, threads: int) -> None:
+    """Read all images once, as an evaluation does."""
+    devices = DataParallel(jax.local_devices()[:1])
+    sampler = data.EvalSampler(len(split), batch_size)
+    pipeline = data.StreamingPipeline(split, sampler, data.Shard(1), devices.sharding, threads)
+    for step in range(0, sampler.num_steps, pipeline.max_steps):
+        jax.block_until_ready(pipeline.chunk(step, min(pipeline.max_steps, sampler.num_steps - step)))
+
+
+class TorchFolder:
+    """The same images in the same order, as a dataset for PyTorch; at the top level, so that it can be pickled."""
+
+    def __init__(self, source: FolderSource, chosen: Sequence[int], size: Sequence[int]):
+        from torchvision import transforms
+
+        self._files = [(str(source.paths[i]), int(source.of_class[i])) for i in chosen]
+        height, width = size
+        shorter = transforms.Resize(max(height, width), antialias=True)
+        self._transform = transforms.Compose(
+            [shorter, transforms.CenterCrop((height, width)), transforms.PILToTensor()]
+        )
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        from torchvision.datasets.folder import default_loader
+
+        path, label = self._files[index]
+        return self._transform(default_loader(path)), label
+
+
+def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_size: int) -> Callable[[], None]:
+    try:
+        import torchvision  # noqa: F401
+        from torch.utils.data import DataLoader
+    except ImportError as error:
+        raise UserError(f"--against torchvision: {error}; pip install torch torchvision") from error
+    if isinstance(source, Subset):
+        source, chosen = source.source, source.indices[chosen]
+    if not isinstance(source, FolderSource):
+        raise UserError("--reading --against torchvision: only of an image folder")
+    images = TorchFolder(source, chosen, size)
+    loader = DataLoader(
+        images, batch_size, num_workers=cores(), persistent_workers=True, multiprocessing_context="spawn"
+    )
+
+    def read() -> None:
+        for _ in loader:
+            pass
+
+    return read
+
+
+def reading_table(report: dict[str, Any]) -> str:
+    """Return the report of `measure_reading` as lines of text."""
+    shape = "x".join(map(str, report["image_shape"]))
+    lines = [
+        f"{report['images']:,} images to {shape}, batches of {report['batch_size']}; images/s, median of "
+        f"{report['rounds']} rounds (least to most)"
+    ]
+    rows = report["images_per_second"] | ({"ratio": report["ratio"]} if "ratio" in report else {})
+    lines += [f"  {name:20} {s['median']:,.4g} ({s['min']:,.4g} to {s['max']:,.4g})" for name, s in rows.items()]
+    return "\n".join(lines)

@@ -1,0 +1,165 @@
+"""Where the content of image files comes from: from the disk, or from tar files, such as those of WebDataset."""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import tarfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple, Protocol
+
+from tqdm import tqdm
+
+from mixer_jax.cache import cache_folder
+from mixer_jax.data.images import IMAGE_SUFFIXES
+from mixer_jax.data.label_table import COLUMNS
+from mixer_jax.errors import UserError
+from mixer_jax.storage import write_json
+
+FORMAT = 1  # of the kept list of a tar file's members
+CLASS_SUFFIXES = (".cls", ".json")  # of the members that hold the class of the image with the same name
+
+
+class Status(NamedTuple):
+    """The size of a file in bytes, and the time of its modification in nanoseconds."""
+
+    bytes: int
+    modified: int
+
+
+class Store(Protocol):
+    """Files by their paths; several threads read them at the same time."""
+
+    def open(self, path: Path) -> BinaryIO:
+        """Open a file; raise `OSError` if that is not possible."""
+        ...
+
+    def status(self, path: Path) -> Status:
+        """Return the status of a file; raise `OSError` if that is not possible."""
+        ...
+
+    def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
+        """Return the files on this machine that hold these files."""
+        ...
+
+
+class Disk:
+    """The files on this machine; see `Store`."""
+
+    def open(self, path: Path) -> BinaryIO:
+        return path.open("rb")
+
+    def status(self, path: Path) -> Status:
+        status = path.stat()
+        return Status(status.st_size, status.st_mtime_ns)
+
+    def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
+        return paths
+
+
+DISK = Disk()
+
+
+class _Member(NamedTuple):
+    """A file in a tar file: its name, and where its content begins and how long it is, in bytes."""
+
+    name: str
+    offset: int
+    bytes: int
+
+
+class TarFiles:
+    """The images in tar files, each under the path of its tar file and its name there; see `Store`.
+
+    The lists of the members are kept in the user's cache folder, so that a tar file is read through only once.
+    """
+
+    def __init__(self, tars: Sequence[Path]):
+        """Read the lists of the members, with a progress bar.
+
+        Args:
+          tars: the tar files; compressed ones have no random access.
+
+        Raises:
+          UserError: if one of them cannot be read.
+        """
+        self._places: dict[Path, tuple[Path, _Member]] = {}
+        self._modified: dict[Path, int] = {}
+        self._labels: dict[Path, str] = {}
+        for tar in tqdm(tars, "listing", unit="tar files", leave=False, disable=None, delay=1):
+            try:
+                self._modified[tar] = DISK.status(tar).modified
+                self._add(tar, _members(tar))
+            except (OSError, tarfile.TarError) as error:
+                raise UserError(f"cannot read {tar}: {getattr(error, 'strerror', None) or error}") from error
+
+    def images(self) -> Iterator[tuple[Path, str]]:
+        """Yield the path and the class of each image; "" if none is known."""
+        return ((path, self._labels[path]) for path in self._places)
+
+    def open(self, path: Path) -> BinaryIO:
+        tar, member = self._places[path]
+        return io.BytesIO(_read(tar, member))
+
+    def status(self, path: Path) -> Status:
+        tar, member = self._places[path]
+        return Status(member.bytes, self._modified[tar])
+
+    def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
+        return list(self._modified)
+
+    def _add(self, tar: Path, members: Sequence[_Member]) -> None:
+        """Note the images of a tar file, with their classes."""
+        classes = {_key(member.name): member for member in members if _suffix(member.name) in CLASS_SUFFIXES}
+        for member in members:
+            if _suffix(member.name) in IMAGE_SUFFIXES:
+                path = tar / member.name
+                self._places[path] = tar, member
+                found = classes.get(_key(member.name))
+                self._labels[path] = _label(tar, found) if found else PurePosixPath(member.name).parent.name
+
+
+def _members(tar: Path) -> list[_Member]:
+    """Return the files in a tar file."""
+    status = DISK.status(tar)
+    key = f"{FORMAT} {tar.resolve()} {status.bytes} {status.modified}"
+    kept = cache_folder("listed") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.json"
+    with contextlib.suppress(Exception):  # no list, or a damaged one
+        return [_Member(*member) for member in json.loads(kept.read_text())]
+    with tarfile.open(tar, "r:") as file:
+        found = [_Member(m.name.removeprefix("./"), m.offset_data, m.size) for m in file if m.isreg() and not m.sparse]
+    found = [member for member in found if not PurePosixPath(member.name).name.startswith(".")]
+    with contextlib.suppress(Exception):  # without it, the tar file is read through again
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, found)
+    return found
+
+
+def _label(tar: Path, member: _Member) -> str:
+    """Return the class that a member holds, as text or as a field of JSON; "" if it holds none."""
+    text = _read(tar, member).decode("utf-8", errors="replace").strip()
+    if member.name.endswith(".json"):
+        try:
+            content = json.loads(text)
+        except ValueError:
+            return ""
+        fields = content if isinstance(content, dict) else {}
+        return str(next((fields[name] for name in ("cls", *COLUMNS["class"]) if name in fields), ""))
+    return text
+
+
+def _read(tar: Path, member: _Member) -> bytes:
+    with tar.open("rb", buffering=0) as file:
+        return os.pread(file.fileno(), member.bytes, member.offset)
+
+
+def _key(name: str) -> str:
+    """Return the part of a name that the files of one example share: up to the first dot after the last slash."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.lower()

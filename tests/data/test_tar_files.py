@@ -1,0 +1,120 @@
+"""Images in tar files, as WebDataset and plain tar write them."""
+
+import io
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_folders import encoded, load, look, write
+from mixer_jax.data import tar_files
+from mixer_jax.errors import UserError
+
+
+def pack(path, content):
+    """Write a tar file of the given members, as (name, content) in order."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as file:
+        for name, data in content:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+
+
+def shards(root, number=12, label=lambda i: ("cls", str(i % 3).encode()), per_tar=4, names="{split}-{shard:05d}.tar"):
+    """Write tar files of WebDataset: for each split `number` images, the i-th of class i % 3."""
+    for j, split in enumerate(("train", "test")):
+        for shard in range(0, number, per_tar):
+            content = []
+            for i in range(shard, shard + per_tar):
+                suffix, text = label(i)
+                content += [(f"{i:06d}.png", encoded(100 * j + i)), (f"{i:06d}.{suffix}", text)]
+            pack(root / names.format(split=split, shard=shard // per_tar), content)
+
+
+def pixels(number):
+    return np.asarray(Image.open(io.BytesIO(encoded(number))))
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "classes"),
+    [
+        ("{split}-{shard:05d}.tar", lambda i: ("cls", str(i % 3).encode()), "012"),
+        ("my-{split}-{shard}.tar", lambda i: ("cls", f"{'abc'[i % 3]}\n".encode()), "abc"),
+        ("{split}/{shard}.TAR", lambda i: ("json", json.dumps({"width": 5, "label": i % 3}).encode()), "012"),
+        ("{split}/{shard}.tar", lambda i: ("json", json.dumps({"class_name": "xyz"[i % 3]}).encode()), "xyz"),
+    ],
+)
+def test_the_examples_of_webdataset_are_read(names, label, classes, tmp_path, capsys):
+    shards(tmp_path / "set", names=names, label=label)
+    dataset = load(tmp_path / "set", memory_budget_gib=0.0, val_split="test")
+    assert dataset.label_names == tuple(classes)
+    for j, split in enumerate((dataset.train, dataset.test)):
+        images, labels = split.read(range(12))
+        assert labels.tolist() == [i % 3 for i in range(12)]
+        assert np.array_equal(images, [pixels(100 * j + i) for i in range(12)])
+    first = names.format(split="train", shard=0)
+    assert dataset.train.name(0) == f"{first}/000000.png"
+    assert f"Images in {tmp_path}/set: images in 6 tar files\n" in capsys.readouterr().out
+
+
+def test_folders_in_a_tar_file_are_classes_and_test_images_are_drawn(tmp_path):
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(10)]
+    pack(tmp_path / "set" / "all.tar", [(f"./{name}", encoded(i)) for i, name in enumerate(names)] + [("._x.png", b"")])
+    write(tmp_path / "folder", " ".join(names))
+    packed, unpacked = look(tmp_path / "set"), look(tmp_path / "folder")
+    for split in ("train", "test"):
+        tar, folder = ([(image.path.name, image.label) for image in x.splits[split]] for x in (packed, unpacked))
+        assert tar == folder
+    ours, theirs = load(tmp_path / "set"), load(tmp_path / "folder")
+    assert np.array_equal(ours.train.images, theirs.train.images)
+    assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+
+
+def test_damage_is_named_or_left_out(tmp_path):
+    content = [(f"{label}/{i}.png", encoded(i)) for label in "ab" for i in range(10)]
+    content[3] = ("a/3.png", encoded(3)[:50])
+    pack(tmp_path / "set" / "all.tar", [*content, ("loose.png", encoded(99))])
+    with pytest.raises(UserError, match=r"1 of 20 image files in .*set cannot be read \(all.tar/a/3.png: "):
+        load(tmp_path / "set")
+    folder = look(tmp_path / "set", on_error="skip")
+    assert sum(map(len, folder.splits.values())) == 19
+    [line] = [line for line in folder.lines() if "left out" in line]
+    assert line == "  left out: 1 without a class in the tar file (all.tar/loose.png); 1 damaged (all.tar/a/3.png)"
+
+
+def test_a_damaged_tar_file_gets_one_line(tmp_path):
+    pack(tmp_path / "train.tar", [("a/1.png", encoded(1)), ("b/1.png", encoded(2))])
+    (tmp_path / "test.tar").write_bytes(b"this is no tar file" * 100)
+    with pytest.raises(UserError, match=r"^cannot read .*test.tar: "):
+        look(tmp_path)
+
+
+def test_a_tar_file_is_read_through_once_until_it_changes(tmp_path, monkeypatch):
+    shards(tmp_path / "set")
+    opened, real = [], tarfile.open
+    monkeypatch.setattr(tar_files.tarfile, "open", lambda *args: opened.append(args[0]) or real(*args))
+    for _ in range(2):
+        assert len(look(tmp_path / "set").splits["train"]) == 12
+        assert len(opened) == 6
+    monkeypatch.undo()
+    pack(tmp_path / "set" / "train-00000.tar", [("x.png", encoded(50)), ("x.cls", b"2")])
+    monkeypatch.setattr(tar_files.tarfile, "open", lambda *args: opened.append(args[0]) or real(*args))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert len(look(tmp_path / "set").splits["train"]) == 9
+    assert len(opened) == 7
+
+
+def test_tar_files_beside_class_folders_are_left_out(tmp_path):
+    write(tmp_path, "a/{1,2,3,4,5}.png b/{1,2,3,4,5}.png")
+    pack(tmp_path / "b" / "more.tar", [("c/1.png", encoded(9))])
+    folder = look(tmp_path)
+    assert folder.label_names == ("a", "b")
+    assert "left out: 1 .tar file, to be unpacked (b/more.tar)" in "\n".join(folder.lines())
