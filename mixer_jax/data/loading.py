@@ -28,7 +28,8 @@ SOURCE_FIELDS = (
     "name", "data_dir", "layout", "class_pattern", "test_fraction", "on_error",
     "train_split", "val_split", "test_split", "image_size", "resize", "draft", "bits",
 )  # fmt: skip
-STATISTICS_IMAGES = 10_000  # used for the mean and standard deviation of a streamed dataset
+# Images that the mean and standard deviation of a streamed dataset are computed from; files can be large photographs.
+STATISTICS_IMAGES, STATISTICS_FILES = 10_000, 2_000
 
 
 def load(config: ConfigDict) -> Dataset:
@@ -82,7 +83,7 @@ def load(config: ConfigDict) -> Dataset:
                 f"the {name} images are {split.image_shape}, the train images {shape}: "
                 "give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
             )
-    mean, std = _normalization(config.normalization, splits["train"])
+    mean, std = _normalization(config.normalization, splits["train"], STATISTICS_FILES if folder else STATISTICS_IMAGES)
     dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)
     found = cautions(dataset, config.train_split == config.test_split)
     if folder:
@@ -192,13 +193,13 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     return config, lambda split: TfdsSource(builder, split, fit), None
 
 
-def _normalization(name: str, train: Split | StreamedSplit) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _normalization(name: str, train: Split | StreamedSplit, most: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     channels = train.image_shape[-1]
     if name in FIXED:
         centre, scale = FIXED[name]
         return (centre,) * channels, (scale,) * channels
     if isinstance(train, StreamedSplit):
-        some = np.linspace(0, len(train) - 1, min(len(train), STATISTICS_IMAGES)).astype(int)
+        some = np.linspace(0, len(train) - 1, min(len(train), most)).astype(int)
         train = decode(Subset(train.source, some), "images to normalise by")
     mean, std = pixel_statistics(train.images)
     return mean, tuple(s or 1.0 for s in std)  # a constant channel must not be divided by zero

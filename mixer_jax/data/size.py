@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 CHOSEN = (-1,)  # what `config.dataset.image_size` says then
-SIDES = (32, 64, 96, 128)  # of squares; larger ones take more time, and more images than most folders have
-FEWEST, MOST = 36, 144  # patches of an image, for which the image sizes of the same folder need not be changed
+SIDES = (32, 48, 64)  # of squares; from larger ones, small models learn more slowly
+# Images of one size keep it if it is at most this, and if patches of some size cut them into this many.
+LARGEST, FEWEST, MOST = 128, 36, 144
 
 
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -20,7 +21,7 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """
     height, width = sizes[0]
     equal = all(size == (height, width) for size in sizes)
-    if equal and max(height, width) <= SIDES[-1] and any(FEWEST <= n <= MOST for n in _patches(height, width)):
+    if equal and max(height, width) <= LARGEST and any(FEWEST <= n <= MOST for n in _patches(height, width)):
         return height, width
     median = float(np.median([min(size) for size in sizes]))
     side = max((side for side in SIDES if side <= median), default=SIDES[0])
