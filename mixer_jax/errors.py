@@ -16,6 +16,8 @@ class UserError(Exception):
 
 def printable(text: str | Path) -> str:
     """Return a name from elsewhere as it can be printed on one line."""
+    if str(text).isprintable():
+        return str(text)
     escaped = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, and separators of lines
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in escaped else c for c in str(text))
 

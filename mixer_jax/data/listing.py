@@ -105,7 +105,7 @@ class Listing:
 
     def below(self, path: Path) -> str:
         """Return a path below the top as it can be printed."""
-        return printable(path.relative_to(self.top) if path.is_relative_to(self.top) else path)
+        return printable(str(path).removeprefix(f"{self.top}{os.sep}"))
 
     def _note(self, path: Path, kind: str) -> None:
         self._noted.add(path)

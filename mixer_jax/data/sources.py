@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import os
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -206,11 +207,19 @@ class FolderSource:
         return str(self.paths[index].relative_to(self.root))
 
     def identity(self) -> Iterable[bytes]:
-        yield str(self.fit).encode()
+        return self._identity
+
+    @functools.cached_property
+    def _identity(self) -> list[bytes]:
+        """The bytes that `identity` returns, for which every file is looked up once."""
+        pieces = [str(self.fit)]
         for path, label in zip(self.paths, self.of_class, strict=True):
-            yield f"{path.parent.name}/{path.name} {self.store.status(path).bytes}\n".encode(errors="surrogateescape")
-            if (name := self.label_names[label]) != path.parent.name:  # else the folder says it
-                yield f"{name}\n".encode()
+            folder, file = os.path.split(path)
+            folder = os.path.basename(folder)
+            pieces.append(f"{folder}/{file} {self.store.status(path).bytes}\n")
+            if (name := self.label_names[label]) != folder:  # else the folder says it
+                pieces.append(f"{name}\n")
+        return ["".join(pieces).encode(errors="surrogateescape")]
 
     def files(self) -> Iterable[Path]:
         return self.store.on_disk(self.paths)

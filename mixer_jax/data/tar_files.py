@@ -52,7 +52,7 @@ class Disk:
         return path.open("rb")
 
     def status(self, path: Path) -> Status:
-        status = path.stat()
+        status = os.stat(path)
         return Status(status.st_size, status.st_mtime_ns)
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
