@@ -64,6 +64,8 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
     if config.dataset.image_size:
         sides = tuple(config.dataset.image_size)
+        if sides == data.CHOSEN:
+            sides = (data.SIDES[-1],)
         image_shape = (*(sides * 2 if len(sides) == 1 else sides), image_shape[-1])
     if shape:
         *image_shape, num_classes = shape

@@ -10,13 +10,14 @@ from mixer_jax.data.loading import FIXED, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
 from mixer_jax.data.pipelines import ResidentPipeline, Shard, StreamingPipeline, gather_batch
 from mixer_jax.data.sampler import EvalSampler, Sampler, TrainSampler
-from mixer_jax.data.size import CHOSEN
+from mixer_jax.data.size import CHOSEN, SIDES
 
 __all__ = [
     "CHOSEN",
     "FIXED",
     "IMAGE_SUFFIXES",
     "RESIZES",
+    "SIDES",
     "Dataset",
     "EvalSampler",
     "Fit",

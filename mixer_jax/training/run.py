@@ -14,6 +14,7 @@ from mixer_jax.claim import ENDING, claim, require_same_data, require_usable
 from mixer_jax.config import check
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
+from mixer_jax.models import SIZES
 from mixer_jax.records import Results
 from mixer_jax.reporting import (
     summarize,
@@ -172,9 +173,12 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
     shorter = f", {warmup:g} epochs of warmup" if warmup != config.schedule.warmup_epochs else ""
     height, width, channels = dataset.image_shape
     devices = f"{trainer.runs_on['devices']} x {trainer.runs_on['device_kind']}"
+    patches = (
+        f", patches of {trainer.model.patch_size}x{trainer.model.patch_size}" if config.model.variant in SIZES else ""
+    )
     return (
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
-        f"{config.model.variant}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
+        f"{config.model.variant}{patches}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
         f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}{shorter}; run directory {run.path}"
     )
