@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
@@ -16,10 +17,12 @@ from tqdm import tqdm
 from mixer_jax.cache import cache_folder, cores
 from mixer_jax.data.images import IMAGE_FORMATS, Fit, as_pixels, highest_level, is_turned
 from mixer_jax.data.tar_files import DISK, Store
+from mixer_jax.messages import say
 from mixer_jax.storage import write_json
 
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
 SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage as well
+MANY = 2_000  # files, whose examination takes long enough to be announced
 FORMAT = f"2, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
 
 
@@ -51,10 +54,13 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
       store: what the files are read from.
     """
     kept = cache_folder("examined") / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
-    known = _read(kept)
+    known, above = _read(kept), f"{root}{os.sep}"
+    names = [str(path).removeprefix(above) for path in paths]
+    if (new := sum(name not in known for name in names)) > MANY:
+        say(f"Examining {new:,} image files, once")
 
-    def one(path: Path) -> Examined:
-        before = known.get(str(path))
+    def one(path: Path, name: str) -> Examined:
+        before = known.get(name)
         try:
             status = store.status(path)
             if before and (before.bytes, before.modified) == status:
@@ -71,12 +77,14 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
             return found._replace(problem=_problem(content, error))
 
     with ThreadPoolExecutor(cores()) as pool:
-        bar = tqdm(pool.map(one, paths), "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
+        done = pool.map(one, paths, names)
+        bar = tqdm(done, "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
         found = dict(zip(paths, bar, strict=True))
-    if any(known.get(str(path)) != x for path, x in found.items()):
+    current = {name: found[path] for path, name in zip(paths, names, strict=True)}
+    if any(known.get(name) != x for name, x in current.items()):
         with contextlib.suppress(Exception):  # without it, the files are examined again
             kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"format": FORMAT, "files": known | {str(path): x for path, x in found.items()}})
+            write_json(kept, {"format": FORMAT, "files": known | current})
     return found
 
 

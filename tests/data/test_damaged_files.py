@@ -168,6 +168,9 @@ def test_a_file_is_examined_once_until_it_changes(tmp_path, decoded, monkeypatch
     for layout in ({}, {"test_fraction": 0.5}, {"on_error": "skip"}):
         look(root, **layout)
         assert len(decoded) == 21
+    monkeypatch.chdir(tmp_path)
+    look("images")  # the same folder, named in another way
+    assert len(decoded) == 21
     (root / "cat" / "a.png").write_bytes(encoded(99))
     os.utime(root / "cat" / "a.png", (1, 1))
     assert "1 damaged" not in look(root).lines()[3]
