@@ -10,9 +10,12 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from mixer_jax import benchmark
-from mixer_jax.benchmarks import flops, rounds, scaling, steps
+from mixer_jax.benchmarks import flops, reading, rounds, scaling, steps
+from mixer_jax.data.images import Fit
+from mixer_jax.data.sources import FolderSource
 from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer, variant
 from runs import SHRINK
@@ -185,6 +188,37 @@ def test_a_twin_that_computes_something_else_is_found(monkeypatch):
     monkeypatch.setattr(ours, "logits", lambda params, images: 1.01 * logits(params, images))
     with pytest.raises(RuntimeError, match="the logits of torch differ"):
         in_torch.Theirs(ours)
+
+
+FOLDER = ["--config", str(ROOT / "configs/folder.py"), "--config.dataset.image_size=8,8", "--config.batch_size=8"]
+
+
+def test_reading(write_folder, tmp_path, capsys):
+    flags = [*FOLDER, f"--config.dataset.data_dir={write_folder(per_class=12)}", "--reading=20", "--rounds=2"]
+    assert main(*flags, f"--output={tmp_path}/reading.json") == 0
+    report = json.loads((tmp_path / "reading.json").read_text())
+    assert (report["images"], report["rounds"], report["image_shape"]) == (20, 2, [8, 8, 3])
+    [measured] = report["images_per_second"].values()
+    assert 0 < measured["min"] <= measured["median"] <= measured["max"]
+    assert "20 images to 8x8x3, batches of 8" in capsys.readouterr().out
+
+
+@pytest.mark.torch
+def test_reading_against_a_data_loader(write_folder, tmp_path):
+    transforms = pytest.importorskip("torchvision.transforms", reason="needs torchvision")
+    root = write_folder(sizes=((40, 30),), per_class=12)
+    flags = [*FOLDER, f"--config.dataset.data_dir={root}", "--reading=16", "--rounds=1", "--against=torchvision"]
+    assert main(*flags, f"--output={tmp_path}/reading.json") == 0
+    report = json.loads((tmp_path / "reading.json").read_text())
+    assert len(report["images_per_second"]) == 2
+    theirs = report["images_per_second"][reading.DATA_LOADER]["median"]
+    assert report["ratio"]["median"] == pytest.approx(report["images_per_second"][reading.PIPELINE]["median"] / theirs)
+    files = [root / "train" / "cat" / "0.png", root / "train" / "dog" / "1.jpg"]
+    source = FolderSource(tuple(files), np.array([0, 1]), ("cat", "dog"), Fit((8, 8)), root)
+    for (image, label), path in zip(reading.TorchFolder(source, [0, 1], (8, 8)), files, strict=True):
+        assert label == source.of_class[files.index(path)]
+        resize = transforms.Compose([transforms.Resize(8), transforms.CenterCrop(8), transforms.PILToTensor()])
+        assert np.array_equal(image, resize(Image.open(path).convert("RGB")))
 
 
 def test_mistakes(tmp_path):

@@ -1,6 +1,8 @@
 """Resident and streaming bring the same batches, bit for bit; each process reads its own share and no more."""
 
+import re
 import threading
+import time
 from collections import Counter
 
 import jax
@@ -95,6 +97,25 @@ def test_evaluation_shows_every_example_once():
         for key in ("images", "labels"):
             assert np.array_equal(one[key][present], other[key][present])
     assert sorted(i for batch in shown for i in batch["indices"] if i >= 0) == list(range(70))
+
+
+def test_the_time_that_decoding_takes_is_told(monkeypatch):
+    class Slow(Watched):
+        def __getitems__(self, indices):
+            end = time.thread_time() + 0.002 * len(indices)
+            while time.thread_time() < end:
+                pass
+            return super().__getitems__(indices)
+
+    _, streaming = pipelines(TrainSampler(70, 8, seed=0), Slow())
+    assert streaming.decoding() == ""
+    streaming.chunk(0, 4)
+    took, waited = re.fullmatch(
+        r"decoding took ([\d.]+) ms of CPU time per image; training waited for images (\d+)% of the time",
+        streaming.decoding(),
+    ).groups()
+    assert 2 <= float(took) < 20
+    assert 50 <= int(waited) <= 100
 
 
 def test_no_step_is_brought_without_reading():
