@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from image_folders import TEN, block, encoded, load, look, names, used, write
 from mixer_jax import data
@@ -16,6 +17,7 @@ from mixer_jax.data.images import Fit
 from mixer_jax.data.sources import image_folder
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import RunDirectory
+from support import make_config, shared
 
 
 class Case(NamedTuple):
@@ -650,3 +652,22 @@ def test_what_is_found_is_said_once_at_the_start(tmp_path, capsys):
     assert dataset.cautions == ("left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",)
     data.open_split(block(tmp_path).dataset, "test")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.slow
+def test_mnist_as_png_files_has_the_pixels_of_tfds(tmp_path):
+    where = str(shared("data/tfds"))
+    tfds = data.load(make_config(dataset__name="mnist", dataset__data_dir=where, dataset__val_split="test").dataset)
+    for split, images in {"train": tfds.train, "test": tfds.test}.items():
+        for label in range(10):
+            (tmp_path / split / str(label)).mkdir(parents=True)
+        for i, (image, label) in enumerate(zip(images.images, images.labels, strict=True)):
+            Image.fromarray(image[..., 0]).save(tmp_path / split / str(label) / f"{i:05d}.png", compress_level=1)
+    folder = load(tmp_path, image_size=(-1,), val_split="test")
+    assert folder.label_names == tuple("0123456789")
+    for ours, theirs in ((folder.train, tfds.train), (folder.test, tfds.test)):
+        order = np.argsort(theirs.labels, kind="stable")  # the folder has class after class, each by the names of files
+        assert np.array_equal(ours.labels, theirs.labels[order])
+        assert np.array_equal(ours.images, theirs.images[order].repeat(3, -1))
+    assert folder.mean == tfds.mean * 3
+    assert folder.std == tfds.std * 3
