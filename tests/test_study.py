@@ -87,7 +87,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
     assert rows[0]["results"][1]["last_test_accuracy"] == last
     before = (path / "comparison" / "comparison.md").read_text()
     assert main(config, path, "--report") == 0
-    assert "trainings" not in capsys.readouterr().out.partition("|")[0]
+    assert "training jobs" not in capsys.readouterr().out.partition("|")[0]
     assert (path / "comparison" / "comparison.md").read_text() == before
 
 
@@ -248,7 +248,7 @@ def test_an_arm_in_pytorch_stands_beside_ours(config, tmp_path):
     for flag, line in (
         ("--config.ema_decay=0.9", "config.ema_decay=0.9: the PyTorch side supports only the default, 0.0"),
         ("--config.optimizer.name=lion", "unknown config.optimizer.name on the PyTorch side 'lion'"),
-        ("--config.augment.flip=random", "images are not augmented"),
+        ("--config.augment.flip=random", "the PyTorch side does not augment images"),
         ("--config.dtype=bfloat16", "config.dtype=bfloat16: the PyTorch side supports only float32"),
     ):
         with pytest.raises(UserError, match=line):

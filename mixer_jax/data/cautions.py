@@ -1,20 +1,23 @@
 """Find properties of a dataset that make an accuracy less meaningful than it looks."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 
 NAMED = 5  # the most classes that one warning names
+FEW = 10  # training images of a class that are worth a warning
+UNEQUAL = 10  # the ratio of the largest to the smallest class that is worth one
 
 
 def cautions(dataset: Dataset, same_split: bool) -> tuple[str, ...]:
     """Return a warning for each property of the dataset that a reader of the accuracy should know.
 
-    The properties are: a single class, classes without an image in a split, and test images that are also training
-    images. If `same_split` is true, all test images are training images. Otherwise, test images with the same pixels as
-    a training image are counted, but only if both splits are in memory.
+    The properties are: a single class, classes without an image in a split or with few training images, classes of very
+    different size, and test images that are also training images. If `same_split` is true, all test images are training
+    images. Otherwise, test images with the same pixels as a training image are counted, but only if both splits are in
+    memory.
 
     Args:
       dataset: the dataset.
@@ -38,11 +41,29 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
                 more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
                 what = "a class has" if len(missing) == 1 else f"{len(missing)} classes have"
                 yield f"{what} no {name} image: {names}{more}"
+    labels = dataset.train.known_labels()
+    if labels is not None and dataset.num_classes > 1:
+        yield from _sizes(np.bincount(labels, minlength=dataset.num_classes), dataset.label_names)
     if same_split:
         yield "the test images are the training images: the accuracy says nothing of images that the model has not seen"
     elif seen := _seen(dataset.train, dataset.test):
         which = "is a training image" if seen == 1 else "are training images"
         yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel by pixel"
+
+
+def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
+    """Yield warnings about classes with few training images, and about classes of very different size."""
+    if len(few := np.flatnonzero((counts > 0) & (counts < FEW))):
+        names = ", ".join(f"{label_names[i]} {counts[i]}" for i in few[:NAMED])
+        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
+        what = "a class has" if len(few) == 1 else f"{len(few)} classes have"
+        yield f"{what} fewer than {FEW} training images: {names}{more}"
+    least, most = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
+    if counts[most] >= UNEQUAL * counts[least]:
+        yield (
+            f"the classes differ in size, from {counts[least]:,} training images ({label_names[least]}) to "
+            f"{counts[most]:,} ({label_names[most]}): the balanced accuracy gives every class the same weight"
+        )
 
 
 def _seen(train: Split | StreamedSplit, test: Split | StreamedSplit) -> int:

@@ -649,7 +649,10 @@ def test_what_is_found_is_said_once_at_the_start(tmp_path, capsys):
         "  5x6 pixels, unchanged",
         "  left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",
     ]
-    assert dataset.cautions == ("left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",)
+    assert dataset.cautions == (
+        "2 classes have fewer than 10 training images: cat 7, dog 7",
+        "left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",
+    )
     data.open_split(block(tmp_path).dataset, "test")
     assert capsys.readouterr().out == ""
 

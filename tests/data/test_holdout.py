@@ -70,7 +70,7 @@ def test_in_memory_and_streamed_hold_out_the_same(budget, write_folder):
 
 
 def test_a_class_without_an_image_is_named():
-    dataset = make_dataset(num_val=100, num_test=100)
+    dataset = make_dataset(num_train=300, num_val=100, num_test=100)
     assert cautions(dataset, False) == ()
     test = dataset.test.subset(np.flatnonzero(dataset.test.labels != 3))
     assert cautions(dataclasses.replace(dataset, test=test), False) == ("a class has no test image: 3",)
@@ -80,7 +80,7 @@ def test_a_class_without_an_image_is_named():
 
 
 def test_test_images_that_were_trained_on_are_counted():
-    dataset = make_dataset(num_train=100, num_val=100, num_test=100)
+    dataset = make_dataset(num_train=300, num_val=100, num_test=100)
     images = dataset.test.images.copy()
     images[[4, 7, 9]] = dataset.train.images[[1, 1, 50]]
     copied = dataclasses.replace(dataset, test=data.Split(images, dataset.test.labels))
@@ -89,6 +89,29 @@ def test_test_images_that_were_trained_on_are_counted():
     assert cautions(dataset, True) == (
         "the test images are the training images: the accuracy says nothing of images that the model has not seen",
     )
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ([10, 99], ()),
+        ([9, 12], ("a class has fewer than 10 training images: 0 9",)),
+        (
+            [12, 400, 40],
+            (
+                "the classes differ in size, from 12 training images (0) to 400 (1): the balanced accuracy gives every "
+                "class the same weight",
+            ),
+        ),
+        ([1, 2, 3, 4, 5, 6, 7], ("7 classes have fewer than 10 training images: 0 1, 1 2, 2 3, 3 4, 4 5 and 2 more",)),
+    ],
+)
+def test_small_and_unequal_classes_are_named(counts, expected):
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    images = np.random.default_rng(0).integers(0, 256, (len(labels), 4, 4, 1)).astype(np.uint8)
+    dataset = make_dataset(num_classes=len(counts), num_val=100, num_test=100)
+    dataset = dataclasses.replace(dataset, train=data.Split(images, labels))
+    assert cautions(dataset, False) == expected
 
 
 def test_one_class_alone_is_no_accuracy():
