@@ -146,7 +146,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
         again(other)
     for split in ("train", "test"):
         (moved / split / "dog").rename(moved / split / "fox")
-    with pytest.raises(UserError, match=r"its label_names; it was in .*images, and is .*moved now"):
+    with pytest.raises(UserError, match=r"changed \(label_names; data_dir: was .*images, now .*moved\)"):
         again(moved)
 
 
