@@ -28,9 +28,9 @@ def get_config():
     config.augment.mixing.cutmix_alpha = 1.0
     config.model.variant = "Nano"
     config.batch_size = 64
-    config.epochs = 100
+    config.epochs = 60
     config.label_smoothing = 0.1
-    config.early_stopping_patience = 30
+    config.early_stopping_patience = 20
     config.optimizer.name = "muon"
     config.optimizer.learning_rate = 4e-3
     config.optimizer.weight_decay = 0.1

@@ -13,6 +13,7 @@ from PIL import Image
 
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
+from mixer_jax.reporting.text import plain
 
 FIRST_DRAWING = 0.5  # seconds, a guess for the first time
 DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
@@ -142,11 +143,6 @@ def plot_trajectories(report: dict[str, Any], path: Path) -> None:
     panels[1, 0].set_ylabel("relative difference")
     figure.suptitle(f"{plain(report['config'])}: the same weights and batches, {report['steps']} steps")
     figure.savefig(path, dpi=110)
-
-
-def plain(text: str) -> str:
-    """Escape text for matplotlib, so that "$" starts no formula and a leading "_" does not hide a label."""
-    return (f" {text}" if text.startswith("_") else text).replace("$", r"\$")
 
 
 def _marked(bests: Sequence[Epoch], key: str) -> str:

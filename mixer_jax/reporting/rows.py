@@ -3,10 +3,11 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from mixer_jax.reporting.curves import plain
+from mixer_jax.reporting.text import families, plain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +27,14 @@ def plot_rows(rows: Sequence[Row], path: Path, title: str) -> None:
       path: of the PNG.
       title: of the figure.
     """
-    from matplotlib.figure import Figure  # here, so that the start of a run does not wait for it
+    import matplotlib  # here, so that the start of a run does not wait for it
+
+    with matplotlib.rc_context({"font.family": families()}):
+        _figure(rows, title).savefig(path, dpi=100)
+
+
+def _figure(rows: Sequence[Row], title: str) -> Any:
+    from matplotlib.figure import Figure
 
     columns = max(len(row.images) for row in rows)
     figure = Figure(figsize=(1.2 * columns + 1.2, 1.5 * len(rows) + 0.6), layout="constrained")
@@ -39,4 +47,4 @@ def plot_rows(rows: Sequence[Row], path: Path, title: str) -> None:
             panel.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             panel.set_title(plain(caption), fontsize=8, pad=2)
     figure.suptitle(plain(title))
-    figure.savefig(path, dpi=100)
+    return figure

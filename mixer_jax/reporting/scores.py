@@ -9,7 +9,7 @@ import numpy as np
 from tqdm.utils import disp_len
 
 from mixer_jax.metrics import CALIBRATION_BINS, TOP
-from mixer_jax.reporting.curves import plain
+from mixer_jax.reporting.text import families, labels, plain
 
 CLASS_COLUMNS = ("class", "images", "recall", "precision", "F1", "most often taken for")
 SHOWN, WIDEST = 20, 40  # classes that are listed on the console, and columns for their names
@@ -86,7 +86,9 @@ def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[st
 
 
 def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str) -> None:
-    """Draw a confusion matrix as a PNG, colored by the fraction of each true class.
+    """Draw a confusion matrix as a PNG, coloured by the fraction of each true class.
+
+    A class with a name that no installed font can show is labelled by its number, from 1.
 
     Args:
       confusion: counts, with a row per true class and a column per predicted class.
@@ -94,9 +96,15 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
       path: of the PNG.
       title: of the figure.
     """
-    from matplotlib.figure import Figure  # here, because it is slow to import
+    import matplotlib  # here, because it is slow to import
 
-    counts = np.array(confusion)
+    with matplotlib.rc_context({"font.family": families()}):
+        _confusion_figure(np.array(confusion), label_names, title).savefig(path, dpi=110)
+
+
+def _confusion_figure(counts: np.ndarray, label_names: Sequence[str], title: str) -> Any:
+    from matplotlib.figure import Figure
+
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n, few = len(label_names), len(label_names) <= 20
     side = 3 + 0.45 * min(n, 30)
@@ -105,14 +113,14 @@ def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str
     drawn = panel.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     if not few:  # with few classes, the cells show their counts
         figure.colorbar(drawn, ax=panel, label="share of the true class", shrink=0.8)
-    panel.set(xlabel="predicted", ylabel="true", title=title)
+    panel.set(xlabel="predicted", ylabel="true", title=plain(title))
     if n <= 100:
         size = 9 if few else max(3, 240 // n)
-        names = list(map(plain, label_names))
-        panel.set_xticks(range(n), names, rotation=90 if max(map(len, label_names)) > 2 else 0, fontsize=size)
+        names = labels(label_names)
+        panel.set_xticks(range(n), names, rotation=90 if max(map(len, names)) > 2 else 0, fontsize=size)
         panel.set_yticks(range(n), names, fontsize=size)
     for row, column in np.argwhere(counts) if few else ():
         color = "white" if shares[row, column] > 0.5 else "black"
         number = panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)
         number.set_in_layout(False)  # the layout would measure every number
-    figure.savefig(path, dpi=110)
+    return figure

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mixer_jax.reporting.curves import plain
+from mixer_jax.reporting.text import plain
 from mixer_jax.studies.rows import Row
 
 SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted

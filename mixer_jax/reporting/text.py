@@ -1,0 +1,48 @@
+"""Text in pictures: as matplotlib draws it, in the fonts that this machine has."""
+
+import functools
+from collections.abc import Sequence
+
+# Widespread fonts, of which matplotlib takes each character from the first that is installed and has it.
+FONTS = (
+    "DejaVu Sans", "Noto Sans", "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",
+    "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Hebrew", "Segoe UI",
+    "Arial Unicode MS",
+)  # fmt: skip
+MISSING = "\u25a1"  # a box, in place of a character that no font has
+
+
+def plain(text: str) -> str:
+    """Escape text for matplotlib, so that "$" starts no formula and a leading "_" does not hide a label.
+
+    Characters that no font has become boxes, without matplotlib's warning for each of them.
+    """
+    drawn = "".join(c if c.isspace() or _has_glyph(c) else MISSING for c in text)
+    return (f" {drawn}" if drawn.startswith("_") else drawn).replace("$", r"\$")
+
+
+def labels(names: Sequence[str]) -> list[str]:
+    """Return names as the labels of an axis; "#3" is the third, where no font has all of its characters."""
+    return [f"#{i}" if MISSING in (drawn := plain(name)) else drawn for i, name in enumerate(names, 1)]
+
+
+@functools.cache
+def families() -> list[str]:
+    """Return the installed ones of `FONTS`, for matplotlib's setting "font.family"."""
+    from matplotlib import font_manager  # here, because it is slow to import
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [name for name in FONTS if name in installed]
+
+
+@functools.cache
+def _has_glyph(character: str) -> bool:
+    return any(font.get_char_index(ord(character)) for font in _fonts())
+
+
+@functools.cache
+def _fonts() -> list:
+    from matplotlib import font_manager
+
+    return [font_manager.get_font(font_manager.findfont(name)) for name in families()]
