@@ -45,10 +45,12 @@ def test_shipped_config_of_a_tfds_set(name, tmp_path, capsys):
 
 
 def test_shipped_config_of_a_folder(write_folder, tmp_path):
-    flags = [f"--config.dataset.data_dir={write_folder()}", "--config.model.patch_size=16", *SHRINK]
+    flags = [f"--config.dataset.data_dir={write_folder()}", *SHRINK]
     assert main("folder", tmp_path / "run", *flags) == 0
     described = json.loads((tmp_path / "run" / "config.json").read_text())["dataset"]
-    assert (described["label_names"], described["image_shape"]) == (["cat", "dog"], [64, 64, 3])
+    assert (described["label_names"], described["image_shape"]) == (["cat", "dog"], [12, 12, 3])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["model"] == "Nano/2"  # 36 patches
 
 
 def test_shipped_config_of_large_images_streams_them(tmp_path, capsys):
@@ -126,7 +128,7 @@ def test_the_same_command_again_says_it_is_finished(digits_run, capsys):
 
 def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp_path, capsys):
     images = write_folder(per_class=20)
-    flags = [*SHRINK, "--config.model.patch_size=16"]
+    flags = SHRINK
 
     def again(folder):
         return main("folder", tmp_path / "run", f"--config.dataset.data_dir={folder}", *flags)
@@ -138,7 +140,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     capsys.readouterr()
     assert again(moved) == 0  # the same images
     out = capsys.readouterr().out
-    assert f"UTC: Nano/8 on folder in {images}, 2 classes, data fingerprint" in out
+    assert f"UTC: Nano/2 on folder in {images}, 2 classes, data fingerprint" in out
     other = shutil.copytree(moved, tmp_path / "other")
     (other / "train" / "cat" / "0.png").unlink()
     line = rf"the data of the run in .*, folder, has changed \(.*fingerprint; data_dir: was {images}, now {other}\)"

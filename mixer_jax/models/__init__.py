@@ -24,6 +24,7 @@ __all__ = [
     "Model",
     "create",
     "from_variant",
+    "name_of",
     "param_shapes",
     "variant",
 ]
@@ -46,6 +47,16 @@ def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
       UserError: if the size is unknown or the patch size is not a positive integer.
     """
     return MlpMixer(num_classes=num_classes, **variant(name) | fields)
+
+
+def name_of(config: ConfigDict, model: Model) -> str:
+    """Return the variant that a config names, with the patch size of the model if the config leaves it open.
+
+    Args:
+      config: the `model` section of a config.
+      model: built from it.
+    """
+    return f"{config.variant}/{model.patch_size}" if config.variant in SIZES else config.variant
 
 
 def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:

@@ -14,7 +14,7 @@ from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
 from mixer_jax.metrics import classification_scores, probabilities
-from mixer_jax.models import MlpMixer
+from mixer_jax.models import MlpMixer, name_of
 from mixer_jax.records import Results, best_epoch
 from mixer_jax.reporting import page
 from mixer_jax.reporting.card import model_card
@@ -50,7 +50,7 @@ def unfinished(run: RunDirectory, classifier: Classifier) -> Results:
         train_seconds=sum(epoch.seconds for epoch in history),
         images_per_second=last.images_per_second,
         dataset=config.dataset.name,
-        model=config.model.variant,
+        model=name_of(config.model, classifier.model),
         num_params=classifier.num_params,
         selected_on=selected_on(config.dataset),
         data_fingerprint=run.dataset_info()["fingerprint"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mixer_jax import data
+from mixer_jax import data, models
 from mixer_jax.inference import Classifier, Origin, Preprocessing
 from mixer_jax.metrics import accuracy_and_loss, balanced_accuracy
 from mixer_jax.records import Results, best_epoch
@@ -85,7 +85,7 @@ def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
         seed=config.seed,
         **outcome.measured,
         dataset=trainer.dataset.name,
-        model=config.model.variant,
+        model=models.name_of(config.model, trainer.model),
         num_params=trainer.num_params,
         num_seeds=num_seeds,
         selected_on=data.selected_on(config.dataset),

@@ -8,13 +8,12 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from mixer_jax import data
+from mixer_jax import data, models
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.claim import ENDING, claim, require_same_data, require_usable
 from mixer_jax.config import check
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
-from mixer_jax.models import SIZES
 from mixer_jax.records import Results
 from mixer_jax.reporting import (
     summarize,
@@ -171,14 +170,11 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
     seeds = f" for each of {config.num_seeds} seeds" if config.num_seeds > 1 else ""
     warmup = warmup_epochs(config)
     shorter = f", {warmup:g} epochs of warmup" if warmup != config.schedule.warmup_epochs else ""
-    height, width, channels = dataset.image_shape
+    (height, width, channels), name = dataset.image_shape, models.name_of(config.model, trainer.model)
     devices = f"{trainer.runs_on['devices']} x {trainer.runs_on['device_kind']}"
-    patches = (
-        f", patches of {trainer.model.patch_size}x{trainer.model.patch_size}" if config.model.variant in SIZES else ""
-    )
     return (
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
-        f"{config.model.variant}{patches}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
+        f"{name}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
         f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}{shorter}; run directory {run.path}"
     )

@@ -22,6 +22,7 @@ def test_names_without_a_glyph_are_numbers_and_nothing_warns(known, tmp_path, mo
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         plot_confusion(np.eye(len(NAMES), dtype=int), NAMES, tmp_path / "a.png", "漢字")
-    assert Image.open(tmp_path / "a.png").width > 300
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width > 300
     for cached in (text._fonts, text._has_glyph):
         cached.cache_clear()
