@@ -87,7 +87,7 @@ def default_config() -> ConfigDict:
     config.dataset.val_split = ""
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
     config.dataset.hold_out = "by_class"  # the same fraction of each class, but never all of its images; or "random"
-    # (height, width) to scale and crop to; -1: chosen from the images of a folder; (): unchanged, all of one size.
+    # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged, all of one size.
     config.dataset.image_size = ()
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.

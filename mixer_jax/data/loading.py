@@ -14,7 +14,7 @@ from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import HOLD_OUTS, hold_out
 from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, decoded_size
-from mixer_jax.data.size import CHOSEN
+from mixer_jax.data.size import CHOSEN, choose_size
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
@@ -22,6 +22,7 @@ from mixer_jax.messages import say
 FIXED = {"paper": (0.5, 0.5), "unit": (0.0, 1.0)}  # the normalizations by the same mean and std for every dataset
 NORMALIZATIONS = ("standard", *FIXED)
 LAYOUTS = ("auto", "splits")  # of image folders
+SIZES_OF = 500  # images of TFDS, to choose a size for all
 PREPARED = "features.json"  # in a folder that TFDS has prepared
 # The fields of a `dataset` section that determine its pixels.
 SOURCE_FIELDS = (
@@ -163,8 +164,8 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
         size *= 2
     prepared = config.name == "folder" and (Path(config.data_dir).expanduser() / PREPARED).is_file()
     is_folder, chosen = config.name == "folder" and not prepared, size == 2 * CHOSEN
-    if chosen and (not is_folder or config.layout == "splits"):
-        raise UserError(f"config.dataset.image_size={CHOSEN[0]}: only of image folders in the layout auto")
+    if chosen and is_folder and config.layout == "splits":
+        raise UserError(f"config.dataset.image_size={CHOSEN[0]}: not in the layout splits")
     if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size if not chosen):
         raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
     try:
@@ -190,7 +191,15 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     from mixer_jax.data.tfds_source import TfdsSource
 
     builder = builder_in(config.data_dir) if prepared else prepared_builder(config.name, config.data_dir)
+    if chosen:
+        fit = dataclasses.replace(fit, size=choose_size(_sizes(TfdsSource(builder, config.train_split))))
     return config, lambda split: TfdsSource(builder, split, fit), None
+
+
+def _sizes(source: Source) -> list[tuple[int, int]]:
+    """Return the sizes (height, width) of some images, evenly spread."""
+    some = np.linspace(0, len(source) - 1, min(len(source), SIZES_OF)).astype(int)
+    return [image.shape[:2] for image, _ in source.__getitems__(some.tolist())]
 
 
 def _normalization(name: str, train: Split | StreamedSplit, most: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

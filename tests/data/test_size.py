@@ -50,10 +50,12 @@ def test_a_folder_is_scaled_to_it_and_says_so(tmp_path, capsys):
     assert split.image_shape == (64, 64, 3)
 
 
-def test_only_folders_have_it(tmp_path):
-    for fields in ({"dataset__name": "digits"}, {"dataset__name": "folder", "dataset__layout": "splits"}):
-        config = make_config(dataset__image_size=(-1,), dataset__data_dir=str(tmp_path), **fields)
-        with pytest.raises(UserError, match="image_size=-1: only of image folders in the layout auto"):
+def test_digits_and_folders_as_older_releases_read_them_have_none(tmp_path):
+    for name, what in (("digits", "digits are 8x8"), ("folder", "image_size=-1: not in the layout splits")):
+        config = make_config(
+            dataset__image_size=(-1,), dataset__data_dir=str(tmp_path), dataset__name=name, dataset__layout="splits"
+        )
+        with pytest.raises(UserError, match=what):
             data.load(config.dataset)
 
 

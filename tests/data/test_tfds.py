@@ -43,6 +43,8 @@ def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path, capsys):
     split, label_names = data.open_split(block, "test")
     assert contents(split.source) == expected(*arrays["test"])
     assert label_names == tuple(builder.info.features["label"].names)
+    block.image_size = (-1,)
+    assert data.open_split(block, "test")[0].image_shape == arrays["test"][0].shape[1:]  # all of one small size
     if name == "cifar100":
         assert TfdsSource(builder, "test").label_names[99] == "class 99"
     assert "tensorflow" not in sys.modules
