@@ -22,6 +22,7 @@ from mixer_jax.reporting.curves import plot_curves, stack_curves
 from mixer_jax.reporting.predictions import write_predictions
 from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
 from mixer_jax.reporting.summary import duration, sentence
+from mixer_jax.reporting.text import numbered
 from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_text, writing
@@ -221,6 +222,8 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
         title = f"{scores['accuracy']:.2f}% of {len(labels):,} images"
         plot_confusion(scores["confusion"], label_names, confusion, title)
     parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
+    if names_of_numbers := numbered(label_names):
+        parts.append(page.paragraph(f"No font of this machine can show {', '.join(names_of_numbers)}."))
     if len(chosen):
         parts.append(page.heading("Most confident mistakes"))
         parts.append(

@@ -27,6 +27,11 @@ def labels(names: Sequence[str]) -> list[str]:
     return [f"#{i}" if MISSING in (drawn := plain(name)) else drawn for i, name in enumerate(names, 1)]
 
 
+def numbered(names: Sequence[str]) -> list[str]:
+    """Return the names that `labels` replaces by numbers, each after its number, such as "#3 NAME"."""
+    return [f"{label} {name}" for label, name in zip(labels(names), names, strict=True) if MISSING in plain(name)]
+
+
 @functools.cache
 def families() -> list[str]:
     """Return the installed ones of `FONTS`, for matplotlib's setting "font.family"."""

@@ -18,6 +18,7 @@ def test_names_without_a_glyph_are_numbers_and_nothing_warns(known, tmp_path, mo
             cached.cache_clear()
         monkeypatch.setattr(text, "families", lambda: known)
         assert text.labels(NAMES) == ["Straße", r"\$100\$", " _hidden", "собака", "#5", "#6", "#7"]
+        assert text.numbered(NAMES) == ["#5 漢字", "#6 ಕನ್ನಡ", "#7 \u1805"]
         assert text.plain("漢 x") == "□ x"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
