@@ -71,7 +71,7 @@ TRAIN = [
     (f"{DIGITS} --config.optimizer.learning_rate=0", "config.optimizer.learning_rate=0.0: must be positive"),
     (f"{DIGITS} --config.optimizer.b1=1", "config.optimizer.b1=1.0: must be in [0, 1)"),
     (f"{DIGITS} --config.schedule.name=cosin", "unknown config.schedule.name 'cosin' (did you mean 'cosine'?)"),
-    (f"{DIGITS} --config.model.variant=S", "model variant 'S' needs a patch size in pixels"),
+    (f"{DIGITS} --config.model.variant=S/", "model variant 'S/' needs a patch size in pixels"),
     (f"{DIGITS} --config.model.variant=Q/4", "unknown model variant 'Q/4'"),
     (f"{DIGITS} --config.model.patch_size=3", "image size 8x8 is not divisible by patch size 3"),
     (f"{DIGITS} --config.model.hidden_dim=0", "config.model.hidden_dim=0: must be at least 1"),

@@ -72,7 +72,10 @@ def test_what_another_project_computes_otherwise_is_told(tmp_path, capsys):
 def test_a_trained_run_goes_through_files_and_scores_the_same(tmp_path, write_folder, capsys):
     images = write_folder()
     flags = [f"--config.dataset.data_dir={images}", "--config.dataset.normalization=paper", *SHRINK]
-    assert main("folder", tmp_path / "run", *flags, "--config.model.patch_size=16") == 0
+    assert (
+        main("folder", tmp_path / "run", *flags, "--config.model.patch_size=16", "--config.dataset.image_size=64,64")
+        == 0
+    )
     capsys.readouterr()
     assert call(tmp_path / "run", tmp_path / "file.npz") == 0
     assert call(tmp_path / "file.npz", tmp_path / "folder") == 0

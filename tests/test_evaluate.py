@@ -151,7 +151,7 @@ def test_it_leaves_json_csv_and_a_picture_in_the_run_directory(run):
 
 def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
     images = write_folder()
-    flags = [f"--config.dataset.data_dir={images}", "--config.model.patch_size=16", *SHRINK]
+    flags = [f"--config.dataset.data_dir={images}", *SHRINK]
     assert main("folder", tmp_path / "run", *flags) == 0
     moved = tmp_path / "elsewhere"
     moved.mkdir()
@@ -202,7 +202,7 @@ def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
     config = json.loads((other / "config.json").read_text())
     for field, value, line in (
         ("hidden_dim", 9, r"\['MixerBlock_0'\]\['LayerNorm_0'\]\['bias'\] is float32\[8\], expected float32\[9\]"),
-        ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is nothing, not float32\[8\]"),
+        ("num_blocks", 2, r"\['MixerBlock_1'\]\['LayerNorm_0'\]\['bias'\] is missing, expected float32\[8\]"),
         ("pre_head_norm", False, r"\['pre_head_layer_norm'\]\['bias'\] is unexpected"),
     ):
         changed = config | {"config": config["config"] | {"model": config["config"]["model"] | {field: value}}}

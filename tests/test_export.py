@@ -139,7 +139,12 @@ def test_what_differs_is_not_kept(trained, tmp_path, monkeypatch, capsys):
 
 def test_without_the_test_images_it_is_compared_on_random_pixels(write_folder, tmp_path, capsys):
     images = write_folder()
-    flags = [f"--config.dataset.data_dir={images}", *SHRINK, "--config.model.patch_size=16"]
+    flags = [
+        f"--config.dataset.data_dir={images}",
+        *SHRINK,
+        "--config.model.patch_size=16",
+        "--config.dataset.image_size=64,64",
+    ]
     assert main("folder", tmp_path / "run", *flags) == 0
     images.rename(tmp_path / "elsewhere")
     assert call(tmp_path / "run", f"--output={tmp_path / 'out'}") == 0

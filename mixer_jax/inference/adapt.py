@@ -2,12 +2,12 @@
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError
-from mixer_jax.inference.classifier import Classifier
+from mixer_jax.inference.classifier import Classifier, require_mixer
 from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models.resolution import interpolated, tiled
 
@@ -39,7 +39,7 @@ def at_image_size(
     new_grid = (image_size[0] // patch, image_size[1] // patch)
     preprocessing = _of_size(classifier.preprocessing, image_size)
     if new_grid == grid or not model.token_mixing:
-        return dataclasses.replace(classifier, preprocessing=preprocessing), ""
+        return dataclasses.replace(classifier, config=_resized(classifier), preprocessing=preprocessing), ""
     old, new = ("x".join(map(str, g)) for g in (grid, new_grid))
     copies = (new_grid[0] // grid[0], new_grid[1] // grid[1])
     multiple = (copies[0] * grid[0], copies[1] * grid[1]) == new_grid
@@ -57,7 +57,8 @@ def at_image_size(
             f"config.model.tokens_mlp_dim={tokens_mlp_dim}: use {tiling}{width} (interpolated) to go from {old} to "
             f"{new} patches"
         )
-    config = _resized(classifier, params)
+    config = _resized(classifier)
+    config.tokens_mlp_dim = int(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size)
     changed = dataclasses.replace(classifier, config=config, params=params, preprocessing=preprocessing)
     return changed, f"token mixing for {old} patches {how} for {new}"
 
@@ -97,7 +98,8 @@ def _of_size(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Prepr
     return dataclasses.replace(preprocessing, image_shape=shape, input_size=(), eval_crop=1.0)
 
 
-def _resized(classifier: Classifier, params: Any) -> Any:
+def _resized(classifier: Classifier) -> ConfigDict:
+    """Return the config with the patch size of the model, which could otherwise follow from the size of the images."""
     config = classifier.config.copy_and_resolve_references()
-    config.tokens_mlp_dim = int(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size)
+    config.patch_size = require_mixer(classifier).patch_size
     return config

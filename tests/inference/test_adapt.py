@@ -7,9 +7,20 @@ import numpy as np
 import pytest
 
 from made_models import made_classifier, some_images
+from mixer_jax import models
 from mixer_jax.errors import UserError
-from mixer_jax.inference import at_image_size, load, with_channels
+from mixer_jax.inference import Classifier, Preprocessing, at_image_size, load, with_channels
 from mixer_jax.models.resolution import interpolated, tiled
+from support import make_config
+
+
+def test_a_patch_size_that_followed_from_the_image_size_stays():
+    config = make_config(model__variant="Nano", model__num_blocks=1).model
+    model = models.create(config, num_classes=2, image_shape=(32, 32, 1))
+    params = model.init(jax.random.key(0), np.zeros((1, 32, 32, 1), np.float32))["params"]
+    before = Classifier(config, params, Preprocessing((32, 32, 1), (0.5,), (0.5,)), ("a", "b"))
+    after, _ = at_image_size(before, (64, 64), None)
+    assert (before.model.patch_size, after.model.patch_size) == (4, 4)
 
 
 @pytest.mark.parametrize(
