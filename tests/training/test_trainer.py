@@ -179,7 +179,7 @@ def test_every_epoch_has_a_step_of_its_own(batch_size, epochs, good):
         return check_epochs(trainer)
     with pytest.raises(
         UserError,
-        match=f"config.epochs={epochs:g} of 50 images in batches of {batch_size}: some epoch would have no training step",
+        match=f"config.epochs={epochs:g} of 50 images in batches of {batch_size}: some epoch would have no",
     ):
         check_epochs(trainer)
 
