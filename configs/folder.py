@@ -8,9 +8,10 @@ class is drawn for testing, always the same. A tenth of the training images is h
 there is a folder for that, such as val/. Damaged files stop the program before it trains;
 --config.dataset.on_error=skip leaves them out.
 
-Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, whichever most
-of them cover. The patch size follows from that. Set them with, for example, --config.dataset.image_size=224,224
---config.model.variant=Tiny/16.
+Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
+that at least half of them cover. The patch size follows from that. For other sizes, give for example
+--config.dataset.image_size=224,224 --config.model.variant=Tiny/16. For characters and other images that must not be
+mirrored, give --config.augment.flip=none.
 """
 
 from mixer_jax.config import default_config
