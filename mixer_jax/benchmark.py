@@ -44,7 +44,7 @@ from mixer_jax import cli, data
 from mixer_jax.benchmarks import compiled, flops, reading, steps, targets
 from mixer_jax.benchmarks.rounds import Work, measure, on_one_core, ratio, spread
 from mixer_jax.benchmarks.scaling import grid, scaling
-from mixer_jax.benchmarks.tables import compiled_table, table
+from mixer_jax.benchmarks.tables import compiled_table, reading_table, table
 from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
@@ -78,7 +78,7 @@ def main(argv: list[str]) -> int:
             output.parent.mkdir(parents=True, exist_ok=True)
     if values.reading:
         report = reading.measure_reading(config, values.reading, values.rounds, values.against == "torchvision")
-        print(reading.reading_table(report))
+        print(reading_table(report))
         if output:
             write_json(output, report)
         return 0

@@ -50,17 +50,15 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
         }
         for b in np.unique(bins)
     ]
-    per_class = {name: _class_scores(confusion, i, label_names) for i, name in enumerate(label_names)}
-    recalls = [row["accuracy"] for row in per_class.values() if row["count"]]
     return {
         "examples": n,
         "accuracy": accuracy,
-        "balanced_accuracy": sum(recalls) / len(recalls),
+        "balanced_accuracy": balanced_accuracy(logits, labels),
         "top5_accuracy": 100.0 * float((rank < TOP).mean()),
         "loss": loss,
         "calibration_error": sum(b["count"] / n * abs(b["confidence"] - b["accuracy"]) for b in calibration),
         "calibration": calibration,
-        "per_class": per_class,
+        "per_class": {name: _class_scores(confusion, i, label_names) for i, name in enumerate(label_names)},
         "confusion": confusion.tolist(),
     }
 

@@ -62,11 +62,9 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
             f"config.dataset.name={config.dataset.name}: to compile for it give image_size, channels and num_classes"
         )
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
-    if config.dataset.image_size:
-        sides = tuple(config.dataset.image_size)
-        if sides == data.CHOSEN:
-            sides = (data.SIDES[-1],)
-        image_shape = (*(sides * 2 if len(sides) == 1 else sides), image_shape[-1])
+    size = data.given_size(config.dataset.image_size)
+    if size != ():
+        image_shape = (*(size or 2 * data.SIDES[-1:]), image_shape[-1])
     if shape:
         *image_shape, num_classes = shape
     held_out = 0 if config.dataset.val_split else round((num_images or train) * config.dataset.val_fraction)

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import data
-from mixer_jax.benchmarks.rounds import spread
+from mixer_jax.benchmarks.rounds import ratio, spread
 from mixer_jax.cache import cores
 from mixer_jax.data.sources import FolderSource, Subset
 from mixer_jax.errors import UserError
@@ -56,8 +56,7 @@ def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_to
     report = {"images": len(chosen), "image_shape": split.image_shape, "batch_size": batch_size, "rounds": rounds}
     report["images_per_second"] = {name: spread([len(chosen) / s for s in taken]) for name, taken in seconds.items()}
     if against_torch:
-        ratios = [b / a for a, b in zip(seconds[PIPELINE], seconds[DATA_LOADER], strict=True)]
-        report["ratio"] = spread(ratios)
+        report["ratio"] = spread(ratio(seconds, DATA_LOADER, PIPELINE))
     return report
 
 
@@ -113,15 +112,3 @@ def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_siz
             pass
 
     return read
-
-
-def reading_table(report: dict[str, Any]) -> str:
-    """Return the report of `measure_reading` as lines of text."""
-    shape = "x".join(map(str, report["image_shape"]))
-    lines = [
-        f"{report['images']:,} images to {shape}, batches of {report['batch_size']}; images/s, median of "
-        f"{report['rounds']} rounds (least to most)"
-    ]
-    rows = report["images_per_second"] | ({"ratio": report["ratio"]} if "ratio" in report else {})
-    lines += [f"  {name:20} {s['median']:,.4g} ({s['min']:,.4g} to {s['max']:,.4g})" for name, s in rows.items()]
-    return "\n".join(lines)

@@ -32,6 +32,17 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines + [line for name, rows in r.get("scaling", {}).items() for line in _scaling(name, rows)])
 
 
+def reading_table(report: dict[str, Any]) -> str:
+    """Return a report of `reading.measure_reading` as lines of text."""
+    shape = "x".join(map(str, report["image_shape"]))
+    lines = [
+        f"{report['images']:,} images to {shape}, batches of {report['batch_size']}; images/s, median of "
+        f"{report['rounds']} rounds (least to most)"
+    ]
+    rows = report["images_per_second"] | ({"ratio": report["ratio"]} if "ratio" in report else {})
+    return "\n".join(lines + [f"  {name:20} {_spread(s)}" for name, s in rows.items()])
+
+
 def _scaling(name: str, rows: list[dict[str, Any]]) -> list[str]:
     lines = ["", f"{name:>12}{'ms per step':>31}{'vs. linear fit':>16}{'memory':>14}{'vs. linear fit':>16}"]
     for row in rows:

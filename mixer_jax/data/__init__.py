@@ -10,10 +10,9 @@ from mixer_jax.data.loading import FIXED, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
 from mixer_jax.data.pipelines import ResidentPipeline, Shard, StreamingPipeline, gather_batch
 from mixer_jax.data.sampler import EvalSampler, Sampler, TrainSampler
-from mixer_jax.data.size import CHOSEN, SIDES
+from mixer_jax.data.size import SIDES, given_size
 
 __all__ = [
-    "CHOSEN",
     "FIXED",
     "IMAGE_SUFFIXES",
     "RESIZES",
@@ -31,6 +30,7 @@ __all__ = [
     "as_pixels",
     "device_memory",
     "gather_batch",
+    "given_size",
     "load",
     "open_split",
     "read_image",

@@ -37,10 +37,7 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
         if labels is not None and dataset.num_classes > 1:
             missing = np.flatnonzero(np.bincount(labels, minlength=dataset.num_classes) == 0)
             if len(missing):
-                names = ", ".join(dataset.label_names[i] for i in missing[:NAMED])
-                more = f" and {len(missing) - NAMED} more" if len(missing) > NAMED else ""
-                what = "a class has" if len(missing) == 1 else f"{len(missing)} classes have"
-                yield f"{what} no {name} image: {names}{more}"
+                yield f"{_classes(len(missing))} no {name} image: {_first([dataset.label_names[i] for i in missing])}"
     labels = dataset.train.known_labels()
     if labels is not None and dataset.num_classes > 1:
         yield from _sizes(np.bincount(labels, minlength=dataset.num_classes), dataset.label_names)
@@ -54,16 +51,23 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
 def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
     """Yield warnings about classes with few training images, and about classes of very different size."""
     if len(few := np.flatnonzero((counts > 0) & (counts < FEW))):
-        names = ", ".join(f"{label_names[i]} {counts[i]}" for i in few[:NAMED])
-        more = f" and {len(few) - NAMED} more" if len(few) > NAMED else ""
-        what = "a class has" if len(few) == 1 else f"{len(few)} classes have"
-        yield f"{what} fewer than {FEW} training images: {names}{more}"
+        names = _first([f"{label_names[i]} {counts[i]}" for i in few.tolist()])
+        yield f"{_classes(len(few))} fewer than {FEW} training images: {names}"
     least, most = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[most] >= UNEQUAL * counts[least]:
         yield (
             f"the classes differ in size, from {counts[least]:,} training images ({label_names[least]}) to "
             f"{counts[most]:,} ({label_names[most]}): the balanced accuracy gives every class the same weight"
         )
+
+
+def _classes(number: int) -> str:
+    return "a class has" if number == 1 else f"{number} classes have"
+
+
+def _first(names: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
 
 
 def _seen(train: Split | StreamedSplit, test: Split | StreamedSplit) -> int:

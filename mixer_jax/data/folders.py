@@ -18,7 +18,7 @@ from mixer_jax.data.examine import Examined, examine
 from mixer_jax.data.holdout import by_class
 from mixer_jax.data.images import Fit
 from mixer_jax.data.listing import NAMED, Listing, some
-from mixer_jax.data.size import CHOSEN, choose_size
+from mixer_jax.data.size import choose_size, given_size
 from mixer_jax.data.sources import FolderSource
 from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.messages import warn
@@ -70,11 +70,8 @@ class ImageFolder:
         if not images:
             raise self._arrangement.nothing("images")
         self._sizes = [(x.height, x.width) for x in self._examined.values() if not x.problem]
-        asked = tuple(config.image_size)
-        if asked == CHOSEN:
-            self.image_size = choose_size(self._sizes) if self._sizes else (1, 1)  # an error is raised later
-        else:
-            self.image_size = 2 * asked if len(asked) == 1 else asked
+        given = given_size(config.image_size)
+        self.image_size = choose_size(self._sizes) if given is None else given
         self.bits = config.bits or _bits(max((found.level for found in self._examined.values()), default=0))
         self.splits = self._split(images, config)
         validated = "validation" in self.splits or config.val_split == config.test_split

@@ -62,7 +62,7 @@ class Fit:
 
     def reduce(self, image: Image.Image) -> None:
         """Let a JPEG file that is opened but not yet decoded be decoded at a smaller scale, if `draft` says so."""
-        if self.draft and self.size and hasattr(image, "draft"):
+        if self.draft and self.size:
             height, width = (math.ceil(DRAFT_MARGIN * side / self.crop) for side in self.size)
             image.draft(None, (height, width) if is_turned(image) else (width, height))
 

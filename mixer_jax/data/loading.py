@@ -14,7 +14,7 @@ from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import HOLD_OUTS, hold_out
 from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, decoded_size
-from mixer_jax.data.size import CHOSEN, choose_size
+from mixer_jax.data.size import CHOSEN, choose_size, given_size
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
@@ -159,31 +159,26 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
     """Return the section with the names of its splits, a function from a name to the source, and the image folder."""
-    size = tuple(config.image_size)
-    if len(size) == 1:
-        size *= 2
-    prepared = config.name == "folder" and (Path(config.data_dir).expanduser() / PREPARED).is_file()
-    is_folder, chosen = config.name == "folder" and not prepared, size == 2 * CHOSEN
-    if chosen and is_folder and config.layout == "splits":
-        raise UserError(f"config.dataset.image_size={CHOSEN[0]}: not in the layout splits")
-    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size if not chosen):
-        raise UserError(f"config.dataset.image_size={config.image_size}: give HEIGHT,WIDTH in pixels, or one number")
+    size = given_size(config.image_size)
     try:
-        fit = Fit(() if chosen else size, config.resize, config.draft, config.bits or 16)
+        fit = Fit(size or (), config.resize, config.draft, config.bits or 16)
     except ValueError as error:
         raise one_of("config.dataset.resize", config.resize, RESIZES) from error
-    if is_folder:
+    prepared = config.name == "folder" and (Path(config.data_dir).expanduser() / PREPARED).is_file()
+    if config.name == "folder" and not prepared:
         if not config.data_dir:
             raise UserError("config.dataset.data_dir is not set: give the folder of the images")
         if config.layout not in LAYOUTS:
             raise one_of("config.dataset.layout", config.layout, LAYOUTS)
         if config.layout == "splits":
+            if size is None:
+                raise UserError(f"config.dataset.image_size={CHOSEN[0]}: not in the layout splits")
             return config, lambda split: image_folder(config.data_dir, split, fit), None
         folder = ImageFolder(config)
         fit = dataclasses.replace(fit, size=folder.image_size, bits=folder.bits)
         return folder.named(config), lambda split: folder.source(split, fit), folder
     if config.name == "digits":
-        if size:
+        if size != ():
             raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
         return config, Digits, None
     # Imported here, because TFDS takes a second to import and the other sources do not need it.
@@ -191,8 +186,9 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     from mixer_jax.data.tfds_source import TfdsSource
 
     builder = builder_in(config.data_dir) if prepared else prepared_builder(config.name, config.data_dir)
-    if chosen:
-        fit = dataclasses.replace(fit, size=choose_size(_sizes(TfdsSource(builder, config.train_split))))
+    if size is None:
+        size = choose_size(_sizes(TfdsSource(builder, config.train_split)))
+    fit = dataclasses.replace(fit, size=size, draft=False)  # TFDS decodes images in full
     return config, lambda split: TfdsSource(builder, split, fit), None
 
 

@@ -4,10 +4,29 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixer_jax.errors import UserError
+
 CHOSEN = (-1,)  # what `config.dataset.image_size` says then
 SIDES = (32, 48, 64)  # of squares; from larger ones, small models learn more slowly
 # Images of one size keep it if it is at most this, and if patches of some size cut them into this many.
 LARGEST, FEWEST, MOST = 128, 36, 144
+
+
+def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the size (height, width) that a config gives; () for that of each image, None if it is to be chosen.
+
+    Args:
+      image_size: `config.dataset.image_size`.
+
+    Raises:
+      UserError: if it is no size.
+    """
+    size = tuple(image_size)
+    if size == CHOSEN:
+        return None
+    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
+        raise UserError(f"config.dataset.image_size={image_size}: give HEIGHT,WIDTH in pixels, or one number")
+    return 2 * size if len(size) == 1 else size
 
 
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
@@ -17,8 +36,10 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     largest of `SIDES` that at least half of the images cover without being enlarged.
 
     Args:
-      sizes: (height, width) of each image.
+      sizes: (height, width) of each image. Without any, the smallest square is chosen.
     """
+    if not sizes:
+        return SIDES[0], SIDES[0]
     height, width = sizes[0]
     equal = all(size == (height, width) for size in sizes)
     if equal and max(height, width) <= LARGEST and any(FEWEST <= n <= MOST for n in _patches(height, width)):

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from mixer_jax import data
 from mixer_jax.cache import cores
 from mixer_jax.config import default_config
-from mixer_jax.data import CHOSEN, StreamedSplit
+from mixer_jax.data import StreamedSplit, given_size
 from mixer_jax.errors import UserError
 from mixer_jax.inference.classifier import Classifier
 
@@ -36,7 +36,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
         config.resize, config.draft = classifier.preprocessing.resize, classifier.preprocessing.draft
     else:
         config = own.copy_and_resolve_references()
-        if tuple(config.image_size) == CHOSEN:  # of the images that the run was trained on
+        if given_size(config.image_size) is None:  # but chosen from the images that the run was trained on
             config.image_size = classifier.image_shape[:2]
     config.bits = classifier.preprocessing.bits
     if data_dir is not None:

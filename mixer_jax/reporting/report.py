@@ -222,8 +222,8 @@ def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
         title = f"{scores['accuracy']:.2f}% of {len(labels):,} images"
         plot_confusion(scores["confusion"], label_names, confusion, title)
     parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
-    if names_of_numbers := numbered(label_names):
-        parts.append(page.paragraph(f"No font of this machine can show {', '.join(names_of_numbers)}."))
+    if without_font := numbered(label_names):
+        parts.append(page.paragraph(f"No font of this machine can show {', '.join(without_font)}."))
     if len(chosen):
         parts.append(page.heading("Most confident mistakes"))
         parts.append(

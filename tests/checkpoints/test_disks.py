@@ -124,7 +124,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_pa
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoints, "save", filled)
         with pytest.raises(
-            UserError, match=r"the final checkpoint could not be saved; the last good .* of step \d+, in "
+            UserError, match=r"the final checkpoint could not be saved; the last good checkpoint is of step \d+, in "
         ):
             run(path / "run", dataset, monkeypatch, **FIELDS)
     steps = Checkpoints(path / "run" / "checkpoints").steps()
