@@ -275,7 +275,7 @@ class TestCreate:
         [
             ({"variant": "B16"}, "unknown model variant 'B16'.*did you mean 'B/16'.*S/32, S/16"),
             ({"variant": "Q/4"}, "unknown model variant"),
-            ({"variant": "Nano"}, "needs a patch size"),
+            ({"variant": "Nano/"}, "needs a patch size"),
             ({"variant": "Nano/0"}, "needs a patch size"),
             ({"num_blocks": 0}, "config.model.num_blocks=0: must be in 1..1000"),
             ({"gelu": "erf"}, "unknown config.model.gelu 'erf'.*tanh, exact"),
