@@ -1,5 +1,6 @@
 """Scores of predictions, computed from logits and labels: accuracies, loss, calibration, confusion."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,6 +82,19 @@ def balanced_accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Return the balanced accuracy in percent, as in `classification_scores`."""
     correct = logits.argmax(1) == labels
     return 100.0 * float(np.mean([correct[labels == label].mean() for label in np.unique(labels)]))
+
+
+def accuracy_interval(accuracy: float, examples: int) -> tuple[float, float]:
+    """Return the 95% confidence interval of an accuracy over test images, in percent (Wilson's score interval).
+
+    Args:
+      accuracy: in percent.
+      examples: the number of test images.
+    """
+    share, z = accuracy / 100, 1.959964
+    center = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
+    half = z / (1 + z**2 / examples) * math.sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))
+    return 100 * (center - half), 100 * (center + half)
 
 
 def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The records of a run: one per epoch (a line of metrics.jsonl) and one for its results (results.json)."""
+"""The records of a run: lines of metrics.jsonl (epochs) and steps.jsonl (single steps), and results.json."""
 
 import dataclasses
 import math
@@ -51,6 +51,27 @@ class Epoch(_Record):
     learning_rate: float = math.nan
     val_loss: float = math.nan
     val_accuracy: float = math.nan
+
+
+@dataclasses.dataclass(frozen=True)
+class StepMetrics(_Record):
+    """The metrics of one training step, on its augmented batch.
+
+    Attributes:
+      step: the number of the step, from 1.
+      loss: in nats.
+      accuracy: in percent.
+      gradient_norm: the L2 norm of the gradient of all trained parameters, before clipping.
+      learning_rate: of the step.
+      images_per_second: training throughput around the step.
+    """
+
+    step: int
+    loss: float
+    accuracy: float
+    gradient_norm: float
+    learning_rate: float
+    images_per_second: float
 
 
 def best_epoch(history: Sequence[Epoch]) -> Epoch:

@@ -3,20 +3,21 @@
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ml_collections import ConfigDict
 
 from mixer_jax import lock
 from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError
-from mixer_jax.records import Epoch, Results
+from mixer_jax.records import Epoch, Results, StepMetrics
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
 BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
+_Line = TypeVar("_Line", Epoch, StepMetrics)
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
 
@@ -25,6 +26,7 @@ class RunDirectory:
 
     config.json      the config, and a description of the dataset
     metrics.jsonl    one line per epoch
+    steps.jsonl      the metrics of about a thousand single steps, evenly spaced
     results.json     the results; written last, so that only finished runs have it; results.old1.json are earlier ones
     diverged.json    why the run diverged; written by a study, which does not train the run again while this file exists
     checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
@@ -44,6 +46,7 @@ class RunDirectory:
         self.path = Path(path)
         self.config_file = self.path / "config.json"
         self.metrics_file = self.path / "metrics.jsonl"
+        self.steps_file = self.path / "steps.jsonl"
         self.results_file = self.path / "results.json"
         self.diverged_file = self.path / "diverged.json"
         self.curves_file = self.path / "curves.png"
@@ -194,17 +197,27 @@ class RunDirectory:
 
     def read_metrics(self) -> list[Epoch]:
         """Return the epochs so far, up to the first damaged line: a crash can leave the last line unfinished."""
-        epochs = []
-        for line in self.metrics_file.read_bytes().splitlines() if self.metrics_file.exists() else []:
-            try:
-                epochs.append(Epoch.from_json(json.loads(line)))
-            except (ValueError, TypeError, KeyError):
-                break
-        return epochs
+        return _lines(self.metrics_file, Epoch)
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
         """Rewrite metrics.jsonl with these epochs; later epochs are dropped, because they will be trained again."""
         write_text(self.metrics_file, "".join(json.dumps(epoch.to_json()) + "\n" for epoch in epochs))
+
+    def append_steps(self, steps: Sequence[StepMetrics]) -> None:
+        """Append lines to steps.jsonl."""
+        with writing(self.steps_file), self.steps_file.open("a") as file:
+            file.writelines(json.dumps(step.to_json()) + "\n" for step in steps)
+
+    def read_steps(self) -> list[StepMetrics]:
+        """Return the logged steps, up to the first damaged line; empty for a run of an older release."""
+        return _lines(self.steps_file, StepMetrics)
+
+    def drop_steps_after(self, step: int) -> None:
+        """Rewrite steps.jsonl without the steps after `step`, because they will be trained again."""
+        steps = self.read_steps()
+        if not steps or steps[-1].step > step:
+            kept = [json.dumps(one.to_json()) + "\n" for one in steps if one.step <= step]
+            write_text(self.steps_file, "".join(kept))
 
     def _read(self, path: Path) -> dict[str, Any]:
         try:
@@ -217,3 +230,14 @@ class RunDirectory:
 
     def _unreadable(self, path: Path, why: Exception | str) -> UserError:
         return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
+
+
+def _lines(path: Path, kind: type[_Line]) -> list[_Line]:
+    """Return the records in a file of JSON lines, up to the first damaged line."""
+    records = []
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        try:
+            records.append(kind.from_json(json.loads(line)))
+        except (ValueError, TypeError, KeyError):
+            break
+    return records

@@ -4,12 +4,10 @@ import contextlib
 import statistics
 import time
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
@@ -105,15 +103,6 @@ class _Curve(Observer):
     def epoch(self, record: Epoch, best: Epoch) -> None:
         self._history.append(record)
         self._curves.update()
-
-
-def stack_curves(path: Path) -> bytes:
-    """Return a plot of `plot_curves` rearranged for narrow screens: a PNG with stacked panels and no title."""
-    with Image.open(path) as image:
-        panels = np.split(np.asarray(image)[round(TITLE * DOTS) :], 3, axis=1)
-    file = BytesIO()
-    Image.fromarray(np.concatenate(panels)).save(file, "PNG")
-    return file.getvalue()
 
 
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:

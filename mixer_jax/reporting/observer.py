@@ -1,8 +1,33 @@
 """The interface through which training reports its events."""
 
+import dataclasses
 from collections.abc import Sequence
 
+import numpy as np
+
 from mixer_jax.records import Epoch
+
+
+@dataclasses.dataclass(frozen=True)
+class Dispatch:
+    """The training steps of one dispatch.
+
+    Attributes:
+      first: the number of steps done before the dispatch.
+      losses, accuracies, gradient_norms: (steps,) float64, as in `StepMetrics`.
+      images_per_second: the throughput of the dispatch.
+    """
+
+    first: int
+    losses: np.ndarray
+    accuracies: np.ndarray
+    gradient_norms: np.ndarray
+    images_per_second: float
+
+    @property
+    def step(self) -> int:
+        """The number of steps done after the dispatch."""
+        return self.first + len(self.losses)
 
 
 class Observer:
@@ -17,15 +42,8 @@ class Observer:
           compile_seconds: the time to compile, in seconds.
         """
 
-    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Handle the end of a dispatch.
-
-        Args:
-          step: the number of steps that are done.
-          loss: the loss of the last step of the dispatch.
-          accuracy: the accuracy over the dispatch, in percent.
-          images_per_second: the throughput of the dispatch.
-        """
+    def progress(self, dispatch: Dispatch) -> None:
+        """Handle the end of a dispatch."""
 
     def validating(self) -> None:
         """Handle the start of validation, after the training steps of an epoch."""

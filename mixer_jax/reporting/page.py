@@ -1,27 +1,30 @@
-"""Self-contained HTML pages without scripts or network access, for dark and light mode and all screen widths."""
+"""Self-contained HTML pages, which need no network, for dark and light mode and all screen widths.
+
+The style and the scripts are in `assets` and become part of each page. uPlot (https://github.com/leeoniya/uPlot, MIT
+licence) draws the charts. Without scripts, a page shows the same numbers, and pictures in place of the charts.
+"""
 
 import base64
+import functools
 import html
+import json
 from collections.abc import Sequence
+from importlib import resources
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #8882; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; padding: 0 1rem; max-width: 84rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
-th { background: var(--soft); } td:first-child { min-width: min(11rem, 26vw); }
-img { max-width: 100%; background: #fff; border-radius: 4px; }
-.gallery { display: flex; flex-wrap: wrap; gap: .8rem; }
-figure { margin: 0; width: 6.5rem; } figcaption { font-size: .8rem; overflow-wrap: anywhere; }
-figure img { width: 100%; image-rendering: pixelated; }
-summary { cursor: pointer; font-size: 1.15rem; font-weight: bold; margin: 1.5rem 0 .5rem; }
-"""
+LOSSLESS = 64 * 64  # pixels; larger images are embedded as JPEG
+QUALITY = 90  # of JPEG
+EMPTY = ("", "-")  # cells without a value
+ENLARGED = 512  # pixels; the longest side of an embedded image
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return (resources.files("mixer_jax.reporting") / "assets" / name).read_text()
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -31,31 +34,75 @@ def page(title: str, parts: Sequence[str]) -> str:
       title: plain text.
       parts: HTML, from the other functions of this module.
     """
+    body = "\n".join(parts)
+    # A page without charts does not need the library that draws them.
+    charts = 'class="charts"' in body
+    style = _asset("page.css") + (_asset("uPlot.min.css") if charts else "")
+    script = (_asset("uPlot.iife.min.js") if charts else "") + _asset("page.js")
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{STYLE}</style></head>\n<body><h1>{html.escape(title)}</h1>\n"
-        + "\n".join(parts)
-        + "\n</body></html>\n"
+        f"<style>{style}</style></head>\n<body><main><h1>{html.escape(title)}</h1>\n{body}\n</main>\n"
+        f"<script>{script}</script></body></html>\n"
     )
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of plain-text cells that scrolls on its own on narrow screens; without `columns`, no header."""
-    head = "".join(f"<th>{html.escape(column)}</th>" for column in columns)
-    body = "\n".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    head = f"<thead><tr>{head}</tr></thead>\n" if columns else ""
-    return f'<div class="wide"><table>{head}<tbody>{body}</tbody></table></div>'
+def facts(pairs: Sequence[tuple[str, str]]) -> str:
+    """Return names and values of plain text as cards, of which the first is the largest."""
+    cards = [
+        f"<div{'' if i else ' class=first'}><dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd></div>"
+        for i, (name, value) in enumerate(pairs)
+    ]
+    return f'<dl class="facts">{"".join(cards)}</dl>'
 
 
-def paragraph(text: str) -> str:
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool = False, cards: bool = False) -> str:
+    """Return a table of plain-text cells that scrolls on its own on narrow screens.
+
+    Args:
+      columns: the headings.
+      rows: the cells. A column whose cells are all numbers, with or without "%", is aligned to the right.
+      sortable: whether a click on a heading sorts the rows.
+      cards: whether narrow screens show each row as a card.
+    """
+    numbers = [all(_number(row[i]) is not None for row in rows if row[i] not in EMPTY) for i in range(len(columns))]
+
+    def heading(i: int) -> str:
+        name = html.escape(columns[i])
+        kind = ' class="number"' if numbers[i] else ""
+        return f'<th scope="col"{kind}>{f"<button>{name}</button>" if sortable else name}</th>'
+
+    def cell(i: int, text: str) -> str:
+        value = f' data-value="{_number(text)}"' if numbers[i] and text not in EMPTY else ""
+        kind = f' class="number"{value}' if numbers[i] else ""
+        name = f' data-name="{html.escape(columns[i])}"' if cards else ""
+        return f"<td{kind}{name}>{html.escape(text)}</td>"
+
+    head = "".join(map(heading, range(len(columns))))
+    body = "\n".join("<tr>" + "".join(cell(i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
+    kinds = " ".join(name for name, wanted in (("sortable", sortable), ("cards", cards)) if wanted)
+    return (
+        f'<div class="wide tall" tabindex="0" role="region" aria-label="{html.escape(", ".join(columns))}">'
+        f'<table class="{kinds}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+    )
+
+
+def _number(text: str) -> float | None:
+    """Return the number that a cell holds, with or without "%"; None if it holds something else."""
+    try:
+        return float(text.replace(",", "").removesuffix("%"))
+    except ValueError:
+        return None
+
+
+def paragraph(text: str, muted: bool = False) -> str:
     """Return a paragraph of plain text."""
-    return f"<p>{html.escape(text)}</p>"
+    return f"<p{' class=muted' if muted else ''}>{html.escape(text)}</p>"
 
 
-def heading(text: str) -> str:
-    """Return a second-level heading of plain text."""
-    return f"<h2>{html.escape(text)}</h2>"
+def heading(text: str, level: int = 2) -> str:
+    """Return a heading of plain text."""
+    return f"<h{level}>{html.escape(text)}</h{level}>"
 
 
 def numbered(lines: Sequence[str]) -> str:
@@ -68,6 +115,55 @@ def folded(title: str, part: str) -> str:
     return f"<details><summary>{html.escape(title)}</summary>{part}</details>"
 
 
+def side_by_side(*parts: str) -> str:
+    """Return HTML parts in columns, as many as the screen has room for."""
+    return f'<div class="side">{"".join(f"<section>{part}</section>" for part in parts if part)}</div>'
+
+
+def charts(
+    specs: Sequence[dict[str, Any]], fallback: bytes | None = None, description: str = "", controls: str = ""
+) -> str:
+    """Return charts that show their values under the pointer and can be zoomed.
+
+    Args:
+      specs: one per chart; see `mixer_jax.reporting.charts`.
+      fallback: a PNG, for browsers that run no scripts; None if the page says the same elsewhere.
+      description: the alternative text of the PNG.
+      controls: HTML of the inputs that change the charts.
+    """
+    figures = "".join(
+        f'<figure class="chart"><h3>{html.escape(spec["title"])}</h3><div class="plot" tabindex="0" role="application" '
+        f'aria-label="{html.escape(spec["title"])}: the arrow keys show the values"></div>{_data(spec)}</figure>'
+        for spec in specs
+    )
+    img = f'<img alt="{html.escape(description)}" src="{_inside(fallback)}">' if fallback else ""
+    picture = f"<noscript>{img}</noscript>" if fallback else ""
+    return f'<div class="charts">{controls}<div class="side">{figures}</div></div>{picture}'
+
+
+def confusion(names: Sequence[str], counts: np.ndarray) -> str:
+    """Return a confusion matrix that shows names and counts under the pointer, or where the arrow keys lead.
+
+    Args:
+      names: of the classes.
+      counts: (classes, classes) int; rows are true classes, columns predicted ones.
+    """
+    present = [[int(row), int(column), int(counts[row, column])] for row, column in np.argwhere(counts)]
+    data = _data({"names": list(names), "counts": present, "totals": counts.sum(1).tolist()})
+    return (
+        '<div class="confusion"><canvas tabindex="0" role="application" aria-label="confusion matrix: a row for each '
+        'class, a column for each predicted class; the arrow keys show the counts"></canvas>'
+        f"<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names.</output>{data}"
+        "</div>"
+    )
+
+
+def _data(content: Any) -> str:
+    """Return JSON that a script of the page reads."""
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("NaN", "null")
+    return f'<script type="application/json">{text}</script>'
+
+
 def image(png: bytes, description: str, narrow: bytes | None = None) -> str:
     """Return an embedded PNG.
 
@@ -77,19 +173,36 @@ def image(png: bytes, description: str, narrow: bytes | None = None) -> str:
       narrow: another PNG for screens up to 700 pixels wide, if any.
     """
     other = f'<source media="(max-width: 700px)" srcset="{_inside(narrow)}">' if narrow else ""
-    return f'<p><picture>{other}<img alt="{html.escape(description)}" src="{_inside(png)}"></picture></p>'
+    picture = f'<picture>{other}<img alt="{html.escape(description)}" src="{_inside(png)}"></picture>'
+    return f'<p class="paper">{picture}</p>'
 
 
-def gallery(images: Sequence[np.ndarray], captions: Sequence[str]) -> str:
-    """Return a gallery of small images (height, width, 1 or 3) uint8, each with its caption below."""
+def gallery(pictures: Sequence[Sequence[tuple[np.ndarray, str]]], captions: Sequence[str]) -> str:
+    """Return a gallery whose images enlarge at a click.
+
+    Args:
+      pictures: for each entry, one or several images (height, width, 1 or 3) uint8 with their alternative texts.
+      captions: the text below each entry.
+    """
     figures = []
-    for pixels, caption in zip(images, captions, strict=True):
-        file = BytesIO()
-        Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]).save(file, "PNG")
-        text = html.escape(caption)
-        picture = f'<img alt="{text}" src="{_inside(file.getvalue())}">'
-        figures.append(f"<figure>{picture}<figcaption>{text}</figcaption></figure>")
-    return f'<div class="gallery">{"".join(figures)}</div>'
+    for entry, caption in zip(pictures, captions, strict=True):
+        images = "".join(f'<img alt="{html.escape(text)}" src="{picture(pixels)}">' for pixels, text in entry)
+        figures.append(
+            f'<figure><button title="enlarge">{images}</button><figcaption>{html.escape(caption)}</figcaption></figure>'
+        )
+    shape = pictures[0][0][0].shape if pictures else (1, 1)
+    return f'<div class="gallery" style="--shape: {shape[1]}/{shape[0]}">{"".join(figures)}</div>'
+
+
+def picture(pixels: np.ndarray) -> str:
+    """Return an image (height, width, 1 or 3) uint8 as the content of an src attribute."""
+    drawn, file = Image.fromarray(pixels if pixels.shape[-1] == 3 else pixels[..., 0]), BytesIO()
+    if drawn.width * drawn.height <= LOSSLESS:
+        drawn.save(file, "PNG")
+        return _inside(file.getvalue())
+    drawn.thumbnail((ENLARGED, ENLARGED))
+    drawn.save(file, "JPEG", quality=QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def _inside(png: bytes) -> str:

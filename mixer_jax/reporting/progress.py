@@ -9,7 +9,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 from mixer_jax.records import Epoch
-from mixer_jax.reporting.observer import Observer
+from mixer_jax.reporting.observer import Dispatch, Observer
 
 PLAIN_LINE_SECONDS = 30.0  # interval of the lines within long epochs, without a bar
 # For 80 columns. A star marks the best epoch so far.
@@ -55,8 +55,20 @@ class ConsoleProgress(Observer):
             )
             self._bar.set_description_str(self._title())
 
-    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+    def progress(self, dispatch: Dispatch) -> None:
         """Update the bar, or print a line every PLAIN_LINE_SECONDS."""
+        loss, accuracy = float(dispatch.losses[-1]), float(dispatch.accuracies.mean())
+        self.show(dispatch.step, loss, accuracy, dispatch.images_per_second)
+
+    def show(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
+        """Update the bar, or print a line every PLAIN_LINE_SECONDS.
+
+        Args:
+          step: the number of steps done.
+          loss: of the last step.
+          accuracy: over the last dispatch, in percent.
+          images_per_second: the throughput of the last dispatch.
+        """
         numbers = f"loss {loss:.4f}, accuracy {accuracy:.2f}%, {images_per_second:,.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
@@ -137,8 +149,13 @@ class SeedsProgress(ConsoleProgress):
             self.started(min(histories, key=len), min(steps), max(seconds))
         going = [seed for seed in self._seeds if not seed.over]
         if going and all(seed.last is not None for seed in going):
-            steps, losses, accuracies, rates = zip(*(seed.last for seed in going), strict=True)
-            self.progress(min(steps), statistics.fmean(losses), statistics.fmean(accuracies), sum(rates))
+            last = [seed.last for seed in going]
+            self.show(
+                min(dispatch.step for dispatch in last),
+                statistics.fmean(dispatch.losses[-1] for dispatch in last),
+                statistics.fmean(dispatch.accuracies.mean() for dispatch in last),
+                sum(dispatch.images_per_second for dispatch in last),
+            )
             for seed in going:
                 seed.last = None
         while any(self._shown in seed.epochs for seed in self._seeds) and all(
@@ -174,7 +191,7 @@ class _Seed(Observer):
     def __init__(self, seed: int, shown: SeedsProgress):
         self.seed, self._shown = seed, shown
         self.start: tuple[Sequence[Epoch], int, float] | None = None
-        self.last: tuple[int, float, float, float] | None = None
+        self.last: Dispatch | None = None
         self.epochs: dict[int, Epoch] = {}
         self.over = False
 
@@ -183,8 +200,8 @@ class _Seed(Observer):
         self.epochs = {record.epoch: record for record in history}
         self._shown.update()
 
-    def progress(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        self.last = (step, loss, accuracy, images_per_second)
+    def progress(self, dispatch: Dispatch) -> None:
+        self.last = dispatch
         self._shown.update()
 
     def epoch(self, record: Epoch, best: Epoch) -> None:

@@ -1,34 +1,30 @@
 """The report of a run: report.html, its figures, and the model card."""
 
 import json
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from mixer_jax.config import flat
-from mixer_jax.data import Split, StreamedSplit, selected_on
-from mixer_jax.errors import UserError, printable
+from mixer_jax.data import Dataset, selected_on
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
-from mixer_jax.metrics import classification_scores, probabilities
+from mixer_jax.metrics import accuracy_interval, classification_scores, probabilities
 from mixer_jax.models import MlpMixer, name_of
 from mixer_jax.records import Results, best_epoch
-from mixer_jax.reporting import page
+from mixer_jax.reporting import charts, page
 from mixer_jax.reporting.card import model_card
-from mixer_jax.reporting.curves import plot_curves, stack_curves
+from mixer_jax.reporting.confusion import confused_pairs, similarity_order
+from mixer_jax.reporting.curves import plot_curves
+from mixer_jax.reporting.evidence import MISTAKES, OF_A_CLASS, WORST, Evidence, captions, gather
 from mixer_jax.reporting.predictions import write_predictions
 from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
 from mixer_jax.reporting.summary import duration, sentence
-from mixer_jax.reporting.text import numbered
-from mixer_jax.reporting.weights import draw_calibration, draw_tiles, embedding_filters, units_by_frequency
+from mixer_jax.reporting.weights import draw_tiles, embedding_filters, token_maps, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_text, writing
 
-MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
-UNFOLDED = 30  # the most classes whose scores are shown unasked
 UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS blocks
 
 
@@ -66,7 +62,7 @@ def finish(
     classifier: Classifier,
     logits: np.ndarray,
     labels: np.ndarray,
-    test: Split | StreamedSplit,
+    dataset: Dataset,
 ) -> None:
     """Draw the curves of a run and write its report, before results.json exists.
 
@@ -77,11 +73,14 @@ def finish(
       results: of the run.
       classifier: its model, with the parameters of the best epoch.
       logits, labels: (n, classes) and (n,), of all test images.
-      test: the test images.
+      dataset: of the run.
     """
     draw_curves(run, results)
     try:
-        keep_predictions(run, logits, labels, test, classifier.label_names)
+        names = [dataset.test.name(i) for i in range(len(labels))]
+        with writing(run.predictions_table):
+            write_predictions(run.predictions_table, names, logits, labels, classifier.label_names)
+        gather(classifier, logits, labels, dataset).save(run.predictions_file)
         write_report(run, classifier, results)
     except Exception as error:  # a failed report must not cost the results
         warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
@@ -107,42 +106,6 @@ def draw_curves(run: RunDirectory, results: Results) -> None:
         plot_curves([run.read_metrics()], run.curves_file, title)
 
 
-def keep_predictions(
-    run: RunDirectory,
-    logits: np.ndarray,
-    labels: np.ndarray,
-    test: Split | StreamedSplit,
-    label_names: Sequence[str],
-) -> None:
-    """Write predictions.csv and, for the report, predictions.npz.
-
-    Args:
-      run: the run directory.
-      logits, labels: (n, classes) and (n,), of all test images.
-      test: the test images.
-      label_names: the class names.
-    """
-    with writing(run.predictions_table):
-        write_predictions(run.predictions_table, [test.name(i) for i in range(len(test))], logits, labels, label_names)
-    chosen = _mistakes(logits, labels)
-    images, _ = test.read(chosen)
-    names = np.array([printable(test.name(i)) for i in chosen], str)
-    file = run.predictions_file
-    partial = file.with_name(f".{file.name}")
-    with writing(file):
-        np.savez_compressed(partial, logits=logits, labels=labels, chosen=chosen, images=images, names=names)
-        partial.replace(file)
-
-
-def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the sorted indices of the most confident mistakes, overall and within the hardest classes."""
-    confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
-    order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
-    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
-    worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
-    return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
-
-
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:
     """Write report.html and, for a finished run, the model card; return the report's path.
 
@@ -158,13 +121,11 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     done = results.test_accuracy is not None
     number = f"{results.test_accuracy:.2f}%" if done else f"{results.val_accuracy:.2f}% on validation"
     title = f"{results.dataset}, {results.model}: {number}"
-    parts = [page.paragraph(sentence(caution)) for caution in results.cautions]
-    parts += [page.table([], _summary(results)), page.heading("Curves")]
-    description = "loss, accuracy and learning rate over the epochs"
-    parts.append(page.image(run.curves_file.read_bytes(), description, narrow=stack_curves(run.curves_file)))
+    parts = [page.facts(_facts(results)), *map(page.paragraph, map(sentence, results.cautions))]
+    parts += _curves(run, results)
     if done and run.predictions_file.exists():
-        parts += _predictions(run, info["label_names"])
-    parts += _weights(classifier)
+        parts += _predictions(run, Evidence.load(run.predictions_file), info["label_names"])
+    parts += what_it_looks_at(classifier)
     settings = [(path, json.dumps(value)) for path, value in flat(config)]
     environment = [(name, str(version)) for name, version in results.versions.items()]
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
@@ -176,15 +137,18 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     return run.report_file
 
 
-def _summary(results: Results) -> list[tuple[str, str]]:
+def _facts(results: Results) -> list[tuple[str, str]]:
     r = results
-    best = f"epoch {r.best_epoch}, best on {r.selected_on}"
-    scores = [("validation accuracy", f"{r.val_accuracy:.2f}% ({best})")]
+    best = f"epoch {r.best_epoch}, the best on {r.selected_on}"
+    scores = [("validation accuracy", f"{r.val_accuracy:.2f}%"), ("chosen", best)]
     if r.test_accuracy is not None:
+        low, high = accuracy_interval(r.test_accuracy, r.test_examples)
         scores = [
-            ("test accuracy, best epoch", f"{r.test_accuracy:.2f}% ({best})"),
+            ("test accuracy", f"{r.test_accuracy:.2f}%"),
+            ("95% interval, over test images", f"{low:.2f}% to {high:.2f}% ({r.test_examples:,} images; one seed)"),
+            ("chosen", best),
             *([("balanced test accuracy", f"{r.test_balanced_accuracy:.2f}%")] if r.test_balanced_accuracy else []),
-            ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%; {r.test_examples:,} images"),
+            ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%"),
             ("test loss", f"{r.test_loss:.4f}"),
         ]
     return [
@@ -194,67 +158,107 @@ def _summary(results: Results) -> list[tuple[str, str]]:
         ("throughput", f"{r.images_per_second:,.0f} images/s"),
         ("hardware", f"{r.devices} x {r.device_kind}, {r.dtype}"),
         ("data", f"{r.dataset}, fingerprint {r.data_fingerprint}"),
+        *([("finished", r.finished)] if r.finished else []),
     ]
 
 
-def _predictions(run: RunDirectory, label_names: list[str]) -> list[str]:
-    try:
-        with run.predictions_file.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
-            logits, labels, chosen, images = (file[key] for key in ("logits", "labels", "chosen", "images"))
-            names = file["names"] if "names" in file else chosen.astype(str)  # older releases kept none
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile, zlib.error) as error:
-        raise UserError(f"{run.predictions_file} is damaged: without it, there is a report of the rest") from error
-    scores = classification_scores(logits, labels, label_names)
-    shares, predicted = probabilities(logits), logits.argmax(1)
-    places = {int(index): place for place, index in enumerate(chosen)}
-
-    def shown(indices: np.ndarray) -> str:
-        captions = [
-            f"{label_names[labels[i]]} \u2192 {label_names[predicted[i]]} {100 * shares[i].max():.0f}%, "
-            f"{names[places[i]]}"
-            for i in indices
-        ]
-        return page.gallery([images[places[i]] for i in indices], captions)
-
-    worst_first = chosen[np.argsort(-shares[chosen].max(1), kind="stable")]
-    confusion = run.path / "confusion.png"
-    with writing(confusion):
-        title = f"{scores['accuracy']:.2f}% of {len(labels):,} images"
-        plot_confusion(scores["confusion"], label_names, confusion, title)
-    parts = [page.heading("Confusion"), page.image(confusion.read_bytes(), "confusion matrix")]
-    if without_font := numbered(label_names):
-        parts.append(page.paragraph(f"No font of this machine can show {', '.join(without_font)}."))
-    if len(chosen):
-        parts.append(page.heading("Most confident mistakes"))
-        parts.append(
-            page.paragraph("True class, predicted class, its probability, and the image. All are in predictions.csv.")
-        )
-        parts.append(shown(worst_first[:MISTAKES]))
-    parts.append(page.heading("Hardest classes"))
-    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
-    for name in sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]:
-        of_class = [i for i in worst_first if label_names[labels[i]] == name][:OF_A_CLASS]
-        parts.append(page.paragraph(f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"))
-        parts.append(shown(np.array(of_class, int)))
-    rows = class_rows(scores)
-    classes = page.table(CLASS_COLUMNS, rows)
+def _curves(run: RunDirectory, results: Results) -> list[str]:
+    steps = run.read_steps()
+    drawn = charts.curves(run.read_metrics(), steps, results.dataset)
+    description = "loss, accuracy and learning rate over the epochs"
     return [
-        *parts,
-        page.heading("Classes"),
-        page.paragraph(
-            f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
-        ),
-        classes if len(rows) <= UNFOLDED else page.folded(f"All {len(rows)} classes", classes),
-        page.heading("Calibration"),
-        page.paragraph(
-            f"Expected calibration error {scores['calibration_error']:.2f}%; "
-            f"top-5 accuracy {scores['top5_accuracy']:.2f}%."
-        ),
-        page.image(draw_calibration(scores["calibration"]), "accuracy over confidence"),
+        page.heading("Curves"),
+        page.paragraph("Loss and accuracy on train are those of augmented images.", muted=True),
+        page.charts(drawn, run.curves_file.read_bytes(), description, charts.controls(steps)),
     ]
 
 
-def _weights(classifier: Classifier) -> list[str]:
+def _predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -> list[str]:
+    """Return the parts on the test predictions, and draw confusion.png."""
+    scores = classification_scores(evidence.logits, evidence.labels, label_names)
+    counts = np.array(scores["confusion"])
+    with writing(confusion_file := run.path / "confusion.png"):
+        title = f"{scores['accuracy']:.2f}% of {len(evidence.labels):,} images"
+        plot_confusion(counts, label_names, confusion_file, title)
+    order = similarity_order(counts)
+    matrix = page.heading("Confusion") + page.confusion([label_names[i] for i in order], counts[order][:, order])
+    pairs = confused_pairs(counts, label_names)
+    columns = ("class", "predicted as", "images", "of the class")
+    listed = page.heading("Most confused") + page.table(columns, pairs, sortable=True) if pairs else ""
+    balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
+    parts = [
+        page.side_by_side(matrix, listed),
+        page.heading("Classes"),
+        page.paragraph(balanced),
+        page.table(CLASS_COLUMNS, class_rows(scores), sortable=True, cards=True),
+    ]
+    parts += _mistakes(evidence, label_names, scores)
+    calibrated = (
+        f"Expected calibration error {scores['calibration_error']:.2f}%; top-5 accuracy {scores['top5_accuracy']:.2f}%."
+    )
+    bins = [(f"{b['confidence']:.1f}%", f"{b['accuracy']:.1f}%", f"{b['count']:,}") for b in scores["calibration"]]
+    of_bins = page.table(("mean confidence", "accuracy", "images"), bins)
+    chart = page.charts([charts.calibration(scores["calibration"])])
+    return [*parts, page.heading("Calibration"), page.paragraph(calibrated), page.side_by_side(chart, of_bins)]
+
+
+def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[str]:
+    """Return the galleries: mistakes, those of the hardest classes, right answers, and what each token adds."""
+    wrong = evidence.wrong[evidence.chosen]
+    confidence = _confidence(evidence)
+    worst_first = [int(place) for place in np.argsort(-confidence, kind="stable") if wrong[place]]
+    right = [int(place) for place in np.flatnonzero(~wrong)]
+    with_nearest = len(evidence.nearest_images) == len(evidence.chosen)
+
+    def gallery(places: list[int]) -> str:
+        entries = []
+        for place, caption in zip(places, captions(evidence, label_names, places), strict=True):
+            entry = [(evidence.images[place], caption)]
+            if with_nearest:
+                label, name = label_names[evidence.nearest_labels[place]], evidence.nearest_names[place]
+                entry.append((evidence.nearest_images[place], f"nearest training image: {label}, {name}"))
+            entries.append(entry)
+        return page.gallery(entries, captions(evidence, label_names, places))
+
+    parts = []
+    beside = (
+        f" Beside each, the training image with the nearest features, of {int(evidence.candidates):,} searched."
+        if with_nearest
+        else ""
+    )
+    if worst_first:
+        said = f"True class → predicted class, its probability, and the image.{beside} All are in predictions.csv."
+        parts += [page.heading("Most confident mistakes"), page.paragraph(said), gallery(worst_first[:MISTAKES])]
+    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
+    hardest = sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]
+    shown = []
+    for name in hardest:
+        of_class = [i for i in worst_first if label_names[evidence.labels[evidence.chosen[i]]] == name][:OF_A_CLASS]
+        if of_class:
+            title = f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"
+            shown += [page.heading(title, 3), gallery(of_class)]
+    if shown:
+        parts += [page.heading("Hardest classes"), *shown]
+    if right:
+        parts += [page.heading("Right answers"), gallery(right)]
+    if len(evidence.maps):
+        rows = token_maps(evidence)
+        names = captions(evidence, label_names, [int(place) for place in evidence.mapped])
+        said = (
+            "The image; what each token adds to the logit of the predicted class; and, for mistakes, what it adds to "
+            "that of the true class. White is for the class, black against it, relative to the mean over the tokens. "
+            "After the last block, each token depends on the whole image."
+        )
+        parts += [page.heading("What each token adds"), page.paragraph(said), page.gallery(rows, names)]
+    return parts
+
+
+def _confidence(evidence: Evidence) -> np.ndarray:
+    return probabilities(evidence.logits)[evidence.chosen].max(1)
+
+
+def what_it_looks_at(classifier: Classifier) -> list[str]:
+    """Return the parts on the weights of a Mixer: token-mixing units and patch embedding; none for other models."""
     model, params = classifier.model, classifier.params
     if not isinstance(model, MlpMixer):
         return []

@@ -1,4 +1,4 @@
-"""The metrics of a run as TensorBoard scalars."""
+"""The metrics of a run as TensorBoard scalars, of each epoch and of single steps."""
 
 import contextlib
 import time
@@ -6,17 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mixer_jax.messages import warn
-from mixer_jax.records import Epoch
-from mixer_jax.reporting.observer import Observer
+from mixer_jax.records import Epoch, StepMetrics
+from mixer_jax.reporting.steps import StepObserver
 
-SCALARS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "learning_rate", "images_per_second")
+# The fields of an epoch and of a step, with the names of their charts.
+OF_EPOCH = {
+    "train_loss": "train/loss", "train_accuracy": "train/accuracy", "val_loss": "val/loss",
+    "val_accuracy": "val/accuracy", "learning_rate": "training/learning_rate",
+    "images_per_second": "training/images_per_second",
+}  # fmt: skip
+OF_STEP = {name: f"step/{name}" for name in ("loss", "accuracy", "gradient_norm", "learning_rate", "images_per_second")}
 
 
-class TensorBoard(Observer):
-    """An observer that writes each epoch's metrics at its last step, and stops with one warning if writing fails."""
+class TensorBoard(StepObserver):
+    """An observer that writes the metrics of epochs, at their last step, and of single steps.
 
-    def __init__(self, directory: Path):
+    If writing fails, it stops with one warning.
+    """
+
+    def __init__(self, directory: Path, learning_rates: np.ndarray):
+        super().__init__(learning_rates)
         self._directory = directory
         self._first_step = 1
         self._writer: Any = None
@@ -24,28 +36,35 @@ class TensorBoard(Observer):
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
         """Remember the first step whose scalars, if an earlier process wrote any, are obsolete."""
-        self._first_step = 1 + (history[-1].step if history else 0)
+        self._first_step = 1 + step
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
         """Write the scalars of an epoch."""
+        self._write(OF_EPOCH, [record])
+
+    def steps(self, metrics: Sequence[StepMetrics]) -> None:
+        """Write the scalars of steps."""
+        self._write(OF_STEP, metrics)
+
+    def _write(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
         if self._failed:
             return
         try:
             if self._writer is None:
                 self._writer = self._open()
-            self._write(record)
+            self._write_scalars(names, records)
         except OSError as error:
             warn(f"no more TensorBoard scalars: {error.strerror}; metrics.jsonl has them")
             self._failed = True
 
-    def _write(self, record: Epoch) -> None:
+    def _write_scalars(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
-        for key in SCALARS:
-            group, _, name = key.partition("_") if key.startswith(("train_", "val_")) else ("training", "", key)
-            summary = scalar(f"{group}/{name}", getattr(record, key))
-            self._writer.write_event(Event(wall_time=time.time(), step=record.step, summary=summary))
+        for record in records:
+            for key, name in names.items():
+                summary = scalar(name, getattr(record, key))
+                self._writer.write_event(Event(wall_time=time.time(), step=record.step, summary=summary))
         self._writer.flush()
 
     def _open(self) -> Any:

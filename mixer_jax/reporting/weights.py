@@ -1,11 +1,12 @@
-"""Images of a Mixer's weights (token-mixing units and patch embedding) and of its calibration."""
+"""Images of a Mixer: its token-mixing units, its patch embedding, and what its tokens contribute."""
 
 from collections.abc import Sequence
 from io import BytesIO
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+
+from mixer_jax.reporting.evidence import Evidence
 
 TITLE = 30  # pixels high
 
@@ -93,24 +94,18 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> Im
     return canvas
 
 
-def draw_calibration(bins: Sequence[dict[str, Any]]) -> bytes:
-    """Return a PNG of the reliability diagram, accuracy over confidence.
+def token_maps(evidence: Evidence) -> list[list[tuple[np.ndarray, str]]]:
+    """Return each mapped image beside the maps of what its tokens add, with their descriptions.
 
     Args:
-      bins: the `calibration` of `metrics.classification_scores`.
+      evidence: of the run.
     """
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.6, 4.2))
-    panel = figure.add_axes((0.15, 0.13, 0.81, 0.83))
-    panel.plot([0, 100], [0, 100], "--", color="tab:gray", label="perfectly calibrated")
-    confidence, accuracy = ([b[key] for b in bins] for key in ("confidence", "accuracy"))
-    sizes = 12 + 180 * np.array([b["count"] for b in bins]) / sum(b["count"] for b in bins)
-    panel.plot(confidence, accuracy, color="tab:blue", linewidth=1)
-    panel.scatter(confidence, accuracy, s=sizes, color="tab:blue", label="this model; area: images")
-    panel.set(xlabel="confidence (%)", ylabel="accuracy (%)", xlim=(0, 102), ylim=(0, 102))
-    panel.legend(frameon=False, loc="lower right")
-    panel.grid(alpha=0.3)
-    file = BytesIO()
-    figure.savefig(file, dpi=110)
-    return file.getvalue()
+    rows = []
+    for place, maps in zip(evidence.mapped, evidence.maps, strict=True):
+        mistake = evidence.wrong[evidence.chosen[place]]
+        scaled = maps / max(float(np.abs(maps).max()), 1e-12)
+        shades = np.round(127.5 * (1 + scaled)).astype(np.uint8)[..., None]
+        names = ("what each token adds to the predicted class", "what each token adds to the true class")
+        row = [(evidence.images[place], "the image"), *zip(shades, names, strict=True)]
+        rows.append(row if mistake else row[:2])
+    return rows

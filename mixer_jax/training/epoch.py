@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from mixer_jax.records import Epoch
-from mixer_jax.reporting.observer import Observer
+from mixer_jax.reporting.observer import Dispatch, Observer
 from mixer_jax.training.processes import Agreement
 from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Scores, Trainer
@@ -134,10 +134,10 @@ def train_steps(
             require_finite(losses, first + 1, "the loss")
             sums.add(losses, correct, seconds)
             images = num_steps * batch_size
+            norms = fetched["gradient_norm"][:num_steps].astype(np.float64)
+            dispatch = Dispatch(first, losses, 100.0 * correct / batch_size, norms, images / seconds)
             for observer in observers:
-                observer.progress(
-                    first + num_steps, float(losses[-1]), 100.0 * int(correct.sum()) / images, images / seconds
-                )
+                observer.progress(dispatch)
             length.learn(num_steps, seconds)
     return state, step
 

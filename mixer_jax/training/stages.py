@@ -13,6 +13,7 @@ from mixer_jax.reporting import (
     LiveCurves,
     Observer,
     SeedsProgress,
+    StepLog,
     TensorBoard,
     finish,
     finish_seeds,
@@ -37,7 +38,7 @@ def train_one(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     if show:
         observers.append(ConsoleProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size))
     if is_first():
-        observers.append(TensorBoard(run.tensorboard))
+        observers += _logs(trainer, run)
         observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
     with StopRequest() as stop:
         trained = train_epochs(trainer, run, stop, observers)
@@ -58,7 +59,7 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
         def function(i: int) -> Trained:
             observers: list[Observer] = [progress.observer(i)] if show else []
             if is_first():
-                observers += [TensorBoard(directories[i].tensorboard), curves.observer()]
+                observers += [*_logs(trainer, directories[i]), curves.observer()]
             return train_epochs(group.trainers[i], directories[i], stop, observers, group.lengths[i])
 
         outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
@@ -103,7 +104,7 @@ def _finish(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
     measured = results(trainer, run, outcome, num_seeds)
     if show:
         say("Drawing the report")
-    finish(run, measured, classifier(trainer, outcome), outcome.logits, outcome.labels, trainer.dataset.test)
+    finish(run, measured, classifier(trainer, outcome), outcome.logits, outcome.labels, trainer.dataset)
     run.write_results(measured)
     if show:
         say(summarize(run, measured))
@@ -127,6 +128,12 @@ def _finish_seeds(
     run.write_results(together)
     say(summarize(run, together))
     return together
+
+
+def _logs(trainer: Trainer, run: RunDirectory) -> list[Observer]:
+    """Return the observers that log single steps."""
+    learning_rates = trainer.learning_rates()
+    return [StepLog(run, learning_rates), TensorBoard(run.tensorboard, learning_rates)]
 
 
 def _title(trainer: Trainer) -> str:

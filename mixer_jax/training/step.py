@@ -91,10 +91,11 @@ class Steps:
           num_steps: the number of steps to take, at most `length`.
 
         Returns:
-          The state after the steps, and their metrics: the mean `loss` (length,) float32 and the number of `correct`
-          predictions (length,) int32 over the global batch of each step, 0 for steps that were not taken. The label of
-          a mixed example is its class with the largest weight. With several processes, the metrics also hold `message`
-          (3,) int32, the elementwise maximum over all processes.
+          The state after the steps, and their metrics over the global batch of each step, 0 for steps that were not
+          taken: the mean `loss` (length,) float32; the number of `correct` predictions (length,) int32, where the label
+          of a mixed example is its class with the largest weight; and the L2 norm of the gradient before clipping,
+          `gradient_norm` (length,) float32. With several processes, the metrics also hold `message` (3,) int32, the
+          elementwise maximum over all processes.
         """
         chunk = dict(chunk)
         message = chunk.pop("message", None)
@@ -107,7 +108,8 @@ class Steps:
             state, step_metrics = self._train_step(state, *batch, positions)
             return state, jax.tree.map(lambda all_steps, value: all_steps.at[i].set(value), metrics, step_metrics)
 
-        metrics = {"loss": jnp.zeros(length, jnp.float32), "correct": jnp.zeros(length, jnp.int32)}
+        dtypes = {"loss": jnp.float32, "correct": jnp.int32, "gradient_norm": jnp.float32}
+        metrics = {name: jnp.zeros(length, dtype) for name, dtype in dtypes.items()}
         if self.packing:
             state = self._with_trees(state, self.packing.pack)
         state, metrics = jax.lax.fori_loop(0, num_steps, body, (state, metrics))
@@ -190,9 +192,10 @@ class Steps:
     ) -> tuple[TrainState, Arrays]:
         batch, trained = (images, targets, positions), self._trained(state.params)
         metrics, gradients = self._gradients(state, trained, batch)
+        metrics["gradient_norm"] = optax.tree.norm(gradients)
         if self.sam_rho:
             # The ascent step uses the gradient of the global batch, so that the number of devices changes nothing.
-            uphill = optax.tree.scale(self.sam_rho / (optax.tree.norm(gradients) + 1e-12), gradients)
+            uphill = optax.tree.scale(self.sam_rho / (metrics["gradient_norm"] + 1e-12), gradients)
             _, gradients = self._gradients(state, optax.apply_updates(trained, uphill), batch)
         updates, opt_state = self.optimizer.update(gradients, state.opt_state, trained)
         params = state.params | optax.apply_updates(trained, updates)

@@ -166,6 +166,10 @@ class Trainer:
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
+    def learning_rates(self) -> np.ndarray:
+        """Return the learning rate of every step, (total_steps,) float32."""
+        return np.asarray(jax.jit(jax.vmap(self.schedule))(np.arange(self.total_steps)))
+
     def memory(self) -> int | None:
         """Return the bytes that training needs on a device, data included; None if XLA does not say."""
         return program_bytes(self.lower()["training"].compile())

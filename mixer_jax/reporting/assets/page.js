@@ -1,0 +1,182 @@
+// What a page does once it is open: charts with hover and zoom, tables that sort, pictures that enlarge.
+"use strict";
+const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const content = element => JSON.parse(element.querySelector("script").textContent);
+const short = value => value == null ? "–" : +value.toPrecision(4) + "";
+const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
+const drawn = [];
+
+// The average that TensorBoard draws: it starts without bias, whatever the weight.
+function smooth(values, weight) {
+  let average = 0, rest = 1;
+  return values.map(value => {
+    if (value == null || !weight) return value;
+    average = average * weight + value * (1 - weight);
+    rest *= weight;
+    return average / (1 - rest);
+  });
+}
+
+function draw(element, settings) {
+  const chart = content(element), view = chart.views[settings.view] || Object.values(chart.views)[0];
+  const place = element.querySelector(".plot");
+  place.replaceChildren();
+  const tables = view.series.map(one => [one.x, one.smooth ? smooth(one.y, settings.smooth) : one.y]);
+  const data = uPlot.join(tables, tables.map(table => table.slice(1).map(() => 2)));
+  const log = settings.log && view.series.every(one => one.y.every(value => value == null || value > 0));
+  const series = view.series.map((one, i) => ({
+    label: one.label, spanGaps: true, width: one.mark ? 0 : 1.6, dash: dashes[one.dash || 0],
+    stroke: () => css(`--c${1 + (one.color ?? i) % 10}`), value: (_, value) => short(value),
+    points: one.mark || one.x.length < 3 ? {
+      show: true, size: 10, width: 2, stroke: () => css(`--c${1 + (one.color ?? i) % 10}`),
+      fill: () => css(one.mark === "hollow" ? "--page" : `--c${1 + (one.color ?? i) % 10}`),
+    } : { show: false },
+  }));
+  const axis = { stroke: () => css("--text"), grid: { stroke: () => css("--line"), width: 1 }, ticks: { show: false } };
+  const plot = new uPlot({
+    width: Math.max(place.clientWidth, 200), height: 272, series: [{ label: view.x, value: (_, x) => short(x) }, ...series],
+    scales: {
+      x: { time: false, distr: view.log ? 3 : 1 },
+      y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => chart.range || padded(low, high) },
+    },
+    axes: [
+      { ...axis, label: view.x, labelSize: 24, size: 34, values: view.log ? decades : (u, ticks) => ticks.map(short) },
+      { ...axis, size: 58, values: log ? undefined : (u, ticks) => ticks.map(short) },
+    ],
+    cursor: { drag: { x: true, y: false }, focus: { prox: 24 } }, focus: { alpha: 0.4 },
+    bands: view.bands, legend: { live: true },
+  }, data, place);
+  plot.setCursor({ left: -10, top: -10 });
+  return plot;
+}
+
+const padded = (low, high) => {
+  const margin = 0.05 * (high - low) || Math.abs(high) * 0.05 || 1;
+  return [low - margin, high + margin];
+};
+const decades = (u, ticks) => ticks.map(x => /^[125]0*$/.test(x + "") ? x.toLocaleString("en") : "");
+
+function charts(group) {
+  const settings = { view: "epoch", log: false, smooth: 0 };
+  const elements = [...group.querySelectorAll(".chart")];
+  const all = () => elements.forEach(element => {
+    drawn.find(one => one.element === element)?.plot.destroy();
+    const entry = drawn.find(one => one.element === element) || drawn[drawn.push({ element }) - 1];
+    entry.plot = draw(element, settings);
+  });
+  group.querySelectorAll(".controls input").forEach(input => input.addEventListener("input", () => {
+    if (input.name === "log") settings.log = input.checked;
+    else if (input.name === "smooth") settings.smooth = +input.value;
+    else settings.view = input.value;
+    all();
+  }));
+  all();
+  elements.forEach(element => {
+    const place = element.querySelector(".plot"), plot = () => drawn.find(one => one.element === element).plot;
+    new ResizeObserver(() => plot().setSize({ width: Math.max(place.clientWidth, 200), height: 272 })).observe(place);
+    place.addEventListener("keydown", event => {  // the arrow keys move along the curve, Escape shows all of it again
+      const u = plot(), at = u.cursor.idx ?? -1, xs = u.data[0];
+      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: xs.length - 1 }[event.key];
+      if (event.key === "Escape") u.setScale("x", { min: xs[0], max: xs.at(-1) });
+      if (to === undefined) return;
+      event.preventDefault();
+      const x = xs[Math.min(Math.max(to, 0), xs.length - 1)];
+      u.setCursor({ left: u.valToPos(x, "x"), top: u.over.clientHeight / 2 });
+    });
+  });
+}
+
+function sortable(table) {
+  table.querySelectorAll("th").forEach((head, column) => {
+    const button = head.querySelector("button");
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
+      const order = new Intl.Collator(undefined, { numeric: true });
+      const compare = (a, b) => isNaN(key(a)) || isNaN(key(b)) ? order.compare(key(a), key(b)) : key(a) - key(b);
+      const rows = [...table.tBodies[0].rows].sort((a, b) => down ? compare(b, a) : compare(a, b));
+      table.tBodies[0].append(...rows);
+    });
+  });
+}
+
+function confusion(element) {
+  const { names, counts, totals } = content(element), n = names.length;
+  const canvas = element.querySelector("canvas"), output = element.querySelector("output");
+  const cells = new Map(counts.map(([row, column, count]) => [row * n + column, count]));
+  let at = null;
+  const paint = () => {
+    const side = Math.min(canvas.clientWidth, 700), ratio = devicePixelRatio || 1, cell = side / n;
+    canvas.style.height = `${side}px`;
+    canvas.width = canvas.height = Math.round(side * ratio);
+    const pen = canvas.getContext("2d");
+    pen.scale(ratio, ratio);
+    pen.fillStyle = css("--zero");
+    pen.fillRect(0, 0, side, side);
+    for (const [place, count] of cells) {
+      const row = Math.floor(place / n), column = place % n, share = count / totals[row];
+      pen.globalAlpha = 0.12 + 0.88 * share;
+      pen.fillStyle = css("--full");
+      pen.fillRect(column * cell, row * cell, Math.max(cell - (cell > 6), 1), Math.max(cell - (cell > 6), 1));
+      pen.globalAlpha = 1;
+      if (cell < 22) continue;
+      pen.fillStyle = share > 0.45 ? css("--page") : css("--text");
+      pen.font = `${Math.min(13, cell / 2.6)}px system-ui`;
+      pen.textAlign = "center";
+      pen.textBaseline = "middle";
+      pen.fillText(count, (column + 0.5) * cell, (row + 0.5) * cell);
+    }
+    if (at) {
+      pen.strokeStyle = css("--mark");
+      pen.lineWidth = 2;
+      pen.strokeRect(at[1] * cell, at[0] * cell, Math.max(cell, 4), Math.max(cell, 4));
+    }
+  };
+  const show = (row, column) => {
+    at = [Math.min(Math.max(row, 0), n - 1), Math.min(Math.max(column, 0), n - 1)];
+    const count = cells.get(at[0] * n + at[1]) || 0, total = totals[at[0]];
+    output.textContent = `${names[at[0]]}, predicted as ${names[at[1]]}: ${count} of ${total} images` +
+      (total ? ` (${(100 * count / total).toFixed(1)}%)` : "");
+    paint();
+  };
+  canvas.addEventListener("pointermove", event => {
+    const box = canvas.getBoundingClientRect();
+    show(Math.floor((event.clientY - box.top) / box.height * n), Math.floor((event.clientX - box.left) / box.width * n));
+  });
+  canvas.addEventListener("keydown", event => {
+    const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const [row, column] = at || [0, 0];
+    at ? show(row + move[0], column + move[1]) : show(0, 0);
+  });
+  new ResizeObserver(paint).observe(element);
+  drawn.push({ element, plot: { redraw: paint } });
+}
+
+function enlarge(gallery) {
+  const dialog = document.createElement("dialog");
+  dialog.setAttribute("aria-label", "enlarged image");
+  const pictures = Object.assign(document.createElement("div"), { className: "pictures" });
+  const close = Object.assign(document.createElement("button"), { textContent: "Close" });
+  close.addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", event => event.target === dialog && dialog.close());
+  dialog.append(pictures, close);
+  document.body.append(dialog);
+  gallery.querySelectorAll("figure").forEach(figure => figure.querySelector("button").addEventListener("click", () => {
+    pictures.replaceChildren(...[...figure.querySelectorAll("img")].map(image => {
+      const large = document.createElement("figure");
+      large.append(image.cloneNode(), Object.assign(document.createElement("figcaption"), { textContent: image.alt }));
+      return large;
+    }));
+    dialog.showModal();
+  }));
+}
+
+document.querySelectorAll(".charts").forEach(charts);
+document.querySelectorAll("table.sortable").forEach(sortable);
+document.querySelectorAll(".confusion").forEach(confusion);
+document.querySelectorAll(".gallery").forEach(enlarge);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach(one => one.plot.redraw()));

@@ -1,0 +1,165 @@
+"""What a finished run keeps for its report: predictions.npz with test logits, and the images that the report shows."""
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mixer_jax.data import Dataset, Split, StreamedSplit
+from mixer_jax.errors import UserError, printable
+from mixer_jax.inference import Classifier
+from mixer_jax.metrics import probabilities
+from mixer_jax.models import MlpMixer
+from mixer_jax.storage import writing
+
+MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
+RIGHT = 12  # right answers to show, each of another class
+MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
+# The most training images among which the nearest is searched, and the most numbers in them: each passes the model.
+CANDIDATES, NUMBERS = 2000, 2**23
+
+
+@dataclasses.dataclass(frozen=True)
+class Evidence:
+    """The predictions on the test set, with the images that a report shows.
+
+    Attributes:
+      logits: (n, classes) float32, of all test images.
+      labels: (n,) int32.
+      chosen: (k,) sorted indices of the test images to show.
+      images: (k, height, width, channels) uint8; names (k,) str.
+      nearest_images, nearest_labels, nearest_names: the training image with the nearest features, for each chosen
+        image; empty in a run of an older release.
+      candidates: the number of training images searched for these.
+      mapped: indices into `chosen`; their maps (m, 2, rows, columns) float32 say what each token adds to the logits of
+        the predicted and of the true class, relative to the mean over the tokens.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    chosen: np.ndarray
+    images: np.ndarray
+    names: np.ndarray
+    nearest_images: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint8))
+    nearest_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    nearest_names: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, str))
+    candidates: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), np.int32))
+    mapped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
+    maps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def save(self, file: Path) -> None:
+        """Write predictions.npz."""
+        partial = file.with_name(f".{file.name}")
+        with writing(file):
+            np.savez_compressed(partial, **vars(self))
+            partial.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> "Evidence":
+        """Read predictions.npz.
+
+        Raises:
+          UserError: if the file is damaged.
+        """
+        try:
+            with file.open("rb") as opened, np.load(opened, allow_pickle=False) as arrays:
+                known = {field.name: arrays[field.name] for field in dataclasses.fields(cls) if field.name in arrays}
+            return cls(**{"names": known["chosen"].astype(str)} | known)  # older releases kept no names
+        except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
+            raise UserError(f"{file} is damaged: without it, there is a report of the rest") from error
+
+    @property
+    def wrong(self) -> np.ndarray:
+        """Which of the test images are mistakes, (n,) bool."""
+        return self.logits.argmax(1) != self.labels
+
+
+def gather(classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset) -> Evidence:
+    """Choose the test images to show, and compute what is shown of them.
+
+    Args:
+      classifier: the run's model.
+      logits, labels: (n, classes) and (n,), of all test images.
+      dataset: of the run.
+    """
+    mistakes, right = _mistakes(logits, labels), _right(logits, labels)
+    chosen = np.union1d(mistakes, right).astype(int)
+    images, _ = dataset.test.read(chosen)
+    evidence = Evidence(logits, labels, chosen, images, _names(dataset.test, chosen))
+    return dataclasses.replace(evidence, **_nearest(classifier, images, dataset), **_maps(classifier, evidence))
+
+
+def _names(split: Split | StreamedSplit, indices: np.ndarray) -> np.ndarray:
+    return np.array([printable(split.name(i)) for i in indices], str)
+
+
+def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the sorted indices of the most confident mistakes, overall and within the hardest classes."""
+    confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
+    order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
+    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
+    worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
+    return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
+
+
+def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the index of the first right answer of each class, for at most RIGHT classes, evenly spaced."""
+    answers = np.flatnonzero(logits.argmax(1) == labels)
+    first = answers[np.unique(labels[answers], return_index=True)[1]]
+    return first[np.linspace(0, len(first) - 1, min(RIGHT, len(first))).round().astype(int)] if len(first) else first
+
+
+def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Return the training images with the nearest features, by their cosine."""
+    train = dataset.train
+    most = min(CANDIDATES, max(NUMBERS // math.prod(dataset.image_shape), 1), len(train))
+    among = np.unique(np.linspace(0, len(train) - 1, most).round().astype(int))
+    pixels, labels = train.read(among)
+    features = classifier.features(np.concatenate([images, pixels]), min(256, len(images) + len(pixels)))
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    nearest = (features[: len(images)] @ features[len(images) :].T).argmax(1) if len(images) else np.zeros(0, int)
+    return {
+        "nearest_images": pixels[nearest],
+        "nearest_labels": labels[nearest],
+        "nearest_names": _names(train, among[nearest]),
+        "candidates": np.array(len(among)),
+    }
+
+
+def _maps(classifier: Classifier, evidence: Evidence) -> dict[str, np.ndarray]:
+    """Return what each token of a few images contributes: confident mistakes, and right answers."""
+    if not isinstance(classifier.model, MlpMixer):
+        return {}
+    logits, labels, chosen = evidence.logits, evidence.labels, evidence.chosen
+    confidence, wrong = probabilities(logits)[chosen].max(1), evidence.wrong[chosen]
+    order = np.argsort(-confidence, kind="stable")
+    mistakes = order[wrong[order]][: MAPS // 2]
+    mapped = np.concatenate([mistakes, order[~wrong[order]][: MAPS - len(mistakes)]])
+    maps = []
+    for i in mapped:
+        contributions, _ = classifier.token_maps(evidence.images[i])
+        of_two = contributions[..., [logits[chosen[i]].argmax(), labels[chosen[i]]]]
+        maps.append(np.moveaxis(of_two - of_two.mean((0, 1)), -1, 0))
+    return {"mapped": mapped, "maps": np.array(maps, np.float32)}
+
+
+def captions(evidence: Evidence, label_names: Sequence[str], places: Sequence[int]) -> list[str]:
+    """Return the captions of chosen images.
+
+    Args:
+      evidence: of the run.
+      label_names: the class names.
+      places: indices into `chosen`.
+    """
+    lines = []
+    for place in places:
+        i = evidence.chosen[place]
+        true, predicted = evidence.labels[i], evidence.logits[i].argmax()
+        answer = label_names[true] if true == predicted else f"{label_names[true]} \u2192 {label_names[predicted]}"
+        confidence = 100 * probabilities(evidence.logits[i : i + 1]).max()
+        lines.append(f"{answer} {confidence:.0f}%, {evidence.names[place]}")
+    return lines

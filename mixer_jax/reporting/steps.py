@@ -1,0 +1,84 @@
+"""The metrics of single training steps, evenly spaced, in steps.jsonl."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mixer_jax.errors import UserError
+from mixer_jax.messages import warn
+from mixer_jax.records import Epoch, StepMetrics
+from mixer_jax.reporting.observer import Dispatch, Observer
+from mixer_jax.run_directory import RunDirectory
+
+POINTS = 1000  # about as many steps are logged, as a chart is wide
+SECONDS = 5.0  # between writes, because some disks are slow
+
+
+class StepObserver(Observer):
+    """An observer of about POINTS steps, which do not depend on the length of dispatches."""
+
+    def __init__(self, learning_rates: np.ndarray):
+        """Create the observer.
+
+        Args:
+          learning_rates: (steps,) float, of all steps of the run.
+        """
+        self._every, self._learning_rates = max(1, round(len(learning_rates) / POINTS)), learning_rates
+
+    def progress(self, dispatch: Dispatch) -> None:
+        """Pass the chosen steps of the dispatch to `steps`."""
+        chosen = range(self._every * (dispatch.first // self._every + 1), dispatch.step + 1, self._every)
+        if chosen:
+            self.steps([self._metrics(dispatch, step) for step in chosen])
+
+    def _metrics(self, dispatch: Dispatch, step: int) -> StepMetrics:
+        columns = (dispatch.losses, dispatch.accuracies, dispatch.gradient_norms)
+        values = (float(column[step - 1 - dispatch.first]) for column in columns)
+        rate = float(self._learning_rates[step - 1])
+        return StepMetrics(step, *values, rate, round(dispatch.images_per_second, 1))
+
+    def steps(self, metrics: Sequence[StepMetrics]) -> None:
+        """Handle the metrics of consecutive chosen steps."""
+
+
+class StepLog(StepObserver):
+    """An observer that writes the chosen steps to steps.jsonl, and stops with one warning if writing fails."""
+
+    def __init__(self, run: RunDirectory, learning_rates: np.ndarray):
+        super().__init__(learning_rates)
+        self._run, self._failed = run, False
+        self._unwritten: list[StepMetrics] = []
+        self._wrote = time.monotonic()
+
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        """Drop the lines that an earlier process wrote after its last checkpoint."""
+        self._write(lambda: self._run.drop_steps_after(step))
+
+    def steps(self, metrics: Sequence[StepMetrics]) -> None:
+        """Keep the metrics, and write all that are kept every SECONDS."""
+        self._unwritten += metrics
+        if time.monotonic() - self._wrote > SECONDS:
+            self._flush()
+
+    def epoch(self, record: Epoch, best: Epoch) -> None:
+        """Write what is kept."""
+        self._flush()
+
+    def closed(self) -> None:
+        """Write what is kept."""
+        self._flush()
+
+    def _flush(self) -> None:
+        if self._unwritten:
+            unwritten, self._unwritten, self._wrote = self._unwritten, [], time.monotonic()
+            self._write(lambda: self._run.append_steps(unwritten))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        if self._failed:
+            return
+        try:
+            write()
+        except (OSError, UserError) as error:
+            warn(f"no more metrics of single steps: {error}")
+            self._failed = True
