@@ -1,5 +1,6 @@
 """The compare command on real run directories: its table, its page, and what it was given once more."""
 
+import csv
 import json
 import re
 import shutil
@@ -22,6 +23,13 @@ def runs(tmp_path_factory):
     return folder
 
 
+def published(folder):
+    """A file with an accuracy of digits that somebody published."""
+    row = {"title": "theirs", "of_dataset": "digits", "num_params": 3000, "published": {"last": 90.0}, "notes": []}
+    (folder / "published.json").write_text(json.dumps({"rows": [row | {"results": [], "val_accuracies": []}]}))
+    return folder / "published.json"
+
+
 def call(*arguments):
     return compare.main(["compare", *map(str, arguments)])
 
@@ -31,17 +39,21 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert call(runs / "one", runs / "three", f"--output={output}") == 0
     out = capsys.readouterr().out
     one, three = RunDirectory(runs / "one").read_results(), RunDirectory(runs / "three").read_results()
-    lines = [line for line in out.splitlines() if line.startswith("|")]
+    lines = [line for line in (output / "comparison.md").read_text().splitlines() if line.startswith("|")]
     assert f"| one: digits, Pico/2 | {one.num_params:,} | 2 | 1 |" in lines[2]
     assert f"| {one.last_test_accuracy:.2f} |" in lines[2]
     assert "| three: digits, Pico/2 |" in lines[3]
     assert f"{three.last_test_accuracy:.2f} ± {three.std['last_test_accuracy']:.2f} [" in lines[3]
+    assert re.search(rf"^one: digits, Pico/2 +{one.last_test_accuracy:.2f} +{one.test_accuracy:.2f}", out, re.M)
+    assert max(map(len, out.split(one.data_fingerprint)[0].splitlines()[:-1])) <= 80
     assert one.data_fingerprint in out
     page = (output / "comparison.html").read_text()
     assert "three: digits, Pico/2" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere
-    assert "<script" not in page
-    assert lines[2] in (output / "comparison.md").read_text()
+    first, second = csv.DictReader((output / "comparison.csv").read_text().splitlines())
+    assert float(first["test_accuracy_last_mean"]) == one.last_test_accuracy
+    assert float(second["test_accuracy_last_std"]) == pytest.approx(three.std["last_test_accuracy"])
+    assert f"three: digits, Pico/2 & {three.num_params:,} & 4 & 3 & " in (output / "comparison.tex").read_text()
     assert (output / "curves.png").stat().st_size > 10_000
 
 
@@ -61,18 +73,19 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
     [row] = json.loads((tmp_path / "whole" / "comparison.json").read_text())["rows"]
     parts = []
     for name, seeds in (("first", slice(0, 1)), ("rest", slice(1, 3))):
-        part = row | {key: row[key][seeds] for key in ("results", "val_accuracies")}
+        part = row | {key: row[key][seeds] for key in ("results", "val_accuracies", "val_losses", "seconds", "images")}
         parts.append(tmp_path / f"{name}.json")
         parts[-1].write_text(json.dumps({"rows": [part]}))
     assert call(*parts, "--merge", f"--output={tmp_path / 'merged'}") == 0
     assert capsys.readouterr().out.partition(str(tmp_path))[0] == whole
     assert call(*parts, f"--output={tmp_path / 'apart'}") == 0
-    assert capsys.readouterr().out.count("| three: digits, Pico/2 |") == 2
+    assert (tmp_path / "apart" / "comparison.md").read_text().count("| three: digits, Pico/2 |") == 2
     with pytest.raises(UserError, match=r"'three: digits, Pico/2' share seeds \[0\]"):
         call(parts[0], tmp_path / "whole" / "comparison.json", "--merge", f"--output={tmp_path / 'twice'}")
     assert not (tmp_path / "twice").exists()
-    ninth = {"results": [row["results"][0] | {"seed": 9, "epochs": 5}], "val_accuracies": [[1.0] * 5]}
-    diverged = {"results": [], "val_accuracies": [], "diverged": 2}
+    none = {key: [[]] for key in ("val_losses", "seconds", "images")}
+    ninth = none | {"results": [row["results"][0] | {"seed": 9, "epochs": 5}], "val_accuracies": [[1.0] * 5]}
+    diverged = none | {"results": [], "val_accuracies": [], "diverged": 2}
     for number, (other, cells) in enumerate((
         (ninth, ["| 4 to 5 | 3 |"]),  # one may have stopped early
         (ninth | {"recipe": "another"}, ["| 4 | 2 |", "| 5 | 1 |"]),
@@ -82,7 +95,7 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
         (tmp_path / "other.json").write_text(json.dumps({"rows": [row | other]}))
         capsys.readouterr()
         assert call(tmp_path / "other.json", parts[1], "--merge", f"--output={tmp_path / str(number)}") == 0
-        table = capsys.readouterr().out
+        table = (tmp_path / str(number) / "comparison.md").read_text()
         assert table.count("| three: digits, Pico/2 |") == len(cells)
         assert all(cell in table for cell in cells)
     del row["recipe"]
@@ -101,9 +114,10 @@ def test_a_recipe_is_all_of_a_config_but_the_seed_and_the_machine():
 
 
 def test_published_numbers_stand_beside_a_run(runs, tmp_path):
-    published = ROOT / "configs" / "results" / "published_cifar10.json"
-    for out, paths in (("first", [runs / "one", published]), ("again", [tmp_path / "first" / "comparison.json"])):
-        told = studies.compare(paths, tmp_path / out)
+    theirs = ROOT / "configs" / "results" / "published_cifar10.json"
+    for out, paths in (("first", [runs / "one", theirs]), ("again", [tmp_path / "first" / "comparison.json"])):
+        studies.compare(paths, tmp_path / out)
+        told = (tmp_path / out / "comparison.md").read_text()
         assert "| MLP-Mixer, PyTorch (kentaroy47/vision-transformers-cifar10) [2] | 1,819,530 | 500 |" in told
         for number in ("90.83", "88.00 (best)", "71.20"):
             assert number in told
@@ -121,7 +135,7 @@ def test_seeds_at_once_took_their_share_of_the_time(runs, tmp_path):
 
 def test_only_a_comparison_is_written_over(runs, tmp_path):
     output = tmp_path / "out"
-    assert call(runs / "one", ROOT / "configs" / "results" / "published_cifar10.json", f"--output={output}") == 0
+    assert call(runs / "one", published(tmp_path), f"--output={output}") == 0
     assert (output / "costs.png").exists()
     with pytest.raises(UserError, match="is there already: --overwrite writes over it"):
         call(runs / "one", f"--output={output}")
@@ -145,6 +159,8 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     (tmp_path / "whole").rename(tmp_path / "x")
     assert call(tmp_path / "x", tmp_path / "run" / "x", "--merge", f"--output={tmp_path / 'out'}") == 0
     out = capsys.readouterr().out
+    assert "x: digits, Pico/2 [1]" in out
+    out = (tmp_path / "out" / "comparison.md").read_text()
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [len(row["results"]) for row in written] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
@@ -158,7 +174,8 @@ def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, caps
     (half / "results.json").unlink()
     RunDirectory(half).write_metrics(RunDirectory(half).read_metrics()[:1])
     assert call(half, runs / "one", f"--output={tmp_path / 'out'}") == 0
-    out = capsys.readouterr().out
+    assert "half: digits, Pico/2, epoch 1 of\n2, not finished" in re.sub(" {2,}.*", "", capsys.readouterr().out)
+    out = (tmp_path / "out" / "comparison.md").read_text()
     assert "| half: digits, Pico/2, epoch 1 of 2, not finished |" in out
     again = tmp_path / "out" / "comparison.json"
     assert call(again, f"--output={tmp_path / 'again'}") == 0
@@ -169,8 +186,7 @@ def test_odd_names_and_damaged_runs(runs, tmp_path, capsys):
     names = [tmp_path / "_x", tmp_path / "a $b_$ c"]
     for name in names:
         shutil.copytree(runs / "one", name)
-    published = ROOT / "configs" / "results" / "published_cifar10.json"
-    assert call(*names, published, f"--output={tmp_path / 'out'}") == 0
+    assert call(*names, published(tmp_path), f"--output={tmp_path / 'out'}") == 0
     assert (tmp_path / "out" / "costs.png").exists()
     (names[0] / "metrics.jsonl").unlink()
     assert call(names[0], f"--output={tmp_path / 'without'}") == 0

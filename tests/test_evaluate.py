@@ -7,13 +7,14 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 from sklearn import metrics
 
 from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.inference import load
-from mixer_jax.metrics import balanced_accuracy, classification_scores
+from mixer_jax.metrics import accuracy_interval, balanced_accuracy, classification_scores
 from mixer_jax.reporting import describe
 from runs import SHRINK, main
 
@@ -51,6 +52,13 @@ def test_scores_are_those_of_scikit_learn():
         if inside.any():
             error += inside.mean() * abs((predicted == labels)[inside].mean() - confidence[inside].mean())
     assert found["calibration_error"] == pytest.approx(100 * error)
+
+
+@pytest.mark.parametrize(("right", "examples"), [(0, 10), (355, 360), (9066, 10000), (7, 7)])
+def test_the_interval_of_an_accuracy_is_scipys(right, examples):
+    theirs = stats.binomtest(right, examples).proportion_ci(method="wilson")
+    found = accuracy_interval(100 * right / examples, examples)
+    np.testing.assert_allclose(found, [100 * theirs.low, 100 * theirs.high], atol=1e-5)
 
 
 def test_a_tie_is_decided_as_argmax_does():

@@ -1,9 +1,10 @@
 """The charts of pages, as JSON that `assets/page.js` draws.
 
-A chart has a `title` and one or several `views`, by name, such as "epoch" and "step". A view has the name of its x
-axis, `x`, and its `series`. A series has a `label`; the numbers `x` and `y`, where None is a gap; `color` and `dash`,
-indices of a colour and a line style; `smooth`, whether smoothing applies; and for points instead of a line `mark`,
-"full" or "hollow".
+A chart has a `title`, one or several `views` by name, such as "epoch" and "step", and possibly a fixed `range` or the
+`low` end of its y axis. A view has the name of its x axis, `x`; whether that is logarithmic, `log`; and its `series`. A
+series has a `label`; the numbers `x` and `y`, where None is a gap; `color` and `dash`, indices of a colour and a line
+style; `fixed`, whether smoothing leaves it alone; for points instead of a line `mark`, "full" or "hollow"; and for the
+upper and the lower edge of a band `band`, 1 and -1.
 """
 
 import math
@@ -12,20 +13,27 @@ from typing import Any
 
 from mixer_jax.records import Epoch, StepMetrics, best_epoch
 
-CONTROLS = """<form class="controls">
-<label><input type="radio" name="by" value="epoch" checked> by epoch</label>
-<label><input type="radio" name="by" value="step"{disabled}> by step</label>
-<label><input type="checkbox" name="log"> logarithmic</label>
-<label>smoothing <input type="range" name="smooth" min="0" max="0.98" step="0.02" value="0"></label>
-<span class="muted">Drag over a chart to zoom in; double-click to zoom out.</span></form>"""
 # The highest test accuracies that PyTorch projects published for a Mixer trained from scratch; see configs/results.
 PUBLISHED = {"cifar10": 90.83, "mnist": 97.79}
 TRAIN, VALIDATION, BEST, REFERENCE = 1, 0, 2, 3  # colours
 
 
-def controls(steps: Sequence[StepMetrics]) -> str:
-    """Return the HTML of the controls of a run's charts."""
-    return CONTROLS.format(disabled="" if steps else " disabled")
+def controls(views: Sequence[tuple[str, str]]) -> str:
+    """Return the HTML of the controls of charts.
+
+    Args:
+      views: names of views and what they are called, the first one being shown first.
+    """
+    radios = "".join(
+        f'<label><input type="radio" name="by" value="{name}"{"" if i else " checked"}> by {called}</label>'
+        for i, (name, called) in enumerate(views)
+        if len(views) > 1
+    )
+    return (
+        f'<form class="controls">{radios}<label><input type="checkbox" name="log"> logarithmic</label>'
+        '<label>smoothing <input type="range" name="smooth" min="0" max="0.98" step="0.02" value="0"></label>'
+        '<span class="muted">Drag over a chart to zoom in; double-click to zoom out.</span></form>'
+    )
 
 
 def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str) -> list[dict[str, Any]]:
@@ -41,33 +49,32 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
     charts = []
     for name, title in (("loss", "Loss"), ("accuracy", "Accuracy (%)")):
         of_epoch = [
-            _series("train", epochs, [getattr(one, f"train_{name}") for one in history], TRAIN, dash=1),
-            _series("validation", epochs, [getattr(one, f"val_{name}") for one in history], VALIDATION),
-            _series("best epoch", [best.epoch], [getattr(best, f"val_{name}")], BEST, mark="full"),
+            series("train", epochs, [getattr(one, f"train_{name}") for one in history], TRAIN, dash=1),
+            series("validation", epochs, [getattr(one, f"val_{name}") for one in history], VALIDATION),
+            series("best epoch", [best.epoch], [getattr(best, f"val_{name}")], BEST, mark="full"),
         ]
         of_step = [
-            _series("train", numbers, [getattr(one, name) for one in steps], TRAIN, dash=1),
-            _series("validation", [one.step for one in history], of_epoch[1]["y"], VALIDATION),
-            _series("best epoch", [best.step], of_epoch[2]["y"], BEST, mark="full"),
+            series("train", numbers, [getattr(one, name) for one in steps], TRAIN, dash=1),
+            series("validation", [one.step for one in history], of_epoch[1]["y"], VALIDATION),
+            series("best epoch", [best.step], of_epoch[2]["y"], BEST, mark="full"),
         ]
         if name == "accuracy" and dataset in PUBLISHED:
             published = [PUBLISHED[dataset]] * 2
             label = "published, on test"
-            of_epoch.append(_series(label, [epochs[0], epochs[-1]], published, REFERENCE, dash=2, smooth=False))
-            of_step.append(_series(label, [0, history[-1].step], published, REFERENCE, dash=2, smooth=False))
-        charts.append(_chart(title, of_epoch, of_step if steps else None))
+            of_epoch.append(series(label, [epochs[0], epochs[-1]], published, REFERENCE, dash=2, fixed=True))
+            of_step.append(series(label, [0, history[-1].step], published, REFERENCE, dash=2, fixed=True))
+        charts.append(chart(title, {"epoch": ("epoch", of_epoch), "step": ("step", of_step if steps else [])}))
     others = (
         ("learning_rate", "Learning rate"), ("gradient_norm", "Gradient norm, before clipping"),
         ("images_per_second", "Images per second"),
     )  # fmt: skip
     for name, title in others:
-        of_step = [_series(name.replace("_", " "), numbers, [getattr(one, name) for one in steps], VALIDATION)]
-        of_epoch = None
+        label, of_epoch = name.replace("_", " "), []
         if name != "gradient_norm":
-            values = [getattr(one, name) for one in history]
-            of_epoch = [_series(name.replace("_", " "), epochs, values, VALIDATION)]
-        if of_epoch or steps:
-            charts.append(_chart(title, of_epoch, of_step if steps else None))
+            of_epoch = [series(label, epochs, [getattr(one, name) for one in history], VALIDATION)]
+        of_step = [series(label, numbers, [getattr(one, name) for one in steps], VALIDATION)] if steps else []
+        if of_epoch or of_step:
+            charts.append(chart(title, {"epoch": ("epoch", of_epoch), "step": ("step", of_step)}))
     return charts
 
 
@@ -78,26 +85,26 @@ def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
       bins: the `calibration` of `metrics.classification_scores`.
     """
     confidence = [one["confidence"] for one in bins]
-    series = [
-        _series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),
-        _series("perfectly calibrated", [0, 100], [0, 100], TRAIN, dash=1),
+    lines = [
+        series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),
+        series("perfectly calibrated", [0, 100], [0, 100], TRAIN, dash=1),
     ]
-    return {"title": "Accuracy over confidence", "range": [0, 105], "views": {"epoch": _view("confidence (%)", series)}}
+    return chart("Accuracy over confidence", {"confidence": ("confidence (%)", lines)}) | {"range": [0, 105]}
 
 
-def _chart(title: str, of_epoch: list | None, of_step: list | None) -> dict[str, Any]:
-    views = {}
-    if of_epoch:
-        views["epoch"] = _view("epoch", of_epoch)
-    if of_step:
-        views["step"] = _view("step", of_step)
-    return {"title": title, "views": views}
+def chart(title: str, views: dict[str, tuple[str, list[dict[str, Any]]]], log: bool = False) -> dict[str, Any]:
+    """Return a chart.
+
+    Args:
+      title: of the chart.
+      views: the label of the x axis and the series, by the name of the view; views without series are left out.
+      log: whether the x axis is logarithmic.
+    """
+    shown = {name: {"x": x, "series": lines, "log": log} for name, (x, lines) in views.items() if lines}
+    return {"title": title, "views": shown}
 
 
-def _view(x: str, series: list[dict[str, Any]]) -> dict[str, Any]:
-    return {"x": x, "series": series}
-
-
-def _series(label: str, x: Sequence[float], y: Sequence[float], color: int, **style: Any) -> dict[str, Any]:
-    finite = [None if value is None or not math.isfinite(value) else round(value, 6) for value in y]
-    return {"label": label, "x": list(x), "y": finite, "color": color, "smooth": True, **style}
+def series(label: str, x: Sequence[float], y: Sequence[float | None], color: int, **style: Any) -> dict[str, Any]:
+    """Return a series; None and values that are not finite are gaps."""
+    finite = [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in y]
+    return {"label": label, "x": list(x), "y": finite, "color": color, **style}

@@ -1,7 +1,7 @@
 """Self-contained HTML pages, which need no network, for dark and light mode and all screen widths.
 
 The style and the scripts are in `assets` and become part of each page. uPlot (https://github.com/leeoniya/uPlot, MIT
-licence) draws the charts. Without scripts, a page shows the same numbers, and pictures in place of the charts.
+licence) draws the charts.
 """
 
 import base64
@@ -120,15 +120,11 @@ def side_by_side(*parts: str) -> str:
     return f'<div class="side">{"".join(f"<section>{part}</section>" for part in parts if part)}</div>'
 
 
-def charts(
-    specs: Sequence[dict[str, Any]], fallback: bytes | None = None, description: str = "", controls: str = ""
-) -> str:
+def charts(specs: Sequence[dict[str, Any]], controls: str = "") -> str:
     """Return charts that show their values under the pointer and can be zoomed.
 
     Args:
       specs: one per chart; see `mixer_jax.reporting.charts`.
-      fallback: a PNG, for browsers that run no scripts; None if the page says the same elsewhere.
-      description: the alternative text of the PNG.
       controls: HTML of the inputs that change the charts.
     """
     figures = "".join(
@@ -136,9 +132,7 @@ def charts(
         f'aria-label="{html.escape(spec["title"])}: the arrow keys show the values"></div>{_data(spec)}</figure>'
         for spec in specs
     )
-    img = f'<img alt="{html.escape(description)}" src="{_inside(fallback)}">' if fallback else ""
-    picture = f"<noscript>{img}</noscript>" if fallback else ""
-    return f'<div class="charts">{controls}<div class="side">{figures}</div></div>{picture}'
+    return f'<div class="charts">{controls}<div class="side">{figures}</div></div>'
 
 
 def confusion(names: Sequence[str], counts: np.ndarray) -> str:

@@ -110,7 +110,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     """Write report.html and, for a finished run, the model card; return the report's path.
 
     Args:
-      run: the run directory, with curves.png and, for test predictions, predictions.npz.
+      run: the run directory; for test predictions, with predictions.npz.
       classifier: the run's model.
       results: of the run, or from `unfinished`.
 
@@ -165,11 +165,11 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 def _curves(run: RunDirectory, results: Results) -> list[str]:
     steps = run.read_steps()
     drawn = charts.curves(run.read_metrics(), steps, results.dataset)
-    description = "loss, accuracy and learning rate over the epochs"
+    views = [("epoch", "epoch"), *([("step", "step")] if steps else [])]
     return [
         page.heading("Curves"),
         page.paragraph("Loss and accuracy on train are those of augmented images.", muted=True),
-        page.charts(drawn, run.curves_file.read_bytes(), description, charts.controls(steps)),
+        page.charts(drawn, charts.controls(views)),
     ]
 
 

@@ -1,21 +1,21 @@
 """Comparisons of runs: tables, plots and an HTML page in a folder."""
 
+import dataclasses
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import page
+from mixer_jax.reporting.charts import controls
 from mixer_jax.storage import write_json, writing
-from mixer_jax.studies import tables
+from mixer_jax.studies import charts, tables
 from mixer_jax.studies.plots import plot_costs, plot_curves
-from mixer_jax.studies.rows import merged, read_rows, to_json
+from mixer_jax.studies.rows import Row, datasets, merged, read_rows, to_json
 
-WRITTEN = ("curves.png", "costs.png", "comparison.md", "comparison.html", "comparison.json")
-# The plotting function, the file, its heading and its description.
-PICTURES = (
-    (plot_curves, "curves.png", "Learning curves", "validation accuracy over the epochs"),
-    (plot_costs, "costs.png", "Accuracy and what it costs", "test accuracy against parameters and minutes"),
-)
+PICTURES = {"curves.png": plot_curves, "costs.png": plot_costs}
+TEXTS = ("comparison.md", "comparison.html", "comparison.csv", "comparison.tex", "comparison.json")
+WRITTEN = (*PICTURES, *TEXTS)
 
 
 def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
@@ -27,7 +27,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
       merge: whether to merge rows of the same title that were trained by the same recipe on the same data.
 
     Returns:
-      The comparison as Markdown, and the paths of the files.
+      The comparison as text for a terminal, and the paths of the files.
 
     Raises:
       UserError: before anything is written, if there is no run to compare, a path cannot be read, rows to merge share a
@@ -39,33 +39,75 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
         rows = merged(rows)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
+    known = {row.dataset for row in rows if row.dataset}
+    if len(known) == 1:  # a published row of an older release does not say its dataset
+        rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
-    names = (path.resolve().parent.name if path.name == WRITTEN[-1] else path.resolve().name for path in paths)
+    names = (path.resolve().parent.name if path.name == TEXTS[-1] else path.resolve().name for path in paths)
     title = ", ".join(dict.fromkeys(names))
-    columns, table, notes = tables.cells(rows)
-    beside_columns, beside = tables.differences(rows)
-    where = tables.circumstances(rows)
-    text = [tables.markdown(columns, table), tables.EXPLANATION, *where]
-    parts = [page.table(columns, table), *map(page.paragraph, (tables.EXPLANATION, *where))]
-    if notes:
-        text.append("\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1)))
-        parts += [page.heading("Notes"), page.numbered(notes)]
-    if beside:
-        text.append(tables.markdown(beside_columns, beside))
-        parts += [page.heading("Compared with each other"), page.table(beside_columns, beside)]
-    text = "\n\n".join(text)
+    names = datasets(rows)
+    sections = [(name if len(names) > 1 else "", [row for row in rows if row.dataset == name]) for name in names]
     with writing(output):
         output.mkdir(parents=True, exist_ok=True)
-        for draw, file, heading, described in PICTURES:
-            if draw(rows, output / file, title):
-                parts.append(page.heading(heading))
-                parts.append(page.image((output / file).read_bytes(), described))
-            else:
+        for file, draw in PICTURES.items():
+            if not draw(rows, output / file, title):
                 (output / file).unlink(missing_ok=True)  # from an earlier comparison
-        (output / "comparison.md").write_text(f"# {title}\n\n{text}\n")
+        (output / "comparison.md").write_text(f"# {title}\n\n" + "\n\n".join(_markdown(*each) for each in sections))
+        (output / "comparison.tex").write_text("\n".join(_latex(*each) for each in sections))
+        (output / "comparison.csv").write_text(tables.as_csv(rows))
+        parts = [part for name, of_dataset in sections for part in _page(name, of_dataset)]
         (output / "comparison.html").write_text(page.page(title, parts))
         write_json(output / "comparison.json", {"rows": list(map(to_json, rows))})
-    return f"{text}\n\n{output}/comparison.md, comparison.html, comparison.json"
+    width = shutil.get_terminal_size().columns
+    text = "\n\n".join(_text(*each, width) for each in sections)
+    return f"{text}\n\n{output}/{', '.join(TEXTS)}"
+
+
+def _markdown(name: str, rows: Sequence[Row]) -> str:
+    columns, table, notes = tables.cells(rows)
+    text = [f"## {name}"] if name else []
+    text += [tables.markdown(columns, table), tables.EXPLANATION, *tables.circumstances(rows)]
+    text += ["\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1))] if notes else []
+    columns, table = tables.differences(rows)
+    text += [tables.markdown(columns, table)] if table else []
+    return "\n\n".join(text) + "\n"
+
+
+def _latex(name: str, rows: Sequence[Row]) -> str:
+    columns, table, notes = tables.cells(rows)
+    comments = [f"% {name}"] if name else []
+    comments += [f"% [{i}] {note}" for i, note in enumerate(notes, 1)]
+    return "\n".join([*comments, tables.latex(columns, table)])
+
+
+def _text(name: str, rows: Sequence[Row], width: int) -> str:
+    columns, table, notes = tables.cells(rows)
+    text = [f"{name}\n" if name else "", tables.plain(columns, table, width)]
+    text += [f"[{i}] {note}" for i, note in enumerate(notes, 1)]
+    columns, table = tables.differences(rows)
+    text += ["", tables.plain(columns, table, width)] if table else []
+    return "\n".join([*text, *tables.circumstances(rows)]).strip("\n")
+
+
+def _page(name: str, rows: Sequence[Row]) -> list[str]:
+    """Return the parts of a dataset: its table, and charts for each way to choose the best epoch."""
+    columns, table, notes = tables.cells(rows)
+    parts = [page.heading(name)] if name else []
+    parts += [page.table(columns, table, sortable=True, cards=True), page.paragraph(tables.EXPLANATION, muted=True)]
+    parts += [page.paragraph(line) for line in tables.circumstances(rows)]
+    parts += [page.heading("Notes", 3), page.numbered(notes)] if notes else []
+    for protocol in dict.fromkeys(row.protocol for row in rows if row.curves):
+        # Published numbers have no protocol of their own.
+        of_protocol = [row for row in rows if row.protocol == protocol or not (row.curves or row.results)]
+        if drawn := charts.curves(of_protocol):
+            parts.append(page.heading(f"Learning curves, best epoch chosen on {protocol}", 3))
+            parts.append(page.charts(drawn, controls(charts.VIEWS)))
+    if drawn := charts.costs(rows):
+        parts += [page.heading("Accuracy and what it costs", 3), page.charts(drawn)]
+    columns, table = tables.differences(rows)
+    if table:
+        parts += [page.heading("Compared with each other", 3), page.table(columns, table, cards=True)]
+    return parts
 
 
 def require_free(output: Path, paths: Sequence[Path] = ()) -> None:

@@ -1,4 +1,4 @@
-"""Plots of runs and published numbers: learning curves, and accuracy against cost."""
+"""Plots of runs and published numbers for papers: learning curves, and accuracy against cost."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,14 +8,16 @@ from typing import Any
 import numpy as np
 
 from mixer_jax.reporting.text import plain
-from mixer_jax.studies.rows import Row
+from mixer_jax.studies.rows import Row, datasets
 
 SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted
+WIDTH, HEIGHT = 7.0, 5.2  # of a panel, in inches
 
 
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the validation accuracy over the epochs as a PNG: means over seeds, with bands of one standard deviation.
 
+    There is a panel for each dataset and each way to choose the best epoch. Published test accuracies are dotted lines.
     With more than SEVERAL rows, those of a single seed are omitted, unless all have a single seed.
 
     Args:
@@ -28,35 +30,43 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if row.curves and all(row.curves)]
+    drawn = [row for row in rows if row.curves and all(curve.accuracies for curve in row.curves)]
     if len(drawn) > SEVERAL:
         drawn = [row for row in drawn if len(row.curves) > 1] or drawn
-    protocols = list(dict.fromkeys(row.protocol for row in drawn))
+    kinds = list(dict.fromkeys((row.dataset, row.protocol) for row in drawn))
     if not drawn:
         return False
-    figure = Figure(figsize=(8 * len(protocols), 5.6), layout="constrained")
-    panels = figure.subplots(1, len(protocols), squeeze=False, sharey=True)[0]
-    lowest, highest, numbers, lines = 100.0, 0.0, {}, {}
-    for panel, protocol in zip(panels, protocols, strict=True):
+    figure = Figure(figsize=(WIDTH * len(kinds), HEIGHT), layout="constrained")
+    panels = figure.subplots(1, len(kinds), squeeze=False)[0]
+    numbers, lines = {}, {}
+    for panel, (dataset, protocol) in zip(panels, kinds, strict=True):
         of_title = Counter()  # two rows with the same title are two lines
-        for row in (row for row in drawn if row.protocol == protocol):
+        lowest, highest = 100.0, 0.0
+        for row in (row for row in drawn if (row.dataset, row.protocol) == (dataset, protocol)):
             key = row.title, of_title[row.title]
             of_title[row.title] += 1
             i = numbers.setdefault(key, len(numbers))
-            epochs = min(map(len, row.curves))
-            values = np.array([curve[:epochs] for curve in row.curves])
+            epochs = min(len(curve.accuracies) for curve in row.curves)
+            values = np.array([curve.accuracies[:epochs] for curve in row.curves])
             x, mean = np.arange(1, epochs + 1), values.mean(0)
-            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", ":")[i // 10 % 3]}
-            [lines[key]] = panel.plot(x, mean, marker="o", markersize=3, **style)
+            style = {"color": f"C{i % 10}", "linestyle": ("-", "--", "-.")[i // 10 % 3]}
+            [lines[key]] = panel.plot(x, mean, marker="o" if epochs < 30 else None, markersize=3, **style)
             if len(values) > 1:
                 std = values.std(0, ddof=1)
                 panel.fill_between(x, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
             lowest, highest = min(lowest, mean[min(1, epochs - 1) :].min()), max(highest, values.max())
-        panel.set(title=f"best epoch chosen on {protocol}", xlabel="epoch")
+        for row in rows:
+            if row.dataset == dataset and row.published and (row in drawn or not row.results):
+                i = numbers.setdefault((row.title, 0), len(numbers))
+                accuracy = row.published[row.against]
+                dotted = panel.axhline(accuracy, color=f"C{i % 10}", linestyle=":", linewidth=1)
+                lines.setdefault((row.title, 0), dotted)
+                lowest, highest = min(lowest, accuracy), max(highest, accuracy)
+        margin = 0.05 * (highest - lowest) + 0.1
+        panel.set(title=f"{dataset}: best epoch chosen on {protocol}", xlabel="epoch")
+        panel.set(ylabel=f"{protocol} accuracy (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
         panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.3)
-    margin = 0.05 * (highest - lowest) + 0.1
-    panels[0].set(ylabel="accuracy on the selection split (%)", ylim=(lowest - margin, min(highest + margin, 100.0)))
     figure.suptitle(plain(title))
     _name(figure, list(lines.values()), [title for title, _ in lines])
     figure.savefig(path, dpi=110)
@@ -66,8 +76,9 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
 def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the test accuracy of the last epoch against the number of parameters and the training time, as a PNG.
 
-    Points are means over seeds, with error bars of one standard deviation, at the training time of the fastest seed.
-    Published numbers, whose training time is not known, are hollow points.
+    There are two panels for each dataset with models of at least two sizes. Points are means over seeds, with error
+    bars of one standard deviation, at the training time of the fastest seed. Published numbers, whose training time is
+    not known, are hollow points.
 
     Args:
       rows: of the comparison.
@@ -75,36 +86,42 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
       title: of the figure.
 
     Returns:
-      Whether there were models of at least two sizes to plot; if not, no file is written.
+      Whether there was anything to plot; if not, no file is written.
     """
     from matplotlib import ticker
     from matplotlib.figure import Figure
 
-    trained = [row for row in rows if row.results]
-    published = [row for row in rows if not row.results and row.num_params]
-    sizes = {row.results[0].num_params for row in trained} | {row.num_params for row in published}
-    if not trained or len(sizes) < 2:
+    sections = []
+    for dataset in datasets(rows):
+        trained = [row for row in rows if row.dataset == dataset and row.results]
+        published = [row for row in rows if row.dataset == dataset and not row.results and row.num_params]
+        sizes = {row.results[0].num_params for row in trained} | {row.num_params for row in published}
+        if trained and len(sizes) > 1:
+            sections.append((dataset, trained + published))
+    if not sections:
         return False
-    figure = Figure(figsize=(13, 5.6), layout="constrained")
-    panels, handles = figure.subplots(1, 2, sharey=True), {}
-    for row in trained + published:
-        i = list(handles).index(row.title) if row.title in handles else len(handles)
-        style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
-        if not row.results:
-            drawn = panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
-        else:
-            values = row.accuracies("last")
-            bar = np.std(values, ddof=1) if len(values) > 1 else None
-            panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
-            drawn = panels[0].errorbar(row.results[0].num_params, np.mean(values), bar, capsize=3, **style)
-        handles.setdefault(row.title, drawn)
-    for panel, label in zip(panels, ("parameters", "training time (min), on the machine used"), strict=True):
-        panel.set(xscale="log", xlabel=label)
-        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
-        panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
-        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
-        panel.grid(alpha=0.3)
-    panels[0].set(ylabel="test accuracy, last epoch (%)")
+    figure = Figure(figsize=(13, HEIGHT * len(sections)), layout="constrained")
+    handles: dict[str, Any] = {}
+    grid = figure.subplots(len(sections), 2, squeeze=False, sharey="row")
+    for panels, (dataset, shown) in zip(grid, sections, strict=True):
+        for row in shown:
+            i = list(handles).index(row.title) if row.title in handles else len(handles)
+            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
+            if not row.results:
+                drawn = panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
+            else:
+                values = row.accuracies("last")
+                bar = np.std(values, ddof=1) if len(values) > 1 else None
+                panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
+                drawn = panels[0].errorbar(row.results[0].num_params, np.mean(values), bar, capsize=3, **style)
+            handles.setdefault(row.title, drawn)
+        for panel, label in zip(panels, ("parameters", "training time (min), on the machine used"), strict=True):
+            panel.set(xscale="log", xlabel=label)
+            panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
+            panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+            panel.grid(alpha=0.3)
+        panels[0].set(ylabel=f"{dataset}: test accuracy, last epoch (%)")
     figure.suptitle(plain(title))
     _name(figure, list(handles.values()), list(handles))
     figure.savefig(path, dpi=110)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,17 +25,32 @@ KEPT = (
     "test_loss", "test_examples", "last_test_accuracy", "last_test_loss", "selected_on", "train_seconds", "devices",
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
-SOMETIMES = (
-    "recipe",
-    "diverged",
-    "num_params",
-    "epochs",
-    "selected_on",
-)  # optional fields of a row in comparison.json
+# Optional fields of a row in comparison.json.
+SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "selected_on", "of_dataset")
 # Fields of a config that belong to the seed or the machine, and so do not distinguish recipes.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
 }.difference(ENDING)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """The course of a run, with one value per epoch; the optional ones are empty if an older release wrote them.
+
+    Attributes:
+      accuracies, losses: on validation, accuracies in percent.
+      seconds: the training time by the end of the epoch.
+      images: the number of training images seen by the end of the epoch.
+    """
+
+    accuracies: Sequence[float]
+    losses: Sequence[float] = ()
+    seconds: Sequence[float] = ()
+    images: Sequence[int] = ()
+
+
+# The fields of a `Curve`, and the keys of a row in comparison.json that hold them for each run.
+COURSES = {"accuracies": "val_accuracies", "losses": "val_losses", "seconds": "seconds", "images": "images"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,17 +60,17 @@ class Row:
     Attributes:
       title: the title in tables and plots.
       results: one per finished run; common values are read from the first; empty for a published or unfinished row.
-      curves: validation accuracies in percent of each run, by epoch.
+      curves: of each run.
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
-      num_params, epochs, selected_on: of a published or unfinished row, if known.
+      num_params, epochs, selected_on, of_dataset: of a published or unfinished row, if known.
       diverged: the number of further runs without results, because their loss became infinite or NaN.
       recipe: a hash of the training recipe; "" if unknown.
     """
 
     title: str
     results: Sequence[Results]
-    curves: Sequence[Sequence[float]] = ()
+    curves: Sequence[Curve] = ()
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: Sequence[str] = ()
     num_params: int | None = None
@@ -62,6 +78,12 @@ class Row:
     diverged: int = 0
     recipe: str = ""
     selected_on: str = ""
+    of_dataset: str = ""
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset; "" if unknown."""
+        return self.results[0].dataset if self.results else self.of_dataset
 
     @property
     def protocol(self) -> str:
@@ -112,6 +134,11 @@ def read_rows(path: Path) -> Iterator[Row]:
         if not row:
             raise UserError(f"the run in {path} is not finished, and no epoch of it is")
         yield row
+
+
+def datasets(rows: Sequence[Row]) -> list[str]:
+    """Return the names of the datasets of a comparison, in the order of their first appearance."""
+    return list(dict.fromkeys(row.dataset for row in rows))
 
 
 def merged(rows: Sequence[Row]) -> list[Row]:
@@ -171,7 +198,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
             raise UserError(f"cannot read {run.results_file}: {missing[0]} is missing")
         # The results of seeds trained at the same time each contain the time of all seeds.
         results.append(dataclasses.replace(result, train_seconds=result.train_seconds / (result.num_seeds or 1)))
-    curves = list(map(_curve, finished))
+    curves = [_curve(run, result.num_seeds or 1) for run, result in zip(finished, results, strict=True)]
     recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
     recipe = recipes.pop() if len(recipes) == 1 else ""
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
@@ -181,18 +208,27 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 
-def _curve(run: RunDirectory) -> list[float]:
-    return [epoch.val_accuracy for epoch in run.read_metrics() if not math.isnan(epoch.val_accuracy)]
+def _curve(run: RunDirectory, num_seeds: int = 1) -> Curve:
+    """Return the curve of a run that was trained at the same time as `num_seeds` - 1 others."""
+    epochs = [epoch for epoch in run.read_metrics() if not math.isnan(epoch.val_accuracy)]
+    batch_size = run.config().batch_size
+    return Curve(
+        [epoch.val_accuracy for epoch in epochs],
+        [epoch.val_loss for epoch in epochs],
+        list(itertools.accumulate(epoch.seconds / num_seeds for epoch in epochs)),
+        [epoch.step * batch_size for epoch in epochs],
+    )
 
 
 def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
     """Return the row of unfinished runs, with curves but no test accuracy, or None if a run has no finished epoch."""
     curves = list(map(_curve, runs))
-    if not curves or not all(curves):
+    if not curves or not all(curve.accuracies for curve in curves):
         return None
-    config, done = runs[0].config(), min(map(len, curves))
+    config, done = runs[0].config(), min(len(curve.accuracies) for curve in curves)
     title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
-    return Row(title, (), curves, epochs=done, selected_on=selected_on(config.dataset))
+    dataset = config.dataset
+    return Row(title, (), curves, epochs=done, selected_on=selected_on(dataset), of_dataset=dataset.name)
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
@@ -210,16 +246,23 @@ def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
 def to_json(row: Row) -> dict[str, Any]:
     """Return a row as a JSON object, as in comparison.json."""
     kept = [{name: getattr(run, name) for name in KEPT} for run in row.results]
-    curves = [[round(accuracy, 4) for accuracy in curve] for curve in row.curves]
+    curves = {
+        key: [[round(value, 4) for value in getattr(curve, name)] for curve in row.curves]
+        for name, key in COURSES.items()
+        if name == "accuracies" or any(getattr(curve, name) for curve in row.curves)
+    }
     rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}
     rest |= {"published": dict(row.published), "notes": list(row.notes)}
-    return {"title": row.title, **rest, "results": kept, "val_accuracies": curves}
+    return {"title": row.title, **rest, "results": kept, **curves}
 
 
 def _of_comparison(path: Path) -> Iterator[Row]:
     try:
         for row in _read(path)["rows"]:
-            curves = row["val_accuracies"]
+            curves = [
+                Curve(**{name: row[key][i] for name, key in COURSES.items() if key in row})
+                for i in range(len(row["val_accuracies"]))
+            ]
             missing = [name for run in row["results"] for name in KEPT if name not in run]
             rest = {key: row[key] for key in SOMETIMES if key in row}
             if missing or not (row["results"] or row["published"] or curves or "diverged" in rest):

@@ -1,16 +1,36 @@
-"""The tables of a comparison of runs with each other and with published numbers."""
+"""The tables of a comparison of runs with each other and with published numbers, and how they are written."""
 
+import csv
+import io
+import itertools
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
+from tqdm.utils import disp_len
 
 from mixer_jax.reporting.summary import duration
 from mixer_jax.studies.rows import Row
 from mixer_jax.studies.statistics import against_one, against_others, interval
 
+Table = tuple[list[str], list[list[str]]]
+
+TITLE_SHARE = 0.4  # of a terminal, the most for the titles
+EXPLANATION = (
+    "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
+    " on a published number asks whether that one run could be one of these (95% prediction interval); against "
+    "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
+)
+# The columns of a comparison, from the most important to the least; a terminal shows those that fit.
+COLUMNS = (
+    "model", "test accuracy, last epoch", "published", "difference", "verdict", "test accuracy, best epoch", "seeds",
+    "parameters", "epochs", "training time, fastest run", "chosen on",
+)  # fmt: skip
+ORDER = (0, 7, 8, 6, 2, 1, 3, 4, 5, 10, 9)  # in which they are shown
+
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the main table of a comparison.
+    """Return the main table of a comparison, without empty columns.
 
     Args:
       rows: of the comparison.
@@ -18,8 +38,6 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     Returns:
       The column names, the cells of each row, and the footnotes to which [1], [2], ... in the titles refer.
     """
-    columns = ["model", "parameters", "epochs", "seeds", "published", "test accuracy, last epoch", "difference"]
-    columns += ["verdict", "test accuracy, best epoch", "chosen on", "training time, fastest run"]
     notes, table = [], []
     for row in rows:
         marks = []
@@ -28,33 +46,33 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
                 notes.append(note)
             marks.append(f"[{notes.index(note) + 1}]")
         published, values = row.published.get(row.against), row.accuracies(row.against)
-        known, title = published is not None, " ".join((row.title, *marks))
-        seeds = f"{len(row.results)} ({row.diverged} more diverged)" if row.diverged else str(len(row.results))
-        published_cell = f"{published:.2f}{' (best)' if row.against == 'best' else ''}" if known else ""
-        if not row.results:
-            sizes = ("" if number is None else f"{number:,}" for number in (row.num_params, row.epochs))
-            table.append([title, *sizes, seeds if row.diverged else "", published_cell, *[""] * 6])
-            continue
-        first, epochs = row.results[0], [run.epochs for run in row.results]
-        table.append(
-            [
-                title,
-                f"{first.num_params:,}",
-                " to ".join(f"{x:g}" for x in sorted({min(epochs), max(epochs)})),
-                seeds,
-                published_cell,
-                _with_interval(row.accuracies("last")),
-                f"{np.mean(values) - published:+.2f}" if known else "",
-                against_one(values, published) if known else "",
-                _with_interval(row.accuracies("best")),
-                first.selected_on,
-                duration(row.seconds),
-            ]
-        )
-    return columns, table, notes
+        line = dict.fromkeys((COLUMNS[i] for i in ORDER), "")
+        line["model"] = " ".join((row.title, *marks))
+        if row.results or row.diverged:
+            line["seeds"] = f"{len(row.results)} ({row.diverged} more diverged)" if row.diverged else f"{len(values)}"
+        if published is not None:
+            line["published"] = f"{published:.2f}{' (best)' if row.against == 'best' else ''}"
+        if row.results:
+            first, epochs = row.results[0], [run.epochs for run in row.results]
+            line |= {
+                "parameters": f"{first.num_params:,}",
+                "epochs": " to ".join(f"{x:g}" for x in sorted({min(epochs), max(epochs)})),
+                "test accuracy, last epoch": _with_interval(row.accuracies("last")),
+                "test accuracy, best epoch": _with_interval(row.accuracies("best")),
+                "chosen on": first.selected_on,
+                "training time, fastest run": duration(row.seconds),
+            }
+            if published is not None:
+                line["difference"] = f"{np.mean(values) - published:+.2f}"
+                line["verdict"] = against_one(values, published)
+        else:
+            line["parameters"] = "" if row.num_params is None else f"{row.num_params:,}"
+            line["epochs"] = "" if row.epochs is None else f"{row.epochs:,}"
+        table.append(list(line.values()))
+    return *_without_empty([COLUMNS[i] for i in ORDER], table), notes
 
 
-def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def differences(rows: Sequence[Row]) -> Table:
     """Return a table of differences in the accuracy of the last epoch.
 
     Each row is compared with the first row that has the same data and chose its best epoch on the same split.
@@ -93,17 +111,84 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
     return [f"{line}: {'; '.join(titles)}" for line, titles in kinds.items()]
 
 
-EXPLANATION = (
-    "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
-    " on a published number asks whether that one run could be one of these (95% prediction interval); against "
-    "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
-)
-
-
 def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     """Return a table in GitHub's Markdown."""
     lines = [columns, ["---"] * len(columns), *table]
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+
+
+def latex(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
+    """Return a table in LaTeX, for the package booktabs."""
+    escaped = {character: f"\\{character}" for character in "&%$#_{}"}
+    escaped |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u00b1": r"$\pm$"}
+
+    def line(texts: Sequence[str]) -> str:
+        return " & ".join("".join(escaped.get(character, character) for character in text) for text in texts) + r" \\"
+
+    body = [line(columns), r"\midrule", *map(line, table), r"\bottomrule"]
+    begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
+    return "\n".join([begin, r"\toprule", *body, r"\end{tabular}", ""])
+
+
+def plain(columns: Sequence[str], table: Sequence[Sequence[str]], width: int) -> str:
+    """Return a table for a terminal, with the most important of the columns that fit.
+
+    Args:
+      columns: from `cells`, or others, all of which are then shown.
+      table: the cells.
+      width: of the terminal, in columns.
+    """
+    lines = [[_wrapped(cell, max(int(TITLE_SHARE * width), 24)) for cell in line] for line in (columns, *table)]
+    widths = [max(disp_len(part) for cell in column for part in cell) for column in zip(*lines, strict=True)]
+    by_importance = sorted(range(len(columns)), key=lambda i: COLUMNS.index(columns[i]) if columns[i] in COLUMNS else 0)
+    shown: list[int] = []
+    for i in by_importance:
+        if not shown or sum(widths[j] + 2 for j in shown) + widths[i] <= width:
+            shown.append(i)
+    shown.sort()
+    text = []
+    for line in lines:
+        for parts in itertools.zip_longest(*(line[i] for i in shown), fillvalue=""):
+            padded = (part + " " * (widths[i] - disp_len(part)) for i, part in zip(shown, parts, strict=True))
+            text.append("  ".join(padded).rstrip())
+    return "\n".join(text)
+
+
+def as_csv(rows: Sequence[Row]) -> str:
+    """Return the numbers of a comparison as CSV, a line per row, unrounded."""
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow([
+        "dataset", "model", "parameters", "epochs", "seeds", "diverged", "chosen_on", "published", "published_epoch",
+        *(f"test_accuracy_{which}_{what}" for which in ("last", "best") for what in ("mean", "std", "half_interval")),
+        "train_seconds",
+    ])  # fmt: skip
+    for row in rows:
+        published = row.published.get(row.against, "")
+        accuracies = [number for which in ("last", "best") for number in _numbers(row.accuracies(which))]
+        first = row.results[0] if row.results else row
+        epochs = np.mean([run.epochs for run in row.results]) if row.results else row.epochs
+        writer.writerow([
+            row.dataset, row.title, first.num_params, epochs, len(row.results), row.diverged, row.protocol, published,
+            row.against if published != "" else "", *accuracies, row.seconds if row.results else "",
+        ])  # fmt: skip
+    return file.getvalue()
+
+
+def _numbers(values: Sequence[float]) -> tuple[float | str, float | str, float | str]:
+    if len(values) < 2:
+        return (values[0] if values else "", "", "")
+    return float(np.mean(values)), float(np.std(values, ddof=1)), interval(values) or ""
+
+
+def _without_empty(columns: list[str], table: list[list[str]]) -> Table:
+    full = [i for i in range(len(columns)) if i == 0 or any(line[i] for line in table)]
+    return [columns[i] for i in full], [[line[i] for i in full] for line in table]
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Return a text as lines of at most `width` columns of a terminal; some characters take two."""
+    return textwrap.wrap(text, width if disp_len(text) == len(text) else width // 2) or [""]
 
 
 def _with_interval(values: Sequence[float]) -> str:

@@ -1,4 +1,4 @@
-"""The console on a terminal and in a pipe, the curves, and TensorBoard."""
+"""The console on a terminal and in a pipe, the curves, the log of single steps, and TensorBoard."""
 
 import io
 import time
@@ -9,8 +9,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixer_jax.records import Epoch
-from mixer_jax.reporting import ConsoleProgress, TensorBoard, plot_curves, stack_curves
+from mixer_jax.reporting import ConsoleProgress, StepLog, TensorBoard, plot_curves
 from mixer_jax.reporting import progress as progress_module
+from mixer_jax.reporting.observer import Dispatch
+from mixer_jax.run_directory import RunDirectory
 
 
 class Terminal(io.StringIO):
@@ -25,12 +27,19 @@ def record(epoch, val_accuracy=50.0):
     )  # fmt: skip
 
 
+def dispatch(first, step, losses=None, accuracies=None):
+    """Steps whose metrics tell their number."""
+    numbers = np.arange(first + 1, step + 1, dtype=float)
+    losses, accuracies = (numbers if x is None else np.array(x) for x in (losses, accuracies))
+    return Dispatch(first, losses, accuracies, numbers / 10, images_per_second=1234.5)
+
+
 def follow(file, history=()):
     console = ConsoleProgress(num_epochs=3, total_steps=30, batch_size=16, file=file)
     console.started(list(history), step=history[-1].step if history else 0, compile_seconds=1.25)
     best = record(1, 60.0)
     for epoch in range(len(history) + 1, 4):
-        console.progress(10 * epoch - 5, loss=1.2345, accuracy=41.5, images_per_second=1234.5)
+        console.progress(dispatch(10 * epoch - 7, 10 * epoch - 5, losses=[9.0, 1.2345], accuracies=[41.0, 42.0]))
         console.epoch(best if epoch == 1 else record(epoch), best)
     console.closed()
     return file.getvalue()
@@ -78,27 +87,13 @@ def test_curves_are_drawn_even_for_one_epoch(tmp_path):
         assert green[:, 2 * width // 3 :].any()
 
 
-def test_curves_are_stacked_for_a_narrow_screen(tmp_path):
-    plot_curves([[record(1), record(2)]], tmp_path / "curves.png", "title")
-    file = tmp_path / "curves.png"
-    wide, narrow = (np.asarray(Image.open(png)) for png in (file, io.BytesIO(stack_curves(file))))
-    height, width = narrow.shape[0] // 3, narrow.shape[1]
-    assert narrow.shape[0] % 3 == 0
-    assert wide.shape[1] == 3 * width
-    for i in range(3):
-        panel = narrow[i * height : (i + 1) * height]
-        np.testing.assert_array_equal(panel, wide[-height:, i * width : (i + 1) * width])
-        for edge in (panel[0], panel[-1], panel[:, 0], panel[:, -1]):  # nothing is cut
-            assert (edge == 255).all()
-    assert (wide[:-height] < 128).any()  # the title
-
-
 @pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of
 def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
     def write(done, accuracy):
-        board = TensorBoard(tmp_path / "scalars")
+        board = TensorBoard(tmp_path / "scalars", np.linspace(0.0, 1.0, 30))
         board.started([record(epoch) for epoch in range(1, done + 1)], step=10 * done, compile_seconds=1.0)
         for epoch in range(done + 1, 4):
+            board.progress(dispatch(10 * epoch - 10, 10 * epoch, accuracies=[accuracy] * 10))
             board.epoch(record(epoch, accuracy), record(1))
         board.closed()
 
@@ -113,3 +108,44 @@ def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
     events.Reload()
     shown = [(event.step, event.value) for event in events.Scalars("val/accuracy")]
     assert shown == [(10 * epoch, 60.0 if epoch <= ended else 70.0) for epoch in (1, 2, 3)]
+    shown = [(event.step, event.value) for event in events.Scalars("step/accuracy")]
+    assert shown == [(step, 60.0 if step <= 10 * ended else 70.0) for step in range(1, 31)]
+    assert [event.value for event in events.Scalars("step/gradient_norm")] == pytest.approx(np.arange(1, 31) / 10)
+
+
+@pytest.mark.parametrize("lengths", [[4000], [1] * 4000, [7, 1993, 500, 1500]])
+def test_the_logged_steps_do_not_depend_on_the_length_of_dispatches(tmp_path, lengths):
+    run, rates, step = RunDirectory(tmp_path), np.linspace(0.1, 0.4, 4000, dtype=np.float32), 0
+    log = StepLog(run, rates)
+    log.started([], 0, 1.0)
+    for length in lengths:
+        log.progress(dispatch(step, step + length))
+        step += length
+    log.closed()
+    logged = run.read_steps()
+    assert [one.step for one in logged] == list(range(4, 4001, 4))
+    assert [one.loss for one in logged] == [float(one.step) for one in logged]
+    assert [one.gradient_norm for one in logged] == [one.step / 10 for one in logged]
+    assert [one.learning_rate for one in logged] == [float(rates[one.step - 1]) for one in logged]
+
+
+def test_a_resumed_run_logs_each_step_once(tmp_path):
+    run, rates = RunDirectory(tmp_path), np.ones(30)
+    for done, end, value in ((0, 17, 60.0), (10, 30, 70.0)):  # killed after step 17, resumed from step 10
+        log = StepLog(run, rates)
+        log.started([record(1)], done, 1.0)
+        log.progress(dispatch(done, end, accuracies=[value] * (end - done)))
+        log.closed()
+    assert [(one.step, one.accuracy) for one in run.read_steps()] == [
+        (step, 60.0 if step <= 10 else 70.0) for step in range(1, 31)
+    ]
+
+
+def test_a_full_disk_costs_the_log_of_steps_and_one_warning(tmp_path, capsys):
+    run = RunDirectory(tmp_path / "gone")
+    log = StepLog(run, np.ones(30))
+    for step in range(3):
+        log.progress(dispatch(step, step + 1))
+        log.epoch(record(1), record(1))
+    log.closed()
+    assert capsys.readouterr().err.count("warning: no more metrics of single steps") == 1

@@ -4,13 +4,13 @@ from matplotlib.figure import Figure
 
 from made_rows import result
 from mixer_jax.studies.plots import plot_costs, plot_curves
-from mixer_jax.studies.rows import Row
+from mixer_jax.studies.rows import Curve, Row
 
 
 def test_every_row_has_a_line_and_an_arm_one_colour_in_both_protocols(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: figures.append(self))
-    curve = [90.0, 95.0]
+    curve = Curve([90.0, 95.0])
 
     def drawn(title, selected_on):
         return Row(title, [result(97.0, selected_on=selected_on)], [curve])
@@ -31,8 +31,8 @@ def test_accuracy_stands_beside_what_it_costs(tmp_path, monkeypatch):
     monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: figures.append(self))
     small = Row("small", [result(x, num_params=1000, train_seconds=60.0 * n) for n, x in ((1, 90.0), (3, 92.0))])
     large = [Row("large", [result(97.0, num_params=5000, selected_on=on)]) for on in ("test", "validation")]
-    published = Row("theirs", [], published={"best": 88.0}, num_params=3000)
-    unknown = Row("of no known size", [], published={"last": 80.0})
+    published = Row("theirs", [], published={"best": 88.0}, num_params=3000, of_dataset="mnist")
+    unknown = Row("of no known size", [], published={"last": 80.0}, of_dataset="mnist")
     assert plot_costs([small, *large, published, unknown], tmp_path / "costs.png", "title")
     [figure] = figures
     marks = [[line for line in panel.lines if line.get_marker() in ("o", "s", "D")] for panel in figure.axes]

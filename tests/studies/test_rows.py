@@ -7,9 +7,9 @@ import pytest
 from made_rows import result, row
 from mixer_jax.errors import UserError
 from mixer_jax.storage import write_json
-from mixer_jax.studies.rows import Row, merged, read_rows, to_json
+from mixer_jax.studies.rows import Curve, Row, merged, read_rows, to_json
 
-CURVE = [90.0, 95.1234]
+CURVE = Curve([90.0, 95.1234], [0.5, 0.25], [30.0, 60.5], [500, 1000])
 
 
 def seeds(title, *numbers, recipe="a", **fields):
@@ -21,7 +21,8 @@ def test_a_file_brings_them_back(tmp_path):
     rows = [
         seeds("trained", 0, 1),
         dataclasses.replace(seeds("with footnotes", 2), notes=("one", "two"), diverged=2, published={"last": 97.5}),
-        Row("published", [], published={"best": 88.0}, num_params=3000, epochs=5),
+        Row("published", [], published={"best": 88.0}, num_params=3000, epochs=5, of_dataset="cifar10"),
+        dataclasses.replace(seeds("of an older release", 3), curves=[Curve([90.0])]),
         Row("not finished", [], [CURVE], epochs=2, selected_on="validation"),
         Row("diverged", [], diverged=3, recipe="b"),
     ]
@@ -29,6 +30,9 @@ def test_a_file_brings_them_back(tmp_path):
     assert list(map(to_json, read_rows(tmp_path / "rows.json"))) == list(map(to_json, rows))
     for back, before in zip(read_rows(tmp_path / "rows.json"), rows, strict=True):
         assert (back.title, back.protocol, back.against) == (before.title, before.protocol, before.against)
+        assert back.dataset == before.dataset
+        for curve, its in zip(back.curves, before.curves, strict=True):
+            assert [list(x) for x in dataclasses.astuple(curve)] == [list(x) for x in dataclasses.astuple(its)]
         assert [back.accuracies(which) for which in ("last", "best")] == [
             before.accuracies(which) for which in ("last", "best")
         ]

@@ -1,10 +1,11 @@
 """The tables of a comparison: what a paper would show, and rows beside each other only where trained alike."""
 
 import pytest
+from tqdm.utils import disp_len
 
 from made_rows import result, row
 from mixer_jax.studies.rows import Row
-from mixer_jax.studies.tables import cells, circumstances, differences, markdown
+from mixer_jax.studies.tables import cells, circumstances, differences, latex, markdown, plain
 
 SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
 
@@ -49,3 +50,36 @@ def test_circumstances_name_the_rows_only_where_they_differ():
 @pytest.mark.parametrize("cell", ["a|b", "plain"])
 def test_no_cell_breaks_the_table(cell):
     assert markdown(["x"], [[cell]]).splitlines()[-1].count("|") == 2
+
+
+def test_no_column_is_empty():
+    columns, table, _ = cells([row("a", SOME), row("b", OTHERS)])
+    assert not {"published", "difference", "verdict"} & set(columns)
+    assert all(any(line[i] for line in table) for i in range(len(columns)))
+
+
+@pytest.mark.parametrize("width", [40, 80, 120, 300])
+def test_a_terminal_gets_the_columns_that_fit(width):
+    columns, table, _ = cells([row("日本語 and a long title " * 3, SOME, published={"last": 97.79}), row("b", OTHERS)])
+    lines = plain(columns, table, width).splitlines()
+    assert max(map(disp_len, lines)) <= width
+    head = " ".join(lines) if width == 40 else lines[0]
+    shown = [column for column in columns if column in head]
+    assert shown[0] == "model"
+    if width >= 80:
+        assert {"test accuracy, last epoch", "published"} <= set(shown)
+    if width == 300:
+        assert shown == columns
+
+
+def test_a_latex_table_escapes_what_latex_reads():
+    text = latex(["model", "accuracy"], [["50% of a_b & c", "97.76 ± 0.11"]])
+    assert text.splitlines() == [
+        r"\begin{tabular}{lr}",
+        r"\toprule",
+        r"model & accuracy \\",
+        r"\midrule",
+        r"50\% of a\_b \& c & 97.76 $\pm$ 0.11 \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]

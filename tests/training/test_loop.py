@@ -64,7 +64,7 @@ def test_a_dispatch_is_started_ahead_only_where_the_trainer_allows_it(ahead):
 
     def train(state, step, num_steps):
         events.append(f"started {step}")
-        return state, {"loss": Loss(step), "correct": np.ones(4, int)}
+        return state, {"loss": Loss(step), "correct": np.ones(4, int), "gradient_norm": np.ones(4)}
 
     trainer = SimpleNamespace(train=train, ahead=ahead, config=make_config(batch_size=16))
     train_steps(trainer, None, 0, 12, DispatchLength(4), Sums())
@@ -78,10 +78,10 @@ def test_a_dispatch_that_train_waits_for_counts_with_its_own_seconds(monkeypatch
 
     def train(state, step, num_steps):
         clock[0] += 0.5 * num_steps
-        return state, {"loss": np.ones(8), "correct": np.ones(8, int)}
+        return state, {"loss": np.ones(8), "correct": np.ones(8, int), "gradient_norm": np.ones(8)}
 
     trainer = SimpleNamespace(train=train, ahead=0, config=make_config(batch_size=16), max_steps=8)
-    observer = SimpleNamespace(progress=lambda step, loss, accuracy, rate: rates.append(rate))
+    observer = SimpleNamespace(progress=lambda dispatch: rates.append(dispatch.images_per_second))
     monkeypatch.setattr(epoch, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     length, sums = DispatchLength(8), Sums()
     train_steps(trainer, None, 0, 24, length, sums, [observer])

@@ -167,7 +167,7 @@ def test_dispatches_grow_though_the_first_seed_is_over():
         asked.append(num_steps)
         result = group.trainers[1].programs.train(state, "data", "chunk", np.int32(num_steps))
         ones = np.ones(result["num_steps"])
-        return state, {"loss": ones, "correct": ones.astype(int)}
+        return state, {"loss": ones, "correct": ones.astype(int), "gradient_norm": ones}
 
     trainer = SimpleNamespace(train=train, ahead=0, config=make_config(batch_size=16))
     group.run([lambda: None, lambda: train_steps(trainer, None, 0, 4096, group.lengths[1], Sums())])

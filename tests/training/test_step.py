@@ -52,6 +52,20 @@ def test_with_a_frozen_trunk_the_head_alone_learns():
         jax.tree.map(np.testing.assert_array_equal, first[name], last.params[name])
 
 
+@pytest.mark.parametrize("fields", [{}, {"accumulation_steps": 2}, {"optimizer__clip_norm": 1e-3}])
+def test_the_gradient_norm_is_that_before_clipping(fields):
+    config = make_config(batch_size=16, **SGD, **fields)
+    trainer = Trainer(config, make_dataset(), jax.devices()[:2])
+    state = trainer.init()
+    params, [indices] = jax.device_get(state.params), trainer.sampler.batches(0, 1)["indices"]
+    train = trainer.dataset.train
+    images = ((train.images[indices] / 255 - 0.4) / 0.3).astype(np.float32)
+    gradient = jax.grad(loss_of(trainer))(params, images, train.labels[indices])
+    norm = np.sqrt(sum(np.square(x, dtype=np.float64).sum() for x in jax.tree.leaves(jax.device_get(gradient))))
+    _, metrics = trainer.train(state, 0, 1)
+    assert float(metrics["gradient_norm"][0]) == pytest.approx(norm, rel=1e-4)
+
+
 def test_of_a_frozen_trunk_the_optimiser_keeps_nothing():
     config = {"optimizer__name": "adam", "ema_decay": 0.9}
     whole, probe = (Trainer(make_config(frozen_trunk=f, **config), make_dataset()).state_shapes for f in (False, True))

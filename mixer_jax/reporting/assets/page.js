@@ -21,13 +21,14 @@ function draw(element, settings) {
   const chart = content(element), view = chart.views[settings.view] || Object.values(chart.views)[0];
   const place = element.querySelector(".plot");
   place.replaceChildren();
-  const tables = view.series.map(one => [one.x, one.smooth ? smooth(one.y, settings.smooth) : one.y]);
+  const tables = view.series.map(one => [one.x, one.fixed ? one.y : smooth(one.y, settings.smooth)]);
   const data = uPlot.join(tables, tables.map(table => table.slice(1).map(() => 2)));
   const log = settings.log && view.series.every(one => one.y.every(value => value == null || value > 0));
   const series = view.series.map((one, i) => ({
-    label: one.label, spanGaps: true, width: one.mark ? 0 : 1.6, dash: dashes[one.dash || 0],
+    label: one.label, spanGaps: true, width: one.mark || one.band ? 0 : 1.6, dash: dashes[one.dash || 0],
+    class: one.band ? "edge" : undefined,
     stroke: () => css(`--c${1 + (one.color ?? i) % 10}`), value: (_, value) => short(value),
-    points: one.mark || one.x.length < 3 ? {
+    points: one.mark || (one.x.length < 3 && !one.fixed && !one.band) ? {
       show: true, size: 10, width: 2, stroke: () => css(`--c${1 + (one.color ?? i) % 10}`),
       fill: () => css(one.mark === "hollow" ? "--page" : `--c${1 + (one.color ?? i) % 10}`),
     } : { show: false },
@@ -37,14 +38,16 @@ function draw(element, settings) {
     width: Math.max(place.clientWidth, 200), height: 272, series: [{ label: view.x, value: (_, x) => short(x) }, ...series],
     scales: {
       x: { time: false, distr: view.log ? 3 : 1 },
-      y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => chart.range || padded(low, high) },
+      y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => chart.range || padded(Math.max(low, chart.low ?? low), high) },
     },
     axes: [
       { ...axis, label: view.x, labelSize: 24, size: 34, values: view.log ? decades : (u, ticks) => ticks.map(short) },
       { ...axis, size: 58, values: log ? undefined : (u, ticks) => ticks.map(short) },
     ],
     cursor: { drag: { x: true, y: false }, focus: { prox: 24 } }, focus: { alpha: 0.4 },
-    bands: view.bands, legend: { live: true },
+    bands: view.series.flatMap((one, i) => one.band === 1 ? [
+      { series: [i + 1, i + 2], fill: () => css(`--c${1 + one.color % 10}`) + "2a" },
+    ] : []),
   }, data, place);
   plot.setCursor({ left: -10, top: -10 });
   return plot;
@@ -67,7 +70,7 @@ function charts(group) {
   group.querySelectorAll(".controls input").forEach(input => input.addEventListener("input", () => {
     if (input.name === "log") settings.log = input.checked;
     else if (input.name === "smooth") settings.smooth = +input.value;
-    else settings.view = input.value;
+    else if (input.checked) settings.view = input.value;
     all();
   }));
   all();
