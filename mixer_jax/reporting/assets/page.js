@@ -109,15 +109,33 @@ function confusion(element) {
   const { names, counts, totals } = content(element), n = names.length;
   const canvas = element.querySelector("canvas"), output = element.querySelector("output");
   const cells = new Map(counts.map(([row, column, count]) => [row * n + column, count]));
-  let at = null;
+  let at = null, margin = 0;
   const paint = () => {
-    const side = Math.min(canvas.clientWidth, 700), ratio = devicePixelRatio || 1, cell = side / n;
+    const side = Math.min(canvas.clientWidth, 700), ratio = devicePixelRatio || 1;
     canvas.style.height = `${side}px`;
     canvas.width = canvas.height = Math.round(side * ratio);
     const pen = canvas.getContext("2d");
     pen.scale(ratio, ratio);
+    pen.font = `${Math.min(13, 0.7 * side / n)}px system-ui`;
+    // Names fit beside the cells only if these are few.
+    margin = n > 40 ? 0 : Math.min(side / 5, Math.max(...names.map(name => pen.measureText(name).width))) + 8;
+    const cell = (side - margin) / n;
+    pen.fillStyle = css("--text");
+    pen.textBaseline = "middle";
+    if (margin) names.forEach((name, i) => {
+      const middle = margin + (i + 0.5) * cell;
+      pen.textAlign = "right";
+      pen.fillText(name, margin - 5, middle, margin - 8);
+      pen.save();
+      pen.translate(middle, margin - 5);
+      pen.rotate(-Math.PI / 2);
+      pen.textAlign = "left";
+      pen.fillText(name, 0, 0, margin - 8);
+      pen.restore();
+    });
+    pen.translate(margin, margin);
     pen.fillStyle = css("--zero");
-    pen.fillRect(0, 0, side, side);
+    pen.fillRect(0, 0, n * cell, n * cell);
     for (const [place, count] of cells) {
       const row = Math.floor(place / n), column = place % n, share = count / totals[row];
       pen.globalAlpha = 0.12 + 0.88 * share;
@@ -128,7 +146,6 @@ function confusion(element) {
       pen.fillStyle = share > 0.45 ? css("--page") : css("--text");
       pen.font = `${Math.min(13, cell / 2.6)}px system-ui`;
       pen.textAlign = "center";
-      pen.textBaseline = "middle";
       pen.fillText(count, (column + 0.5) * cell, (row + 0.5) * cell);
     }
     if (at) {
@@ -146,7 +163,8 @@ function confusion(element) {
   };
   canvas.addEventListener("pointermove", event => {
     const box = canvas.getBoundingClientRect();
-    show(Math.floor((event.clientY - box.top) / box.height * n), Math.floor((event.clientX - box.left) / box.width * n));
+    const place = (along, length) => Math.floor((along - margin) / (length - margin) * n);
+    show(place(event.clientY - box.top, box.height), place(event.clientX - box.left, box.width));
   });
   canvas.addEventListener("keydown", event => {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
