@@ -4,7 +4,7 @@ The picture has a row for each operation of RandAugment or AutoAugment with its 
 of augmentation, and batches as the model sees them, with their labels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -14,11 +14,12 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
-from mixer_jax.augment import OPERATIONS, Augment, Magnitudes, apply
+from mixer_jax.augment import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.operations import RANDAUGMENT, SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
 from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import Row, plot_rows
+from mixer_jax.reporting.augmented import augmentation, augmented_batches, target_caption
 from mixer_jax.storage import writing
 
 COLUMNS = 9
@@ -38,7 +39,9 @@ def main(argv: list[str]) -> int:
     config.dataset.memory_budget_gib = 0.0  # streamed, because only a few images are read
     dataset = data.load(config.dataset)
     print("Compiling the augmentation, stage by stage", flush=True)
-    rows = [*_operations(config, dataset), *_stages(config, dataset), *_batches(config, dataset)]
+    rows = [*_operations(config, dataset), *_stages(config, dataset)]
+    for number, (images, captions) in enumerate(augmented_batches(config, dataset, BATCH_ROWS, COLUMNS), 1):
+        rows.append(Row(f"batch {number}", list(images), captions))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}")
@@ -48,30 +51,6 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     define_flags(values, "PNG to write; by default previews/<config>.png")
-
-
-def _policy(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """Return the config's augmentation with `changes`, as a compiled function that returns uint8 images and targets."""
-    changed = config.augment.copy_and_resolve_references()
-    changed.update(changes)
-    augment = Augment(
-        changed,
-        image_shape=dataset.image_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=dataset.num_classes,
-    )
-
-    @jax.jit
-    def draw(step, batch, positions):
-        images, targets = augment.train(config.seed, step, batch, positions, _predecessors)
-        return augment.denormalize(images), targets
-
-    return lambda *arguments: jax.device_get(draw(*arguments))
-
-
-def _predecessors(tree):
-    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
 
 
 def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
@@ -98,38 +77,18 @@ def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
     images, labels = dataset.train.read([0, 1])
     batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
     nothing = OFF | {"automatic": "none"}
-    plain, _ = _policy(config, dataset, **nothing)(0, batch, np.arange(2))
+    plain, _ = augmentation(config, dataset, **nothing)(0, batch, np.arange(2))
     for name in OFF:
         if config.augment[name] == "none" or (name in SURE and not _happens(config.augment[name])):
             continue
-        draw = _policy(config, dataset, **nothing | {name: SURE.get(name, config.augment[name])})
+        draw = augmentation(config, dataset, **nothing | {name: SURE.get(name, config.augment[name])})
         drawn = [draw(step, batch | {"epochs": batch["epochs"] + step}, np.arange(2)) for step in range(COLUMNS - 1)]
-        captions = [_caption(dataset, targets[0]) if name == "mixing" else "" for _, targets in drawn]
+        captions = [target_caption(dataset, targets[0]) if name == "mixing" else "" for _, targets in drawn]
         yield Row(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
 
 
 def _happens(stage: ConfigDict) -> bool:
     return bool(stage.probability and (stage.get("mixup_alpha", 1) or stage.get("cutmix_alpha", 1)))
-
-
-def _batches(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
-    """Yield a row for each of the first training batches, with its first images."""
-    draw, plan = _policy(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
-    # Each example is mixed with its predecessor, the first with the last.
-    shown = np.r_[-1, np.arange(min(COLUMNS, config.batch_size))] % config.batch_size
-    for step in range(BATCH_ROWS):
-        batch = {key: x[0, shown] for key, x in plan.batches(step, 1).items()}
-        images, labels = dataset.train.read(batch["indices"])
-        images, targets = draw(step, batch | {"images": images, "labels": labels}, shown)
-        yield Row(f"batch {step + 1}", list(images)[1:], [_caption(dataset, target) for target in targets[1:]])
-
-
-def _caption(dataset: data.Dataset, target: np.ndarray) -> str:
-    """Return the one or two classes of a target, the larger first."""
-    first, second = np.argsort(-target)[:2]
-    if target[second] < 0.005:
-        return dataset.label_names[first]
-    return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in (first, second))
 
 
 if __name__ == "__main__":

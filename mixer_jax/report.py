@@ -1,33 +1,56 @@
 """Write a run's report: python -m mixer_jax.report runs/digits
 
-report.html is one file that needs no network: the results, curves, confusion, the most confident mistakes, the hardest
-classes, the weights of token mixing and patch embedding, calibration, config and environment. README.md is the model
-card. Training ends by writing both; this command writes them again, or the report of an unfinished run.
+report.html is one file that needs no network: the results, curves by epoch and by step, confusion, every class, the
+most confident mistakes with the nearest training images, what each token adds, the weights of token mixing and patch
+embedding, calibration, config and environment. README.md is the model card. Training ends by writing both; this command
+writes them again, or the report of an unfinished run, or the reports of several seeds. For weights, by file, folder,
+URL or name, it writes a page of what they look at.
 """
+
+from pathlib import Path
+
+from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError
-from mixer_jax.inference import load_run
-from mixer_jax.reporting.report import draw_curves, unfinished, write_report
+from mixer_jax.inference import load, load_run
+from mixer_jax.output import define_flags, require_new
+from mixer_jax.reporting.report import draw_curves, unfinished, write_report, write_weights_report
 from mixer_jax.run_directory import RunDirectory
 
 
 def main(argv: list[str]) -> int:
     """Parse the command line, write the report, and return the exit code."""
-    _, paths = cli.parse_flags(argv, lambda values: None, __doc__, num_paths=1)
+    values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=1)
     run = RunDirectory(paths[0])
     if not run.config_file.exists():
-        raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
-    results = run.read_results()
-    if results and results.seeds:
-        raise UserError(f"{run.path} holds {len(results.seeds)} runs: give one, such as {run.path}/seed_0")
+        return _of_weights(paths[0], values)
+    if values.output:
+        raise UserError(f"--output={values.output}: the report of a run is always {run.report_file}")
+    for one, _ in run.runs(run.config()):
+        _of_run(one)
+    return 0
+
+
+def _define_flags(values: flags.FlagValues) -> None:
+    define_flags(values, "page to write, for weights; by default weights.html")
+
+
+def _of_run(run: RunDirectory) -> None:
     if not run.read_metrics():
         raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
     classifier = load_run(run)
-    results = results or unfinished(run, classifier)
+    results = run.read_results() or unfinished(run, classifier)
     draw_curves(run, results)  # an older release may have drawn them differently
     how_far = classifier.origin.unfinished
     print(f"wrote {write_report(run, classifier, results)}{how_far and f': {how_far}'}")
+
+
+def _of_weights(path: str, values: flags.FlagValues) -> int:
+    output = Path(values.output or "weights.html")
+    require_new([output], values.overwrite)
+    write_weights_report(load(path), output)
+    print(f"wrote {output}")
     return 0
 
 

@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from scipy.special import softmax
 from sklearn.metrics.pairwise import cosine_similarity
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mixer_jax import inference, report
+from mixer_jax import data, inference, report
 from mixer_jax.errors import UserError
 from mixer_jax.records import best_epoch
 from mixer_jax.reporting import report as contents
@@ -215,9 +216,58 @@ def test_mistakes_get_one_line(tmp_path, trained):
     begun = shutil.copytree(trained, tmp_path / "begun")
     (begun / "results.json").unlink()
     (begun / "metrics.jsonl").unlink()
-    for path, line in ((tmp_path, "is no run directory"), (begun, "metrics.jsonl: it holds no epoch")):
+    (tmp_path / "there.html").touch()
+    for arguments, line in (
+        ([tmp_path], "is no run directory"),
+        ([begun], "metrics.jsonl: it holds no epoch"),
+        ([trained, "--output=x.html"], "--output=x.html: the report of a run is always"),
+        ([tmp_path / "w.npz", f"--output={tmp_path / 'there.html'}"], "is there already: --overwrite"),
+        ([tmp_path / "w.npz"], "there is no run directory or file"),
+    ):
         with pytest.raises(UserError, match=line):
-            report.main(["report", str(path)])
+            report.main(["report", *map(str, arguments)])
+
+
+def test_weights_have_a_page_of_what_they_look_at(trained, tmp_path):
+    inference.load(trained).save(tmp_path / "weights.npz")
+    page = tmp_path / "page.html"
+    assert report.main(["report", str(tmp_path / "weights.npz"), f"--output={page}"]) == 0
+    text = page.read_text()
+    for part in ("What the token-mixing units look at", "Patch embedding", "8x8x1"):
+        assert part in text
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    assert len(text) < 400_000  # it has no charts, so not the library that draws them
+
+
+def test_each_of_several_seeds_has_its_report(tmp_path, with_pictures):
+    train_digits(tmp_path / "run", "--config.num_seeds=2")
+    for seed in range(2):
+        (tmp_path / "run" / f"seed_{seed}" / "report.html").unlink()
+    assert report.main(["report", str(tmp_path / "run")]) == 0
+    assert all((tmp_path / "run" / f"seed_{seed}" / "report.html").exists() for seed in range(2))
+
+
+def test_the_first_batch_is_that_of_the_training(trained):
+    """Without augmentation, it is the images themselves; `test_preview` has those of every augmentation."""
+    run = RunDirectory(trained)
+    evidence, config = Evidence.load(run.predictions_file), run.config()
+    assert (config.augment.crop, config.augment.flip, config.augment.automatic) == ("none", "none", "none")
+    train = data.load(config.dataset).train
+    indices = data.TrainSampler(len(train), config.batch_size, config.seed).batches(0, 1)["indices"][0, :12]
+    assert np.array_equal(evidence.batch_images, train.read(indices)[0])
+    assert evidence.batch_captions.tolist() == [str(label) for label in train.read(indices)[1]]
+
+
+def test_tensorboard_has_the_confusion_and_the_first_batch(trained):
+    events = EventAccumulator(str(trained / "tensorboard"), {"images": 0, "histograms": 0})
+    events.Reload()
+    assert set(events.Tags()["images"]) == {"test/confusion", "train/first batch"}
+    [image] = events.Images("test/confusion")
+    assert image.encoded_image_string == (trained / "confusion.png").read_bytes()
+    kernel = inference.load(trained).params["head"]["kernel"]
+    [histogram] = events.Histograms("parameters/head/kernel")
+    assert histogram.histogram_value.num == kernel.size
+    assert histogram.histogram_value.max == pytest.approx(float(kernel.max()))
 
 
 def test_tiles_stand_line_by_line_under_their_titles():

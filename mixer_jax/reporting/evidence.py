@@ -8,16 +8,19 @@ from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_jax.data import Dataset, Split, StreamedSplit
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
+from mixer_jax.reporting.augmented import augmented_batches
 from mixer_jax.storage import writing
 
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
 RIGHT = 12  # right answers to show, each of another class
+AUGMENTED = 12  # images of a batch to show
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
 # The most training images among which the nearest is searched, and the most numbers in them: each passes the model.
 CANDIDATES, NUMBERS = 2000, 2**23
@@ -35,6 +38,7 @@ class Evidence:
       nearest_images, nearest_labels, nearest_names: the training image with the nearest features, for each chosen
         image; empty in a run of an older release.
       candidates: the number of training images searched for these.
+      batch_images, batch_captions: images of the first training batch as the model saw them, and their classes.
       mapped: indices into `chosen`; their maps (m, 2, rows, columns) float32 say what each token adds to the logits of
         the predicted and of the true class, relative to the mean over the tokens.
     """
@@ -48,6 +52,8 @@ class Evidence:
     nearest_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     nearest_names: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, str))
     candidates: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), np.int32))
+    batch_images: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint8))
+    batch_captions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, str))
     mapped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     maps: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.float32))
 
@@ -78,19 +84,28 @@ class Evidence:
         return self.logits.argmax(1) != self.labels
 
 
-def gather(classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset) -> Evidence:
+def gather(
+    classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset, config: ConfigDict
+) -> Evidence:
     """Choose the test images to show, and compute what is shown of them.
 
     Args:
       classifier: the run's model.
       logits, labels: (n, classes) and (n,), of all test images.
-      dataset: of the run.
+      dataset, config: of the run.
     """
     mistakes, right = _mistakes(logits, labels), _right(logits, labels)
     chosen = np.union1d(mistakes, right).astype(int)
     images, _ = dataset.test.read(chosen)
     evidence = Evidence(logits, labels, chosen, images, _names(dataset.test, chosen))
-    return dataclasses.replace(evidence, **_nearest(classifier, images, dataset), **_maps(classifier, evidence))
+    [(batch_images, batch_captions)] = augmented_batches(config, dataset, 1, AUGMENTED)
+    return dataclasses.replace(
+        evidence,
+        batch_images=batch_images,
+        batch_captions=np.array(batch_captions, str),
+        **_nearest(classifier, images, dataset),
+        **_maps(classifier, evidence),
+    )
 
 
 def _names(split: Split | StreamedSplit, indices: np.ndarray) -> np.ndarray:

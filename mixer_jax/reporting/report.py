@@ -21,6 +21,7 @@ from mixer_jax.reporting.evidence import MISTAKES, OF_A_CLASS, WORST, Evidence, 
 from mixer_jax.reporting.predictions import write_predictions
 from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
 from mixer_jax.reporting.summary import duration, sentence
+from mixer_jax.reporting.tensorboard import write_pictures
 from mixer_jax.reporting.weights import draw_tiles, embedding_filters, token_maps, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_text, writing
@@ -80,8 +81,13 @@ def finish(
         names = [dataset.test.name(i) for i in range(len(labels))]
         with writing(run.predictions_table):
             write_predictions(run.predictions_table, names, logits, labels, classifier.label_names)
-        gather(classifier, logits, labels, dataset).save(run.predictions_file)
+        evidence = gather(classifier, logits, labels, dataset, run.config())
+        evidence.save(run.predictions_file)
         write_report(run, classifier, results)
+        pictures = {"test/confusion": (run.path / "confusion.png").read_bytes()}
+        if len(evidence.batch_images):
+            pictures["train/first batch"] = draw_tiles([("the first batch", evidence.batch_images / 255)], columns=6)
+        write_pictures(run.tensorboard, results.steps or 0, pictures, classifier.params)
     except Exception as error:  # a failed report must not cost the results
         warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
 
@@ -135,6 +141,27 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
         if done:
             write_text(run.card_file, model_card(config, info, results))
     return run.report_file
+
+
+def write_weights_report(classifier: Classifier, file: Path) -> None:
+    """Write a page about a model that comes from no run, such as one of the paper's: what its weights look at.
+
+    Args:
+      classifier: the model.
+      file: the page to write.
+    """
+    preprocessing = classifier.preprocessing
+    pairs = zip(preprocessing.mean, preprocessing.std, strict=True)
+    facts = [
+        ("model", classifier.config.variant or type(classifier.model).__name__),
+        ("parameters", f"{classifier.num_params:,}"),
+        ("classes", f"{len(classifier.label_names):,}"),
+        ("images", "x".join(map(str, classifier.input_shape))),
+        ("pixels, mean and standard deviation", "; ".join(f"{mean:.3g}, {std:.3g}" for mean, std in pairs)),
+    ]
+    parts = [page.facts(facts), *what_it_looks_at(classifier)]
+    with writing(file):
+        write_text(file, page.page(classifier.origin.name, parts))
 
 
 def _facts(results: Results) -> list[tuple[str, str]]:
@@ -241,6 +268,10 @@ def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[
         parts += [page.heading("Hardest classes"), *shown]
     if right:
         parts += [page.heading("Right answers"), gallery(right)]
+    if len(evidence.batch_images):
+        names = [" + ".join(caption.split("\n")) for caption in evidence.batch_captions]
+        entries = [[(image, caption)] for image, caption in zip(evidence.batch_images, names, strict=True)]
+        parts += [page.heading("The first batch, as augmentation shows it"), page.gallery(entries, names)]
     if len(evidence.maps):
         rows = token_maps(evidence)
         names = captions(evidence, label_names, [int(place) for place in evidence.mapped])

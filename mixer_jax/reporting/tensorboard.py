@@ -1,12 +1,15 @@
-"""The metrics of a run as TensorBoard scalars, of each epoch and of single steps."""
+"""The metrics of a run for TensorBoard, of each epoch and of single steps; and pictures at its end."""
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
+from PIL import Image
 
 from mixer_jax.messages import warn
 from mixer_jax.records import Epoch, StepMetrics
@@ -19,6 +22,8 @@ OF_EPOCH = {
     "images_per_second": "training/images_per_second",
 }  # fmt: skip
 OF_STEP = {name: f"step/{name}" for name in ("loss", "accuracy", "gradient_norm", "learning_rate", "images_per_second")}
+
+MOST = 2**20  # numbers of a parameter that a histogram counts
 
 
 class TensorBoard(StepObserver):
@@ -85,3 +90,35 @@ class TensorBoard(StepObserver):
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()
+
+
+def write_pictures(directory: Path, step: int, pictures: Mapping[str, bytes], params: Any) -> None:
+    """Write pictures, and histograms of the parameters, to an event file of their own.
+
+    Args:
+      directory: of the event files.
+      step: at which TensorBoard shows them.
+      pictures: PNG files by their names.
+      params: the parameters.
+    """
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+    from tensorboardX.summary import histogram
+
+    summaries = []
+    for name, png in pictures.items():
+        with Image.open(BytesIO(png)) as image:
+            encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=png)
+        summaries.append(Summary(value=[Summary.Value(tag=name, image=encoded)]))
+    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
+        values = np.asarray(x, np.float32).reshape(-1)
+        name = "/".join(str(getattr(key, "key", key)) for key in path)
+        summaries.append(
+            histogram(f"parameters/{name}", values[:: max(1, len(values) // MOST)], bins="auto", max_bins=64)
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    writer = EventsWriter(str(directory / "events"), filename_suffix=".pictures")
+    for summary in summaries:
+        writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
+    writer.close()

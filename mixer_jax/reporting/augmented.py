@@ -1,0 +1,76 @@
+"""Images as augmentation shows them to the model."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax import data
+from mixer_jax.augment import Augment
+
+
+def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
+    """Return a config's augmentation as a compiled function that returns uint8 images and their targets.
+
+    Args:
+      config: the full config.
+      dataset: of the config.
+      changes: replace fields of the `augment` section.
+    """
+    changed = config.augment.copy_and_resolve_references()
+    changed.update(changes)
+    augment = Augment(
+        changed,
+        image_shape=dataset.image_shape,
+        mean=dataset.mean,
+        std=dataset.std,
+        num_classes=dataset.num_classes,
+    )
+
+    def draw(step, batch, positions):
+        images, targets = augment.train(config.seed, step, batch, positions, _predecessors)
+        return augment.denormalize(images), targets
+
+    # A few images: optimising the program would take longer than it saves.
+    compiled = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
+    return lambda *arguments: jax.device_get(compiled(*arguments))
+
+
+def _predecessors(tree):
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
+
+
+def augmented_batches(
+    config: ConfigDict, dataset: data.Dataset, batches: int, count: int
+) -> list[tuple[np.ndarray, list[str]]]:
+    """Return the first images of the first training batches, as the model sees them, with their classes.
+
+    Args:
+      config: the full config.
+      dataset: of the config.
+      batches: the number of batches.
+      count: the number of images of each batch, at most its size.
+
+    Returns:
+      For each batch, the images (count, height, width, channels) uint8 and a caption for each.
+    """
+    draw, sampler = augmentation(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
+    # Each example is mixed with its predecessor, the first with the last.
+    shown = np.r_[-1, np.arange(min(count, config.batch_size))] % config.batch_size
+    drawn = []
+    for step in range(batches):
+        batch = {key: x[0, shown] for key, x in sampler.batches(step, 1).items()}
+        images, labels = dataset.train.read(batch["indices"])
+        images, targets = draw(step, batch | {"images": images, "labels": labels}, shown)
+        drawn.append((images[1:], [target_caption(dataset, target) for target in targets[1:]]))
+    return drawn
+
+
+def target_caption(dataset: data.Dataset, target: np.ndarray) -> str:
+    """Return the one or two classes of a target (classes,), the larger first."""
+    first, second = np.argsort(-target)[:2]
+    if target[second] < 0.005:
+        return dataset.label_names[first]
+    return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in (first, second))
