@@ -2,8 +2,9 @@
 
 Each path is a run directory (of one or several seeds), a study directory, or a comparison.json from this command.
 configs/results/published_cifar10.json has numbers that others published. --merge joins rows with the same title and
-recipe into one row with all their seeds, for example if several machines trained parts of a study. Prints a table in
-Markdown and writes comparison.md, .html, .json, curves.png and, for models of several sizes, costs.png.
+recipe into one row with all their seeds, for example if several machines trained parts of a study. Prints a table for
+each dataset, and writes comparison.html with charts, the tables as .md, .tex and .csv, comparison.json, curves.png and,
+for models of several sizes, costs.png.
 """
 
 from pathlib import Path
@@ -22,12 +23,13 @@ def main(argv: list[str]) -> int:
     paths, output = list(map(Path, arguments)), Path(values.output or "comparison")
     require_free(output, paths)
     require_new((output / name for name in WRITTEN), values.overwrite)
-    print(compare(paths, output, values.merge))
+    print(compare(paths, output, values.merge, values.rows))
     return 0
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     define_flags(values, "folder for the results; by default comparison")
+    flags.DEFINE_string("rows", "", "regular expression that the titles of the rows must match", flag_values=values)
     flags.DEFINE_boolean("merge", False, "merge rows with the same title and recipe", flag_values=values)
 
 

@@ -57,6 +57,16 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert (output / "curves.png").stat().st_size > 10_000
 
 
+def test_rows_can_be_chosen_by_their_titles(runs, tmp_path):
+    studied = ROOT / "configs" / "results" / "cifar10_study" / "comparison.json"
+    assert call(studied, f"--output={tmp_path / 'out'}", "--rows=^base(, AdamW)?$") == 0
+    rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
+    assert [row["title"] for row in rows] == ["base", "base, AdamW"]
+    for pattern, line in (("nothing", "no row has a title that matches 'nothing'"), ("(", "is no regular expression")):
+        with pytest.raises(UserError, match=line):
+            call(studied, f"--output={tmp_path / 'none'}", f"--rows={pattern}")
+
+
 def test_what_it_wrote_it_reads(runs, tmp_path, capsys):
     assert call(runs / "three", f"--output={tmp_path / 'a'}") == 0
     first = capsys.readouterr().out.partition(str(tmp_path))[0]

@@ -1,6 +1,7 @@
 """Comparisons of runs: tables, plots and an HTML page in a folder."""
 
 import dataclasses
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +19,14 @@ TEXTS = ("comparison.md", "comparison.html", "comparison.csv", "comparison.tex",
 WRITTEN = (*PICTURES, *TEXTS)
 
 
-def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
+def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str = "") -> str:
     """Compare runs, and write the comparison to a folder.
 
     Args:
       paths: run directories, study directories and comparison.json files.
       output: the folder.
       merge: whether to merge rows of the same title that were trained by the same recipe on the same data.
+      only: a regular expression; rows whose titles do not match are left out.
 
     Returns:
       The comparison as text for a terminal, and the paths of the files.
@@ -37,13 +39,21 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False) -> str:
     rows = [row for path in paths for row in read_rows(path)]
     if merge:
         rows = merged(rows)
+    if only:
+        try:
+            rows = [row for row in rows if re.search(only, row.title)]
+        except re.error as error:
+            raise UserError(f"{only!r} is no regular expression: {error}") from error
+        if not rows:
+            raise UserError(f"no row has a title that matches {only!r}")
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
     known = {row.dataset for row in rows if row.dataset}
     if len(known) == 1:  # a published row of an older release does not say its dataset
         rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
-    names = (path.resolve().parent.name if path.name == TEXTS[-1] else path.resolve().name for path in paths)
+    folders = (path.resolve().parent if path.name == TEXTS[-1] else path.resolve() for path in paths)
+    names = (path.stem if path.suffix == ".json" else path.name for path in folders)
     title = ", ".join(dict.fromkeys(names))
     names = datasets(rows)
     sections = [(name if len(names) > 1 else "", [row for row in rows if row.dataset == name]) for name in names]

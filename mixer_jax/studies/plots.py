@@ -11,7 +11,7 @@ from mixer_jax.reporting.text import plain
 from mixer_jax.studies.rows import Row, datasets
 
 SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted
-WIDTH, HEIGHT = 7.0, 5.2  # of a panel, in inches
+WIDTH, HEIGHT = 8.0, 5.6  # of a panel, in inches
 
 
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
