@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from mixer_jax.reporting.text import plain
 FIRST_DRAWING = 0.5  # seconds, a guess for the first time
 DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
 DOTS = 110  # per inch
+NOTEBOOK_WIDTH = 900  # pixels
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # width and height of a panel and height of the title, in inches
 
 
@@ -65,13 +67,15 @@ def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "
 class LiveCurves:
     """A plot of the curves of a run in training, or of several seeds, updated after each epoch.
 
-    After short epochs, it skips updates so that drawing takes at most a fraction DRAWING_SHARE of the time.
+    After short epochs, it skips updates so that drawing takes at most a fraction DRAWING_SHARE of the time. In a notebook,
+    the plot also appears below the cell and changes in place.
     """
 
     def __init__(self, path: Path, title: str):
         self._path, self._title = path, title
         self._histories: list[list[Epoch]] = []
         self._took, self._drawn = FIRST_DRAWING, time.monotonic()
+        self._in_notebook: Any = None
 
     def observer(self) -> Observer:
         """Return the observer for a run, or for another of several seeds."""
@@ -87,8 +91,20 @@ class LiveCurves:
         with contextlib.suppress(OSError):  # a failed plot must not stop the training
             plot_curves([history for history in self._histories if history], partial, self._title)
             partial.replace(self._path)
+            self._show()
         self._drawn = time.monotonic()
         self._took = self._drawn - start
+
+    def _show(self) -> None:
+        """Show the plot in the notebook, if this runs in one."""
+        ipython = sys.modules.get("IPython")  # a notebook has imported it
+        if ipython is None or not hasattr(ipython.get_ipython(), "kernel"):
+            return
+        image = ipython.display.Image(data=self._path.read_bytes(), width=NOTEBOOK_WIDTH)
+        if self._in_notebook is None:
+            self._in_notebook = ipython.display.display(image, display_id=True)
+        else:
+            self._in_notebook.update(image)
 
 
 class _Curve(Observer):

@@ -1,7 +1,9 @@
 """The console on a terminal and in a pipe, the curves, the log of single steps, and TensorBoard."""
 
 import io
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +11,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixer_jax.records import Epoch
-from mixer_jax.reporting import ConsoleProgress, StepLog, TensorBoard, plot_curves
+from mixer_jax.reporting import ConsoleProgress, LiveCurves, StepLog, TensorBoard, plot_curves
+from mixer_jax.reporting import curves as curves_module
 from mixer_jax.reporting import progress as progress_module
 from mixer_jax.reporting.observer import Dispatch
 from mixer_jax.run_directory import RunDirectory
@@ -85,6 +88,32 @@ def test_curves_are_drawn_even_for_one_epoch(tmp_path):
         assert blue[:, : width // 3].any()
         assert blue[:, width // 3 : 2 * width // 3].any()
         assert green[:, 2 * width // 3 :].any()
+
+
+def test_in_a_notebook_the_curves_change_in_place(tmp_path, monkeypatch):
+    shown = []
+
+    class Handle:
+        def update(self, image):
+            shown.append(("updated", image))
+
+    def display(image, display_id):
+        shown.append(("displayed", image))
+        return Handle()
+
+    shell = SimpleNamespace(kernel="a kernel")
+    images = SimpleNamespace(Image=lambda data, width: data, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=images))
+    monkeypatch.setattr(curves_module, "DRAWING_SHARE", 1e9)
+    curves = LiveCurves(tmp_path / "curves.png", "title")
+    observer = curves.observer()
+    for epoch in range(1, 4):
+        observer.epoch(record(epoch), record(1))
+    assert [what for what, _ in shown] == ["displayed", "updated", "updated"]
+    assert shown[-1][1] == (tmp_path / "curves.png").read_bytes()
+    del shell.kernel  # a terminal's IPython
+    observer.epoch(record(4), record(1))
+    assert len(shown) == 3
 
 
 @pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of
