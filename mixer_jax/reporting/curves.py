@@ -67,8 +67,8 @@ def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "
 class LiveCurves:
     """A plot of the curves of a run in training, or of several seeds, updated after each epoch.
 
-    After short epochs, it skips updates so that drawing takes at most a fraction DRAWING_SHARE of the time. In a notebook,
-    the plot also appears below the cell and changes in place.
+    After short epochs, it skips updates so that drawing takes at most a fraction DRAWING_SHARE of the time. In a
+    notebook, the plot also appears below the cell and changes in place.
     """
 
     def __init__(self, path: Path, title: str):

@@ -103,7 +103,8 @@ def test_in_a_notebook_the_curves_change_in_place(tmp_path, monkeypatch):
 
     shell = SimpleNamespace(kernel="a kernel")
     images = SimpleNamespace(Image=lambda data, width: data, display=display)
-    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell, display=images))
+    ipython = SimpleNamespace(version_info=(9, 0), get_ipython=lambda: shell, display=images)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     monkeypatch.setattr(curves_module, "DRAWING_SHARE", 1e9)
     curves = LiveCurves(tmp_path / "curves.png", "title")
     observer = curves.observer()
