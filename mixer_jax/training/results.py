@@ -8,6 +8,7 @@ import numpy as np
 
 from mixer_jax import data, models
 from mixer_jax.inference import Classifier, Origin, Preprocessing
+from mixer_jax.messages import say
 from mixer_jax.metrics import accuracy_and_loss, balanced_accuracy
 from mixer_jax.records import Results, best_epoch
 from mixer_jax.run_directory import RunDirectory
@@ -32,17 +33,22 @@ class Outcome:
     labels: np.ndarray
 
 
-def score(trainer: Trainer, trained: Trained) -> Outcome:
-    """Score the best and the last epoch on the test set.
+def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
+    """Score the best and the last epoch on the test set, and print the accuracy of the best one as soon as it is known.
 
     The test set is used here for the first and only time, unless it is also the validation split.
     The logits are computed in float32, whatever the dtype of the training. Every report of the run uses these logits.
+
+    Args:
+      trainer, trained: the run.
+      title: begins the printed line.
     """
     history, test = trained.history, trainer.dataset.test
     best, last = best_epoch(history), history[-1]
     logits, labels = trainer.predict(trainer.place(trained.best), test)
-    last_logits = logits if best is last else trainer.predict(trained.state.evaluated, test)[0]
     test_accuracy, test_loss = accuracy_and_loss(logits, labels)
+    say(f"{title}{test_accuracy:.2f}% of {len(test):,} test images at epoch {best.epoch}, the best")
+    last_logits = logits if best is last else trainer.predict(trained.state.evaluated, test)[0]
     last_test_accuracy, last_test_loss = accuracy_and_loss(last_logits, labels)
     seconds = sum(epoch.seconds for epoch in history)
     measured = {

@@ -65,7 +65,10 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
         outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
     _raise_errors(outcomes, seeds)
     with _scoring(trainer, stop):
-        scored = [score(trainer.of_seed(seed), trained) for seed, trained in zip(seeds, outcomes, strict=True)]
+        scored = [
+            score(trainer.of_seed(seed), trained, f"seed {seed}: ")
+            for seed, trained in zip(seeds, outcomes, strict=True)
+        ]
         return _on_first(lambda: _finish_seeds(trainer, run, directories, seeds, scored))
 
 
