@@ -150,23 +150,28 @@ def naming_flags() -> Iterator[None]:
 
 
 def parse_run(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    usage: str,
+    num_paths: int | None = 0,
+    workdir: str | None = None,
 ) -> tuple[flags.FlagValues, list[str]]:
     """Parse the command line of a command on a trained model, which --workdir and --checkpoint name.
 
     Args:
       argv, define, usage, num_paths: as in `parse_flags`.
+      workdir: the default of --workdir; None if it must be given.
 
     Returns:
       The flags, with `workdir` and `checkpoint`, and the paths.
 
     Raises:
-      UserError: as in `parse_flags`, or without --workdir.
+      UserError: as in `parse_flags`, or without a model.
     """
 
     def define_all(values: flags.FlagValues) -> None:
         flags.DEFINE_string(
-            "workdir", None, "a run directory, or weights: a file, folder, URL or name", flag_values=values
+            "workdir", workdir, "a run directory, or weights: a file, folder, URL or name", flag_values=values
         )
         flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
         define(values)

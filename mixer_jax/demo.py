@@ -1,7 +1,8 @@
-"""Show a trained model in the browser: python -m mixer_jax.demo --workdir runs/mnist [--share] [--port 7860]
+"""Show a trained model in the browser: python -m mixer_jax.demo [--workdir runs/mnist] [--share] [--port 7860]
 
-Drop, paste, photograph or draw an image to see its likeliest classes and what each token contributes. Needs Gradio: pip
-install gradio. In a notebook, the demo appears in the page itself:
+Drop, paste, photograph or draw an image to see its likeliest classes and what each token contributes. Without
+--workdir, the model is the one of handwritten digits that comes with the package. Needs Gradio: pip install gradio. In
+a notebook, the demo appears in the page itself:
     from mixer_jax import demo; demo.build("runs/mnist").launch(share=False)
 """
 
@@ -21,6 +22,7 @@ from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.weights import draw_tiles
 
+WORKDIR = "mnist"  # the name of a model that comes with the package
 TOP = 5
 CANVAS = 336  # side of a drawing, in pixels
 DARK = 0.4  # drawings are inverted by default if the training images' mean is below this; 1 is white
@@ -28,7 +30,7 @@ DARK = 0.4  # drawings are inverted by default if the training images' mean is b
 
 def main(argv: list[str]) -> int:
     """Parse the command line, serve the page until Ctrl-C, and return the exit code."""
-    values, _ = cli.parse_run(argv, _define_flags, __doc__)
+    values, _ = cli.parse_run(argv, _define_flags, __doc__, workdir=WORKDIR)
     if not importlib.util.find_spec("gradio"):
         raise UserError("the demo needs a package that is not installed: pip install gradio")
     page = build(values.workdir, values.checkpoint)
@@ -57,9 +59,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
     import gradio
 
     classifier = load(workdir, checkpoint)
-    preprocessing, dataset = classifier.preprocessing, classifier.origin.dataset
-    measured = dataset is not None and dataset.normalization == "standard"
-    dark = measured and np.mean(preprocessing.mean) < DARK
+    dataset, dark = classifier.origin.dataset, np.mean(classifier.preprocessing.mean) < DARK
 
     def of_file(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:
         if path is None:

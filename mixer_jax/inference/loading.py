@@ -32,6 +32,7 @@ from mixer_jax.weights import (
     published,
     read_description,
     read_file,
+    shipped,
     unknown,
 )
 
@@ -63,8 +64,9 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
     Args:
       source: a run directory; a file written by `Classifier.save`, or its folder; a Mixer from the paper (.npz),
         timm or lucidrains (.safetensors, .pth and others), or its folder, as on the Hugging Face Hub; the https:// or
-        gs:// URL of such a file; the name of a published Mixer, a key of `mixer_jax.weights.PUBLISHED`; or
-        "hf-hub:OWNER/NAME". What is downloaded stays in the user's cache folder.
+        gs:// URL of such a file; the name of a model that comes with the package, such as "cifar10", or of a published
+        Mixer, a key of `mixer_jax.weights.PUBLISHED`; or "hf-hub:OWNER/NAME". What is downloaded stays in the user's
+        cache folder.
       checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
         several sets of weights: the name of one; "best" takes the averaged ones.
       known: properties of the model that the file may not record.
@@ -88,6 +90,8 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
             raise UserError(f"{path} is no run directory: it has {config} {MODEL_FILE}{instead}")
     elif path.exists():
         classifier = _load_file(path, str(path), entry, known)
+    elif own := shipped(str(source)):
+        classifier = _load_file(own, str(source), entry, known)
     else:
         classifier = _load_remote(str(source), entry, known)
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):

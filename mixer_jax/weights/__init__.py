@@ -13,6 +13,7 @@ from mixer_jax.weights.files import (
 from mixer_jax.weights.layouts import COMPUTED_WITH, LAYOUTS, require_same_shapes, to_layout
 from mixer_jax.weights.published import PUBLISHED, Published, of_file, published, unknown
 from mixer_jax.weights.recognition import from_layout
+from mixer_jax.weights.shipped import shipped, shipped_names
 
 __all__ = [
     "COMPUTED_WITH",
@@ -30,6 +31,8 @@ __all__ = [
     "read_description",
     "read_file",
     "require_same_shapes",
+    "shipped",
+    "shipped_names",
     "to_layout",
     "unknown",
     "write_file",

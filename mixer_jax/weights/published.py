@@ -8,6 +8,7 @@ import dataclasses
 import re
 
 from mixer_jax.errors import UserError, did_you_mean
+from mixer_jax.weights.shipped import shipped_names
 
 PAPER = "gs://mixer_models/{}.npz"
 TIMM = "hf-hub:timm/{}"
@@ -97,10 +98,10 @@ def published(name: str) -> Published | None:
 
 def unknown(name: str) -> UserError:
     """Return the error for a name that is neither a path nor that of published weights."""
-    near = did_you_mean(name, PUBLISHED)
+    names = [*shipped_names(), *PUBLISHED]
     return UserError(
-        f"there is no run directory or file {name}, and no published Mixer of that name{near}; valid names: "
-        f"{', '.join(PUBLISHED)}, and hf-hub:OWNER/NAME"
+        f"there is no run directory or file {name}, and no published Mixer of that name{did_you_mean(name, names)}; valid "
+        f"names: {', '.join(names)}, and hf-hub:OWNER/NAME"
     )
 
 
