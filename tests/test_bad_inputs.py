@@ -94,7 +94,10 @@ TRAIN = [
         f"{DIGITS} --config.dataset.val_fraction=1",
         "config.dataset.val_fraction=1.0 of 1437 training examples leaves",
     ),
-    (f"{DIGITS} --config.dataset.image_size=16", "config.dataset.image_size: digits are 8x8 and stay so"),
+    (
+        f"{DIGITS} --config.dataset.image_size=16",
+        "config.dataset.image_size: digits are 8x8; to scale them",
+    ),
     (f"{DIGITS} --config.dataset.normalization=none", "unknown config.dataset.normalization 'none'"),
     (FOLDER, "config.dataset.data_dir is not set"),
     (f"{FOLDER} --config.dataset.data_dir=WORK/none", "there is no folder WORK/none: give the folder of the images"),
@@ -111,7 +114,7 @@ TRAIN = [
         f"{FOLDER} --config.dataset.data_dir=WORK/bomb {HALF}",
         "1 of 4 image files in WORK/bomb cannot be read (train/cat/0.png: Image size (400000000 pixels) exceeds",
     ),
-    (f"{FOLDER} --config.dataset.data_dir=WORK/file", "WORK/file is no folder: give the folder of the images"),
+    (f"{FOLDER} --config.dataset.data_dir=WORK/file", "WORK/file is not a folder: give the folder of the images"),
     (
         f"{FOLDER} --config.dataset.data_dir=WORK --config.dataset.on_error=skipp",
         "unknown config.dataset.on_error 'skipp' (did you mean 'skip'?)",

@@ -1,4 +1,4 @@
-"""How the images of a folder are arranged, in splits and classes.
+"""Recognise how the images of a folder are arranged in splits and classes.
 
 These arrangements are recognised, most telling first:
 
@@ -7,7 +7,7 @@ These arrangements are recognised, most telling first:
   splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
                  or a table
   classes        a folder for each class, with or without a folder for each split in it
-  tar files      as of WebDataset: each image beside a file .cls or .json with its class, or in a folder for each class;
+  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in a folder for each class;
                  the split is a word of the tar file's name, or its folder
 
 Folders below that of a class belong to the class.
@@ -50,7 +50,7 @@ class Arrangement:
     Attributes:
       images: the images.
       layout: one line that says how they are arranged.
-      given: the names of the splits that the config names unusually, by split.
+      given: for each split that the config does not call by its default name, the name that it gives.
       store: what the images are read from.
     """
 
@@ -132,7 +132,7 @@ class Arrangement:
                 self._listing.leave_out(path, "not matched by class_pattern")
 
     def _by_table(self, table: Path, rows: Sequence[Row], whole: str = "") -> Iterator[Image]:
-        """Yield the images of a table; `whole` is their split, if it is that of all."""
+        """Yield the images of a table; `whole` is the split of all of them, or "" if rows or folders name it."""
         self._listing.use(table)
         paths = self._listing.images(table.parent, deep=True)
         files, said = Files(paths, table.parent), dict[Path, set[tuple[str, str]]]()
@@ -141,10 +141,11 @@ class Arrangement:
             if len(found) > 1:
                 names = " or ".join(self._listing.below(path) for path in found[:2])
                 raise UserError(
-                    f"{table}: {row.file} may be {names}: write such paths into it, or move it to its images"
+                    f"{table}: {row.file} can mean {names}: write paths with their folders into the table, or move the "
+                    "table to the folder of its images"
                 )
             if not found:
-                self._listing.leave_out(table.parent / row.file, f"in {table.name}, but not there")
+                self._listing.leave_out(table.parent / row.file, f"named in {table.name} but missing")
             else:
                 said.setdefault(found[0], set()).add((row.label, row.split))
         for path in paths:
@@ -160,7 +161,7 @@ class Arrangement:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
     def _tar_files(self) -> dict[Path, str]:
-        """Return tar files and the split of each; none if there are folders other than of splits with tar files."""
+        """Return the tar files and the split of each; none if some folder is not a split's, or has no tar files."""
         folders = self._listing.folders(self._root)
         if not folders:
             return {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}
@@ -211,7 +212,7 @@ class Arrangement:
         splits = [self._split_of(image.path) for image in images]
         if images and all(splits):
             images = [image._replace(split=split) for image, split in zip(images, splits, strict=True)]
-            return images, "a folder for each class, in it one for each split"
+            return images, "a folder for each class, with a folder for each split inside"
         return images, "a folder for each class"
 
     def _of_classes(self, folder: Path, split: str) -> Iterator[Image]:
@@ -254,7 +255,7 @@ class Arrangement:
         return bool(self._listing.folders(folder) or read_labels(folder))
 
     def _inner(self, folder: Path) -> Path:
-        """Return the folder that holds those of the classes: this one, or a single folder in it that holds others."""
+        """Return the folder that holds the class folders: this one, or the only folder in it if that holds folders."""
         while len(inside := self._listing.folders(folder)) == 1 and self._listing.folders(inside[0]):
             if self._listing.images(folder) or self._listing.images(inside[0]):
                 break
@@ -262,22 +263,22 @@ class Arrangement:
         return folder
 
     def _split_called(self, name: str) -> str:
-        """Return the split with a name; "" if there is none."""
+        """Return the split that is called `name`; "" if there is none."""
         return next((split for split, names in self._names.items() if name.lower() in names), "")
 
     def _split_within(self, name: str) -> str:
-        """Return the split that a word of a name is called; "" if there is none, or more than one."""
+        """Return the split that a word of `name` stands for; "" if the words stand for none, or for several."""
         splits = {self._split_called(word) for word in _words(name)} - {""}
         return splits.pop() if len(splits) == 1 else ""
 
     def _split_of(self, path: Path) -> str:
-        """Return the split whose name one of the folders above a file has; "" if none has."""
+        """Return the split that a folder above a file is named after; "" if there is none."""
         found = (self._split_called(part) for part in path.relative_to(self._root).parts[:-1])
         return next(filter(None, found), "")
 
 
 def _names(config: ConfigDict) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Return the names of each split, in lower case, and those that the config gives, as they are."""
+    """Return the names that each split may have, in lower case, and the names that the config gives, unchanged."""
     fields = {"train": config.train_split, "validation": config.val_split, "test": config.test_split}
     for split, other in (("validation", "test"), ("test", "train")):
         if fields[split] == fields[other]:

@@ -31,7 +31,7 @@ def cautions(dataset: Dataset, same_split: bool) -> tuple[str, ...]:
 
 def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
     if dataset.num_classes == 1:
-        yield f"there is one class alone, {dataset.label_names[0]}: any model has 100% of it right"
+        yield f"there is only one class, {dataset.label_names[0]}: any model gets 100%"
     for name, split in {"training": dataset.train, "validation": dataset.val, "test": dataset.test}.items():
         labels = split.known_labels()
         if labels is not None and dataset.num_classes > 1:
@@ -42,7 +42,10 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
     if labels is not None and dataset.num_classes > 1:
         yield from _sizes(np.bincount(labels, minlength=dataset.num_classes), dataset.label_names)
     if same_split:
-        yield "the test images are the training images: the accuracy says nothing of images that the model has not seen"
+        yield (
+            "the test images are the training images: the accuracy says nothing about images that the model has not "
+            "seen"
+        )
     elif seen := _seen(dataset.train, dataset.test):
         which = "is a training image" if seen == 1 else "are training images"
         yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel by pixel"

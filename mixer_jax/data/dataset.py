@@ -17,7 +17,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.messages import say
 
 DECODE_CHUNK = 1000  # examples that all threads together read at a time; array_record is fast only for large reads
-LONG = 5.0  # seconds of decoding, of which a line tells
+LONG = 5.0  # seconds; decoding that takes longer is reported in a line
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -21,15 +21,17 @@ from mixer_jax.messages import say
 from mixer_jax.storage import write_json
 
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
-SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage as well
-MANY = 2_000  # files, whose examination takes long enough to be announced
+SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage just as decoding in full does
+MANY = 2_000  # more new files than this are announced, because examining them takes a while
 FORMAT = f"2, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
 
 
 class Examined(NamedTuple):
-    """What is known of a file with this size in bytes and time of modification in nanoseconds.
+    """The result of examining a file, valid while its size and its time of modification stay the same.
 
     Attributes:
+      bytes: the size of the file.
+      modified: its time of modification, in nanoseconds.
       digest: a hash of its content.
       problem: why it cannot be read, or "".
       height, width: in pixels; 0 if it cannot be read.
@@ -57,7 +59,7 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
     known, above = _read(kept), f"{root}{os.sep}"
     names = [str(path).removeprefix(above) for path in paths]
     if (new := sum(name not in known for name in names)) > MANY:
-        say(f"Examining {new:,} image files, once")
+        say(f"Examining {new:,} image files; the result is kept for later runs")
 
     def one(path: Path, name: str) -> Examined:
         before = known.get(name)
@@ -97,7 +99,7 @@ def _read(kept: Path) -> dict[str, Examined]:
 
 
 def _properties(content: bytes) -> dict[str, Any]:
-    """Decode an image file, and return the fields of `Examined` that this shows."""
+    """Decode an image file, and return its height, width and highest level, as fields of `Examined`."""
     with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
         width, height = image.size
         if is_turned(image):
@@ -113,9 +115,9 @@ def _problem(content: bytes, error: Exception) -> str:
     if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "it is a web page"
     if content.startswith(b"version https://git-lfs"):
-        return "it stands for a file that git lfs pull fetches"
+        return "it is a Git LFS pointer, not the image; run git lfs pull"
     if content[4:8] == b"ftyp" and content[8:12] in HEIC:
         return "it is a HEIC file, to be converted to JPEG"
     if isinstance(error, Image.UnidentifiedImageError):
-        return "it is no image of a kind that is read"
+        return "it is not an image in a supported format"
     return next(iter(str(error).splitlines()), "") or "it is damaged"

@@ -1,7 +1,8 @@
 """Image folders as they lie on disk: the images of each split and class, and what is left out and why.
 
-Without test images, some are drawn at random, the same fraction of each class. Files that cannot be read stop the
-program before training, or are left out.
+Without test images, the validation images are used for testing, or, if there are none, a fraction of each class. Files
+that cannot be read stop the program or are left out. Of many images, only a sample is examined before training, unless
+damaged files are to be left out.
 """
 
 import hashlib
@@ -24,8 +25,8 @@ from mixer_jax.errors import UserError, one_of, printable
 from mixer_jax.messages import warn
 
 ON_ERROR = ("stop", "skip")
-MOST_EXAMINED = 50_000  # images; of more, all are examined only to skip the damaged ones ...
-SAMPLE = 2_000  # ... or else so many, evenly spread
+MOST_EXAMINED = 50_000  # up to this many images, all are examined; beyond it, all only if on_error is "skip" ...
+SAMPLE = 2_000  # ... and otherwise about this many, evenly spread
 LISTED = 20  # damaged files that are listed
 
 
@@ -35,8 +36,8 @@ class ImageFolder:
     Attributes:
       root: the folder that holds the images; it may lie below the one in the config.
       layout: one line that says how the images are arranged.
-      splits: the images of "train", "test" and "validation", as far as there are any.
-      label_names: the class names, in order: as numbers if all are.
+      splits: the images of "train", "test" and "validation"; a split without images is not a key.
+      label_names: the class names, sorted; by value if all are numbers.
       bits: the number of bits that the levels of 16-bit images use; as in `Fit`.
       image_size: (height, width) to scale images to; () to leave them as they are.
     """
@@ -48,13 +49,14 @@ class ImageFolder:
           config: the `dataset` section; see `mixer_jax.config`.
 
         Raises:
-          UserError: if the folder cannot be read, or its arrangement is none of the above.
+          UserError: if the section is invalid, the folder cannot be read, or no arrangement of `data.arrangement` is
+            recognised.
         """
         if config.on_error not in ON_ERROR:
             raise one_of("config.dataset.on_error", config.on_error, ON_ERROR)
         root = Path(config.data_dir).expanduser()
         if not root.is_dir():
-            what = f"{root} is no folder" if root.exists() else f"there is no folder {root}"
+            what = f"{root} is not a folder" if root.exists() else f"there is no folder {root}"
             raise UserError(f"{what}: give the folder of the images with config.dataset.data_dir=DATA_DIR")
         self._listing = Listing(root)
         self._arrangement = Arrangement(config, self._listing)
@@ -151,7 +153,7 @@ class ImageFolder:
         return f"{ranges[1]} pixels wide, {ranges[0]} high, {to}{bits}"
 
     def cautions(self) -> tuple[str, ...]:
-        """Return warnings about what is left out, except other files, and about equal files."""
+        """Return warnings about what is left out, except files that hold no images, and about identical files."""
         return (*(f"left out: {line}" for line in self._listing.reasons(other_files=False)), *self._equal())
 
     def _damage(self) -> UserError:
@@ -197,7 +199,7 @@ class ImageFolder:
         return ", ".join(listed) + more
 
     def _split(self, images: list[Image], config: ConfigDict) -> dict[str, list[Image]]:
-        """Return the images by split, with test images drawn at random if there are none."""
+        """Return the images by split; without test images, use the validation images, or else a part of each class."""
         splits = {split: [image for image in images if image.split == split] for split in SPLITS}
         undecided = [image for image in images if not image.split]
         if splits["train"]:
@@ -210,11 +212,11 @@ class ImageFolder:
         if splits["train"] and not splits["test"] and "test" not in self._arrangement.given:
             if splits["validation"] and "validation" not in self._arrangement.given:
                 splits["test"], splits["validation"] = splits["validation"], []
-                self.layout += "; without test images, those for validation are the test images"
+                self.layout += "; there are no test images, so the validation images are used for testing"
             else:
                 splits["train"], splits["test"] = self._drawn(splits["train"], config.test_fraction)
                 percent = f"{100 * config.test_fraction:g}%"
-                self.layout += f"; {percent} of each class are drawn as test images, always the same"
+                self.layout += f"; {percent} of each class is drawn for testing, the same in every run"
         return {split: found for split, found in splits.items() if found}
 
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:

@@ -21,12 +21,12 @@ RESIZES = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-DRAFT_MARGIN = 2  # as Pillow's own thumbnails have; the pixels then differ little from those of a whole decoding
+DRAFT_MARGIN = 2  # as in Pillow's thumbnails: the pixels differ little from those of decoding in full
 
 
 @dataclasses.dataclass(frozen=True)
 class Fit:
-    """How images are scaled and cropped to one size.
+    """A way to scale and crop images to one size.
 
     Attributes:
       size: (height, width), or () to keep the size of each image.
@@ -146,7 +146,7 @@ def _flat(image: Image.Image, bits: int) -> Image.Image:
     """Return the image with 8 bits and without transparency."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
         return Image.fromarray((np.asarray(image).astype(np.uint32) >> (bits - 8)).clip(0, 255).astype(np.uint8))
-    if image.mode == "F":  # of which the levels for black and white are unknown
+    if image.mode == "F":  # floating point; the levels of black and white are not known
         raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image.convert("RGBA")

@@ -24,7 +24,7 @@ COLUMNS = {
 
 
 class Row(NamedTuple):
-    """What a table says of an image: the name of its file, its class, and its split; "" for what it does not say."""
+    """An image's entry in a table: the name of its file, its class, and its split; "" for what it does not say."""
 
     file: str
     label: str
@@ -34,7 +34,7 @@ class Row(NamedTuple):
 def read_labels(folder: Path) -> tuple[Path, list[Row]] | None:
     """Return the table in a folder, and its rows; None if there is none.
 
-    A table that is called "labels" must name files and classes. Others that do not are no tables of this kind.
+    A table that is called "labels" must name files and classes. One of another name that does not is ignored.
 
     Raises:
       UserError: if a table cannot be read, or "labels" has no rows or lacks a column.

@@ -8,7 +8,7 @@ from pathlib import Path
 from mixer_jax.data.images import IMAGE_SUFFIXES
 from mixer_jax.errors import UserError, printable
 
-# What programs and systems leave, in lower case.
+# Names, in lower case, of files and folders that programs and systems leave behind.
 IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
 PLACEHOLDER = ".icloud"  # hidden files that stand for files in iCloud
 REMEDIES = {
@@ -82,11 +82,11 @@ class Listing:
         return [path for path in files if path.suffix.lower() == ".tar"]
 
     def use(self, path: Path) -> None:
-        """Note a file that is used, though it is no image."""
+        """Note a file that is used, though it is not an image."""
         self._noted.add(path)
 
     def leave_out(self, path: Path, reason: str) -> None:
-        """Note a file that is not used; the reason follows a number."""
+        """Note a file that is not used; `reason` is phrased to follow a count, as in "3 special files"."""
         self._noted.add(path)
         self.left_out.setdefault(reason, []).append(path)
 
@@ -119,7 +119,7 @@ class Listing:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first names."""
+    """Return the first `NAMED` names as one text, with an ellipsis if there are more."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 

@@ -158,7 +158,12 @@ def _streamed(source: Source, title: str) -> StreamedSplit:
 
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return the section with the names of its splits, a function from a name to the source, and the image folder."""
+    """Return what is needed to read a dataset.
+
+    Returns:
+      The section, with the names that its splits have in the source; a function that opens a split by its name; and the
+      image folder, or None.
+    """
     size = given_size(config.image_size)
     try:
         fit = Fit(size or (), config.resize, config.draft, config.bits or 16)
@@ -172,14 +177,16 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
             raise one_of("config.dataset.layout", config.layout, LAYOUTS)
         if config.layout == "splits":
             if size is None:
-                raise UserError(f"config.dataset.image_size={CHOSEN[0]}: not in the layout splits")
+                raise UserError(
+                    f"config.dataset.image_size={CHOSEN[0]} cannot be combined with config.dataset.layout=splits"
+                )
             return config, lambda split: image_folder(config.data_dir, split, fit), None
         folder = ImageFolder(config)
         fit = dataclasses.replace(fit, size=folder.image_size, bits=folder.bits)
         return folder.named(config), lambda split: folder.source(split, fit), folder
     if config.name == "digits":
         if size != ():
-            raise UserError("config.dataset.image_size: digits are 8x8 and stay so")
+            raise UserError("config.dataset.image_size: digits are 8x8; to scale them, use config.augment.input_size")
         return config, Digits, None
     # Imported here, because TFDS takes a second to import and the other sources do not need it.
     from mixer_jax.data.prepare import builder_in, prepared_builder

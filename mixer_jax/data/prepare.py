@@ -43,16 +43,16 @@ def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             "Datasets such as mnist, fashion_mnist, kmnist, cifar10, cifar100 (https://www.tensorflow.org/datasets/catalog)"
         ) from error
     except ImportError as error:
-        raise UserError(f"dataset {name!r} cannot be read without more than TFDS itself: {error.__cause__}") from error
+        raise UserError(f"dataset {name!r} needs packages that TFDS does not install: {error.__cause__}") from error
     supervised_keys(builder)
     if not builder.is_prepared():
-        say(f"{name} is not in {builder.data_path}: downloading and preparing it, once")
+        say(f"{name} is not in {builder.data_path}: downloading and preparing it for this and later runs")
         _prepare(builder)
     return builder
 
 
 def builder_in(folder: str) -> tfds.core.DatasetBuilder:
-    """Return the builder of a dataset in a folder that TFDS has prepared, by whatever code.
+    """Return the builder of a dataset that TFDS has prepared in a folder, even if its own builder is not installed.
 
     Args:
       folder: the folder of the version, which holds features.json and the shards, such as my_dataset/1.0.0.
@@ -88,8 +88,8 @@ def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     downloads = builder.data_dir_root / "downloads"
     advice = (
-        f"check the network, or give a folder that has {builder.name} prepared with config.dataset.data_dir, "
-        f"or put into {downloads / 'manual'}: {', '.join(builder.url_infos)}"
+        f"check the network, or give a folder in which {builder.name} is prepared with config.dataset.data_dir, "
+        f"or download these files into {downloads / 'manual'}: {', '.join(builder.url_infos)}"
     )
     _probe(builder, advice)
     try:
@@ -110,7 +110,8 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             raise
         raise UserError(
             f"TFDS needs TensorFlow to prepare {builder.name} ({error}): run `tfds build {builder.name} "
-            "--file_format=array_record` where TensorFlow is, and give its folder with config.dataset.data_dir"
+            "--file_format=array_record` on a machine with TensorFlow, and give the folder that it writes with "
+            "config.dataset.data_dir"
         ) from error
 
 

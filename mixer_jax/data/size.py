@@ -6,9 +6,10 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 
-CHOSEN = (-1,)  # what `config.dataset.image_size` says then
+CHOSEN = (-1,)  # the `config.dataset.image_size` that leaves the choice to the images
 SIDES = (32, 48, 64)  # of squares; from larger ones, small models learn more slowly
-# Images of one size keep it if it is at most this, and if patches of some size cut them into this many.
+# Images that all have one size keep it if no side is longer than LARGEST pixels, and if patches of some size cut them
+# into FEWEST to MOST patches.
 LARGEST, FEWEST, MOST = 128, 36, 144
 
 
@@ -19,7 +20,7 @@ def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
       image_size: `config.dataset.image_size`.
 
     Raises:
-      UserError: if it is no size.
+      UserError: if it is not a size.
     """
     size = tuple(image_size)
     if size == CHOSEN:
@@ -32,8 +33,9 @@ def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the size (height, width) in pixels to scale images to.
 
-    Images of one size that can be cut into square patches, neither few nor many, keep it. Others become squares: the
-    largest of `SIDES` that at least half of the images cover without being enlarged.
+    Images that all have one size keep it if no side is longer than `LARGEST`, and if they can be cut into `FEWEST` to
+    `MOST` square patches. Other images become squares, with the largest of `SIDES` that at least half of the images
+    cover without being enlarged.
 
     Args:
       sizes: (height, width) of each image. Without any, the smallest square is chosen.

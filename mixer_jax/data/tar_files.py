@@ -1,4 +1,4 @@
-"""Where the content of image files comes from: from the disk, or from tar files, such as those of WebDataset."""
+"""Stores of image files: the disk, or tar files, such as those of WebDataset."""
 
 import contextlib
 import hashlib

@@ -61,7 +61,7 @@ class TfdsSource:
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
                 f"cannot read {self._title} in {self._builder.data_path}: {' '.join(str(error).split())[:200]}; delete "
-                "that folder, and it is prepared anew"
+                "that folder, and the dataset will be prepared again"
             ) from error
         return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]
 

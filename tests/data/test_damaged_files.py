@@ -30,10 +30,13 @@ DAMAGED = {  # the content of a file, None for a broken link, and what is said o
     "page.jpg": (b"\n <!DOCTYPE html><html>404", "it is a web page"),
     "cut.jpg": (encoded(1, ".jpg")[:-40], "image file is truncated"),
     "cut.png": (encoded(1)[:-40], ""),
-    "text.png": (b"not an image", "it is no image of a kind that is read"),
+    "text.png": (b"not an image", "it is not an image in a supported format"),
     "iphone.jpg": (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "it is a HEIC file, to be converted to JPEG"),
-    "pointer.jpg": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull fetches"),
-    "document.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "it is no image of a kind that is read"),
+    "pointer.jpg": (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
+        "a Git LFS pointer, not the image",
+    ),
+    "document.gif": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 1 1\n", "it is not an image in a supported format"),
     "link.png": (None, "no such file or directory"),
     "bomb.png": (BOMB, "exceeds limit"),
 }

@@ -64,7 +64,7 @@ CASES = {
         "train/{cat,dog}/{a,b}.png val/{cat,dog}/c.png",
         (
             "the folders train, val,",
-            "without test images, those for validation are the test images",
+            "there are no test images, so the validation images are used for testing",
             "test 2 (cat 1, dog",
         ),
         {"train cat": 2, "train dog": 2, "test cat": "val/cat/c.png", "test dog": "val/dog/c.png"},
@@ -131,7 +131,7 @@ CASES = {
     "classes alone": Case(
         f"cat/{TEN} dog/{TEN}",
         (
-            "a folder for each class; 20% of each class are drawn as test images, always the same",
+            "a folder for each class; 20% of each class is drawn for testing, the same in every run",
             "train 16 (cat 8, dog 8)",
             "test 4 (cat 2, dog 2)",
             NOTHING,
@@ -161,7 +161,7 @@ CASES = {
     "test alone": Case("test/{cat,dog}/{a,b}.png", ("the folder test,",), {"test cat": 2, "test dog": 2}),
     "splits in classes": Case(
         "{cat,dog}/{train,test}/{a,b}.png",
-        ("a folder for each class, in it one for each split", NOTHING),
+        ("a folder for each class, with a folder for each split inside", NOTHING),
         {"train cat": "cat/train/{a,b}.png", "train dog": 2, "test cat": "cat/test/{a,b}.png", "test dog": 2},
     ),
     "a name in the config": Case(
@@ -352,7 +352,7 @@ CASES = {
     "a table in a folder": Case("images/" + TEN, (NOTHING,), FIVES, other={"images/labels.csv": TABLE}),
     "a table in the folder of each split": Case(
         "train/{a,b}.png train/x/c.png test/{a,b}.png",
-        ("the folders train, test, each with a table", "1 in metadata.csv, but not there (test/gone.png)"),
+        ("the folders train, test, each with a table", "1 named in metadata.csv but missing (test/gone.png)"),
         {
             "train 1": "train/a.png train/x/c.png",
             "train 2": "train/b.png",
@@ -367,7 +367,7 @@ CASES = {
     "rows without files, and files without rows": Case(
         TEN + " k.png",
         (
-            "2 in labels.csv, but not there (gone.png, x/gone.png)",
+            "2 named in labels.csv but missing (gone.png, x/gone.png)",
             "1 without a class in labels.csv (k.png)",
             "1 with different classes or splits in labels.csv (a.png)",
         ),
@@ -376,7 +376,7 @@ CASES = {
     ),
     "names that several files have": Case(
         "train/{1,2}.png test/{1,2}.png",
-        error="labels.csv: 1.png may be test/1.png or train/1.png: write such paths into it",
+        error="labels.csv: 1.png can mean test/1.png or train/1.png: write paths with their folders",
         other={"labels.csv": "file,label\n1.png,a\n2.png,b\n"},
     ),
     "a table without a column for the class": Case(
@@ -644,7 +644,7 @@ def test_what_is_found_is_said_once_at_the_start(tmp_path, capsys):
     write(tmp_path, f"cat/{TEN} dog/{TEN}", {"a.heic": "x"})
     dataset = load(tmp_path)
     assert capsys.readouterr().out.splitlines() == [
-        f"Images in {tmp_path}: a folder for each class; 20% of each class are drawn as test images, always the same",
+        f"Images in {tmp_path}: a folder for each class; 20% of each class is drawn for testing, the same in every run",
         "  2 classes: train 16 (cat 8, dog 8); test 4 (cat 2, dog 2); validation 10% of train",
         "  5x6 pixels, unchanged",
         "  left out: 1 .heic file, to be converted to JPEG or PNG (a.heic)",

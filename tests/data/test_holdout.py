@@ -87,7 +87,7 @@ def test_test_images_that_were_trained_on_are_counted():
     assert cautions(copied, False) == ("3 of 100 test images are training images too, pixel by pixel",)
     assert cautions(streamed(copied), False) == ()  # whose pixels are not at hand
     assert cautions(dataset, True) == (
-        "the test images are the training images: the accuracy says nothing of images that the model has not seen",
+        "the test images are the training images: the accuracy says nothing about images that the model has not seen",
     )
 
 
@@ -116,7 +116,7 @@ def test_small_and_unequal_classes_are_named(counts, expected):
 
 def test_one_class_alone_is_no_accuracy():
     [line] = cautions(make_dataset(num_classes=1), False)
-    assert line == "there is one class alone, 0: any model has 100% of it right"
+    assert line == "there is only one class, 0: any model gets 100%"
 
 
 def test_a_run_says_so_everywhere(tmp_path, capsys):

@@ -51,7 +51,7 @@ def test_a_folder_is_scaled_to_it_and_says_so(tmp_path, capsys):
 
 
 def test_digits_and_folders_as_older_releases_read_them_have_none(tmp_path):
-    for name, what in (("digits", "digits are 8x8"), ("folder", "image_size=-1: not in the layout splits")):
+    for name, what in (("digits", "digits are 8x8"), ("folder", "image_size=-1 cannot be combined with")):
         config = make_config(
             dataset__image_size=(-1,), dataset__data_dir=str(tmp_path), dataset__name=name, dataset__layout="splits"
         )

@@ -122,7 +122,7 @@ def test_a_damaged_prepared_set_gets_one_line(tmp_path):
 def test_sets_of_another_kind_are_refused(tmp_path):
     with pytest.raises(UserError, match="dataset 'imdb_reviews' is not an image-classification set"):
         prepared_builder("imdb_reviews", str(tmp_path))
-    with pytest.raises(UserError, match="dataset 'coco' cannot be read without more than TFDS itself: No module named"):
+    with pytest.raises(UserError, match="dataset 'coco' needs packages that TFDS does not install: No module named"):
         prepared_builder("coco", str(tmp_path))
 
 
