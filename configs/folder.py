@@ -29,7 +29,7 @@ def get_config():
     config.augment.mixing.cutmix_alpha = 1.0
     config.model.variant = "Nano"
     config.batch_size = 64
-    config.epochs = 60
+    config.epochs = -1  # 60, or more if the images are few
     config.label_smoothing = 0.1
     config.early_stopping_patience = 20
     config.optimizer.name = "muon"

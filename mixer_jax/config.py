@@ -36,7 +36,7 @@ RULES = {
     "early_stopping_patience": NOT_NEGATIVE,
     "end_learning_rate": NOT_NEGATIVE,
     "ema_decay": FRACTION,
-    "epochs": POSITIVE,
+    "epochs": ("must be positive, or -1", lambda value: value > 0 or value == -1),
     "eps": POSITIVE,
     "eval_batch_size": POSITIVE,
     "eval_crop": ("must be in (0, 1]", lambda value: 0 < value <= 1),
@@ -151,7 +151,7 @@ def default_config() -> ConfigDict:
     config.frozen_trunk = False  # train the head alone, a linear probe
     config.batch_size = 128  # of all devices together
     config.accumulation_steps = 0  # microbatches per batch, to save memory; 0: automatic (1, except on a CPU)
-    config.epochs = 10.0  # may be fractional
+    config.epochs = 10.0  # may be fractional; -1: by the number of training images, see mixer_jax/training/length.py
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
     config.label_smoothing = 0.0  # probability that is spread evenly over all classes
     config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated in their place; 0: no average

@@ -20,6 +20,7 @@ from mixer_jax.reporting import (
 )
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.ending import check_ending, check_epochs
+from mixer_jax.training.length import CHOSEN, scaled
 from mixer_jax.training.platforms import unused_accelerator
 from mixer_jax.training.pretrained import initial_params
 from mixer_jax.training.processes import check_same, first_goes_first, is_first, on_first
@@ -59,6 +60,8 @@ def train(
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     if not overwrite:
         config.update_from_flattened_dict(on_first(run.newer_fields))
+        if config.epochs == CHOSEN and (epochs := on_first(lambda: _epochs_so_far(run))):
+            config = scaled(config, epochs)
     changes = on_first(lambda: require_usable(run, config, overwrite))
     results = None if overwrite else _read_results(run)
     finished = results if changes.keys().isdisjoint(ENDING) else None
@@ -102,6 +105,11 @@ def _read_results(run: RunDirectory) -> Results | None:
 
     content = on_first(read)
     return None if content is None else Results.from_json(content)
+
+
+def _epochs_so_far(run: RunDirectory) -> float | None:
+    """Return the number of epochs of an earlier run in this directory; None without one."""
+    return run.config().epochs if run.config_file.exists() else None
 
 
 def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
@@ -176,5 +184,6 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
         f"{name}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
-        f"{trainer.total_steps:,} steps of {config.batch_size}{seeds}{shorter}; run directory {run.path}"
+        f"{trainer.total_steps:,} steps of {config.batch_size}, {config.epochs:g} epochs{seeds}{shorter}; run directory"
+        f" {run.path}"
     )

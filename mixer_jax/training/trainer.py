@@ -21,6 +21,7 @@ from mixer_jax.data import (
     StreamingPipeline,
     TrainSampler,
 )
+from mixer_jax.training.length import with_epochs
 from mixer_jax.training.parallel import DataParallel, program_bytes
 from mixer_jax.training.programs import Programs
 from mixer_jax.training.schedule import create_schedule
@@ -59,7 +60,7 @@ class Trainer:
     """Trains, evaluates and predicts with the model of one run; the constructor compiles and writes nothing.
 
     Attributes:
-      config: the checked config.
+      config: the checked config, with the number of epochs.
       dataset: the dataset, with its splits.
       parallel: the devices.
       sampler: chooses the examples of each training batch.
@@ -86,6 +87,7 @@ class Trainer:
         Raises:
           UserError: if the config is inconsistent, or does not fit the data or the devices.
         """
+        config = with_epochs(config, len(dataset.train))
         self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)

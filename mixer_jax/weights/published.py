@@ -100,8 +100,8 @@ def unknown(name: str) -> UserError:
     """Return the error for a name that is neither a path nor that of published weights."""
     names = [*shipped_names(), *PUBLISHED]
     return UserError(
-        f"there is no run directory or file {name}, and no published Mixer of that name{did_you_mean(name, names)}; valid "
-        f"names: {', '.join(names)}, and hf-hub:OWNER/NAME"
+        f"there is no run directory or file {name}, and no published Mixer of that name{did_you_mean(name, names)}; "
+        f"valid names: {', '.join(names)}, and hf-hub:OWNER/NAME"
     )
 
 
