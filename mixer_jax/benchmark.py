@@ -152,15 +152,21 @@ def _define_flags(values: flags.FlagValues) -> None:
     )
     flags.DEFINE_integer("num_images", None, "training images, with --compile_for", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(
-        "scaling", False, "also how time and memory grow with the batch and the depth", flag_values=values
+        "scaling", False, "also measure how time and memory grow with the batch and the depth", flag_values=values
     )
-    flags.DEFINE_boolean("autocast", True, "also PyTorch in bfloat16 (slow on CPUs without it)", flag_values=values)
+    flags.DEFINE_boolean(
+        "autocast", True, "also measure PyTorch in bfloat16 (slow on CPUs without it)", flag_values=values
+    )
     flags.DEFINE_list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone", flag_values=values)
     flags.DEFINE_integer(
-        "image_size", None, "measure on images of random pixels, this high and wide", lower_bound=1, flag_values=values
+        "image_size",
+        None,
+        "use images this high and wide instead of the config's: random pixels, or only a shape with --compile_for",
+        lower_bound=1,
+        flag_values=values,
     )
-    flags.DEFINE_integer("channels", 3, "of the random images", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("num_classes", 10, "of the random images", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("channels", 3, "of the images of --image_size", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("num_classes", 10, "of the images of --image_size", lower_bound=1, flag_values=values)
     define_flags(values, "JSON file to write the measurements to")
 
 

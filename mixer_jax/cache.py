@@ -1,4 +1,7 @@
-"""The user's cache folder for compiled programs, decoded datasets and downloads; it may be deleted at any time."""
+"""The user's cache folder for compiled programs, decoded datasets, lists of files and downloads.
+
+It may be deleted at any time.
+"""
 
 import contextlib
 import hashlib
@@ -9,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # limits of `tidy`
+DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # limits of `tidy`; the second is for all other files but weights
 
 
 def cache_folder(name: str) -> Path:
@@ -36,9 +39,9 @@ def keep_compiled() -> None:
 
 
 def tidy() -> None:
-    """Delete the least recently used files while decoded datasets or compiled programs exceed their limits.
+    """Delete the least recently used files while they exceed their limits.
 
-    Downloaded weights stay.
+    Decoded datasets have one limit; compiled programs and lists of files have another. Downloaded weights stay.
     """
     root, decoded = cache_folder(""), cache_folder("decoded")
     files = [file for file in root.rglob("*") if file.is_file() and file.relative_to(root).parts[0] != "weights"]

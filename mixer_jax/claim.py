@@ -82,8 +82,8 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
       run: the directory.
       config: names the dataset and its folder in the error.
       dataset: `Dataset.info` of the dataset.
-      finished: whether the run is finished. Then one dataset may be streamed and the other not; only the class names
-        and the image shape are compared.
+      finished: whether the run is finished. If it is, one dataset may be streamed and the other not; in that case, only
+        the class names and the image shape are compared.
     """
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:
@@ -98,8 +98,9 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
     if differing:
         before, now = run.config().dataset.data_dir, config.dataset.data_dir
         folders = f"; data_dir: was {before}, now {now}" if before != now else f"; data_dir: {now}" if now else ""
+        differ = f"{', '.join(differing)} {'differs' if len(differing) == 1 else 'differ'}"
         raise UserError(
-            f"the data of the run in {run.path}, {config.dataset.name}, has changed ({', '.join(differing)}{folders}): "
+            f"the run in {run.path} was trained on other data ({config.dataset.name}: {differ}{folders}): "
             "choose another workdir, or set overwrite to start over"
         )
 

@@ -81,8 +81,8 @@ def parse(
       default: the config to use without --config; None if --config is required.
 
     Returns:
-      The command's own flags; the checked config; and the name of the config: the name of its file without .py, then
-      "_" and the argument, if there is one; "default" without --config.
+      The command's own flags, the checked config, and the name of the config. The name is that of its file without .py,
+      followed by "_" and the argument if there is one. Without --config, it is "default".
 
     Raises:
       UserError: if a flag or a config field is unknown or malformed, or if the config file cannot be loaded.
@@ -133,9 +133,10 @@ def parse_flags(
     if rest and num_paths == 0:
         raise UserError(f"unexpected argument {rest[0]!r}")
     if len(rest) != num_paths and (num_paths is not None or not rest):
-        expected = "some" if num_paths is None else num_paths
+        given = "1 path" if len(rest) == 1 else f"{len(rest) or 'no'} paths"
+        expected = "at least one" if num_paths is None else num_paths
         command = usage.splitlines()[0].partition(": ")[2]
-        raise UserError(f"{len(rest)} paths given, {expected} expected: {command}")
+        raise UserError(f"{given} given, {expected} expected: {command}")
     return values, rest
 
 
@@ -156,7 +157,7 @@ def parse_run(
     num_paths: int | None = 0,
     workdir: str | None = None,
 ) -> tuple[flags.FlagValues, list[str]]:
-    """Parse the command line of a command on a trained model, which --workdir and --checkpoint name.
+    """Parse the command line of a command that uses a trained model, named by --workdir and --checkpoint.
 
     Args:
       argv, define, usage, num_paths: as in `parse_flags`.
@@ -173,7 +174,7 @@ def parse_run(
         flags.DEFINE_string(
             "workdir", workdir, "a run directory, or weights: a file, folder, URL or name", flag_values=values
         )
-        flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of one", flag_values=values)
+        flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of a checkpoint", flag_values=values)
         define(values)
 
     values, paths = parse_flags(argv, define_all, usage, num_paths)

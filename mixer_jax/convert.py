@@ -4,13 +4,14 @@ FROM is a run directory; a file from the paper (.npz), from timm or lucidrains' 
 and others), or from this command; the folder of such a file; its URL (https:// or gs://); or the name of a published
 Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
-TO is a .npz (the paper's layout), a .safetensors (timm's, or --layout), or a folder for model.safetensors, which the
-other commands take as --workdir. The file keeps the class names and the preprocessing; with --layout=timm, a folder
-has them in a config.json too, from which timm rebuilds the model: timm.create_model("local-dir:TO", pretrained=True).
+TO is a .npz file (in the paper's layout), a .safetensors file (in timm's, unless --layout says otherwise), or a folder,
+in which model.safetensors is written. The other commands take any of them as --workdir. The file keeps the class names
+and the preprocessing; with --layout=timm, a folder has them in a config.json too, from which timm rebuilds the model:
+timm.create_model("local-dir:TO", pretrained=True).
 
---image_size adapts the Mixer to images of another size: K times the resolution as in the paper's appendix C, any other
-by interpolating the token mixing. If the file does not record its image size, --image_size is taken as that size when
-it gives the right number of patches; otherwise a square is assumed.
+--image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
+the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. For a file that does not
+record its image size, --image_size states that size, if the number of patches agrees; otherwise a square is assumed.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """
@@ -76,7 +77,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it", flag_values=values
     )
     flags.DEFINE_boolean("overwrite", False, "write over a file that is there already", flag_values=values)
-    flags.DEFINE_list("image_size", [], "HEIGHT,WIDTH that TO is for, if another", flag_values=values)
+    flags.DEFINE_list("image_size", [], "HEIGHT,WIDTH of the images that TO is for", flag_values=values)
     flags.DEFINE_integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1, flag_values=values)
     flags.DEFINE_integer("channels", None, "of FROM, if it does not record them", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean(

@@ -43,7 +43,9 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("port", None, "of the page; else the first free from 7860", 1, 65535, flag_values=values)
-    flags.DEFINE_boolean("share", False, "a public link by way of Gradio's servers, for a week", flag_values=values)
+    flags.DEFINE_boolean(
+        "share", False, "also serve the page at a public link through Gradio's servers, for a week", flag_values=values
+    )
 
 
 def build(workdir: str | Path, checkpoint: str = "best") -> Any:
@@ -115,7 +117,7 @@ def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], 
         likeliest = np.argsort(-predicted, kind="stable")[:TOP]
         # Relative to the mean of all tokens: after the last block, each token depends on the whole image.
         chosen = np.moveaxis(evidence - evidence.mean((0, 1)), -1, 0)[likeliest]
-        rows.append(("evidence per class (white: for, black: against)", _to_one(chosen)))
+        rows.append(("what each token adds to a class (white: for, black: against)", _to_one(chosen)))
         sizes = _to_one(sizes - sizes.min((1, 2), keepdims=True))
         rows.append((f"activation magnitude after blocks 1 to {len(sizes)}", sizes[..., None]))
     named = dict(zip(classifier.label_names, predicted.tolist(), strict=True))

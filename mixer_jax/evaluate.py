@@ -55,7 +55,7 @@ def evaluate(
 
     Args:
       classifier: the model.
-      dataset: the `dataset` block of a config.
+      dataset: the `dataset` section of a config.
       split: "train", "validation" or "test".
       checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
       output: the folder to write to.
@@ -79,8 +79,9 @@ def evaluate(
         "platform": jax.devices()[0].platform,
         **classification_scores(logits, labels, classifier.label_names),
     }
-    title = f"{name} {split}, {checkpoint} of step {step}: {scores['accuracy']:.2f}%"
-    weights = f"{checkpoint}, checkpoint of step {step}" if classifier.origin.dataset else classifier.origin.name
+    which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
+    weights = f"{which}checkpoint of step {step}" if classifier.origin.dataset else classifier.origin.name
+    title = f"{name} {split}, {weights}: {scores['accuracy']:.2f}%"
     how_far = classifier.origin.unfinished and f"; {classifier.origin.unfinished}"
     print(f"{name}, {scores['examples']:,} {split} images; {weights}{how_far}\n{describe(scores)}")
     with writing(output):

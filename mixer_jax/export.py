@@ -64,10 +64,16 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
-    flags.DEFINE_string("dataset", None, "to check it on, as config.dataset.name", flag_values=values)
+    flags.DEFINE_string(
+        "dataset", None, "dataset to check the exported file on, as config.dataset.name", flag_values=values
+    )
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
-    flags.DEFINE_integer("num_images", 1000, "test images to check it on, at most", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("benchmark", False, "compare its speed with that of the model", flag_values=values)
+    flags.DEFINE_integer(
+        "num_images", 1000, "the most test images to check the exported file on", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_boolean(
+        "benchmark", False, "compare the speed of the exported file with the model's", flag_values=values
+    )
     define_flags(values, "folder for the file; by default export/ in the run directory")
 
 
@@ -182,12 +188,12 @@ def _same(ours: Function, exported: Function, images: np.ndarray, labels: np.nda
     batches = [images[i : i + BATCH_SIZE] for i in range(0, len(images), BATCH_SIZE)]
     expected, found = (np.concatenate([run(batch) for batch in batches]) for run in (ours, exported))
     difference, largest = np.abs(found - expected).max(), np.abs(expected).max()
-    print(f"  logits differ by {difference:.2g} at most, the largest is {largest:.3g}")
+    print(f"  logits differ by at most {difference:.2g}; the largest is {largest:.3g}")
     close = difference <= TOLERANCE * max(1.0, largest)
     if labels is None:
         return close or int8
     before, after = (100 * np.mean(logits.argmax(1) == labels) for logits in (expected, found))
-    print(f"  accuracy {after:.2f}%, the model {before:.2f}%")
+    print(f"  accuracy: {after:.2f}% exported, {before:.2f}% before")
     return before - after <= INT8_MAY_COST if int8 else close
 
 

@@ -120,7 +120,7 @@ def fewshot(
 def _draw(
     classifier: Classifier, split: StreamedSplit, label_names: Sequence[str], shots: int, seed: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw `shots` images of each class; return their pre-logits, labels, and ranks among the images of their class."""
+    """Draw `shots` images of each class; return their features, labels, and ranks among the images of their class."""
     counts, parts = np.zeros(len(label_names), int), []
     order = np.random.default_rng(seed).permutation(len(split))
     # Stop once every class has enough images, usually long before the end of a large dataset.

@@ -102,7 +102,7 @@ def _lives(process: int) -> bool:
 
 def _in_use(folder: Path, sign: str) -> UserError:
     return UserError(
-        f"workdir {folder} is in use by {sign or 'another process'}: wait for its end, or choose another workdir"
+        f"workdir {folder} is in use by {sign or 'another process'}: wait until it ends, or choose another workdir"
     )
 
 

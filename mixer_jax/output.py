@@ -1,4 +1,4 @@
-"""Where commands write their results: an existing file is overwritten only with --overwrite."""
+"""The output files of commands; an existing one is overwritten only with --overwrite."""
 
 import os
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 """Compare training with PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
 
-Both start from the same weights and take the same batches, in float32, without augmentation, dropout and averaging.
+Both start from the same weights and take the same batches, in float32, without augmentation, dropout or averaging.
 Their losses are compared at each of the first `--steps` steps, with Adam (learning rate 1e-3) and SGD (0.01, momentum
 0.9). The model, batch size, schedule, weight decay, clipping and label smoothing are the config's. Needs PyTorch.
 """
@@ -20,7 +20,7 @@ from mixer_jax.training import Trainer
 
 STEPS = 200
 WRITTEN = ("parity.json", "parity.png")
-# Optimisers that PyTorch has under the same name, with a common learning rate and momentum.
+# Optimisers that PyTorch has under the same name, each with a usual learning rate and momentum.
 COMPARED = {
     "adam": {"learning_rate": 1e-3, "momentum": None},
     "sgd": {"learning_rate": 0.01, "momentum": 0.9},

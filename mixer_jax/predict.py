@@ -1,7 +1,7 @@
 """Classify images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
 
 Images of any size and kind are converted to the size and channels of the model. A folder stands for all images in it
-and its subfolders. Few images get a table each, many a line each; --output writes a CSV or JSON file instead.
+and its subfolders. Up to ten images get a table each; more get a line each. --output writes a CSV or JSON file instead.
 Files that cannot be read are named and skipped; the exit code is then 1.
 """
 

@@ -101,7 +101,7 @@ class Results(_Record):
       seed: the seed of a single run; None for several seeds.
       steps: the number of training steps.
       num_seeds: the number of seeds trained at the same time.
-      seeds, std: only for several seeds: the seeds, and the sample standard deviation of each field in `AVERAGED`.
+      seeds, std: the seeds, and the sample standard deviation of each field in `AVERAGED`; None for a single seed.
       cautions: facts that a reader of the accuracy should know, one line each.
       finished: the time when the run finished, in UTC.
     """

@@ -30,16 +30,16 @@ class RunDirectory:
     results.json     the results; written last, so that only finished runs have it; results.old1.json are earlier ones
     diverged.json    why the run diverged; written by a study, which does not train the run again while this file exists
     checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
-    tensorboard/     the metrics as TensorBoard scalars
+    tensorboard/     the metrics for TensorBoard, with pictures and histograms of the parameters
     curves.png       the metrics as a plot; confusion.png is the confusion matrix
     predictions.csv  every test image with its class and the predicted one
-    predictions.npz  logits and labels of the test set, and the images of the worst mistakes with their names
+    predictions.npz  logits and labels of the test set, and the images that the report shows; see `reporting.evidence`
     report.html      the report; README.md is the model card
     .lock            held by the process that trains here
 
     With several seeds, the directory holds a run directory for each seed, such as `seed_0`, with the same files as the
-    directory of a single run. Its own results.json and curves.png then describe all seeds. If it has a checkpoints/
-    itself, an older release wrote that for all seeds together; it is deleted once each seed has its own.
+    directory of a single run. Its own results.json and curves.png then describe all seeds. Older releases wrote one
+    checkpoints/ for all seeds into the directory itself; that is deleted once each seed has checkpoints of its own.
     """
 
     def __init__(self, path: str | Path):

@@ -36,7 +36,7 @@ def main(argv: list[str]) -> int:
         raise one_of("protocol", values.protocol, PROTOCOLS)
     chosen = [arm for arm in arms if not values.arms or arm.name in values.arms]
     if not importlib.util.find_spec("torch") and (skipped := [arm.name for arm in chosen if arm.in_torch]):
-        print(f"PyTorch is not installed: without {', '.join(skipped)}")
+        print(f"PyTorch is not installed: skipping {', '.join(skipped)}")
         chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
     jobs, comparison = create_jobs(chosen, base, directory, values.seeds, values.protocol), directory / "comparison"
@@ -61,7 +61,7 @@ def _define_flags(values: flags.FlagValues) -> None:
         "workdir", None, "directory of the study; by default runs/<name of the config>", flag_values=values
     )
     flags.DEFINE_list("arms", [], "train these arms only", flag_values=values)
-    flags.DEFINE_string("protocol", None, "train by this protocol only: published or clean", flag_values=values)
+    flags.DEFINE_string("protocol", None, "train under this protocol only: published or clean", flag_values=values)
     flags.DEFINE_integer("seeds", None, "the largest number of seeds per arm", lower_bound=1, flag_values=values)
     flags.DEFINE_boolean("report", False, "train nothing, and compare what there is", flag_values=values)
 

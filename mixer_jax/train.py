@@ -34,7 +34,10 @@ def main(argv: list[str]) -> int:
 def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "run directory; by default runs/<name of the config>", flag_values=values)
     flags.DEFINE_boolean(
-        "overwrite", False, "start over in a workdir that holds a run, which is moved to DIR.old1", flag_values=values
+        "overwrite",
+        False,
+        "start over; an earlier run in the workdir is moved to DIR.old1, DIR.old2, ...",
+        flag_values=values,
     )
     flags.DEFINE_boolean(
         "distributed", False, "train with several processes, detected by JAX (Cloud TPU, Slurm)", flag_values=values

@@ -138,7 +138,7 @@ TRAIN = [
 EVALUATE = [
     ("", "no model: give one with --workdir"),
     ("--workdir=WORK/none", "there is no run directory or file WORK/none"),
-    ("--workdir=WORK/foreign", "WORK/foreign is no run directory: it has no config.json"),
+    ("--workdir=WORK/foreign", "WORK/foreign is not a run directory: it has no config.json"),
     ("--workdir=WORK/run --split=tset", "unknown split 'tset' (did you mean 'test'?)"),
     ("--workdir=WORK/run --batch_size=0", "--batch_size=0: must be positive"),
     ("--workdir=WORK/run", "there is no checkpoint in WORK/run/checkpoints"),

@@ -38,7 +38,7 @@ def test_a_run_does_not_go_on_with_other_data(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
-    with pytest.raises(UserError, match=r"the data of the run .*, digits, has changed \(fingerprint\): choose"):
+    with pytest.raises(UserError, match=r"was trained on other data \(digits: fingerprint differs\): choose"):
         claim(run, make_config(), {"fingerprint": "b", "mean": (0.1,)})
 
 

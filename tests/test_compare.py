@@ -62,7 +62,7 @@ def test_rows_can_be_chosen_by_their_titles(runs, tmp_path):
     assert call(studied, f"--output={tmp_path / 'out'}", "--rows=^base(, AdamW)?$") == 0
     rows = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [row["title"] for row in rows] == ["base", "base, AdamW"]
-    for pattern, line in (("nothing", "no row has a title that matches 'nothing'"), ("(", "is no regular expression")):
+    for pattern, line in (("nothing", "no row has a title that matches 'nothing'"), ("(", "not a regular expression")):
         with pytest.raises(UserError, match=line):
             call(studied, f"--output={tmp_path / 'none'}", f"--rows={pattern}")
 
@@ -216,8 +216,8 @@ def test_mistakes_get_one_line_and_write_nothing(runs, tmp_path):
     (tmp_path / "other.json").write_text('{"rows": [{"title": "x"}]}')
     (tmp_path / "broken.json").write_text("{")
     for arguments, line in (
-        ([], "0 paths given, some expected: python -m mixer_jax.compare RUN_OR_STUDY"),
-        ([tmp_path / "nowhere"], "nowhere is no run directory, study or .json file"),
+        ([], "no paths given, at least one expected: python -m mixer_jax.compare RUN_OR_STUDY"),
+        ([tmp_path / "nowhere"], "nowhere is not a run directory, study or .json file"),
         ([tmp_path / "other.json"], "other.json was not written by this command: 'val_accuracies' is missing"),
         ([tmp_path / "broken.json"], "cannot read .*broken.json"),
         (["--outptu=x", runs / "one"], r"unknown flag --outptu .did you mean 'output'"),

@@ -58,7 +58,7 @@ def test_what_another_project_computes_otherwise_is_told(tmp_path, capsys):
     assert call(GOLDEN / PAPER, tmp_path / "x.safetensors") == 0
     told = capsys.readouterr()
     assert "wrote" in told.out
-    assert "timm computes with gelu exact, this model with tanh: its logits differ a little" in told.err
+    assert "timm computes with gelu exact, this model with tanh: timm's logits differ a little" in told.err
     assert call(GOLDEN / PAPER, tmp_path / "y.safetensors", "--layout=lucidrains") == 0
     assert "lucidrains computes with layer_norm_epsilon 1e-05, this model with 1e-06" in capsys.readouterr().err
     assert call(GOLDEN / TIMM, tmp_path / "folder") == 0
@@ -144,7 +144,7 @@ def test_other_mistakes(tmp_path):
     (tmp_path / "there").mkdir()
     save_file({"a": np.zeros(3)}, tmp_path / "there.safetensors")
     for arguments, line in (
-        (["x"], "1 paths given, 2 expected: python -m mixer_jax.convert FROM TO"),
+        (["x"], "1 path given, 2 expected: python -m mixer_jax.convert FROM TO"),
         ([tmp_path / "x.npz", tmp_path / "there.safetensors"], "there.safetensors is there already"),
         ([tmp_path / "x.npz", tmp_path / "there"], "there is there already"),
         ([tmp_path / "x.npz", tmp_path / "there", "--overwrite"], "there is there already"),
@@ -156,7 +156,7 @@ def test_other_mistakes(tmp_path):
             "unknown layout of a folder 'lucidrains'.*valid: paper, timm",
         ),
         ([tmp_path / "x.npz", tmp_path / "y.safetensors", "--layout=tim"], "unknown layout of .safetensors 'tim'"),
-        (["http://x/y.npz", tmp_path / "folder"], "only https:// and gs:// are downloaded from"),
+        (["http://x/y.npz", tmp_path / "folder"], "only https:// and gs:// URLs can be downloaded"),
         (["https://127.0.0.1:9/y.npz", tmp_path / "folder"], "cannot download https://127.0.0.1:9/y.npz: "),
     ):
         with pytest.raises(UserError, match=line):
@@ -176,7 +176,7 @@ def test_what_a_file_does_not_tell_is_given_by_flags(tmp_path, capsys):
         ("wide", "do not form a square image: set --image_size to the height and", "--image_size=64,32", (64, 32, 3)),
         ("grey", "or 4x4 pixels of 4 channels: set --channels", "--channels=1", (32, 32, 1)),
         ("grey", "or 4x4 pixels of 4 channels: set --channels", "--patch_size=4", (16, 16, 4)),
-        ("two", "holds 2 Mixers: set --checkpoint to one of a, b", "--checkpoint=b", (32, 32, 3)),
+        ("two", "2 sets of weights; to choose one, set --checkpoint to a or b", "--checkpoint=b", (32, 32, 3)),
     ):
         with pytest.raises(UserError, match=line):
             call(tmp_path / f"{name}.npz", tmp_path / "folder")

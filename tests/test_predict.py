@@ -124,7 +124,7 @@ def test_images_are_turned_flattened_on_white_and_kept_at_16_bits(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ([], "0 paths given, some expected"),
+        ([], "no paths given, at least one expected"),
         (["nowhere.png"], "there is no image or folder nowhere.png"),
         (["EMPTY"], "no images in .*: looked for .png, .jpg"),
         (["IMAGE", "--output=x.txt"], "--output=x.txt: give a name that ends in .csv or .json"),

@@ -70,7 +70,7 @@ def test_damaged_files_get_one_line(trained, tmp_path):
     file = RunDirectory(copy).predictions_file
     for content in (b"", b"PK", file.read_bytes()[:-300]):
         file.write_bytes(content)
-        with pytest.raises(UserError, match="predictions.npz is damaged: without it, there is a report of the rest"):
+        with pytest.raises(UserError, match="predictions.npz is damaged: delete it to get a report without the"):
             report.main(["report", str(copy)])
     RunDirectory(copy).metrics_file.write_text("")
     with pytest.raises(UserError, match="metrics.jsonl: it holds no epoch"):

@@ -126,7 +126,7 @@ def test_another_study_in_the_same_place_is_refused_before_anything_is_trained(c
 def test_runs_that_end_elsewhere_are_not_of_the_study(config, tmp_path):
     assert main(config, tmp_path / "study", "--arms=wide", "--seeds=1") == 0
     for flag in ("--config.epochs=6", "--config.early_stopping_patience=2"):
-        with pytest.raises(UserError, match="ended differently .* runs with the same end are averaged: choose"):
+        with pytest.raises(UserError, match="with other settings .* runs with equal settings are averaged: choose"):
             main(config, tmp_path / "study", flag)
     assert not list((tmp_path / "study").glob("mixer/*"))
     assert main(config, tmp_path / "study", "--config.epochs=6", "--report") == 0

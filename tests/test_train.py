@@ -143,7 +143,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     assert f"UTC: Nano/2 on folder in {images}, 2 classes, data fingerprint" in out
     other = shutil.copytree(moved, tmp_path / "other")
     (other / "train" / "cat" / "0.png").unlink()
-    line = rf"the data of the run in .*, folder, has changed \(.*fingerprint; data_dir: was {images}, now {other}\)"
+    line = rf"was trained on other data \(folder: .*fingerprint differs?; data_dir: was {images}, now {other}\)"
     with pytest.raises(UserError, match=line):
         again(other)
     for split in ("train", "test"):
@@ -166,7 +166,7 @@ def test_early_stopping_is_told(tmp_path, capsys):
     flags.append("--config.optimizer.name=adamw")
     train_digits(tmp_path / "run", *flags)
     out = capsys.readouterr().out
-    assert "Stopped early after epoch 3 of 9: no better validation than epoch 1 in 2 epochs\n" in out
+    assert "Stopped early after epoch 3 of 9: no validation score better than that of epoch 1 in 2 epochs\n" in out
     assert out.index("Stopped early") < out.index("Scoring 360 test images") < out.index("test accuracy")
 
 

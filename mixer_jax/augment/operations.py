@@ -3,9 +3,9 @@
 Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, cheap changes of
 single levels, and a blend; an operation leaves idle what it does not use. The cost per image is one gather and a few
 passes over its pixels. Three operations need more: AutoContrast and Equalize need a histogram and a lookup, Sharpness
-needs a 3x3 mean. These are computed only for the images of a batch that need them, rounded up to a few more (see
-`selection.only_where`). A TPU is slow at gathers, and at loops whose length depends on the data. There, they are
-computed for all images, by matrix products (see `products`).
+needs a 3x3 mean. These are computed only for the images of a batch that need them, in groups of 8, so that a few more
+are computed (see `selection.only_where`). A TPU is slow at gathers, and at loops whose length depends on the data.
+There, these operations are computed for all images, by matrix products (see `products`).
 """
 
 import dataclasses

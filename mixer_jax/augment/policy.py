@@ -75,7 +75,7 @@ class Augment:
             )
         if config.automatic != "none" and channels not in (1, 3):
             raise UserError(
-                f"config.augment.automatic={config.automatic} wants 1 or 3 channels, the images have {channels}"
+                f"config.augment.automatic={config.automatic} needs 1 or 3 channels, but the images have {channels}"
             )
         self.image_shape, self.input_shape = image_shape, (*size, channels)
         self.num_classes = num_classes

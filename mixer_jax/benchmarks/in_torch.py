@@ -52,7 +52,7 @@ def check(trainer: Trainer) -> None:
     if trainer.platform == "gpu" and not torch.cuda.is_available():
         raise UserError("against=torch: JAX uses the GPU but this torch has no CUDA: install a CUDA build of torch")
     if len(trainer.parallel.devices) > 1:
-        raise UserError("against=torch: compares one device with one; hide the others")
+        raise UserError("against=torch compares a single device: hide the others, such as with CUDA_VISIBLE_DEVICES=0")
     refuse(trainer.config)
     optimizer_class(trainer.config.optimizer.name)
 

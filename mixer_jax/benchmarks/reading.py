@@ -31,11 +31,11 @@ def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_to
       against_torch: whether to measure PyTorch as well.
 
     Returns:
-      The number of `images`, their `image_shape`, the `batch_size`, the number of `rounds`, and by side the
-      `images_per_second`, with the `ratio` of both if there are two; each as median, minimum and maximum.
+      The number of `images`, their `image_shape`, the `batch_size` and the number of `rounds`. Also, as median, minimum
+      and maximum: the `images_per_second` of each side, and their `ratio` if both were measured.
 
     Raises:
-      UserError: if the dataset cannot be read, or PyTorch's side is asked for and it is not an image folder.
+      UserError: if the dataset cannot be read, or if PyTorch is to be measured and the dataset is not an image folder.
     """
     config.dataset.memory_budget_gib = 0.0  # streamed
     split = data.load(config.dataset).train
@@ -101,7 +101,7 @@ def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_siz
     if isinstance(source, Subset):
         source, chosen = source.source, source.indices[chosen]
     if not isinstance(source, FolderSource):
-        raise UserError("--reading --against torchvision: only of an image folder")
+        raise UserError("--reading with --against torchvision works only for image folders")
     images = TorchFolder(source, chosen, size)
     loader = DataLoader(
         images, batch_size, num_workers=cores(), persistent_workers=True, multiprocessing_context="spawn"

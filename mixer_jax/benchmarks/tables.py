@@ -28,7 +28,7 @@ def table(report: dict[str, Any]) -> str:
         lines += ["", f"{'paired ratio':80}median (least to most)"]
         lines += [f"{name:80}{_spread(s)}" for name, s in r["ratios"].items()]
     if "logit_difference" in r:
-        lines.append(f"the logits of both, same weights, differ by {r['logit_difference']:.1g} of the largest")
+        lines.append(f"with equal weights, PyTorch's logits differ by {r['logit_difference']:.1g} of the largest logit")
     return "\n".join(lines + [line for name, rows in r.get("scaling", {}).items() for line in _scaling(name, rows)])
 
 
@@ -70,7 +70,7 @@ def compiled_table(report: dict[str, Any]) -> str:
         f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
         f"batch {r['batch_size']}, {r['dtype']}",
         f"compiled for {r['target']}, without the device; {', '.join(f'{k} {v}' for k, v in r['versions'].items())}",
-        "the dataset is streamed" if r["streamed"] else f"the training set in memory has {_mib(r['set_bytes'])}",
+        "the dataset is streamed" if r["streamed"] else f"the training set takes {_mib(r['set_bytes'])} of memory",
         "What follows is XLA's memory analysis and cycle estimate, not a measurement.",
     ]
     memory = _mib(r["chip"]["memory"])
@@ -97,8 +97,9 @@ def compiled_table(report: dict[str, Any]) -> str:
             lines.append(estimate)
         elif "kernels" in row:
             lines.append(
-                f"  a step has {row['kernels']:,} kernels, whose operands and results are {_mib(row['bytes_moved'])}: "
-                f"at most {row['milliseconds_of_moving']:.3g} ms at the card's bandwidth"
+                f"  a step has {row['kernels']:,} kernels; moving their operands and results, at most "
+                f"{_mib(row['bytes_moved'])}, takes up to {row['milliseconds_of_moving']:.3g} ms at the card's "
+                "bandwidth; computing is not included"
             )
         lines.append(
             f"  not in the estimate: {row['gathers']} gathers ({row['single_gathers']} of single elements), "

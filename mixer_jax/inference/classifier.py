@@ -72,7 +72,7 @@ class Classifier:
 
     @property
     def has_label_names(self) -> bool:
-        """Whether the names of the classes are known; files of other projects do not contain them."""
+        """Whether the class names are known; of other projects' files, only timm's config.json can hold them."""
         return self.label_names != tuple(f"class {i}" for i in range(len(self.label_names)))
 
     @property
@@ -226,10 +226,10 @@ class Classifier:
           normalised: whether the project reads the normalisation of the pixels beside the weights.
         """
         theirs, model = LAYOUTS[layout], self.model
-        remedy = ", unless it is created with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""
+        remedy = ", unless the model is created there with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""
         lines = [
             f"{layout} computes with {field} {getattr(theirs, field)}, this model with {getattr(model, field)}: "
-            f"its logits differ a little{remedy if field == 'gelu' else ''}"
+            f"{layout}'s logits differ a little{remedy if field == 'gelu' else ''}"
             for field in COMPUTED_WITH
             if isinstance(model, MlpMixer) and getattr(theirs, field) != getattr(model, field)
         ]

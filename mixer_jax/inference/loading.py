@@ -87,7 +87,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
             others = sorted(file.name for file in path.iterdir() if file.suffix.lower() in READERS)
             instead = f": give {path / others[0]}" if others else ""
             config = "the config.json of timm and no" if run.config_file.exists() else "no config.json, nor a"
-            raise UserError(f"{path} is no run directory: it has {config} {MODEL_FILE}{instead}")
+            raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
     elif path.exists():
         classifier = _load_file(path, str(path), entry, known)
     elif own := shipped(str(source)):
@@ -97,7 +97,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
         if not np.isfinite(x).all():
             name = jax.tree_util.keystr(key, simple=True, separator="/")
-            raise UserError(f"{source}: {name} holds NaN or infinity, and gives no logits that mean anything")
+            raise UserError(f"{source}: {name} holds NaN or infinity, so the logits would be meaningless")
     return classifier
 
 
@@ -112,7 +112,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
       UserError: if the directory is not that of a single run, or cannot be read.
     """
     if not run.config_file.exists():
-        raise UserError(f"{run.path} is no run directory: it has no {run.config_file.name}")
+        raise UserError(f"{run.path} is not a run directory: it has no {run.config_file.name}")
     config = run.config()
     if config.num_seeds > 1:
         raise UserError(f"{run.path} holds {config.num_seeds} runs: give one, such as {run.path}/seed_{config.seed}")
@@ -144,7 +144,8 @@ def run_params(run: RunDirectory, checkpoint: str = "best") -> tuple[Any, Origin
     unfinished = ""
     if history is not None and not run.results_file.exists():
         unfinished = f"epoch {len(history)} of {math.ceil(config.epochs)}, not finished"
-    described = f"run directory, {config.model.variant}, {checkpoint} of step {found.step}"
+    which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
+    described = f"run directory, {config.model.variant}, {which}checkpoint of step {found.step}"
     name = f"checkpoint {run.checkpoints / str(found.step)}"
     return params, Origin(name, described, config.dataset, found.step, unfinished, progress.get("ran_on", {}))
 

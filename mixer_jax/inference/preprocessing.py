@@ -1,4 +1,4 @@
-"""What a trained model needs apart from its parameters: the preprocessing of its images, and its origin."""
+"""The preprocessing of a trained model's images, and the origin of the model."""
 
 import dataclasses
 import math

@@ -66,7 +66,7 @@ def read_config(file: Path) -> TimmConfig | None:
             raise UserError(f"{file} describes a {printable(str(config['architecture']))}, not a Mixer")
         given, arguments = config | (config.get("pretrained_cfg") or {}), config.get("model_args") or {}
         if others := sorted({"act_layer", "block_layer", "mlp_layer", "norm_layer", "stem_norm"} & arguments.keys()):
-            raise UserError(f"{file} describes a Mixer with its own {others[0]}, which is not known here")
+            raise UserError(f"{file} describes a Mixer with its own {others[0]}, which is not supported")
         channels, *size = given.get("input_size") or (3, 224, 224)
         size = arguments.get("img_size") or size
         height, width = (size, size) if isinstance(size, int) else size
@@ -75,7 +75,7 @@ def read_config(file: Path) -> TimmConfig | None:
         crop = float(given.get("crop_pct") or 0.875)
         if filter_ not in RESIZES or not 0 < crop <= 1 or mode != "center":
             how = f"interpolation {filter_!r}, crop_pct {crop} and crop_mode {mode!r}"
-            raise UserError(f"{file}: {how} are not known here")
+            raise UserError(f"{file}: {how} are not supported")
         names = given.get("label_names") or config.get("label_names") or config.get("id2label") or ()
         if isinstance(names, dict):  # from the numbers of the classes, as strings
             names = [names[str(i)] for i in range(len(names)) if str(i) in names]

@@ -63,7 +63,7 @@ def example_transform(
 
 
 class Collate:
-    """A collate function that stacks examples to a batch and applies the Mixup and CutMix of a `mixing` section."""
+    """A collate function that stacks examples into a batch and applies the Mixup and CutMix of a `mixing` section."""
 
     def __init__(self, config: ConfigDict, num_classes: int):
         classes = {"mixup_alpha": v2.MixUp, "cutmix_alpha": v2.CutMix}

@@ -89,7 +89,7 @@ def create(
     if config.variant in BASELINES:
         for key, default in default_config().model.items():
             if key != "variant" and config[key] != default:
-                raise UserError(f"config.model.{key}={config[key]}: the {config.variant} has none")
+                raise UserError(f"config.model.{key}={config[key]}: the {config.variant} does not have this setting")
         return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
     height, width, _ = image_shape
@@ -99,7 +99,7 @@ def create(
         fields = variant(config.variant, BASELINES) | fields
     for key in ("num_blocks", "patch_size", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim"):
         if key not in fields:
-            raise UserError(f"config.model.{key} is not set, and no variant is named that would set it")
+            raise UserError(f"config.model.{key} is not set, and config.model.variant is empty")
         if fields[key] < 1:
             raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
     if fields["gelu"] not in GELUS:

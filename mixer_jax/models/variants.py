@@ -41,7 +41,7 @@ PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
 
 
 def patch_size_for(height: int, width: int) -> int:
-    """Return the side in pixels of the square patches that tile an image, in a number as close to 64 as possible.
+    """Return the side in pixels of square patches that tile an image; their number is as close to 64 as possible.
 
     Args:
       height, width: of the image, in pixels.

@@ -1,4 +1,4 @@
-"""Images as augmentation shows them to the model."""
+"""Training images as the model sees them, after augmentation."""
 
 from collections.abc import Callable
 

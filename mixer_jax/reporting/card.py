@@ -57,6 +57,6 @@ mixer_jax/config.py:
 
 ## Limits
 
-It knows these classes only, and gives every image one of them. Its accuracy on other images than the test
-images, and its fairness across groups of people, were not measured.
+The model knows only its {len(labels)} classes, and assigns one of them to every image. Its accuracy on images other
+than the test images, and its fairness across groups of people, were not measured.
 """

@@ -3,8 +3,8 @@
 A chart has a `title`, one or several `views` by name, such as "epoch" and "step", and possibly a fixed `range` or the
 `low` end of its y axis. A view has the name of its x axis, `x`; whether that is logarithmic, `log`; and its `series`. A
 series has a `label`; the numbers `x` and `y`, where None is a gap; `color` and `dash`, indices of a colour and a line
-style; `fixed`, whether smoothing leaves it alone; for points instead of a line `mark`, "full" or "hollow"; and for the
-upper and the lower edge of a band `band`, 1 and -1.
+style; `fixed`, whether smoothing leaves it alone; `mark`, "full" or "hollow", for points instead of a line; and `band`,
+1 for the upper and -1 for the lower edge of a band.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""What a finished run keeps for its report: predictions.npz with test logits, and the images that the report shows."""
+"""The predictions and images that a finished run keeps for its report, in predictions.npz."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each o
 RIGHT = 12  # right answers to show, each of another class
 AUGMENTED = 12  # images of a batch to show
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
-# The most training images among which the nearest is searched, and the most numbers in them: each passes the model.
+# Limits of the search for the nearest training image, in images and in numbers: the model is applied to every image.
 CANDIDATES, NUMBERS = 2000, 2**23
 
 
@@ -76,7 +76,7 @@ class Evidence:
                 known = {field.name: arrays[field.name] for field in dataclasses.fields(cls) if field.name in arrays}
             return cls(**{"names": known["chosen"].astype(str)} | known)  # older releases kept no names
         except (OSError, EOFError, ValueError, KeyError, TypeError, BadZipFile, zlib.error) as error:
-            raise UserError(f"{file} is damaged: without it, there is a report of the rest") from error
+            raise UserError(f"{file} is damaged: delete it to get a report without the predictions") from error
 
     @property
     def wrong(self) -> np.ndarray:

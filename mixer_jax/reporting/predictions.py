@@ -1,4 +1,4 @@
-"""A table of every image with its class and the predicted one, such as to correct wrong labels with."""
+"""A table of every image with its class and the predicted one, for example to find and correct wrong labels."""
 
 import csv
 from collections.abc import Sequence

@@ -116,7 +116,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     """Write report.html and, for a finished run, the model card; return the report's path.
 
     Args:
-      run: the run directory; for test predictions, with predictions.npz.
+      run: the run directory. The test predictions of a finished run are shown if it has a predictions.npz.
       classifier: the run's model.
       results: of the run, or from `unfinished`.
 
@@ -210,7 +210,7 @@ def _predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) 
     order = similarity_order(counts)
     matrix = page.heading("Confusion") + page.confusion([label_names[i] for i in order], counts[order][:, order])
     pairs = confused_pairs(counts, label_names)
-    columns = ("class", "predicted as", "images", "of the class")
+    columns = ("class", "predicted as", "images", "share of the class")
     listed = page.heading("Most confused") + page.table(columns, pairs, sortable=True) if pairs else ""
     balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
     parts = [
@@ -271,7 +271,7 @@ def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[
     if len(evidence.batch_images):
         names = [" + ".join(caption.split("\n")) for caption in evidence.batch_captions]
         entries = [[(image, caption)] for image, caption in zip(evidence.batch_images, names, strict=True)]
-        parts += [page.heading("The first batch, as augmentation shows it"), page.gallery(entries, names)]
+        parts += [page.heading("The first batch as the model saw it, augmented"), page.gallery(entries, names)]
     if len(evidence.maps):
         rows = token_maps(evidence)
         names = captions(evidence, label_names, [int(place) for place in evidence.mapped])

@@ -11,7 +11,7 @@ from mixer_jax.records import Epoch, StepMetrics
 from mixer_jax.reporting.observer import Dispatch, Observer
 from mixer_jax.run_directory import RunDirectory
 
-POINTS = 1000  # about as many steps are logged, as a chart is wide
+POINTS = 1000  # about this many steps are logged, roughly one per pixel of a chart's width
 SECONDS = 5.0  # between writes, because some disks are slow
 
 
@@ -80,5 +80,5 @@ class StepLog(StepObserver):
         try:
             write()
         except (OSError, UserError) as error:
-            warn(f"no more metrics of single steps: {error}")
+            warn(f"steps.jsonl is no longer written: {error}")
             self._failed = True

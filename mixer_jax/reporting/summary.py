@@ -6,7 +6,7 @@ import math
 from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
 
-UNEQUAL = 0.5  # percentage points between the accuracy and the mean of the classes that are worth a line
+UNEQUAL = 0.5  # percentage points; a difference this large between accuracy and balanced accuracy gets a line
 
 
 def duration(seconds: float) -> str:

@@ -59,7 +59,7 @@ class TensorBoard(StepObserver):
                 self._writer = self._open()
             self._write_scalars(names, records)
         except OSError as error:
-            warn(f"no more TensorBoard scalars: {error.strerror}; metrics.jsonl has them")
+            warn(f"no more scalars for TensorBoard ({error.strerror}); metrics.jsonl and steps.jsonl have them")
             self._failed = True
 
     def _write_scalars(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:

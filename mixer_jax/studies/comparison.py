@@ -43,7 +43,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
         try:
             rows = [row for row in rows if re.search(only, row.title)]
         except re.error as error:
-            raise UserError(f"{only!r} is no regular expression: {error}") from error
+            raise UserError(f"{only!r} is not a regular expression: {error}") from error
         if not rows:
             raise UserError(f"no row has a title that matches {only!r}")
     if not rows:

@@ -51,8 +51,8 @@ class Job:
         changes = require_usable(self.run, self.config)
         if other := [change for field, change in changes.items() if field in ENDING]:
             raise UserError(
-                f"the run in {self.run.path} ended differently ({'; '.join(other)}); only runs with the same end are "
-                "averaged: choose another workdir"
+                f"the run in {self.run.path} was trained with other settings ({'; '.join(other)}); only runs with "
+                "equal settings are averaged: choose another workdir"
             )
         if self.arm.in_torch:
             from mixer_jax.benchmarks import torch_run

@@ -126,13 +126,13 @@ def read_rows(path: Path) -> Iterator[Row]:
     else:
         run = RunDirectory(path)
         if not run.config_file.exists():
-            raise UserError(f"{path} is no run directory, study or .json file")
+            raise UserError(f"{path} is not a run directory, study or .json file")
         config = run.config()
         title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
         runs = [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)]
         row = _row(title, runs, {}, ()) or _unfinished(title, runs)
         if not row:
-            raise UserError(f"the run in {path} is not finished, and no epoch of it is")
+            raise UserError(f"the run in {path} has not finished its first epoch yet")
         yield row
 
 

@@ -17,9 +17,9 @@ Table = tuple[list[str], list[list[str]]]
 
 TITLE_SHARE = 0.4  # of a terminal, the most for the titles
 EXPLANATION = (
-    "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict"
-    " on a published number asks whether that one run could be one of these (95% prediction interval); against "
-    "other runs it is Welch's t-test at 95%, not corrected for the number of comparisons."
+    "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict "
+    "on a published number says whether it lies within the 95% prediction interval for one more run. The verdict "
+    "between rows is that of Welch's t-test at the 5% level, not corrected for the number of comparisons."
 )
 # The columns of a comparison, from the most important to the least; a terminal shows those that fit.
 COLUMNS = (

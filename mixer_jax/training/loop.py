@@ -139,8 +139,8 @@ class _Loop:
         if len(self.history) < self._num_epochs:
             last, best = self.history[-1].epoch, best_epoch(self.history).epoch
             self._note(
-                f"Stopped early after epoch {last} of {self._num_epochs}: no better validation than epoch {best} in "
-                f"{self.trainer.config.early_stopping_patience} epochs"
+                f"Stopped early after epoch {last} of {self._num_epochs}: no validation score better than that of "
+                f"epoch {best} in {self.trainer.config.early_stopping_patience} epochs"
             )
         return Trained(self.state, self.best, self.history, compile_seconds)
 
@@ -256,8 +256,9 @@ class _Loop:
             return
         self._save()
         self._wait()
-        message = f"stopped at step {self.step} of {self.trainer.total_steps}, {self._last_good()}"
-        raise Interrupted(f"{message}: run the same command again to resume", self._signal)
+        message = f"stopped at step {self.step} of {self.trainer.total_steps}; {self._last_good()}"
+        again = "resume" if self.checkpoints.steps() else "start over"
+        raise Interrupted(f"{message}: run the same command again to {again}", self._signal)
 
     def _note(self, line: str) -> None:
         for observer in self.observers:
@@ -270,5 +271,5 @@ class _Loop:
     def _last_good(self) -> str:
         steps = self.checkpoints.steps()
         if not steps:
-            return "no checkpoint was written yet"
+            return "no checkpoint has been written yet"
         return f"the last good checkpoint is of step {steps[-1]}, in {self.checkpoints.directory}"

@@ -54,7 +54,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether concatenating arrays does not change the updates of a `config.optimizer`."""
+    """Return whether concatenating arrays does not change the updates of the optimiser of an `optimizer` section."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
@@ -68,7 +68,7 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
     `layer_scales`.
 
     Args:
-      config: the `config.optimizer`.
+      config: the `optimizer` section of a config.
       schedule: the learning rate as a function of the step.
 
     Raises:

@@ -50,7 +50,7 @@ def join(distributed: bool, coordinator_address: str | None, num_processes: int 
     try:
         jax.distributed.initialize(**given, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"cannot meet the other processes: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot connect to the other processes: {str(error).splitlines()[0]}") from error
     host = np.uint32(zlib.crc32(socket.gethostname().encode()))
     memory.processes_here = int((multihost_utils.process_allgather(host) == host).sum())
 

@@ -53,7 +53,8 @@ def train(
 
     Raises:
       UserError: before anything is compiled, or written to the run directory, if config, data, devices and run
-        directory do not fit together; later, if no checkpoint is intact, or if a file cannot be written.
+        directory do not fit together; later, if no checkpoint is intact, an image of a streamed dataset cannot be
+        read, or a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """

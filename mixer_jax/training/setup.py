@@ -70,7 +70,7 @@ def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, s
     dtype, device = compute_dtype(config, parallel), parallel.devices[0].platform
     model = models.create(config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=dtype)
     if config.optimizer.layer_decay < 1 and not isinstance(model, models.MlpMixer):
-        raise UserError(f"config.optimizer.layer_decay: the {config.model.variant} has no layers to distinguish")
+        raise UserError(f"config.optimizer.layer_decay={config.optimizer.layer_decay:g}: works only for Mixer models")
     per_device = config.batch_size // len(parallel.devices)
     steps = Steps(
         model,

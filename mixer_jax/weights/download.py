@@ -26,7 +26,7 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
     that the server states, if any, as Google Cloud Storage and the Hugging Face Hub do.
 
     Args:
-      url: an https:// or gs:// URL; http:// only of this machine. "hf-hub:OWNER/NAME/FILE" is on the Hugging Face Hub.
+      url: an https:// or gs:// URL; http:// only for this machine. "hf-hub:OWNER/NAME/FILE" is on the Hugging Face Hub.
       largest: the size limit in bytes.
       sha256: the checksum, or its first digits; "" if unknown.
       optional: return None if the server has no such file.
@@ -75,7 +75,7 @@ def _address(url: str) -> str:
         return f"{host}/{owner}/{name}/resolve/{revision or 'main'}/{file}"
     if re.match(r"https://|http://(localhost|127\.0\.0\.1|\[::1\])[:/]", url):
         return url
-    raise UserError(f"{url}: only https:// and gs:// are downloaded from")
+    raise UserError(f"{url}: only https:// and gs:// URLs can be downloaded")
 
 
 def _fetch(session: Any, address: str, partial: Path, largest: int, optional: bool) -> dict[str, str] | None:
@@ -130,4 +130,6 @@ def _require_checksum(file: Path, url: str, stated: dict[str, str]) -> None:
             found = hashlib.file_digest(content, algorithm).hexdigest()
         if not found.startswith(digits):
             file.unlink()
-            raise UserError(f"{url} has the {algorithm} {found}, not {digits}: it was deleted; repeat the command")
+            raise UserError(
+                f"the download of {url} has the {algorithm} {found}, not {digits}, and was deleted: repeat the command"
+            )

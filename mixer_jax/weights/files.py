@@ -94,7 +94,7 @@ def _read_npz(path: Path) -> Arrays:
                     raise ValueError(f"{key} is an array of Python objects: save arrays of numbers") from error
                 raise ValueError(f"{key} is damaged, or of a dtype that NumPy does not know: {error}") from error
             if not isinstance(array, np.ndarray):
-                raise ValueError(f"{key} is no array")
+                raise ValueError(f"{key} is not an array")
             if array.dtype.kind == "V":  # NumPy stores other projects' dtypes as bytes without a meaning
                 if array.dtype.itemsize != 2 or array.dtype.names:
                     raise ValueError(f"{key} has a dtype that a .npz file does not name: save it as float32")

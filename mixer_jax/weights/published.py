@@ -24,7 +24,7 @@ class Published:
       variant: its size and patch size.
       num_classes: the width of its head.
       mean, std: of every channel, as fractions of 255; see `inference.Preprocessing`.
-      resize: resampling filter for evaluation; then the central 7/8 is cropped.
+      resize: resampling filter for evaluation; then the central 7/8 of each side is kept.
       accuracy: published, top-1 on the validation images of ImageNet, in percent; None where none is published.
       sha256: the first digits of the file's checksum; "" if none is published.
     """
@@ -73,7 +73,8 @@ PUBLISHED = {
         )
     },
 }
-# What timm called its models, and the files it kept on GitHub, whose names end in the start of their SHA-256.
+# timm's earlier names of its models, with the files that it kept on GitHub. The name of a file ends with the first
+# digits of its SHA-256.
 GITHUB = "https://github.com/rwightman/pytorch-image-models/releases/download/"
 ON_GITHUB = {
     "mixer_b16_224": ("v0.1-vitjx/jx_mixer_b16_224-76587d61.pth", "timm/mixer_b16_224.goog_in21k_ft_in1k"),

@@ -107,9 +107,9 @@ def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[
     else:
         chosen = [prefix for prefix in weights if AVERAGED.search(prefix)] if len(weights) > 1 else weights
     if len(chosen) != 1:
-        several = f"{len(weights)} Mixers" if weights else "a Mixer only in the state of an optimiser"
+        several = f"{len(weights)} sets of weights" if weights else "a Mixer only in the state of an optimiser"
         wrong = f"no single Mixer {entry!r}" if entry else several
-        raise UserError(f"{source} holds {wrong}: set checkpoint to one of {', '.join(names.values())}")
+        raise UserError(f"{source} holds {wrong}; to choose one, set checkpoint to {' or '.join(names.values())}")
     prefix = chosen[0]
     if len(weights) > 1 and not entry:
         others = ", ".join(names[other] for other in weights if other != prefix)

@@ -50,7 +50,8 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
       The tensors by name. The names of tensors in nested dicts are joined by dots.
 
     Raises:
-      UserError: if PyTorch is not installed, or the file holds a whole module, or no tensor.
+      UserError: if PyTorch is not installed, or the file holds code or is pickled in another protocol.
+      ValueError: if the file is damaged, or holds a whole module, no tensor, or a tensor that is not dense.
     """
     if importlib.util.find_spec("torch") is None:
         raise UserError(f"reading {path} needs PyTorch: pip install torch, or give a .safetensors file")
@@ -65,7 +66,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
             content = _content(path, names, AnyValue)
     except UserError:
         raise
-    except Exception as error:  # whose text is PyTorch's advice to execute the file
+    except Exception as error:  # its text would advise the user to execute the file
         others = [name for name in names if not _is_standard(name)]
         objects = f"; or it holds objects of {others[0]}, which are not read: save the weights alone" if others else ""
         damaged = f"it is damaged, or not a file of torch.save: copy it again{objects}"

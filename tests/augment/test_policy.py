@@ -165,5 +165,5 @@ def test_mistakes(fields, message):
 
 
 def test_operations_want_one_or_three_channels():
-    with pytest.raises(UserError, match="wants 1 or 3 channels, the images have 2"):
+    with pytest.raises(UserError, match="needs 1 or 3 channels, but the images have 2"):
         make_policy(image_shape=(8, 8, 2), automatic="randaugment")

@@ -133,7 +133,7 @@ def test_a_run_is_loaded_of_its_best_epoch_its_last_or_a_step(run):
     assert step == best.origin.step == results.steps  # both lie in the newest checkpoint
     jax.tree.map(np.testing.assert_array_equal, load(run, str(step)).params, latest.params)
     assert (best.origin.unfinished, best.num_params) == ("", results.num_params)
-    assert best.origin.found.startswith("run directory, Pico/2, best of step ")
+    assert best.origin.found.startswith("run directory, Pico/2, best parameters in the checkpoint of step ")
     for missing in ("7", "newest"):
         with pytest.raises(UserError, match=f"no checkpoint '{missing}' .*valid: best, latest, "):
             load(run, missing)
@@ -252,10 +252,10 @@ def test_other_mistakes(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
     for source, line in (
-        (tmp_path / "empty", "empty is no run directory: it has no config.json, nor a model.safetensors$"),
+        (tmp_path / "empty", "empty is not a run directory: it has no config.json, nor a model.safetensors$"),
         (tmp_path / "y.npz", "there is no run directory or file .*y.npz"),
         (tmp_path / "nowhere", "no .*file .*nowhere"),
-        ("ftp://host/x.npz", "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
+        ("ftp://host/x.npz", "ftp://host/x.npz: only https:// and gs:// URLs can be downloaded"),
     ):
         with pytest.raises(UserError, match=line) as caught:
             load(source)

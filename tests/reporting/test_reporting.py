@@ -178,4 +178,4 @@ def test_a_full_disk_costs_the_log_of_steps_and_one_warning(tmp_path, capsys):
         log.progress(dispatch(step, step + 1))
         log.epoch(record(1), record(1))
     log.closed()
-    assert capsys.readouterr().err.count("warning: no more metrics of single steps") == 1
+    assert capsys.readouterr().err.count("warning: steps.jsonl is no longer written") == 1

@@ -122,7 +122,7 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
             {"init_from": "nowhere"},
             "config.init_from=nowhere: there is no run directory or file nowhere, and no published Mixer of that name",
         ),
-        ({"init_from": str(tmp_path)}, "is no run directory: it has no config.json"),
+        ({"init_from": str(tmp_path)}, "is not a run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
             r"is another Mixer \(hidden_dim: 8 in the weights, 12 in the config\): set config.model.variant=Pico/4",
@@ -136,7 +136,7 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (12, 12)},
             r"use 8 \(interpolated\) to go from 2x2 to 3x3 patches",
         ),
-        ({"init_from": "ftp://host/x.npz"}, "ftp://host/x.npz: only https:// and gs:// are downloaded from"),
+        ({"init_from": "ftp://host/x.npz"}, "ftp://host/x.npz: only https:// and gs:// URLs can be downloaded"),
     ):
         with pytest.raises(UserError, match=line) as caught:
             run(tmp_path / "run", make_dataset(), monkeypatch, **fields)

@@ -149,7 +149,7 @@ def test_a_directory_has_one_process_at_a_time(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load", lambda config: make_dataset())
     directory = RunDirectory(tmp_path / "run")
     with directory.locked():
-        line = rf"workdir .*run is in use by process {os.getpid()} on .*: wait for its end, or choose another"
+        line = rf"workdir .*run is in use by process {os.getpid()} on .*: wait until it ends, or choose another"
         with pytest.raises(UserError, match=line):
             training.train(make_config(), RunDirectory(tmp_path / "run"))
         with pytest.raises(UserError, match=line):

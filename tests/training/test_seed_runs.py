@@ -242,7 +242,7 @@ def test_a_stop_signal_saves_all_seeds(when, at_once, tmp_path, monkeypatch):
     monkeypatch.setattr(epoch.DispatchLength, "learn", lambda *arguments: None)
     monkeypatch.setattr(Trainer, "train", count)
     monkeypatch.setattr(OnCores, "run", run)
-    with pytest.raises(Interrupted, match=r"stopped at step \d+ of \d+, the last good checkpoint") as caught:
+    with pytest.raises(Interrupted, match=r"stopped at step \d+ of \d+; the last good checkpoint") as caught:
         train(tmp_path / "run")
     assert caught.value.signal == signal.SIGTERM
     saved = [steps_kept(directory.path)[-1] for directory in directories(tmp_path / "run")]

@@ -115,7 +115,7 @@ def test_a_wrong_checksum_is_refused(stated, server):
     }
     server.headers = {stated: headers[stated][1]} if stated in headers else {}
     with pytest.raises(
-        UserError, match="w.npz has the (sha256|md5) [0-9a-f]+, not [0-9a-f]+: it was deleted"
+        UserError, match="w.npz has the (sha256|md5) [0-9a-f]+, not [0-9a-f]+, and was deleted"
     ) as caught:
         downloaded(f"{server.address}/w.npz", LARGEST, sha256=other[:8] if stated == "sha256" else "")
     assert "\n" not in str(caught.value)
@@ -135,7 +135,7 @@ def test_a_file_that_is_too_large_or_not_there(server):
 
 @pytest.mark.parametrize("url", ["http://example.com/w.npz", "ftp://example.com/w.npz", "s3://bucket/w.npz"])
 def test_other_addresses_are_refused(url, server):
-    with pytest.raises(UserError, match="only https:// and gs:// are downloaded from"):
+    with pytest.raises(UserError, match="only https:// and gs:// URLs can be downloaded"):
         downloaded(url, LARGEST)
 
 

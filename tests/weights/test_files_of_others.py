@@ -75,7 +75,7 @@ CASES |= {
     ),
     "an optimiser alone": Case(
         npz("x.npz", prefixed("opt/0/mu/", MEAN)),
-        "a Mixer only in the state of an optimiser: set checkpoint to one of opt/0/mu",
+        "a Mixer only in the state of an optimiser; to choose one, set checkpoint to opt/0/mu",
     ),
     "an optimiser, asked for": Case(npz("x.npz", MOMENTS), weights=AVERAGED, checkpoint="opt/0/mu", **TANH),
     "averaged": Case(
@@ -85,9 +85,9 @@ CASES |= {
         warning="taking the averaged weights, ema_params; set checkpoint for the others: params",
     ),
     "not averaged": Case(npz("x.npz", BOTH), checkpoint="params", **TANH),
-    "two models": Case(npz("x.npz", TAUGHT), "holds 2 Mixers: set checkpoint to one of student, teacher.net"),
+    "two models": Case(npz("x.npz", TAUGHT), "2 sets of weights; to choose one, set checkpoint to student or teacher"),
     "one of two": Case(npz("x.npz", TAUGHT), weights=AVERAGED, checkpoint="teacher"),
-    "none of two": Case(npz("x.npz", TAUGHT), "no single Mixer 'pupil': set checkpoint to one", checkpoint="pupil"),
+    "none of two": Case(npz("x.npz", TAUGHT), "no single Mixer 'pupil'; to choose one, set", checkpoint="pupil"),
     "beside other arrays": Case(
         safetensors("x.safetensors", prefixed("state_dict.model.", TIMM) | {"state_dict.loss.weight": FLOATS}),
         warning="1 arrays beside state_dict.model are left out, such as state_dict.loss.weight",
@@ -175,13 +175,13 @@ CASES |= {
     "garbage": Case(
         data("x.safetensors", b"garbage" * 99), "x.safetensors: .*; it is damaged or cut short: copy it again"
     ),
-    "no arrays": Case(zipped("x.npz", hello="hello"), "cannot read weights .*x.npz: hello is no array"),
+    "no arrays": Case(zipped("x.npz", hello="hello"), "cannot read weights .*x.npz: hello is not an array"),
     "an empty archive": Case(
         zipped("x.npz"), r"no Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"
     ),
     "a text": Case(text("x.txt", "hello"), "unknown kind of weights '.txt'.*valid: .npz, .safetensors, .pth, "),
     "ONNX": Case(data("x.onnx", b"\x08\x07"), "unknown kind of weights '.onnx'"),
-    "an empty folder": Case(several(load=""), "is no run directory: it has no config.json, nor a model.safetensors$"),
+    "an empty folder": Case(several(load=""), "not a run directory: it has no config.json, nor a model.safetensors$"),
     "a folder of files": Case(
         several(safetensors("best.safetensors", TIMM), text("notes.txt", "!"), load=""),
         "safetensors: give .*/best.safetens",
@@ -252,7 +252,7 @@ CASES |= {
     "grey, of colours": Case(
         hub(of_timm(input_size=[1, 32, 32], mean=[0.1], std=[0.2])), "is for 3 channels, its config.json for 1"
     ),
-    "squashed": Case(hub(of_timm(crop_mode="squash")), "crop_pct 0.875 and crop_mode 'squash' are not known here"),
+    "squashed": Case(hub(of_timm(crop_mode="squash")), "crop_pct 0.875 and crop_mode 'squash' are not supported"),
     "with another filter": Case(
         hub(of_timm(interpolation="a\nb")), r"interpolation 'a\\nb', crop_pct 0.875 and crop_mode 'center' are"
     ),

@@ -208,7 +208,7 @@ CASES = {
     "not averaged": Case(saved("x.pth", BOTH), checkpoint="state_dict"),
     "averaged, by name": Case(saved("x.pth", BOTH), weights=AVERAGED, checkpoint="state_dict_ema.module"),
     "averaged by PyTorch": Case(saved("x.pth", {"n_averaged": torch.tensor(3), **prefixed("module.", STATE)})),
-    "several": Case(saved("x.pth", [STATE, MEAN]), "holds 2 Mixers: set checkpoint to one of 0, 1$"),
+    "several": Case(saved("x.pth", [STATE, MEAN]), "2 sets of weights; to choose one, set checkpoint to 0 or 1$"),
     "one of several": Case(saved("x.pth", [STATE, MEAN]), weights=AVERAGED, checkpoint="1"),
     "Lightning": Case(saved("x.ckpt", lightning)),
     "awkward objects": Case(saved("x.pth", lambda: awkward() | others() | {"model": STATE})),
