@@ -8,8 +8,8 @@ python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --
     --arms plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
 What each part is worth is measured with 60 epochs, against a base that mixes half of the batches, with CutMix alone.
-The best epoch is chosen on a held-out tenth of the training images; under the published protocol, it is chosen on the
-test images, after training on all training images.
+The best epoch is chosen on a held-out tenth of the training images. Under the published protocol, all training images
+are trained on, and the best epoch is chosen on the test images.
 """
 
 import dataclasses

@@ -2,11 +2,12 @@
 
 python -m mixer_jax.train --config configs/folder.py --config.dataset.data_dir=DATA_DIR
 
-Other arrangements, such as a table labels.csv or tar files of WebDataset, are listed in
-mixer_jax/data/arrangement.py. What is found and what is left out is printed first. Without test images, a fifth of each
-class is drawn for testing, always the same. A tenth of the training images is held out to choose the best epoch, unless
-there is a folder for that, such as val/. Damaged files stop the program before it trains;
---config.dataset.on_error=skip leaves them out.
+Other arrangements, such as a table labels.csv or WebDataset tar files, are listed in mixer_jax/data/arrangement.py.
+What is found and what is left out is printed first. Without test images, the images of val/ are used for testing, or,
+if there are none, a fifth of each class, the same in every run. A tenth of the training images is held out to choose
+the best epoch, unless there are test images and a folder for that, such as val/. Damaged files stop the program before
+it trains; of more than 50,000 images, only a sample is examined by then. --config.dataset.on_error=skip examines all
+images and leaves the damaged ones out.
 
 Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
 that at least half of them cover. The patch size follows from that. For other sizes, give for example

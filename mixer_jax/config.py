@@ -78,22 +78,25 @@ def default_config() -> ConfigDict:
     # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
     config.dataset.layout = "auto"
     config.dataset.class_pattern = ""  # regular expression of names, or of paths if it has a /; its group is the class
-    config.dataset.test_fraction = 0.2  # fraction of each class held out as the test set if there is no test split
-    config.dataset.on_error = "stop"  # what damaged image files do; or "skip": train without them
+    config.dataset.test_fraction = 0.2  # fraction of each class for testing, if there are no test or validation images
+    config.dataset.on_error = "stop"  # what to do about damaged image files; "skip": train without them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS
     config.dataset.test_split = "test"
     # "": the validation images of an image folder, or else val_fraction of train, held out. If it equals test_split,
     # the best epoch is chosen on the test set.
     config.dataset.val_split = ""
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
-    config.dataset.hold_out = "by_class"  # the same fraction of each class, but never all of its images; or "random"
+    # "by_class": the same fraction of each class, but never all of its images; "random": regardless of class.
+    config.dataset.hold_out = "by_class"
     # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged, all of one size.
     config.dataset.image_size = ()
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
     config.dataset.resize = "fit"
     config.dataset.draft = True  # decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice image_size
-    config.dataset.bits = placeholder(int)  # that 16-bit image files use; None: as many as their highest level needs
+    # Bits that the levels of 16-bit image files use, 8 to 16; None: as many as the highest level found needs, or 16 if
+    # layout is "splits".
+    config.dataset.bits = placeholder(int)
     config.dataset.memory_budget_gib = placeholder(float)  # larger datasets are streamed; None: a quarter of memory
     config.dataset.reader_threads = 16  # threads that decode the images of a streamed dataset
     config.dataset.normalization = "standard"  # by the training mean and std; "paper": to [-1, 1]; "unit": to [0, 1]
@@ -108,7 +111,8 @@ def default_config() -> ConfigDict:
     config.augment.inception = ConfigDict()
     config.augment.inception.area = (0.08, 1.0)  # range of the box's area, as a fraction of the image; uniform
     config.augment.inception.aspect = (3 / 4, 4 / 3)  # range of the box's width / height; log-uniform
-    # Horizontal: "random"; or "alternating": flips every image in every second epoch; a random half starts flipped.
+    # Horizontal: "random"; or "alternating", which flips one random half of the images in even epochs, the other in odd
+    # ones.
     config.augment.flip = "none"
     config.augment.automatic = "none"  # "randaugment", or "autoaugment_cifar10"
     config.augment.rand_augment = ConfigDict()
@@ -157,7 +161,7 @@ def default_config() -> ConfigDict:
     config.ema_decay = 0.0  # of a moving average of the parameters, which is evaluated in their place; 0: no average
 
     config.optimizer = ConfigDict()
-    config.optimizer.name = "adamw"  # an optax optimiser, such as "muon", "sgd" or "adam"
+    config.optimizer.name = "adamw"  # of OPTIMIZERS in training/optimizer.py, such as "muon", "sgd" or "adam"
     config.optimizer.learning_rate = 1e-3  # the peak of the schedule
     config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", not of the stem's kernel
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default

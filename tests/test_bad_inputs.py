@@ -51,7 +51,7 @@ TRAIN = [
     ),
     (f"{DIGITS} --config.model=S/4", "unknown config field 'model'"),
     (f"{DIGITS} --config.epochs=ten", "config.epochs='ten': expects float"),
-    (f"{DIGITS} --config.epochs=-1", "config.epochs=-1.0: must be positive"),
+    (f"{DIGITS} --config.epochs=-2", "config.epochs=-2.0: must be positive, or -1"),
     (f"{DIGITS} --config.epochs=nan", "config.epochs=nan: must be finite"),
     (f"{DIGITS} --config.epochs=1e300", "config.epochs=1e+300: too large a number"),
     (f"{DIGITS} --config.epochs=1e30", "config.epochs=1e+30 needs more than 2**31 - 1 steps"),

@@ -45,7 +45,7 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert "| three: digits, Pico/2 |" in lines[3]
     assert f"{three.last_test_accuracy:.2f} ± {three.std['last_test_accuracy']:.2f} [" in lines[3]
     assert re.search(rf"^one: digits, Pico/2 +{one.last_test_accuracy:.2f} +{one.test_accuracy:.2f}", out, re.M)
-    assert max(map(len, out.split(one.data_fingerprint)[0].splitlines()[:-1])) <= 80
+    assert max(map(len, out.partition("\nAccuracies in percent")[0].splitlines())) <= 80
     assert one.data_fingerprint in out
     page = (output / "comparison.html").read_text()
     assert "three: digits, Pico/2" in page

@@ -99,7 +99,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
         (["--protocol=dirty"], "unknown protocol 'dirty'"),
         (["--seeds=0"], "seeds"),
         (["--report"], "no run in .* is finished yet"),
-        (["--config.epochs=-1"], "config.epochs=-1.0: must be positive"),
+        (["--config.epochs=-2"], "config.epochs=-2.0: must be positive, or -1"),
     ],
 )
 def test_mistakes_get_one_line(flags, line, config, tmp_path):

@@ -94,8 +94,10 @@ def _text(name: str, rows: Sequence[Row], width: int) -> str:
     columns, table, notes = tables.cells(rows)
     text = [f"{name}\n" if name else "", tables.plain(columns, table, width)]
     text += [f"[{i}] {note}" for i, note in enumerate(notes, 1)]
-    columns, table = tables.differences(rows)
-    text += ["", tables.plain(columns, table, width)] if table else []
+    compared_columns, compared = tables.differences(rows)
+    text += ["", tables.plain(compared_columns, compared, width)] if compared else []
+    if any("\u00b1" in cell for line in table for cell in line):
+        text.append(tables.EXPLANATION)
     return "\n".join([*text, *tables.circumstances(rows)]).strip("\n")
 
 
