@@ -105,6 +105,18 @@ def test_one_evaluator_gives_all_numbers(trained):
     assert f"<h1>digits, Pico/2: {results.test_accuracy:.2f}%</h1>" in RunDirectory(trained).report_file.read_text()
 
 
+def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, with_pictures, capsys):
+    def full(*args):
+        raise RuntimeError("out of\nmemory")
+
+    monkeypatch.setattr(inference.Classifier, "features", full)
+    run(tmp_path / "run", make_dataset(), monkeypatch)
+    assert "warning: the report lacks the nearest training images: out of memory" in capsys.readouterr().err
+    text = RunDirectory(tmp_path / "run").report_file.read_text()
+    assert "What each token adds" in text
+    assert "nearest features" not in text
+
+
 def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pictures, capsys):
     def full(*args):
         raise RuntimeError("out of\nmemory")
@@ -218,7 +230,7 @@ def test_mistakes_get_one_line(tmp_path, trained):
     (begun / "metrics.jsonl").unlink()
     (tmp_path / "there.html").touch()
     for arguments, line in (
-        ([tmp_path], "is no run directory"),
+        ([tmp_path], "is not a run directory"),
         ([begun], "metrics.jsonl: it holds no epoch"),
         ([trained, "--output=x.html"], "--output=x.html: the report of a run is always"),
         ([tmp_path / "w.npz", f"--output={tmp_path / 'there.html'}"], "is there already: --overwrite"),

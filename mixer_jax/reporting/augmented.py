@@ -63,9 +63,17 @@ def augmented_batches(
     for step in range(batches):
         batch = {key: x[0, shown] for key, x in sampler.batches(step, 1).items()}
         images, labels = dataset.train.read(batch["indices"])
-        images, targets = draw(step, batch | {"images": images, "labels": labels}, shown)
+        with jax.default_device(_cpu()):  # a TPU would take longer to compile it
+            images, targets = draw(step, batch | {"images": images, "labels": labels}, shown)
         drawn.append((images[1:], [target_caption(dataset, target) for target in targets[1:]]))
     return drawn
+
+
+def _cpu() -> jax.Device | None:
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS may leave it out
+        return None
 
 
 def target_caption(dataset: data.Dataset, target: np.ndarray) -> str:

@@ -4,15 +4,18 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from ml_collections import ConfigDict
 
+from mixer_jax.cache import cores
 from mixer_jax.data import Dataset, Split, StreamedSplit
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier
+from mixer_jax.messages import warn
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.augmented import augmented_batches
@@ -24,6 +27,7 @@ AUGMENTED = 12  # images of a batch to show
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
 # Limits of the search for the nearest training image, in images and in numbers: the model is applied to every image.
 CANDIDATES, NUMBERS = 2000, 2**23
+STREAMED = 200  # the most of a streamed dataset, whose images have to be decoded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,14 +102,18 @@ def gather(
     chosen = np.union1d(mistakes, right).astype(int)
     images, _ = dataset.test.read(chosen)
     evidence = Evidence(logits, labels, chosen, images, _names(dataset.test, chosen))
-    [(batch_images, batch_captions)] = augmented_batches(config, dataset, 1, AUGMENTED)
-    return dataclasses.replace(
-        evidence,
-        batch_images=batch_images,
-        batch_captions=np.array(batch_captions, str),
-        **_nearest(classifier, images, dataset),
-        **_maps(classifier, evidence),
-    )
+    parts = {
+        "the first batch": lambda: _first_batch(config, dataset),
+        "the nearest training images": lambda: _nearest(classifier, images, dataset),
+        "what each token adds": lambda: _maps(classifier, evidence),
+    }
+    found: dict[str, np.ndarray] = {}
+    for name, part in parts.items():
+        try:
+            found |= part()
+        except Exception as error:  # such as too little memory on the device: the others are still worth having
+            warn(f"the report lacks {name}: {' '.join(str(error).split())[:200] or type(error).__name__}")
+    return dataclasses.replace(evidence, **found)
 
 
 def _names(split: Split | StreamedSplit, indices: np.ndarray) -> np.ndarray:
@@ -128,13 +136,21 @@ def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return first[np.linspace(0, len(first) - 1, min(RIGHT, len(first))).round().astype(int)] if len(first) else first
 
 
+def _first_batch(config: ConfigDict, dataset: Dataset) -> dict[str, np.ndarray]:
+    [(images, captions)] = augmented_batches(config, dataset, 1, AUGMENTED)
+    return {"batch_images": images, "batch_captions": np.array(captions, str)}
+
+
 def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
     """Return the training images with the nearest features, by their cosine."""
     train = dataset.train
-    most = min(CANDIDATES, max(NUMBERS // math.prod(dataset.image_shape), 1), len(train))
+    fitting = max(NUMBERS // math.prod(dataset.image_shape), 1)
+    most = min(STREAMED if dataset.streamed else CANDIDATES, fitting, len(train))
     among = np.unique(np.linspace(0, len(train) - 1, most).round().astype(int))
-    pixels, labels = train.read(among)
-    features = classifier.features(np.concatenate([images, pixels]), min(256, len(images) + len(pixels)))
+    with ThreadPoolExecutor(cores()) as pool:
+        parts = list(pool.map(train.read, np.array_split(among, min(cores(), len(among)))))
+    pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    features = classifier.features(np.concatenate([images, pixels]), min(64, len(images) + len(pixels)))
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     nearest = (features[: len(images)] @ features[len(images) :].T).argmax(1) if len(images) else np.zeros(0, int)
     return {

@@ -69,6 +69,6 @@ def summarize(run: RunDirectory, results: Results) -> str:
         ("curves", run.curves_file),
         *kept,
     ]
-    lines += [("note", caution) for caution in r.cautions]
+    lines += [("caution", caution) for caution in r.cautions]
     title = f"{r.dataset}, {r.model}, {r.num_params:,} parameters, {seeds}"
     return "\n".join([title, *(f"  {name:15} {line}" for name, line in lines)])
