@@ -7,6 +7,7 @@ a notebook, the demo appears in the page itself:
 """
 
 import importlib.util
+import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, load
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
+from mixer_jax.reporting.evidence import Evidence
 from mixer_jax.reporting.weights import draw_tiles
+from mixer_jax.run_directory import RunDirectory
 
 WORKDIR = "mnist"  # the name of a model that comes with the package
 TOP = 5
+EXAMPLES = 8  # test images to click
 CANVAS = 336  # side of a drawing, in pixels
 DARK = 0.4  # drawings are inverted by default if the training images' mean is below this; 1 is white
 
@@ -87,6 +91,8 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
             with gradio.Column():
                 with gradio.Tab("Image"):
                     file = gradio.Image(type="filepath", image_mode=None, show_label=False, height=CANVAS)
+                    if examples := _examples(workdir):
+                        gradio.Examples(examples, file, label="Test images")
                 with gradio.Tab("Draw"):
                     inverted = gradio.Checkbox(bool(dark), label="the training images are light on dark")
                     canvas = gradio.Sketchpad(
@@ -106,6 +112,18 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
         for changed in (canvas, inverted):
             changed.change(of_drawing, [canvas, inverted], [classes, maps])
     return page
+
+
+def _examples(workdir: str | Path) -> list[str]:
+    """Return the files of some test images of a run, in a temporary folder; none for weights or an older run."""
+    file = RunDirectory(workdir).predictions_file
+    if not file.exists():
+        return []
+    images, folder = Evidence.load(file).images[:EXAMPLES], tempfile.mkdtemp()
+    files = [f"{folder}/{i}.png" for i in range(len(images))]
+    for image, path in zip(images, files, strict=True):
+        Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(path)
+    return files
 
 
 def _told(classifier: Classifier, image: np.ndarray) -> tuple[dict[str, float], Image.Image]:

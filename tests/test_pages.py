@@ -209,10 +209,18 @@ def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, trained, tmp_
     Image.fromarray(images[0, ..., 0]).save(tmp_path / "digit.png")
     expected = classifier.label_names[int(classifier.logits(images, 1).argmax())]
     served = demo.build(trained)
+    example = Evidence.load(RunDirectory(trained).predictions_file).images[:1]
+    expected_of_example = classifier.label_names[int(classifier.logits(example, 1).argmax())]
     _, url, _ = served.launch(prevent_thread_lock=True, quiet=True)
     try:
         for width in WIDTHS:
             page, errors = opened(chromium, url, width)
+            page.locator(".gallery-item").first.click()
+            heading = page.get_by_test_id("label-output-value")
+            heading.wait_for(timeout=60_000)
+            assert heading.inner_text() == expected_of_example
+            page.get_by_label("Remove").or_(page.get_by_label("Clear")).first.click()
+            heading.wait_for(state="detached", timeout=60_000)
             page.locator("input[type=file]").first.set_input_files(tmp_path / "digit.png")
             heading = page.get_by_test_id("label-output-value")
             heading.wait_for(timeout=60_000)
