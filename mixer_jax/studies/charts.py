@@ -18,13 +18,16 @@ X_AXES: dict[str, tuple[str, Callable[[Curve], Sequence[float]]]] = {
 
 
 def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Return the charts of validation accuracy and loss: means over seeds, with bands of one standard deviation.
+    """Return the charts of accuracy and loss on validation: means over seeds, with bands of one standard deviation.
+
+    They are on the test images where the best epoch was chosen on these.
 
     Args:
       rows: of one dataset, with one way to choose the best epoch.
     """
     charts = []
-    for field, title in (("accuracies", "Validation accuracy (%)"), ("losses", "Validation loss")):
+    split = next((row.protocol for row in rows if row.protocol), "validation").capitalize()
+    for field, title in (("accuracies", f"{split} accuracy (%)"), ("losses", f"{split} loss")):
         views = {}
         for name, (label, x_of) in X_AXES.items():
             lines = []

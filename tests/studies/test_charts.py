@@ -14,6 +14,7 @@ SEEDS = [Curve([50.0, 80.0, 90.0], [2.0, 1.0, 0.5], [60.0, 120.0, 180.0], [100, 
 def test_curves_are_means_with_bands_over_epochs_minutes_and_images():
     row = Row("mixer", [result(90.0), result(92.0)], SEEDS, published={"last": 91.0})
     accuracy, loss = curves([row])
+    assert (accuracy["title"], loss["title"]) == ("Test accuracy (%)", "Test loss")
     assert list(accuracy["views"]) == ["epoch", "minutes", "images"]
     mean, above, below, published = accuracy["views"]["epoch"]["series"]
     assert (mean["x"], mean["y"]) == ([1, 2, 3], [55.0, 82.0, 91.0])
