@@ -82,8 +82,8 @@ class Row:
 
     @property
     def dataset(self) -> str:
-        """The name of the dataset; "" if unknown."""
-        return self.results[0].dataset if self.results else self.of_dataset
+        """The name of the dataset; "" if unknown. Folders are told apart by their fingerprints."""
+        return _named(self.results[0].dataset, self.results[0].data_fingerprint) if self.results else self.of_dataset
 
     @property
     def protocol(self) -> str:
@@ -208,6 +208,10 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe)
 
 
+def _named(dataset: str, fingerprint: str) -> str:
+    return f"{dataset} {fingerprint}" if dataset == "folder" else dataset
+
+
 def _curve(run: RunDirectory, num_seeds: int = 1) -> Curve:
     """Return the curve of a run that was trained at the same time as `num_seeds` - 1 others."""
     epochs = [epoch for epoch in run.read_metrics() if not math.isnan(epoch.val_accuracy)]
@@ -227,8 +231,8 @@ def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
         return None
     config, done = runs[0].config(), min(len(curve.accuracies) for curve in curves)
     title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
-    dataset = config.dataset
-    return Row(title, (), curves, epochs=done, selected_on=selected_on(dataset), of_dataset=dataset.name)
+    dataset = _named(config.dataset.name, runs[0].dataset_info()["fingerprint"])
+    return Row(title, (), curves, epochs=done, selected_on=selected_on(config.dataset), of_dataset=dataset)
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:

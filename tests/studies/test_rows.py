@@ -7,7 +7,7 @@ import pytest
 from made_rows import result, row
 from mixer_jax.errors import UserError
 from mixer_jax.storage import write_json
-from mixer_jax.studies.rows import Curve, Row, merged, read_rows, to_json
+from mixer_jax.studies.rows import Curve, Row, datasets, merged, read_rows, to_json
 
 CURVE = Curve([90.0, 95.1234], [0.5, 0.25], [30.0, 60.5], [500, 1000])
 
@@ -48,6 +48,12 @@ def test_a_row_tells_its_accuracies_and_the_time_of_its_fastest_run():
     assert of_two.protocol == "test"
     for published, against in (({}, "last"), ({"best": 1.0}, "best"), ({"best": 1.0, "last": 1.0}, "last")):
         assert row("one", [97.0], published=published).against == against
+
+
+def test_folders_are_datasets_of_their_own():
+    folders = [Row(name, [result(97.0, dataset="folder", data_fingerprint=name)]) for name in "ab"]
+    rows = [*folders, row("mnist", [97.0]), Row("not finished", [], [CURVE], of_dataset="folder a")]
+    assert datasets(rows) == ["folder a", "folder b", "mnist"]
 
 
 def test_rows_of_one_title_and_recipe_on_the_same_data_are_merged():

@@ -44,6 +44,7 @@ function draw(element, settings) {
       { ...axis, label: view.x, labelSize: 24, size: 34, values: view.log ? decades : (u, ticks) => ticks.map(short) },
       { ...axis, size: 58, values: log ? undefined : (u, ticks) => ticks.map(short) },
     ],
+    padding: [8, 28, 0, 0],
     cursor: { drag: { x: true, y: false }, focus: { prox: 24 } }, focus: { alpha: 0.4 },
     bands: view.series.flatMap((one, i) => one.band === 1 ? [
       { series: [i + 1, i + 2], fill: () => css(`--c${1 + one.color % 10}`) + "2a" },
