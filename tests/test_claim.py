@@ -47,7 +47,7 @@ def test_other_data_in_another_folder_names_both(tmp_path):
     claim(run, make_config(dataset__data_dir="/a"), {"fingerprint": "a", "streamed": False})
     moved = make_config(dataset__data_dir="/b")
     require_same_data(run, moved, {"fingerprint": "a", "streamed": False})
-    with pytest.raises(UserError, match=r"\(fingerprint; data_dir: was /a, now /b\): choose another"):
+    with pytest.raises(UserError, match=r"fingerprint differs; data_dir: was /a, now /b\): choose another"):
         require_same_data(run, moved, {"fingerprint": "b", "streamed": False})
 
 

@@ -132,7 +132,7 @@ class Dataset:
       train, val, test: the splits; the best epoch is chosen on `val`.
       mean, std: one number per channel, for pixels scaled to [0, 1]. The model's input is these pixels minus `mean`,
         divided by `std`. By default they are the statistics of the training pixels.
-      cautions: warnings about what makes an accuracy less meaningful than it looks, one line each.
+      cautions: facts that make an accuracy less meaningful than it looks, one line each; printed as warnings.
       bits: the number of bits that the levels of 16-bit image files use; as in `Fit`.
     """
 

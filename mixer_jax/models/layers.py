@@ -1,6 +1,6 @@
 """The layers of the Mixer, on activations (tokens, batch, channels).
 
-They have the parameters of `flax.linen.Dense` and `LayerNorm` and compute the same results. In this layout, both
+They have the parameters of `flax.linen.Dense` and `LayerNorm` and compute the same results. In this axis order, both
 mixings are plain matrix products, over the first and over the last axis, without a transpose.
 """
 

@@ -184,7 +184,7 @@ CASES = {
     ),
     "val is for choosing the epoch": Case(
         f"train/cat/{TEN} train/dog/{TEN} val/{{cat,dog}}/k.png",
-        ("20% of each class are drawn as test images",),
+        ("20% of each class is drawn for testing",),
         DRAWN | {"validation cat": 1, "validation dog": 1},
         fields={"val_split": "val"},
     ),

@@ -125,7 +125,7 @@ def test_a_run_says_so_everywhere(tmp_path, capsys):
     train_digits(tmp_path / "run", "--config.dataset.test_split=train", "--config.epochs=1")
     out = capsys.readouterr()
     assert "warning: the test images are the training images" in out.err
-    assert "  note            the test images are the training images" in out.out
+    assert "  caution         the test images are the training images" in out.out
 
 
 MOUNTS = {  # files below /, and the limit in them
