@@ -12,7 +12,8 @@ images and leaves the damaged ones out.
 Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
 that at least half of them cover. The patch size follows from that. For other sizes, give for example
 --config.dataset.image_size=224,224 --config.model.variant=Tiny/16. For characters and other images that must not be
-mirrored, give --config.augment.flip=none. The run has 60 epochs, or as many as make 2,000 steps.
+mirrored, give --config.augment.flip=none. A run has 60 epochs; for a small dataset, it has as many as make 80 steps for
+each class, but not more than make 2,000 steps.
 """
 
 from mixer_jax.config import default_config
@@ -30,7 +31,7 @@ def get_config():
     config.augment.mixing.cutmix_alpha = 1.0
     config.model.variant = "Nano"
     config.batch_size = 64
-    config.epochs = -1  # 60, or more if the images are few
+    config.epochs = -1  # 60, or more of a small dataset
     config.label_smoothing = 0.1
     config.early_stopping_patience = 20
     config.optimizer.name = "muon"

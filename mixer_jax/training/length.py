@@ -1,23 +1,26 @@
-"""The number of epochs, where the config leaves it to the number of training images."""
+"""The number of epochs, where the config leaves it to the dataset."""
 
 import math
 
 from ml_collections import ConfigDict
 
 CHOSEN = -1.0  # what `config.epochs` says then
-EPOCHS, STEPS = 60, 2000  # a run has at least as many of both: few images would give few steps
+EPOCHS = 60  # of a run, or more if these would be too few steps
+STEPS_PER_CLASS, ENOUGH = 80, 2000  # the fewest steps for each class, and the number that is enough for any
 
 
-def with_epochs(config: ConfigDict, num_images: int) -> ConfigDict:
+def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
     """Return a config whose number of epochs is set; the patience of early stopping grows in the same proportion.
 
     Args:
       config: the full config, which is returned as it is if it gives the number.
       num_images: the number of training images.
+      num_classes: the number of classes.
     """
     if config.epochs != CHOSEN:
         return config
-    return scaled(config, max(EPOCHS, math.ceil(STEPS * config.batch_size / num_images)))
+    steps = min(STEPS_PER_CLASS * num_classes, ENOUGH)
+    return scaled(config, max(EPOCHS, math.ceil(steps * config.batch_size / num_images)))
 
 
 def scaled(config: ConfigDict, epochs: float) -> ConfigDict:

@@ -87,7 +87,7 @@ class Trainer:
         Raises:
           UserError: if the config is inconsistent, or does not fit the data or the devices.
         """
-        config = with_epochs(config, len(dataset.train))
+        config = with_epochs(config, len(dataset.train), dataset.num_classes)
         self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)
