@@ -148,7 +148,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
         again(other)
     for split in ("train", "test"):
         (moved / split / "dog").rename(moved / split / "fox")
-    with pytest.raises(UserError, match=r"changed \(label_names; data_dir: was .*images, now .*moved\)"):
+    with pytest.raises(UserError, match=r"label_names differs; data_dir: was .*images, now .*moved\)"):
         again(moved)
 
 
