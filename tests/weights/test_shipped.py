@@ -36,7 +36,7 @@ def test_a_model_loads_by_its_name_from_any_folder(name, tmp_path, monkeypatch):
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    with pytest.raises(UserError, match="mnist is no run directory"):
+    with pytest.raises(UserError, match="mnist is not a run directory"):
         mixer_jax.load("mnist")
     with pytest.raises(UserError, match="no published Mixer of that name .did you mean 'mnist'"):
         mixer_jax.load("mnits")
