@@ -91,6 +91,7 @@ class Results(_Record):
       val_accuracy, val_loss, test_accuracy, test_loss: of the best epoch.
       last_val_accuracy, last_val_loss, last_test_accuracy, last_test_loss: of the last epoch.
       test_balanced_accuracy: the mean of the classes' accuracies on test, at the best epoch.
+      train_examples, val_examples: the number of training and of validation images.
       test_examples: the number of test images scored. It is None, like all test scores, for a run that is not finished.
       train_seconds, compile_seconds: time spent on training steps, and on compiling.
       images_per_second: training throughput.
@@ -125,6 +126,8 @@ class Results(_Record):
     test_accuracy: float | None = None
     test_loss: float | None = None
     test_balanced_accuracy: float | None = None
+    train_examples: int | None = None
+    val_examples: int | None = None
     test_examples: int | None = None
     last_val_accuracy: float | None = None
     last_val_loss: float | None = None

@@ -146,7 +146,7 @@ def test_charts_tell_their_values_and_can_be_zoomed(chromium, trained, pages):
     page.keyboard.press("Home")
     page.keyboard.press("ArrowRight")
     losses = [one.loss for one in steps[:2]]
-    assert f"train: {(0.9 * losses[0] + losses[1]) / 1.9:.4g}" in shown()
+    assert f"train (smoothed): {(0.9 * losses[0] + losses[1]) / 1.9:.4g}" in shown()
     page.get_by_label("logarithmic").first.check()
     before = page.evaluate("drawn[0].plot.scales.x.max - drawn[0].plot.scales.x.min")
     page.mouse.move(box["x"] + 0.2 * box["width"], box["y"] + 50)
@@ -155,6 +155,8 @@ def test_charts_tell_their_values_and_can_be_zoomed(chromium, trained, pages):
     page.mouse.up()
     zoomed = page.evaluate("drawn[0].plot.scales.x.max - drawn[0].plot.scales.x.min")
     assert zoomed == pytest.approx(0.3 * before, rel=0.1)
+    page.get_by_label("logarithmic").first.uncheck()  # any control keeps the zoom
+    assert page.evaluate("drawn[0].plot.scales.x.max - drawn[0].plot.scales.x.min") == pytest.approx(zoomed)
     plot.focus()
     page.keyboard.press("Escape")
     assert page.evaluate("drawn[0].plot.scales.x.max - drawn[0].plot.scales.x.min") == before
@@ -191,6 +193,31 @@ def test_tables_sort_and_the_confusion_matrix_names_its_cells(chromium, trained,
     page.keyboard.press("Escape")
     assert page.locator("dialog[open]").count() == 0
     assert not errors
+
+
+@pytest.mark.slow
+def test_times_and_intervals_sort_by_what_they_are(chromium, pages):
+    page, errors = opened(chromium, pages[-1].as_uri(), 1440)
+    table = page.locator("table.sortable").last
+    for column in ("training time, fastest run", "difference"):
+        table.get_by_role("button", name=column).click()
+        place = table.locator("th").all_inner_texts().index(column) + 1
+        cells = table.locator(f"td:nth-child({place})")
+        values = cells.evaluate_all("cells => cells.map(cell => cell.dataset.value)")
+        given = [float(value) for value in values if value is not None]
+        assert given == sorted(given)
+        assert len(given) > 5
+        assert values[len(given) :] == [None] * (len(values) - len(given))
+    assert not errors
+
+
+@pytest.mark.slow
+def test_a_printed_page_is_light_and_whole(chromium, pages):
+    page, _ = opened(chromium, pages[2].as_uri(), 1440, "dark")
+    assert page.evaluate("document.querySelector('.tall').scrollHeight > document.querySelector('.tall').clientHeight")
+    page.emulate_media(media="print", color_scheme="dark")
+    assert page.evaluate("document.querySelector('.tall').scrollHeight == document.querySelector('.tall').clientHeight")
+    assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 31, 36)"
 
 
 @pytest.mark.slow

@@ -31,7 +31,8 @@ def controls(views: Sequence[tuple[str, str]]) -> str:
     )
     return (
         f'<form class="controls">{radios}<label><input type="checkbox" name="log"> logarithmic</label>'
-        '<label>smoothing <input type="range" name="smooth" min="0" max="0.98" step="0.02" value="0"></label>'
+        '<label>smoothing <input type="range" name="smooth" min="0" max="0.98" step="0.02" value="0"><output>0</output>'
+        "</label>"
         '<span class="muted">Drag over a chart to zoom in; double-click to zoom out.</span></form>'
     )
 
@@ -69,10 +70,12 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
         ("images_per_second", "Images per second"),
     )  # fmt: skip
     for name, title in others:
-        label, of_epoch = name.replace("_", " "), []
+        label, of_epoch, fixed = name.replace("_", " "), [], name == "learning_rate"
         if name != "gradient_norm":
-            of_epoch = [series(label, epochs, [getattr(one, name) for one in history], VALIDATION)]
-        of_step = [series(label, numbers, [getattr(one, name) for one in steps], VALIDATION)] if steps else []
+            of_epoch = [series(label, epochs, [getattr(one, name) for one in history], VALIDATION, fixed=fixed)]
+        of_step = (
+            [series(label, numbers, [getattr(one, name) for one in steps], VALIDATION, fixed=fixed)] if steps else []
+        )
         if of_epoch or of_step:
             charts.append(chart(title, {"epoch": ("epoch", of_epoch), "step": ("step", of_step)}))
     return charts
@@ -87,7 +90,7 @@ def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
     confidence = [one["confidence"] for one in bins]
     lines = [
         series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),
-        series("perfectly calibrated", [0, 100], [0, 100], TRAIN, dash=1),
+        series("perfectly calibrated", [0, *confidence, 100], [0, *confidence, 100], TRAIN, dash=1),
     ]
     return chart("Accuracy over confidence", {"confidence": ("confidence (%)", lines)}) | {"range": [0, 105]}
 

@@ -8,6 +8,7 @@ import base64
 import functools
 import html
 import json
+import re
 from collections.abc import Sequence
 from importlib import resources
 from io import BytesIO
@@ -18,6 +19,8 @@ from PIL import Image
 
 LOSSLESS = 64 * 64  # pixels; larger images are embedded as JPEG
 QUALITY = 90  # of JPEG
+MANY = 40  # rows; longer tables scroll on their own
+NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+)%?(?: (s|min|h))?(?: (\d+) min)?(?: \u00b1.*)?(?: \(.*\))?")
 EMPTY = ("", "-")  # cells without a value
 ENLARGED = 512  # pixels; the longest side of an embedded image
 
@@ -82,22 +85,32 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool 
     body = "\n".join("<tr>" + "".join(cell(i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
     kinds = " ".join(name for name, wanted in (("sortable", sortable), ("cards", cards)) if wanted)
     return (
-        f'<div class="wide tall" tabindex="0" role="region" aria-label="{html.escape(", ".join(columns))}">'
+        f'<div class="wide{" tall" * (len(rows) > MANY)}" tabindex="0" role="region" '
+        f'aria-label="{html.escape(", ".join(columns))}">'
         f'<table class="{kinds}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
     )
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a cell holds, with or without "%"; None if it holds something else."""
-    try:
-        return float(text.replace(",", "").removesuffix("%"))
-    except ValueError:
+    """Return the number that a cell begins with, a time in seconds; None if it holds something else.
+
+    Behind the number may be "%", the unit of `summary.duration`, a deviation after "\u00b1", or a remark in brackets.
+    """
+    found = NUMBER.fullmatch(text)
+    if not found:
         return None
+    number, unit, minutes = found.groups()
+    return float(number.replace(",", "")) * {"s": 1, "min": 60, "h": 3600}.get(unit, 1) + 60 * int(minutes or 0)
 
 
-def paragraph(text: str, muted: bool = False) -> str:
-    """Return a paragraph of plain text."""
-    return f"<p{' class=muted' if muted else ''}>{html.escape(text)}</p>"
+def paragraph(text: str, kind: str = "") -> str:
+    """Return a paragraph of plain text, possibly of the kind "muted" or "caution"."""
+    return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+
+
+def without_scripts(png: bytes, description: str) -> str:
+    """Return an embedded PNG for browsers that run no scripts, and so draw no charts."""
+    return f"<noscript>{image(png, description)}</noscript>"
 
 
 def heading(text: str, level: int = 2) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from mixer_jax.config import flat
 from mixer_jax.data import Dataset, selected_on
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
-from mixer_jax.metrics import accuracy_interval, classification_scores, probabilities
+from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, probabilities
 from mixer_jax.models import MlpMixer, name_of
 from mixer_jax.records import Results, best_epoch
 from mixer_jax.reporting import charts, page
@@ -126,9 +127,10 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     config, info = run.config(), run.dataset_info()
     done = results.test_accuracy is not None
     number = f"{results.test_accuracy:.2f}%" if done else f"{results.val_accuracy:.2f}% on validation"
-    title = f"{results.dataset}, {results.model}: {number}"
-    parts = [page.facts(_facts(results)), *map(page.paragraph, map(sentence, results.cautions))]
-    parts += _curves(run, results)
+    title = f"{_dataset_name(config)}, {results.model}: {number}"
+    parts = [page.facts(_facts(results, config))]
+    parts += [page.paragraph(sentence(caution), "caution") for caution in results.cautions]
+    parts += _curves(run, results, config)
     if done and run.predictions_file.exists():
         parts += _predictions(run, Evidence.load(run.predictions_file), info["label_names"])
     parts += what_it_looks_at(classifier)
@@ -164,8 +166,18 @@ def write_weights_report(classifier: Classifier, file: Path) -> None:
         write_text(file, page.page(classifier.origin.name, parts))
 
 
-def _facts(results: Results) -> list[tuple[str, str]]:
+def _dataset_name(config: ConfigDict) -> str:
+    """Return the name of a dataset, or of the folder that it is in."""
+    folder = Path(config.dataset.data_dir or ".").resolve().name
+    return folder if config.dataset.name == "folder" and folder else config.dataset.name
+
+
+def _facts(results: Results, config: ConfigDict) -> list[tuple[str, str]]:
     r = results
+    validation = f"{r.val_accuracy:.2f}%"
+    if r.val_examples:
+        low, high = accuracy_interval(r.val_accuracy, r.val_examples)
+        validation += f", 95% interval {low:.2f}% to {high:.2f}%"
     best = f"epoch {r.best_epoch}, the best on {r.selected_on}"
     scores = [("validation accuracy", f"{r.val_accuracy:.2f}%"), ("chosen", best)]
     if r.test_accuracy is not None:
@@ -174,14 +186,23 @@ def _facts(results: Results) -> list[tuple[str, str]]:
             ("test accuracy", f"{r.test_accuracy:.2f}%"),
             ("95% interval, over test images", f"{low:.2f}% to {high:.2f}% ({r.test_examples:,} images; one seed)"),
             ("chosen", best),
+            ("validation accuracy at that epoch", validation),
             *([("balanced test accuracy", f"{r.test_balanced_accuracy:.2f}%")] if r.test_balanced_accuracy else []),
             ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%"),
             ("test loss", f"{r.test_loss:.4f}"),
         ]
+    early = f" of {config.epochs:g}" if r.test_accuracy is not None and r.epochs < config.epochs else ""
+    epochs = f"{r.epochs:g}{early} epochs{', stopped early' * bool(early)}"
+    sizes = (
+        f"{r.train_examples:,} train, {r.val_examples:,} validation, {r.test_examples:,} test"
+        if r.train_examples
+        else ""
+    )
     return [
         *scores,
+        *([("images", sizes)] if sizes else []),
         ("model", f"{r.model}, {r.num_params:,} parameters, seed {r.seed}"),
-        ("trained", f"{r.epochs:g} epochs, {r.steps:,} steps, in {duration(r.train_seconds)}"),
+        ("trained", f"{epochs}, {r.steps:,} steps, in {duration(r.train_seconds)}"),
         ("throughput", f"{r.images_per_second:,.0f} images/s"),
         ("hardware", f"{r.devices} x {r.device_kind}, {r.dtype}"),
         ("data", f"{r.dataset}, fingerprint {r.data_fingerprint}"),
@@ -189,15 +210,26 @@ def _facts(results: Results) -> list[tuple[str, str]]:
     ]
 
 
-def _curves(run: RunDirectory, results: Results) -> list[str]:
+def _curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]:
     steps = run.read_steps()
     drawn = charts.curves(run.read_metrics(), steps, results.dataset)
     views = [("epoch", "epoch"), *([("step", "step")] if steps else [])]
     return [
         page.heading("Curves"),
-        page.paragraph("Loss and accuracy on train are those of augmented images.", muted=True),
+        page.paragraph(_on_training_images(config), "muted"),
         page.charts(drawn, charts.controls(views)),
+        page.without_scripts(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"),
     ]
+
+
+def _on_training_images(config: ConfigDict) -> str:
+    """Return a sentence on why the metrics of training and validation cannot be compared."""
+    mixing = config.augment.mixing
+    harder = [f"labels smoothed by {config.label_smoothing:g}"] if config.label_smoothing else []
+    if mixing.probability and (mixing.mixup_alpha or mixing.cutmix_alpha):
+        harder.append("mixed images and labels")
+    means = " and ".join(harder)
+    return f"Loss and accuracy on train are those of augmented images{f', with {means}' if means else ''}."
 
 
 def _predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -> list[str]:
@@ -209,10 +241,13 @@ def _predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) 
         plot_confusion(counts, label_names, confusion_file, title)
     order = similarity_order(counts)
     matrix = page.heading("Confusion") + page.confusion([label_names[i] for i in order], counts[order][:, order])
+    matrix += page.without_scripts(confusion_file.read_bytes(), "confusion matrix")
     pairs = confused_pairs(counts, label_names)
     columns = ("class", "predicted as", "images", "share of the class")
     listed = page.heading("Most confused") + page.table(columns, pairs, sortable=True) if pairs else ""
     balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
+    if len(label_names) > TOP:
+        balanced += f" Top-{TOP} accuracy: {scores['top5_accuracy']:.2f}%."
     parts = [
         page.side_by_side(matrix, listed),
         page.heading("Classes"),
@@ -220,9 +255,7 @@ def _predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) 
         page.table(CLASS_COLUMNS, class_rows(scores), sortable=True, cards=True),
     ]
     parts += _mistakes(evidence, label_names, scores)
-    calibrated = (
-        f"Expected calibration error {scores['calibration_error']:.2f}%; top-5 accuracy {scores['top5_accuracy']:.2f}%."
-    )
+    calibrated = f"Expected calibration error {scores['calibration_error']:.2f}%."
     bins = [(f"{b['confidence']:.1f}%", f"{b['accuracy']:.1f}%", f"{b['count']:,}") for b in scores["calibration"]]
     of_bins = page.table(("mean confidence", "accuracy", "images"), bins)
     chart = page.charts([charts.calibration(scores["calibration"])])

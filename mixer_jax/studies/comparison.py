@@ -105,7 +105,7 @@ def _page(name: str, rows: Sequence[Row]) -> list[str]:
     """Return the parts of a dataset: its table, and charts for each way to choose the best epoch."""
     columns, table, notes = tables.cells(rows)
     parts = [page.heading(name)] if name else []
-    parts += [page.table(columns, table, sortable=True, cards=True), page.paragraph(tables.EXPLANATION, muted=True)]
+    parts += [page.table(columns, table, sortable=True, cards=True), page.paragraph(tables.EXPLANATION, "muted")]
     parts += [page.paragraph(line) for line in tables.circumstances(rows)]
     parts += [page.heading("Notes", 3), page.numbered(notes)] if notes else []
     for protocol in dict.fromkeys(row.protocol for row in rows if row.curves):

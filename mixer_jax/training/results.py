@@ -94,6 +94,8 @@ def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
         model=models.name_of(config.model, trainer.model),
         num_params=trainer.num_params,
         num_seeds=num_seeds,
+        train_examples=len(trainer.dataset.train),
+        val_examples=len(trainer.dataset.val),
         selected_on=data.selected_on(config.dataset),
         **trainer.runs_on,
         data_fingerprint=run.dataset_info()["fingerprint"],

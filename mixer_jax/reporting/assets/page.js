@@ -2,7 +2,14 @@
 "use strict";
 const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const content = element => JSON.parse(element.querySelector("script").textContent);
-const short = value => value == null ? "–" : +value.toPrecision(4) + "";
+const short = value => value == null ? "–" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(4) + "";
+// The labels of evenly spaced ticks, with as many decimals as the spacing needs; and of a logarithmic axis.
+const even = (u, ticks) => {
+  const decimals = Math.max(0, Math.ceil(-Math.log10(ticks[1] - ticks[0] || 1) - 1e-6));
+  return ticks.map(x => x.toLocaleString("en", { maximumFractionDigits: Math.min(decimals, 8) }));
+};
+const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
+const powers = (u, ticks) => ticks.map(x => x == null ? "" : x < 1e-3 ? x.toExponential() : compact.format(x));
 const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]];
 const drawn = [];
 
@@ -21,13 +28,16 @@ function draw(element, settings) {
   const chart = content(element), view = chart.views[settings.view] || Object.values(chart.views)[0];
   const place = element.querySelector(".plot");
   place.replaceChildren();
-  const tables = view.series.map(one => [one.x, one.fixed ? one.y : smooth(one.y, settings.smooth)]);
+  const smoothed = one => settings.smooth && !one.fixed && !one.mark && !one.band;
+  // Behind a smoothed curve, the measured one stays visible.
+  const lines = [...view.series, ...view.series.filter(smoothed).map(one => ({ ...one, raw: true }))];
+  const tables = lines.map(one => [one.x, one.raw || !smoothed(one) ? one.y : smooth(one.y, settings.smooth)]);
   const data = uPlot.join(tables, tables.map(table => table.slice(1).map(() => 2)));
   const log = settings.log && view.series.every(one => one.y.every(value => value == null || value > 0));
-  const series = view.series.map((one, i) => ({
-    label: one.label, spanGaps: true, width: one.mark || one.band ? 0 : 1.6, dash: dashes[one.dash || 0],
-    class: one.band ? "edge" : undefined,
-    stroke: () => css(`--c${1 + (one.color ?? i) % 10}`), value: (_, value) => short(value),
+  const series = lines.map((one, i) => ({
+    label: one.label + (smoothed(one) ? " (smoothed)" : ""), spanGaps: true, width: one.mark || one.band ? 0 : 1.6, dash: dashes[one.dash || 0],
+    class: one.band || one.raw ? "edge" : undefined,
+    stroke: () => css(`--c${1 + (one.color ?? i) % 10}`) + (one.raw ? "55" : ""), value: (_, value) => short(value),
     points: one.mark || (one.x.length < 3 && !one.fixed && !one.band) ? {
       show: true, size: 10, width: 2, stroke: () => css(`--c${1 + (one.color ?? i) % 10}`),
       fill: () => css(one.mark === "hollow" ? "--page" : `--c${1 + (one.color ?? i) % 10}`),
@@ -37,20 +47,21 @@ function draw(element, settings) {
   const plot = new uPlot({
     width: Math.max(place.clientWidth, 200), height: 272, series: [{ label: view.x, value: (_, x) => short(x) }, ...series],
     scales: {
-      x: { time: false, distr: view.log ? 3 : 1 },
+      x: { time: false, distr: view.log ? 3 : 1, range: view.log ? (u, low, high) => [low / 1.3, high * 1.3] : undefined },
       y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => chart.range || padded(Math.max(low, chart.low ?? low), high) },
     },
     axes: [
-      { ...axis, label: view.x, labelSize: 24, size: 34, values: view.log ? decades : (u, ticks) => ticks.map(short) },
-      { ...axis, size: 58, values: log ? undefined : (u, ticks) => ticks.map(short) },
+      { ...axis, label: view.x, labelSize: 24, size: 34, values: view.log ? decades : even },
+      { ...axis, size: 62, values: log ? powers : even },
     ],
     padding: [8, 28, 0, 0],
-    cursor: { drag: { x: true, y: false }, focus: { prox: 24 } }, focus: { alpha: 0.4 },
+    cursor: { drag: { x: true, y: false, dist: 8 }, focus: { prox: 24 }, hover: { prox: 8 } }, focus: { alpha: 0.4 },
     bands: view.series.flatMap((one, i) => one.band === 1 ? [
       { series: [i + 1, i + 2], fill: () => css(`--c${1 + one.color % 10}`) + "2a" },
     ] : []),
   }, data, place);
   plot.setCursor({ left: -10, top: -10 });
+  if (!view.series.some(one => one.mark)) plot.setLegend({ idx: data[0].length - 1 });
   return plot;
 }
 
@@ -58,19 +69,28 @@ const padded = (low, high) => {
   const margin = 0.05 * (high - low) || Math.abs(high) * 0.05 || 1;
   return [low - margin, high + margin];
 };
-const decades = (u, ticks) => ticks.map(x => /^[125]0*$/.test(x + "") ? x.toLocaleString("en") : "");
+const decades = (u, ticks) => ticks.map(x => /^[125]0*$/.test(x + "") ? compact.format(x) : "");
 
 function charts(group) {
   const settings = { view: "epoch", log: false, smooth: 0 };
   const elements = [...group.querySelectorAll(".chart")];
   const all = () => elements.forEach(element => {
-    drawn.find(one => one.element === element)?.plot.destroy();
-    const entry = drawn.find(one => one.element === element) || drawn[drawn.push({ element }) - 1];
+    const entry = drawn.find(one => one.element === element) || drawn[drawn.push({ element }) - 1], before = entry.plot;
     entry.plot = draw(element, settings);
+    if (before && entry.view === settings.view) {  // keep the zoom, and which curves are hidden
+      const { min, max } = before.scales.x;
+      entry.plot.setScale("x", { min, max });
+      before.series.forEach((one, i) => i && i < entry.plot.series.length && entry.plot.setSeries(i, { show: one.show }));
+    }
+    entry.view = settings.view;
+    before?.destroy();
   });
   group.querySelectorAll(".controls input").forEach(input => input.addEventListener("input", () => {
     if (input.name === "log") settings.log = input.checked;
-    else if (input.name === "smooth") settings.smooth = +input.value;
+    else if (input.name === "smooth") {
+      settings.smooth = +input.value;
+      input.nextElementSibling.textContent = input.value;
+    }
     else if (input.checked) settings.view = input.value;
     all();
   }));
@@ -79,12 +99,13 @@ function charts(group) {
     const place = element.querySelector(".plot"), plot = () => drawn.find(one => one.element === element).plot;
     new ResizeObserver(() => plot().setSize({ width: Math.max(place.clientWidth, 200), height: 272 })).observe(place);
     place.addEventListener("keydown", event => {  // the arrow keys move along the curve, Escape shows all of it again
-      const u = plot(), at = u.cursor.idx ?? -1, xs = u.data[0];
-      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: 0, End: xs.length - 1 }[event.key];
+      const u = plot(), at = u.cursor.idx ?? -1, xs = u.data[0], { min, max } = u.scales.x;
+      const first = xs.findIndex(x => x >= min), last = xs.findLastIndex(x => x <= max);
+      const to = { ArrowRight: at + 1, ArrowLeft: at - 1, Home: first, End: last }[event.key];
       if (event.key === "Escape") u.setScale("x", { min: xs[0], max: xs.at(-1) });
       if (to === undefined) return;
       event.preventDefault();
-      const x = xs[Math.min(Math.max(to, 0), xs.length - 1)];
+      const x = xs[Math.min(Math.max(to, first), last)];
       u.setCursor({ left: u.valToPos(x, "x"), top: u.over.clientHeight / 2 });
     });
   });
@@ -97,10 +118,12 @@ function sortable(table) {
       const down = head.getAttribute("aria-sort") === "ascending";
       table.querySelectorAll("th").forEach(other => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const key = row => row.cells[column].dataset.value ?? row.cells[column].textContent;
-      const order = new Intl.Collator(undefined, { numeric: true });
-      const compare = (a, b) => isNaN(key(a)) || isNaN(key(b)) ? order.compare(key(a), key(b)) : key(a) - key(b);
-      const rows = [...table.tBodies[0].rows].sort((a, b) => down ? compare(b, a) : compare(a, b));
+      const order = new Intl.Collator(undefined, { numeric: true }), numeric = head.classList.contains("number");
+      const key = row => numeric ? row.cells[column].dataset.value : row.cells[column].textContent || undefined;
+      const compare = (a, b) => numeric ? key(a) - key(b) : order.compare(key(a), key(b));
+      const rows = [...table.tBodies[0].rows].sort((a, b) =>  // those without a value come last
+        key(a) === undefined || key(b) === undefined ? (key(a) === undefined) - (key(b) === undefined) :
+        down ? compare(b, a) : compare(a, b));
       table.tBodies[0].append(...rows);
     });
   });
@@ -162,11 +185,11 @@ function confusion(element) {
       (total ? ` (${(100 * count / total).toFixed(1)}%)` : "");
     paint();
   };
-  canvas.addEventListener("pointermove", event => {
+  ["pointermove", "pointerdown"].forEach(kind => canvas.addEventListener(kind, event => {
     const box = canvas.getBoundingClientRect();
     const place = (along, length) => Math.floor((along - margin) / (length - margin) * n);
     show(place(event.clientY - box.top, box.height), place(event.clientX - box.left, box.width));
-  });
+  }));
   canvas.addEventListener("keydown", event => {
     const move = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key];
     if (!move) return;
@@ -201,4 +224,6 @@ document.querySelectorAll(".charts").forEach(charts);
 document.querySelectorAll("table.sortable").forEach(sortable);
 document.querySelectorAll(".confusion").forEach(confusion);
 document.querySelectorAll(".gallery").forEach(enlarge);
-matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach(one => one.plot.redraw()));
+["(prefers-color-scheme: dark)", "print"].forEach(query =>
+  matchMedia(query).addEventListener("change", () => drawn.forEach(one => one.plot.redraw())));
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach(one => { one.open = true; }));
