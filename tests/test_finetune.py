@@ -27,7 +27,7 @@ def mnist(tmp_path_factory):
     path = tmp_path_factory.mktemp("mnist") / "run"
     data = [f"--config.dataset.data_dir={shared('data/tfds')}", "--config.dataset.train_split=train[:3000]"]
     data.append("--config.dataset.test_split=test[:500]")
-    short = ["--config.batch_size=32", "--config.epochs=8"]
+    short = ["--config.batch_size=32", "--config.epochs=20"]
     assert main("mnist", path, *data, *SIZES, "--config.model.patch_size=7", *short) == 0
     assert RunDirectory(path).read_results().test_accuracy > 80
     return path
