@@ -119,7 +119,7 @@ def test_a_published_protocol_that_selects_on_test_is_named_so(tmp_path, monkeyp
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     dataset = make_dataset()
     fields = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e30, "epochs": 4.0}
-    with pytest.raises(Diverged, match=r"the loss became nan at step \d+ \(epoch 1\); no checkpoint has been written yet"):
+    with pytest.raises(Diverged, match=r"the loss became nan at step \d+ \(epoch 1\); no checkpoint has been written"):
         run(tmp_path / "early", dataset, monkeypatch, **fields)
     # The first epoch is sane; then the learning rate goes up, not down.
     fields |= {"optimizer__learning_rate": 1e-3, "schedule__name": "step", "schedule__decay_rate": 1e35}
