@@ -86,7 +86,7 @@ def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_p
     text = RunDirectory(copy).report_file.read_text()
     best = best_epoch(RunDirectory(copy).read_metrics())
     assert f"<h1>digits, Pico/2: {best.val_accuracy:.2f}% on validation</h1>" in text
-    assert "<p>Epoch 2 of 2, not finished.</p>" in text
+    assert '<p class="caution">Epoch 2 of 2, not finished.</p>' in text
     assert "test accuracy" not in text
     assert not RunDirectory(copy).card_file.exists()
 
