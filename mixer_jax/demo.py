@@ -6,7 +6,9 @@ a notebook, the demo appears in the page itself:
     from mixer_jax import demo; demo.build("runs/mnist").launch(share=False)
 """
 
+import atexit
 import importlib.util
+import shutil
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -120,6 +122,7 @@ def _examples(workdir: str | Path) -> list[str]:
     if not file.exists():
         return []
     images, folder = Evidence.load(file).images[:EXAMPLES], tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     files = [f"{folder}/{i}.png" for i in range(len(images))]
     for image, path in zip(images, files, strict=True):
         Image.fromarray(image if image.shape[-1] == 3 else image[..., 0]).save(path)

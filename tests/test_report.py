@@ -14,7 +14,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mixer_jax import data, inference, report
 from mixer_jax.errors import UserError
 from mixer_jax.records import best_epoch
-from mixer_jax.reporting import report as contents
+from mixer_jax.reporting import evidence as kept
+from mixer_jax.reporting import sections
 from mixer_jax.reporting.evidence import Evidence
 from mixer_jax.reporting.weights import TITLE, draw_tiles, embedding_filters, token_maps, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
@@ -121,7 +122,7 @@ def test_a_report_that_fails_leaves_the_results(tmp_path, monkeypatch, with_pict
     def full(*args):
         raise RuntimeError("out of\nmemory")
 
-    monkeypatch.setattr(contents, "embedding_filters", full)
+    monkeypatch.setattr(sections, "embedding_filters", full)
     assert run(tmp_path / "run", make_dataset(), monkeypatch)[0]["steps"] == 7
     assert "warning: no report: out of memory" in capsys.readouterr().err
     with Image.open(tmp_path / "run" / "curves.png") as curves:
@@ -148,7 +149,7 @@ def test_what_is_shown_as_a_mistake_is_one(trained):
     assert 100 * (1 - wrong.mean()) == pytest.approx(RunDirectory(trained).read_results().test_accuracy)
     assert len(images) == len(chosen)
     confidence = softmax(logits.astype(np.float64), axis=1).max(1)
-    worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: contents.MISTAKES]
+    worst = np.flatnonzero(wrong)[np.argsort(-confidence[wrong], kind="stable")][: kept.MISTAKES]
     assert set(worst) <= set(chosen)
     right = chosen[~wrong[chosen]]
     assert len(set(labels[right])) == len(right) > 5  # each of another class

@@ -21,12 +21,11 @@ EXPLANATION = (
     "on a published number says whether it lies within the 95% prediction interval for one more run. The verdict "
     "between rows is that of Welch's t-test at the 5% level, not corrected for the number of comparisons."
 )
-# The columns of a comparison, from the most important to the least; a terminal shows those that fit.
-COLUMNS = (
-    "model", "test accuracy, last epoch", "published", "difference", "verdict", "test accuracy, best epoch", "seeds",
-    "parameters", "epochs", "training time, fastest run", "chosen on",
-)  # fmt: skip
-ORDER = (0, 7, 8, 6, 2, 1, 3, 4, 5, 10, 9)  # in which they are shown
+# The columns of a comparison with their ranks: a terminal shows as many of the lowest as fit.
+COLUMNS = {
+    "model": 0, "parameters": 7, "epochs": 8, "seeds": 6, "published": 2, "test accuracy, last epoch": 1,
+    "difference": 3, "verdict": 4, "test accuracy, best epoch": 5, "chosen on": 10, "training time, fastest run": 9,
+}  # fmt: skip
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -46,7 +45,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
                 notes.append(note)
             marks.append(f"[{notes.index(note) + 1}]")
         published, values = row.published.get(row.against), row.accuracies(row.against)
-        line = dict.fromkeys((COLUMNS[i] for i in ORDER), "")
+        line = dict.fromkeys(COLUMNS, "")
         line["model"] = " ".join((row.title, *marks))
         if row.results or row.diverged:
             line["seeds"] = f"{len(row.results)} ({row.diverged} more diverged)" if row.diverged else f"{len(values)}"
@@ -69,7 +68,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
             line["parameters"] = "" if row.num_params is None else f"{row.num_params:,}"
             line["epochs"] = "" if row.epochs is None else f"{row.epochs:,}"
         table.append(list(line.values()))
-    return *_without_empty([COLUMNS[i] for i in ORDER], table), notes
+    return *_without_empty(list(COLUMNS), table), notes
 
 
 def differences(rows: Sequence[Row]) -> Table:
@@ -140,7 +139,7 @@ def plain(columns: Sequence[str], table: Sequence[Sequence[str]], width: int) ->
     """
     lines = [[_wrapped(cell, max(int(TITLE_SHARE * width), 24)) for cell in line] for line in (columns, *table)]
     widths = [max(disp_len(part) for cell in column for part in cell) for column in zip(*lines, strict=True)]
-    by_importance = sorted(range(len(columns)), key=lambda i: COLUMNS.index(columns[i]) if columns[i] in COLUMNS else 0)
+    by_importance = sorted(range(len(columns)), key=lambda i: COLUMNS.get(columns[i], 0))
     shown: list[int] = []
     for i in by_importance:
         if not shown or sum(widths[j] + 2 for j in shown) + widths[i] <= width:

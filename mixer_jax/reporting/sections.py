@@ -1,0 +1,211 @@
+"""The parts of report.html, from the cards at the top to the pictures of the weights."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mixer_jax.inference import Classifier
+from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, probabilities
+from mixer_jax.models import MlpMixer
+from mixer_jax.records import Results
+from mixer_jax.reporting import charts, page
+from mixer_jax.reporting.confusion import confused_pairs, similarity_order
+from mixer_jax.reporting.evidence import MISTAKES, OF_A_CLASS, WORST, Evidence, captions
+from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
+from mixer_jax.reporting.summary import duration
+from mixer_jax.reporting.weights import draw_tiles, embedding_filters, token_maps, units_by_frequency
+from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import writing
+
+UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS blocks
+
+
+def facts(results: Results, config: ConfigDict) -> list[tuple[str, str]]:
+    """Return the names and values of the cards at the top.
+
+    Args:
+      results: of the run.
+      config: of the run.
+    """
+    r = results
+    validation = f"{r.val_accuracy:.2f}%"
+    if r.val_examples:
+        low, high = accuracy_interval(r.val_accuracy, r.val_examples)
+        validation += f", 95% interval {low:.2f}% to {high:.2f}%"
+    best = f"epoch {r.best_epoch}, the best on {r.selected_on}"
+    scores = [("validation accuracy", f"{r.val_accuracy:.2f}%"), ("chosen", best)]
+    if r.test_accuracy is not None:
+        low, high = accuracy_interval(r.test_accuracy, r.test_examples)
+        scores = [
+            ("test accuracy", f"{r.test_accuracy:.2f}%"),
+            ("95% interval, over test images", f"{low:.2f}% to {high:.2f}% ({r.test_examples:,} images; one seed)"),
+            ("chosen", best),
+            ("validation accuracy at that epoch", validation),
+            *([("balanced test accuracy", f"{r.test_balanced_accuracy:.2f}%")] if r.test_balanced_accuracy else []),
+            ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%"),
+            ("test loss", f"{r.test_loss:.4f}"),
+        ]
+    early = f" of {config.epochs:g}" if r.test_accuracy is not None and r.epochs < config.epochs else ""
+    epochs = f"{r.epochs:g}{early} epochs{', stopped early' * bool(early)}"
+    sizes = []
+    if r.train_examples:
+        counts = f"{r.train_examples:,} train, {r.val_examples:,} validation, {r.test_examples:,} test"
+        sizes = [("images", counts)]
+    return [
+        *scores,
+        *sizes,
+        ("model", f"{r.model}, {r.num_params:,} parameters, seed {r.seed}"),
+        ("trained", f"{epochs}, {r.steps:,} steps, in {duration(r.train_seconds)}"),
+        ("throughput", f"{r.images_per_second:,.0f} images/s"),
+        ("hardware", f"{r.devices} x {r.device_kind}, {r.dtype}"),
+        ("data", f"{r.dataset}, fingerprint {r.data_fingerprint}"),
+        *([("finished", r.finished)] if r.finished else []),
+    ]
+
+
+def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]:
+    """Return the charts of a run.
+
+    Args:
+      run: the run directory, with curves.png.
+      results, config: of the run.
+    """
+    steps = run.read_steps()
+    drawn = charts.curves(run.read_metrics(), steps, results.dataset)
+    views = [("epoch", "epoch"), *([("step", "step")] if steps else [])]
+    return [
+        page.heading("Curves"),
+        page.paragraph(_on_training_images(config), "muted"),
+        page.charts(drawn, charts.controls(views)),
+        page.without_scripts(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"),
+    ]
+
+
+def _on_training_images(config: ConfigDict) -> str:
+    """Return a sentence on why the metrics of training and validation cannot be compared."""
+    mixing = config.augment.mixing
+    harder = [f"labels smoothed by {config.label_smoothing:g}"] if config.label_smoothing else []
+    if mixing.probability and (mixing.mixup_alpha or mixing.cutmix_alpha):
+        harder.append("mixed images and labels")
+    means = " and ".join(harder)
+    return f"Loss and accuracy on train are those of augmented images{f', with {means}' if means else ''}."
+
+
+def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -> list[str]:
+    """Return the parts on the test predictions, and draw confusion.png.
+
+    Args:
+      run: the run directory.
+      evidence: of the run.
+      label_names: the class names.
+    """
+    scores = classification_scores(evidence.logits, evidence.labels, label_names)
+    counts = np.array(scores["confusion"])
+    with writing(confusion_file := run.path / "confusion.png"):
+        title = f"{scores['accuracy']:.2f}% of {len(evidence.labels):,} images"
+        plot_confusion(counts, label_names, confusion_file, title)
+    order = similarity_order(counts)
+    matrix = page.heading("Confusion") + page.confusion([label_names[i] for i in order], counts[order][:, order])
+    matrix += page.without_scripts(confusion_file.read_bytes(), "confusion matrix")
+    pairs = confused_pairs(counts, label_names)
+    columns = ("class", "predicted as", "images", "share of the class")
+    listed = page.heading("Most confused") + page.table(columns, pairs, sortable=True) if pairs else ""
+    balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
+    if len(label_names) > TOP:
+        balanced += f" Top-{TOP} accuracy: {scores['top5_accuracy']:.2f}%."
+    parts = [
+        page.side_by_side(matrix, listed),
+        page.heading("Classes"),
+        page.paragraph(balanced),
+        page.table(CLASS_COLUMNS, class_rows(scores), sortable=True, cards=True),
+    ]
+    parts += _mistakes(evidence, label_names, scores)
+    calibrated = f"Expected calibration error {scores['calibration_error']:.2f}%."
+    bins = [(f"{b['confidence']:.1f}%", f"{b['accuracy']:.1f}%", f"{b['count']:,}") for b in scores["calibration"]]
+    of_bins = page.table(("mean confidence", "accuracy", "images"), bins)
+    chart = page.charts([charts.calibration(scores["calibration"])])
+    return [*parts, page.heading("Calibration"), page.paragraph(calibrated), page.side_by_side(chart, of_bins)]
+
+
+def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[str]:
+    """Return the galleries: mistakes, those of the hardest classes, right answers, and what each token adds."""
+    wrong = evidence.wrong[evidence.chosen]
+    confidence = probabilities(evidence.logits)[evidence.chosen].max(1)
+    worst_first = [int(place) for place in np.argsort(-confidence, kind="stable") if wrong[place]]
+    right = [int(place) for place in np.flatnonzero(~wrong)]
+    with_nearest = len(evidence.nearest_images) == len(evidence.chosen)
+
+    def gallery(places: list[int]) -> str:
+        entries, texts = [], captions(evidence, label_names, places)
+        for place, caption in zip(places, texts, strict=True):
+            entry = [(evidence.images[place], caption)]
+            if with_nearest:
+                label, name = label_names[evidence.nearest_labels[place]], evidence.nearest_names[place]
+                entry.append((evidence.nearest_images[place], f"nearest training image: {label}, {name}"))
+            entries.append(entry)
+        return page.gallery(entries, texts)
+
+    parts = []
+    beside = (
+        f" Beside each, the training image with the nearest features, of {int(evidence.candidates):,} searched."
+        if with_nearest
+        else ""
+    )
+    if worst_first:
+        said = f"True class → predicted class, its probability, and the image.{beside} All are in predictions.csv."
+        parts += [page.heading("Most confident mistakes"), page.paragraph(said), gallery(worst_first[:MISTAKES])]
+    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
+    hardest = sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]
+    shown = []
+    for name in hardest:
+        of_class = [i for i in worst_first if label_names[evidence.labels[evidence.chosen[i]]] == name][:OF_A_CLASS]
+        if of_class:
+            title = f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"
+            shown += [page.heading(title, 3), gallery(of_class)]
+    if shown:
+        parts += [page.heading("Hardest classes"), *shown]
+    if right:
+        parts += [page.heading("Right answers"), gallery(right)]
+    if len(evidence.batch_images):
+        names = [" + ".join(caption.split("\n")) for caption in evidence.batch_captions]
+        entries = [[(image, caption)] for image, caption in zip(evidence.batch_images, names, strict=True)]
+        parts += [page.heading("The first batch as the model saw it, augmented"), page.gallery(entries, names)]
+    if len(evidence.maps):
+        rows = token_maps(evidence)
+        names = captions(evidence, label_names, [int(place) for place in evidence.mapped])
+        said = (
+            "The image; what each token adds to the logit of the predicted class; and, for mistakes, what it adds to "
+            "that of the true class. White is for the class, black against it, relative to the mean over the tokens. "
+            "After the last block, each token depends on the whole image."
+        )
+        parts += [page.heading("What each token adds"), page.paragraph(said), page.gallery(rows, names)]
+    return parts
+
+
+def weights(classifier: Classifier) -> list[str]:
+    """Return the parts on the weights of a Mixer: token-mixing units and patch embedding; none for other models."""
+    model, params = classifier.model, classifier.params
+    if not isinstance(model, MlpMixer):
+        return []
+    parts = []
+    if model.token_mixing:
+        height, width, _ = classifier.input_shape
+        grid = (height // model.patch_size, width // model.patch_size)
+        rows = []
+        for block in range(min(BLOCKS, model.num_blocks)):
+            kernel = np.asarray(params[f"MixerBlock_{block}"]["token_mixing"]["Dense_0"]["kernel"])
+            units = units_by_frequency(kernel, grid)
+            rows.append((f"block {block + 1}: {min(UNITS, len(units))} of {len(units)} units", units[:UNITS]))
+        parts += [
+            page.heading("What the token-mixing units look at"),
+            page.paragraph(
+                "The weights of the first token-mixing layer on the grid of patches, from low to high frequency, each "
+                "beside its nearest opposite (as in the paper's figure 5). White is positive, black negative."
+            ),
+            page.image(draw_tiles(rows), "weights of token-mixing units", narrow=draw_tiles(rows, columns=8)),
+        ]
+    filters = embedding_filters(np.asarray(params["stem"]["kernel"]))
+    caption = f"{min(UNITS, len(filters))} of {len(filters)}, the largest first"
+    rows = [(caption, filters[:UNITS])]
+    picture = page.image(draw_tiles(rows), "filters", narrow=draw_tiles(rows, columns=8))
+    parts += [page.heading("Patch embedding"), picture]
+    return parts
