@@ -286,9 +286,13 @@ def test_a_damaged_upload_gets_one_line_on_the_page_and_none_in_the_terminal(chr
         served.close()
 
 
-def test_a_demo_without_gradio_or_a_run_says_so(monkeypatch, tmp_path):
+def test_a_demo_without_a_run_says_so():
+    pytest.importorskip("gradio")
     with pytest.raises(UserError, match="there is no run directory or file nowhere"):
         demo.main(["demo", "--workdir=nowhere"])
+
+
+def test_a_demo_without_gradio_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install gradio"):
         demo.main(["demo", "--workdir", str(tmp_path)])
