@@ -97,6 +97,21 @@ def accuracy_interval(accuracy: float, examples: int) -> tuple[float, float]:
     return 100 * (center - half), 100 * (center + half)
 
 
+def hardest_first(right: np.ndarray, counts: np.ndarray) -> list[int]:
+    """Return the classes that have examples, the hardest first.
+
+    They are ordered by the upper end of the 95% interval of their accuracy, so that one mistake in one image does not
+    come before twenty in thirty.
+
+    Args:
+      right, counts: (classes,) int, the numbers of examples that are classified correctly, and of all.
+    """
+    ends = {
+        i: accuracy_interval(100.0 * float(right[i] / count), int(count))[1] for i, count in enumerate(counts) if count
+    }
+    return sorted(ends, key=lambda i: ends[i])
+
+
 def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Return the accuracy in percent and the mean cross-entropy in nats, as in `classification_scores`."""
     own = _log_softmax(logits)[np.arange(len(labels)), labels]

@@ -14,7 +14,7 @@ from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
 from mixer_jax.inference import load
-from mixer_jax.metrics import accuracy_interval, balanced_accuracy, classification_scores
+from mixer_jax.metrics import accuracy_interval, balanced_accuracy, classification_scores, hardest_first
 from mixer_jax.reporting import describe
 from runs import SHRINK, main
 
@@ -59,6 +59,17 @@ def test_the_interval_of_an_accuracy_is_scipys(right, examples):
     theirs = stats.binomtest(right, examples).proportion_ci(method="wilson")
     found = accuracy_interval(100 * right / examples, examples)
     np.testing.assert_allclose(found, [100 * theirs.low, 100 * theirs.high], atol=1e-5)
+
+
+def test_a_few_images_do_not_make_the_hardest_class():
+    right, counts = np.array([0, 5, 30, 0, 8]), np.array([1, 30, 30, 0, 10])  # one mistake, 25, none, no image, two
+    assert hardest_first(right, counts) == [1, 0, 4, 2]
+    shares = [
+        stats.binomtest(int(r), int(n)).proportion_ci(method="wilson").high
+        for r, n in zip(right, counts, strict=True)
+        if n
+    ]
+    assert np.argsort(shares).tolist() == [1, 0, 3, 2]  # of those with images
 
 
 def test_a_tie_is_decided_as_argmax_does():

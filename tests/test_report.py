@@ -37,14 +37,18 @@ def test_a_run_ends_with_its_report_and_card(trained):
         "Right answers", "What each token adds", "Calibration", "What the token-mixing units look at",
         "Patch embedding",
     ):  # fmt: skip
-        assert f"<h2>{part}</h2>" in text
+        assert f">{part}</h2>" in text
+        assert f">{part}</a>" in text  # among the links at the top
     for value in (
         f"{results.test_accuracy:.2f}%",
         f"{results.num_params:,} parameters",
         "optimizer.weight_decay",
+        "muon, learning rate 0.01, cosine, weight decay 0.1, batches of 64",
     ):
         assert value in text
-    assert not re.search(r'(src|href)="(?!data:)', text)  # nothing from elsewhere
+    assert not re.search(r'src="(?!data:)', text)  # nothing from elsewhere
+    for link in re.findall(r'href="([^"]*)"', text):
+        assert f'id="{link[1:]}"' in text if link.startswith("#") else (trained / link).is_file()
     assert len(text) < 2**21
     card = directory.card_file.read_text()
     assert f"{results.test_accuracy:.2f}% of 360 test images at epoch" in card
@@ -160,6 +164,7 @@ def test_the_nearest_training_image_is_the_nearest(trained):
     train = inference.open_split(classifier, inference.dataset_of(classifier), "train")
     images, labels = train.read(np.arange(len(train)))
     assert evidence.candidates == len(train)  # so few that all are searched
+    assert evidence.candidates_right == (classifier.logits(images, 64).argmax(1) == labels).sum()
     ours, theirs = (classifier.features(x, 64).astype(float) for x in (evidence.images, images))
     cosines = cosine_similarity(ours, theirs)
     for i, cosine in enumerate(cosines):

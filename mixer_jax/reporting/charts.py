@@ -11,29 +11,34 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from mixer_jax.records import Epoch, StepMetrics, best_epoch
 
 # The highest test accuracies that PyTorch projects published for a Mixer trained from scratch; see configs/results.
 PUBLISHED = {"cifar10": 90.83, "mnist": 97.79}
 TRAIN, VALIDATION, BEST, REFERENCE = 1, 0, 2, 3  # colours
+AXES = {"epoch": "epoch", "minutes": "training time (min)", "step": "step"}  # of the views of a run
 
 
-def controls(views: Sequence[tuple[str, str]]) -> str:
+def controls(views: Sequence[tuple[str, str]], names: bool = False) -> str:
     """Return the HTML of the controls of charts.
 
     Args:
       views: names of views and what they are called, the first one being shown first.
+      names: whether the curves can be chosen by their names.
     """
     radios = "".join(
         f'<label><input type="radio" name="by" value="{name}"{"" if i else " checked"}> by {called}</label>'
         for i, (name, called) in enumerate(views)
-        if len(views) > 1
     )
+    chosen = '<label>only <input type="search" name="only" placeholder="part of a name"></label>' if names else ""
     return (
         f'<form class="controls">{radios}<label><input type="checkbox" name="log"> logarithmic</label>'
         '<label>smoothing <input type="range" name="smooth" min="0" max="0.98" step="0.02" value="0"><output>0</output>'
-        "</label>"
-        '<span class="muted">Drag over a chart to zoom in; double-click to zoom out.</span></form>'
+        f"</label>{chosen}"
+        '<span class="muted">Drag over a chart, or press + and -, to zoom; double-click or Escape shows all.</span>'
+        "</form>"
     )
 
 
@@ -45,40 +50,56 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
       steps: single steps; empty for a run of an older release.
       dataset: the name of the dataset, for the published accuracy.
     """
-    best = best_epoch(history)
-    epochs, numbers = [one.epoch for one in history], [one.step for one in steps]
+    minutes = np.cumsum([one.seconds / 60 for one in history])
+    ends = {
+        "epoch": [one.epoch for one in history],
+        "minutes": minutes.round(4).tolist(),
+        "step": [one.step for one in history],
+    }
+    # On the other axes, single steps are placed between the ends of epochs.
+    placed = {view: [one for one in steps if view == "step" or one.step <= history[-1].step] for view in ends}
+    numbers = {view: [one.step for one in placed[view]] for view in ends}
+    within = {
+        view: np.interp(numbers[view], [0, *ends["step"]], [0, *ends[view]]).round(4).tolist()
+        for view in ("epoch", "minutes")
+    } | {"step": numbers["step"]}
+    best = history.index(best_epoch(history))
     charts = []
     for name, title in (("loss", "Loss"), ("accuracy", "Accuracy (%)")):
-        of_epoch = [
-            series("train", epochs, [getattr(one, f"train_{name}") for one in history], TRAIN, dash=1),
-            series("validation", epochs, [getattr(one, f"val_{name}") for one in history], VALIDATION),
-            series("best epoch", [best.epoch], [getattr(best, f"val_{name}")], BEST, mark="full"),
-        ]
-        of_step = [
-            series("train", numbers, [getattr(one, name) for one in steps], TRAIN, dash=1),
-            series("validation", [one.step for one in history], of_epoch[1]["y"], VALIDATION),
-            series("best epoch", [best.step], of_epoch[2]["y"], BEST, mark="full"),
-        ]
-        if name == "accuracy" and dataset in PUBLISHED:
-            published = [PUBLISHED[dataset]] * 2
-            label = "published, on test"
-            of_epoch.append(series(label, [epochs[0], epochs[-1]], published, REFERENCE, dash=2, fixed=True))
-            of_step.append(series(label, [0, history[-1].step], published, REFERENCE, dash=2, fixed=True))
-        charts.append(chart(title, {"epoch": ("epoch", of_epoch), "step": ("step", of_step if steps else [])}))
-    others = (
-        ("learning_rate", "Learning rate"), ("gradient_norm", "Gradient norm, before clipping"),
+        train, validation = ([getattr(one, f"{split}_{name}") for one in history] for split in ("train", "val"))
+        views = {}
+        for view, x in ends.items():
+            single = view == "step" and steps
+            of_train = (within[view], [getattr(one, name) for one in steps]) if single else (x, train)
+            lines = [
+                series("train", *of_train, TRAIN, dash=1),
+                series("validation", x, validation, VALIDATION),
+                series("best epoch", [x[best]], [validation[best]], BEST, mark="full"),
+            ]
+            if name == "accuracy" and dataset in PUBLISHED:
+                published = [PUBLISHED[dataset]] * 2
+                lines.append(series("published, on test", [x[0], x[-1]], published, REFERENCE, dash=2, fixed=True))
+            views[view] = lines
+        charts.append(_run_chart(title, views))
+    for name, title in (
+        ("learning_rate", "Learning rate"),
+        ("gradient_norm", "Gradient norm, before clipping"),
         ("images_per_second", "Images per second"),
-    )  # fmt: skip
-    for name, title in others:
-        label, of_epoch, fixed = name.replace("_", " "), [], name == "learning_rate"
-        if name != "gradient_norm":
-            of_epoch = [series(label, epochs, [getattr(one, name) for one in history], VALIDATION, fixed=fixed)]
-        of_step = (
-            [series(label, numbers, [getattr(one, name) for one in steps], VALIDATION, fixed=fixed)] if steps else []
-        )
-        if of_epoch or of_step:
-            charts.append(chart(title, {"epoch": ("epoch", of_epoch), "step": ("step", of_step)}))
+    ):
+        label, fixed, views = name.replace("_", " "), name == "learning_rate", {}
+        for view, x in ends.items():
+            if steps and (view == "step" or name == "gradient_norm"):
+                line = (within[view], [getattr(one, name) for one in placed[view]])
+            else:
+                line = (x, [getattr(one, name, None) for one in history])
+            views[view] = [series(label, *line, VALIDATION, fixed=fixed)]
+        if steps or name != "gradient_norm":
+            charts.append(_run_chart(title, views))
     return charts
+
+
+def _run_chart(title: str, views: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    return chart(title, {name: (AXES[name], lines) for name, lines in views.items()})
 
 
 def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:

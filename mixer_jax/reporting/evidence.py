@@ -16,7 +16,7 @@ from mixer_jax.data import Dataset, Split, StreamedSplit
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
-from mixer_jax.metrics import probabilities
+from mixer_jax.metrics import hardest_first, probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.augmented import augmented_batches
 from mixer_jax.storage import writing
@@ -41,7 +41,8 @@ class Evidence:
       images: (k, height, width, channels) uint8; names (k,) str.
       nearest_images, nearest_labels, nearest_names: the training image with the nearest features, for each chosen
         image; empty in a run of an older release.
-      candidates: the number of training images searched for these.
+      candidates: the number of training images searched for these, evenly spaced.
+      candidates_right: how many of them the model classifies correctly, without augmentation; -1 if unknown.
       batch_images, batch_captions: images of the first training batch as the model saw them, and their classes.
       mapped: indices into `chosen`; their maps (m, 2, rows, columns) float32 say what each token adds to the logits of
         the predicted and of the true class, relative to the mean over the tokens.
@@ -56,6 +57,7 @@ class Evidence:
     nearest_labels: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
     nearest_names: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, str))
     candidates: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros((), np.int32))
+    candidates_right: np.ndarray = dataclasses.field(default_factory=lambda: np.array(-1))
     batch_images: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.uint8))
     batch_captions: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, str))
     mapped: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(0, np.int32))
@@ -108,9 +110,11 @@ def gather(
         "what each token adds": lambda: _maps(classifier, evidence),
     }
     found: dict[str, np.ndarray] = {}
-    for name, part in parts.items():
+    with ThreadPoolExecutor(len(parts)) as pool:  # most of the time goes into compiling, on one core each
+        computed = {name: pool.submit(part) for name, part in parts.items()}
+    for name, part in computed.items():
         try:
-            found |= part()
+            found |= part.result()
         except Exception as error:  # such as too little memory on the device: the others are still worth having
             warn(f"the report lacks {name}: {' '.join(str(error).split())[:200] or type(error).__name__}")
     return dataclasses.replace(evidence, **found)
@@ -124,9 +128,10 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the sorted indices of the most confident mistakes, overall and within the hardest classes."""
     confidence, wrong = probabilities(logits).max(1), logits.argmax(1) != labels
     order = np.argsort(-confidence * wrong, kind="stable")[: wrong.sum()]
-    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in np.unique(labels)]
-    worst = sorted(of_class, key=lambda found: -np.mean(wrong[labels == labels[found[0]]]) if len(found) else 0.0)
-    return np.unique(np.concatenate([order[:MISTAKES], *worst[:WORST]]).astype(int))
+    counts, right = (np.bincount(labels[which], minlength=labels.max() + 1) for which in (slice(None), ~wrong))
+    worst = hardest_first(right, counts)[:WORST]
+    of_class = [order[labels[order] == label][:OF_A_CLASS] for label in worst]
+    return np.unique(np.concatenate([order[:MISTAKES], *of_class]).astype(int))
 
 
 def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -142,7 +147,7 @@ def _first_batch(config: ConfigDict, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return the training images with the nearest features, by their cosine."""
+    """Return the training images with the nearest features, by their cosine, and how many are classified correctly."""
     train = dataset.train
     fitting = max(NUMBERS // math.prod(dataset.image_shape), 1)
     most = min(STREAMED if dataset.streamed else CANDIDATES, fitting, len(train))
@@ -151,6 +156,8 @@ def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> di
         parts = list(pool.map(train.read, np.array_split(among, min(cores(), len(among)))))
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     features = classifier.features(np.concatenate([images, pixels]), min(64, len(images) + len(pixels)))
+    head = classifier.params["head"]
+    answers = (features[len(images) :] @ head["kernel"] + head["bias"]).argmax(1)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     nearest = (features[: len(images)] @ features[len(images) :].T).argmax(1) if len(images) else np.zeros(0, int)
     return {
@@ -158,6 +165,7 @@ def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> di
         "nearest_labels": labels[nearest],
         "nearest_names": _names(train, among[nearest]),
         "candidates": np.array(len(among)),
+        "candidates_right": np.array((answers == labels).sum()),
     }
 
 

@@ -7,6 +7,7 @@ licence) draws the charts.
 import base64
 import functools
 import html
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -20,6 +21,9 @@ from PIL import Image
 LOSSLESS = 64 * 64  # pixels; larger images are embedded as JPEG
 QUALITY = 90  # of JPEG
 MANY = 40  # rows; longer tables scroll on their own
+LARGE = 40  # classes; larger confusion matrices can be enlarged
+CONTENTS = 4  # headings from which a page has links to them
+HEADING = re.compile("<h2>(.*?)</h2>")
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+)%?(?: (s|min|h))?(?: (\d+) min)?(?: \u00b1.*)?(?: \(.*\))?")
 EMPTY = ("", "-")  # cells without a value
 ENLARGED = 512  # pixels; the longest side of an embedded image
@@ -37,7 +41,7 @@ def page(title: str, parts: Sequence[str]) -> str:
       title: plain text.
       parts: HTML, from the other functions of this module.
     """
-    body = "\n".join(parts)
+    body = _with_contents("\n".join(parts))
     # A page without charts does not need the library that draws them.
     charts = 'class="charts"' in body
     style = _asset("page.css") + (_asset("uPlot.min.css") if charts else "")
@@ -48,6 +52,17 @@ def page(title: str, parts: Sequence[str]) -> str:
         f"<style>{style}</style></head>\n<body><main><h1>{html.escape(title)}</h1>\n{body}\n</main>\n"
         f"<script>{script}</script></body></html>\n"
     )
+
+
+def _with_contents(body: str) -> str:
+    """Return the body of a page with links to its headings at the top, if these are many."""
+    names = HEADING.findall(body)
+    if len(names) < CONTENTS:
+        return body
+    numbers = itertools.count()
+    body = HEADING.sub(lambda found: f'<h2 id="section{next(numbers)}">{found[1]}</h2>', body)
+    links = "".join(f'<a href="#section{i}">{name}</a>' for i, name in enumerate(names))
+    return f'<nav aria-label="sections">{links}</nav>\n{body}'
 
 
 def facts(pairs: Sequence[tuple[str, str]]) -> str:
@@ -84,10 +99,12 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool 
     head = "".join(map(heading, range(len(columns))))
     body = "\n".join("<tr>" + "".join(cell(i, text) for i, text in enumerate(row)) + "</tr>" for row in rows)
     kinds = " ".join(name for name, wanted in (("sortable", sortable), ("cards", cards)) if wanted)
+    scrolls = len(rows) > MANY
     return (
-        f'<div class="wide{" tall" * (len(rows) > MANY)}" tabindex="0" role="region" '
+        f'<div class="wide{" tall" * scrolls}" tabindex="0" role="region" '
         f'aria-label="{html.escape(", ".join(columns))}">'
         f'<table class="{kinds}"><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
+        + (paragraph(f"{len(rows):,} rows; scroll the table for all of them.", "muted") if scrolls else "")
     )
 
 
@@ -106,6 +123,12 @@ def _number(text: str) -> float | None:
 def paragraph(text: str, kind: str = "") -> str:
     """Return a paragraph of plain text, possibly of the kind "muted" or "caution"."""
     return f'<p class="{kind}">{html.escape(text)}</p>' if kind else f"<p>{html.escape(text)}</p>"
+
+
+def files(text: str, names: Sequence[str]) -> str:
+    """Return a paragraph of plain text, followed by links to files in the page's folder."""
+    links = ", ".join(f'<a href="{html.escape(name)}">{html.escape(name)}</a>' for name in names)
+    return f'<p class="muted">{html.escape(text)} {links}.</p>'
 
 
 def without_scripts(png: bytes, description: str) -> str:
@@ -155,13 +178,14 @@ def confusion(names: Sequence[str], counts: np.ndarray) -> str:
       names: of the classes.
       counts: (classes, classes) int; rows are true classes, columns predicted ones.
     """
+    enlarged = " Click, or press Enter, to enlarge its surroundings." if len(names) > LARGE else ""
     present = [[int(row), int(column), int(counts[row, column])] for row, column in np.argwhere(counts)]
     data = _data({"names": list(names), "counts": present, "totals": counts.sum(1).tolist()})
     return (
         '<div class="confusion"><canvas tabindex="0" role="application" aria-label="confusion matrix: a row for each '
         'class, a column for each predicted class; the arrow keys show the counts"></canvas>'
-        f"<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names.</output>{data}"
-        "</div>"
+        "<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names."
+        f"{enlarged}</output>{data}</div>"
     )
 
 

@@ -131,12 +131,16 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     done = results.test_accuracy is not None
     number = f"{results.test_accuracy:.2f}%" if done else f"{results.val_accuracy:.2f}% on validation"
     title = f"{_dataset_name(config)}, {results.model}: {number}"
-    parts = [page.facts(sections.facts(results, config))]
+    evidence = Evidence.load(run.predictions_file) if done and run.predictions_file.exists() else None
+    parts = [page.facts(sections.facts(results, config, evidence))]
     parts += [page.paragraph(sentence(caution), "caution") for caution in results.cautions]
     parts += sections.curves(run, results, config)
-    if done and run.predictions_file.exists():
-        parts += sections.predictions(run, Evidence.load(run.predictions_file), info["label_names"])
+    if evidence:
+        parts += sections.predictions(run, evidence, info["label_names"])
     parts += sections.weights(classifier)
+    files = [run.config_file, run.metrics_file, *([run.steps_file] if run.steps_file.exists() else [])]
+    files += [run.results_file, run.predictions_table, run.card_file] if done else []
+    parts += [page.files("In the same folder:", [file.name for file in files])]
     settings = [(path, json.dumps(value)) for path, value in flat(config)]
     environment = [(name, str(version)) for name, version in results.versions.items()]
     parts += [page.folded("Config", page.table(["field", "value"], settings))]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from tqdm.utils import disp_len
 
-from mixer_jax.metrics import CALIBRATION_BINS, TOP
+from mixer_jax.metrics import CALIBRATION_BINS, TOP, accuracy_interval, hardest_first
 from mixer_jax.reporting.text import families, labels, plain
 
 CLASS_COLUMNS = ("class", "images", "recall", "precision", "F1", "most often taken for")
@@ -38,22 +38,29 @@ def describe(scores: dict[str, Any]) -> str:
     return "\n".join(text)
 
 
-def class_rows(scores: dict[str, Any]) -> list[tuple[str, ...]]:
-    """Return a row of text per class with examples, the hardest first; its cells are those of `CLASS_COLUMNS`.
+def class_rows(scores: dict[str, Any], intervals: bool = False) -> list[tuple[str, ...]]:
+    """Return a row of text per class with examples; its cells are those of `CLASS_COLUMNS`.
+
+    The hardest classes come first, as in `metrics.hardest_first`.
 
     Args:
       scores: from `metrics.classification_scores`.
+      intervals: whether the recall is followed by its 95% interval.
     """
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{value:.1f}%"
 
-    classes = [(name, row) for name, row in scores["per_class"].items() if row["count"]]
-    return [
-        (name, f"{row['count']:,}", *(percent(row[key]) for key in ("accuracy", "precision", "f1")),
-         row["confused_with"] or "")
-        for name, row in sorted(classes, key=lambda x: x[1]["accuracy"])
-    ]  # fmt: skip
+    classes, confusion = list(scores["per_class"].items()), np.array(scores["confusion"])
+    rows = []
+    for i in hardest_first(confusion.diagonal(), confusion.sum(1)):
+        name, row = classes[i]
+        recall, *others = (percent(row[key]) for key in ("accuracy", "precision", "f1"))
+        if intervals:
+            low, high = accuracy_interval(row["accuracy"], row["count"])
+            recall += f" ({low:.0f} to {high:.0f})"
+        rows.append((name, f"{row['count']:,}", recall, *others, row["confused_with"] or ""))
+    return rows
 
 
 def write_classes(scores: dict[str, Any], path: Path) -> None:

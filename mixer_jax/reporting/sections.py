@@ -4,7 +4,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.inference import Classifier
-from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, probabilities
+from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, hardest_first, probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.records import Results
 from mixer_jax.reporting import charts, page
@@ -19,12 +19,13 @@ from mixer_jax.storage import writing
 UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS blocks
 
 
-def facts(results: Results, config: ConfigDict) -> list[tuple[str, str]]:
+def facts(results: Results, config: ConfigDict, evidence: Evidence | None) -> list[tuple[str, str]]:
     """Return the names and values of the cards at the top.
 
     Args:
       results: of the run.
       config: of the run.
+      evidence: of the run, if it is finished.
     """
     r = results
     validation = f"{r.val_accuracy:.2f}%"
@@ -40,6 +41,7 @@ def facts(results: Results, config: ConfigDict) -> list[tuple[str, str]]:
             ("95% interval, over test images", f"{low:.2f}% to {high:.2f}% ({r.test_examples:,} images; one seed)"),
             ("chosen", best),
             ("validation accuracy at that epoch", validation),
+            *_on_training(evidence),
             *([("balanced test accuracy", f"{r.test_balanced_accuracy:.2f}%")] if r.test_balanced_accuracy else []),
             ("test accuracy, last epoch", f"{r.last_test_accuracy:.2f}%"),
             ("test loss", f"{r.test_loss:.4f}"),
@@ -55,11 +57,38 @@ def facts(results: Results, config: ConfigDict) -> list[tuple[str, str]]:
         *sizes,
         ("model", f"{r.model}, {r.num_params:,} parameters, seed {r.seed}"),
         ("trained", f"{epochs}, {r.steps:,} steps, in {duration(r.train_seconds)}"),
+        ("optimiser", _optimiser(config)),
+        ("augmentation", _augmentation(config)),
         ("throughput", f"{r.images_per_second:,.0f} images/s"),
         ("hardware", f"{r.devices} x {r.device_kind}, {r.dtype}"),
         ("data", f"{r.dataset}, fingerprint {r.data_fingerprint}"),
         *([("finished", r.finished)] if r.finished else []),
     ]
+
+
+def _on_training(evidence: Evidence | None) -> list[tuple[str, str]]:
+    if evidence is None or evidence.candidates_right < 0:
+        return []
+    share = 100 * evidence.candidates_right / evidence.candidates
+    return [("training accuracy, not augmented", f"{share:.2f}% of {int(evidence.candidates):,} images")]
+
+
+def _optimiser(config: ConfigDict) -> str:
+    optimizer, schedule = config.optimizer, config.schedule.name
+    decay = f", weight decay {optimizer.weight_decay:g}" if optimizer.weight_decay else ""
+    rate = f"learning rate {optimizer.learning_rate:g}, {schedule}"
+    return f"{optimizer.name}, {rate}{decay}, batches of {config.batch_size:,}"
+
+
+def _augmentation(config: ConfigDict) -> str:
+    augment, mixing = config.augment, config.augment.mixing
+    parts = [f"{name} {kind}" for name, kind in (("crop", augment.crop), ("flip", augment.flip)) if kind != "none"]
+    parts += [augment.automatic] if augment.automatic != "none" else []
+    parts += [f"erasing {augment.erasing.probability:g}"] if augment.erasing.probability else []
+    for name, alpha in (("mixup", mixing.mixup_alpha), ("cutmix", mixing.cutmix_alpha)):
+        parts += [f"{name} {alpha:g}"] if alpha and mixing.probability else []
+    parts += [f"label smoothing {config.label_smoothing:g}"] if config.label_smoothing else []
+    return ", ".join(parts) or "none"
 
 
 def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]:
@@ -69,13 +98,11 @@ def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]
       run: the run directory, with curves.png.
       results, config: of the run.
     """
-    steps = run.read_steps()
-    drawn = charts.curves(run.read_metrics(), steps, results.dataset)
-    views = [("epoch", "epoch"), *([("step", "step")] if steps else [])]
+    drawn = charts.curves(run.read_metrics(), run.read_steps(), results.dataset)
     return [
         page.heading("Curves"),
         page.paragraph(_on_training_images(config), "muted"),
-        page.charts(drawn, charts.controls(views)),
+        page.charts(drawn, charts.controls([(name, name) for name in charts.AXES])),
         page.without_scripts(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"),
     ]
 
@@ -112,11 +139,12 @@ def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -
     balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
     if len(label_names) > TOP:
         balanced += f" Top-{TOP} accuracy: {scores['top5_accuracy']:.2f}%."
+    balanced += " Recall is followed by its 95% interval, whose upper end orders the classes."
     parts = [
         page.side_by_side(matrix, listed),
         page.heading("Classes"),
         page.paragraph(balanced),
-        page.table(CLASS_COLUMNS, class_rows(scores), sortable=True, cards=True),
+        page.table(CLASS_COLUMNS, class_rows(scores, intervals=True), sortable=True, cards=True),
     ]
     parts += _mistakes(evidence, label_names, scores)
     calibrated = f"Expected calibration error {scores['calibration_error']:.2f}%."
@@ -154,7 +182,8 @@ def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[
         said = f"True class → predicted class, its probability, and the image.{beside} All are in predictions.csv."
         parts += [page.heading("Most confident mistakes"), page.paragraph(said), gallery(worst_first[:MISTAKES])]
     classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
-    hardest = sorted(classes, key=lambda name: classes[name]["accuracy"])[:WORST]
+    confusion = np.array(scores["confusion"])
+    hardest = [label_names[i] for i in hardest_first(confusion.diagonal(), confusion.sum(1))[:WORST]]
     shown = []
     for name in hardest:
         of_class = [i for i in worst_first if label_names[evidence.labels[evidence.chosen[i]]] == name][:OF_A_CLASS]

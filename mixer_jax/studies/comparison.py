@@ -113,7 +113,7 @@ def _page(name: str, rows: Sequence[Row]) -> list[str]:
         of_protocol = [row for row in rows if row.protocol == protocol or not (row.curves or row.results)]
         if drawn := charts.curves(of_protocol):
             parts.append(page.heading(f"Learning curves, best epoch chosen on {protocol}", 3))
-            parts.append(page.charts(drawn, controls(charts.VIEWS)))
+            parts.append(page.charts(drawn, controls(charts.VIEWS, names=len(of_protocol) > 4)))
     if drawn := charts.costs(rows):
         parts += [page.heading("Accuracy and what it costs", 3), page.charts(drawn)]
     columns, table = tables.differences(rows)
