@@ -23,7 +23,7 @@ OF_EPOCH = {
 }  # fmt: skip
 OF_STEP = {name: f"step/{name}" for name in ("loss", "accuracy", "gradient_norm", "learning_rate", "images_per_second")}
 
-MOST = 2**20  # numbers of a parameter that a histogram counts
+MOST, BINS = 2**20, 64  # numbers of a parameter that a histogram counts, and its bins
 
 
 class TensorBoard(StepObserver):
@@ -114,9 +114,7 @@ def write_pictures(directory: Path, step: int, pictures: Mapping[str, bytes], pa
     for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
         values = np.asarray(x, np.float32).reshape(-1)
         name = "/".join(str(getattr(key, "key", key)) for key in path)
-        summaries.append(
-            histogram(f"parameters/{name}", values[:: max(1, len(values) // MOST)], bins="auto", max_bins=64)
-        )
+        summaries.append(histogram(f"parameters/{name}", values[:: max(1, len(values) // MOST)], bins=BINS))
     directory.mkdir(parents=True, exist_ok=True)
     writer = EventsWriter(str(directory / "events"), filename_suffix=".pictures")
     for summary in summaries:
