@@ -42,8 +42,8 @@ def _of_run(run: RunDirectory) -> None:
     classifier = load_run(run)
     results = run.read_results() or unfinished(run, classifier)
     draw_curves(run, results)  # an older release may have drawn them differently
-    how_far = classifier.origin.unfinished
-    print(f"wrote {write_report(run, classifier, results)}{how_far and f': {how_far}'}")
+    how_far = f": {results.cautions[0]}" if results.test_accuracy is None else ""
+    print(f"wrote {write_report(run, classifier, results)}{how_far}")
 
 
 def _of_weights(path: str, values: flags.FlagValues) -> int:

@@ -92,6 +92,10 @@ def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_p
     best = best_epoch(RunDirectory(copy).read_metrics())
     assert f"<h1>digits, Pico/2: {best.val_accuracy:.2f}% on validation</h1>" in text
     assert '<p class="caution">Epoch 2 of 2, not finished.</p>' in text
+    metrics = RunDirectory(copy).metrics_file
+    metrics.write_text(metrics.read_text().replace('"step": 36', '"step": 40'))  # the checkpoint is of an earlier epoch
+    assert report.main(["report", str(copy)]) == 0
+    assert "not finished; the weights shown are those of the newest checkpoint, of step 36" in capsys.readouterr().out
     assert "test accuracy" not in text
     assert not RunDirectory(copy).card_file.exists()
 

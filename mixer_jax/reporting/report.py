@@ -1,6 +1,7 @@
 """The report of a run: report.html, its figures, and the model card."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def unfinished(run: RunDirectory, classifier: Classifier) -> Results:
     """
     history, config = run.read_metrics(), run.config()
     best, last = best_epoch(history), history[-1]
+    how_far = f"epoch {last.epoch} of {math.ceil(config.epochs)}, not finished"
+    if (step := classifier.origin.step) < last.step:
+        how_far += f"; the weights shown are those of the newest checkpoint, of step {step:,}"
     return Results(
         seed=config.seed,
         epochs=last.epoch,
@@ -48,7 +52,7 @@ def unfinished(run: RunDirectory, classifier: Classifier) -> Results:
         num_params=classifier.num_params,
         selected_on=selected_on(config.dataset),
         data_fingerprint=run.dataset_info()["fingerprint"],
-        cautions=[classifier.origin.unfinished],
+        cautions=[how_far],
         **classifier.origin.ran_on,
     )
 
