@@ -7,9 +7,9 @@ The whole study needs a GPU. On a CPU, train a few arms for a few epochs:
 python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1 \
     --arms plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
-What each part is worth is measured with 60 epochs, against a base that mixes half of the batches, with CutMix alone.
-The best epoch is chosen on a held-out tenth of the training images. Under the published protocol, all training images
-are trained on, and the best epoch is chosen on the test images.
+To measure what each part is worth, one part at a time is changed in a base that trains for 60 epochs and mixes by
+CutMix alone, in half of the batches. The best epoch is chosen on a held-out tenth of the training images. Under the
+published protocol, all training images are trained on, and the best epoch is chosen on the test images.
 """
 
 import dataclasses

@@ -4,16 +4,16 @@ python -m mixer_jax.train --config configs/folder.py --config.dataset.data_dir=D
 
 Other arrangements, such as a table labels.csv or WebDataset tar files, are listed in mixer_jax/data/arrangement.py.
 What is found and what is left out is printed first. Without test images, the images of val/ are used for testing, or,
-if there are none, a fifth of each class, the same in every run. A tenth of the training images is held out to choose
-the best epoch, unless there are test images and a folder for that, such as val/. Damaged files stop the program before
-it trains; of more than 50,000 images, only a sample is examined by then. --config.dataset.on_error=skip examines all
-images and leaves the damaged ones out.
+if there are none, a fifth of each class, the same in every run. The best epoch is chosen on the images of a folder such
+as val/ if there are test images as well; otherwise on a tenth of the training images, which is held out. Damaged files
+stop the program before it trains; of more than 50,000 images, only a sample is examined by then.
+--config.dataset.on_error=skip examines all images and leaves the damaged ones out.
 
 Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
 that at least half of them cover. The patch size follows from that. For other sizes, give for example
 --config.dataset.image_size=224,224 --config.model.variant=Tiny/16. For characters and other images that must not be
-mirrored, give --config.augment.flip=none. A run has 60 epochs; for a small dataset, it has as many as make 80 steps for
-each class, but not more than make 2,000 steps.
+mirrored, give --config.augment.flip=none. A run has 60 epochs, or more if these would be too few steps: fewer than 80
+for each class or, with more than 25 classes, fewer than 2,000 in all.
 """
 
 from mixer_jax.config import default_config

@@ -197,7 +197,10 @@ def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
 
 @contextmanager
 def _compiled_afresh() -> Iterator[None]:
-    """Compile into an empty cache, so that compilations are timed in full, and not repeated for later analysis."""
+    """Use a cache of compiled programs that is empty at first.
+
+    So each compilation is timed in full, and a program that is compiled again for its analysis is taken from the cache.
+    """
     before = jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:
         jax.config.update("jax_compilation_cache_dir", folder)

@@ -39,7 +39,7 @@ def keep_compiled() -> None:
 
 
 def tidy() -> None:
-    """Delete the least recently used files while they exceed their limits.
+    """Delete the least recently used files until the others are within the limits.
 
     Decoded datasets have one limit; compiled programs and lists of files have another. Downloaded weights stay.
     """

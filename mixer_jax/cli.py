@@ -114,7 +114,8 @@ def parse_flags(
     Args:
       argv: the command line, program name first.
       define: defines the command's own flags.
-      usage: printed before the list of flags on --help; on its first line, the command follows after ": ".
+      usage: printed before the list of flags on --help; its first line must end with ": " and the command, which an
+        error about the number of paths repeats.
       num_paths: the number of paths; None for one or more.
 
     Returns:

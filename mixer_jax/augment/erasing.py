@@ -22,9 +22,9 @@ class RandomErasing:
       probability: the probability that an image is erased.
       area: the bounds of the fraction of the image that the box covers, which is drawn uniformly.
       aspect: the bounds of the box's height divided by its width, which is drawn log-uniformly.
-      fill: "zero", which is the mean of images that were normalised by their mean (torchvision; timm's "const");
-        "color", one normally distributed colour per box (timm's "rand"); or "noise", normally distributed values for
-        every pixel (timm's "pixel").
+      fill: "zero", which is the mean pixel of the dataset if the normalisation subtracts that (torchvision; timm's
+        "const"); "color", one normally distributed colour per box (timm's "rand"); or "noise", normally distributed
+        values for every pixel (timm's "pixel").
     """
 
     probability: float = 0.5

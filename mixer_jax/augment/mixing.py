@@ -41,8 +41,9 @@ class Mixing:
           height, width: of the images, in pixels.
 
         Returns:
-          A tuple: the weight of the example itself outside the box, float32; and the box (top, left, height, width) in
-          pixels, int32, which is filled from the predecessor. For Mixup the box is empty; for CutMix the weight is 1.
+          A tuple: the weight of each example, float32, the rest going to its predecessor; and a box (top, left, height,
+          width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the box is empty; for
+          CutMix the weight is 1.
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(happens_key, self.probability)

@@ -1,11 +1,12 @@
 """The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function.
 
 Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, cheap changes of
-single levels, and a blend; an operation leaves idle what it does not use. The cost per image is one gather and a few
-passes over its pixels. Three operations need more: AutoContrast and Equalize need a histogram and a lookup, Sharpness
-needs a 3x3 mean. These are computed only for the images of a batch that need them, in groups of 8, so that a few more
-are computed (see `selection.only_where`). A TPU is slow at gathers, and at loops whose length depends on the data.
-There, these operations are computed for all images, by matrix products (see `products`).
+single levels, and a blend; the parts that an operation does not use leave the pixels as they are. The cost per image is
+one gather and a few passes over its pixels. Three operations need more: AutoContrast and Equalize need a histogram and
+a lookup, Sharpness needs a 3x3 mean. These are computed only for the images of a batch that need them, in groups of 8,
+of which the last is filled up with other images, to no effect (see `selection.only_where`). A TPU is slow at gathers,
+and at loops whose length depends on the data. There, these operations are computed for all images, by matrix products
+(see `products`).
 """
 
 import dataclasses
@@ -67,7 +68,7 @@ class Magnitudes:
 
     @functools.cached_property
     def table(self) -> np.ndarray:
-        """The settings of each case, (operations * bins * 2, 9) int32, with the positive sign first.
+        """The settings for each operation, bin and sign (the positive one first), (operations * bins * 2, 9) int32.
 
         The columns are six coefficients of the warp, the factor of a blend (the bits of a float32), the mask of the
         bits that Posterize keeps, and the threshold of Solarize (the bits of a float32).
@@ -184,9 +185,10 @@ def _on_pixels(image: jax.Array, settings: jax.Array) -> jax.Array:
 
 
 def _adjust(levels: jax.Array, settings: jax.Array, smoothed: jax.Array | None = None) -> jax.Array:
-    """Posterize, solarize, invert or blend planes (channels, ..., pixels), as the settings (10, ...) select.
+    """Posterize, solarize, invert or blend planes (channels, ..., pixels), as `settings` (10, ...) say.
 
-    If `smoothed` planes are given, this includes Sharpness, which blends with them.
+    The settings are the operation, followed by its row of `Magnitudes.table`. If `smoothed` planes are given, this
+    includes Sharpness, which blends with them.
     """
     operation, factor, keep, threshold = settings[0], _floats(settings[7]), settings[8], _floats(settings[9])
     levels = jnp.where(operation == INDEX["Posterize"], levels & keep, levels)

@@ -28,7 +28,7 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:
-    """Return the workload of multiplying two large square matrices, repeatedly in one dispatch, and the matrices' side.
+    """Return a workload, which multiplies two large square matrices repeatedly in one dispatch, and their side.
 
     Args:
       device: on which the matrices are multiplied.

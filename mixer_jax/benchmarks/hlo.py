@@ -61,8 +61,8 @@ class _Computation:
 def read(text: str) -> Program:
     """Analyse the text of a compiled program that loops over its steps.
 
-    The loop over the steps is the loop of unknown length in the entry computation that takes the most cycles. Without
-    such a loop, the entire program counts as the step.
+    Among the loops of unknown length in the entry computation, the one that takes the most cycles is the loop over the
+    steps. Without such a loop, the entire program counts as the step.
 
     Args:
       text: from `jax.stages.Compiled.as_text`.
@@ -162,7 +162,10 @@ def _bytes(array: re.Match) -> int:
 
 
 def _kind(operation: str) -> str:
-    """Return the kind of an operation: the end of its name, without the numbers of blocks."""
+    """Return the kind of an operation: the last parts of its name, with "*" for numbers, as in MixerBlock_*.
+
+    Operations of the backward pass have "backward " before it.
+    """
     parts = [part for part in re.sub(r"_\d+\b", "_*", operation).split("/") if part not in ("while", "body", "cond")]
     backward = "backward " if any(part.startswith("transpose(") for part in parts) else ""
     return backward + "/".join(part for part in parts[-KIND_PARTS:] if not part.startswith(("jit(", "branch_")))

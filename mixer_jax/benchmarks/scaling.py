@@ -17,7 +17,7 @@ FACTORS = (1, 2, 4, 8, 16)
 def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Trainer]]:
     """Return trainers with 1 to 16 times a small batch size, and trainers with 1 to 16 times a small depth.
 
-    Four times the small value is the config's own batch size or number of blocks, if that is a multiple of four.
+    The small value is a quarter of the config's own batch size or number of blocks, rounded down, but at least 1.
 
     Args:
       config: the complete config.
@@ -49,9 +49,9 @@ def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> li
       rounds, at_least: as in `rounds.measure`.
 
     Returns:
-      A row per trainer: the `value`, the `milliseconds` of a step (median, minimum and maximum), the `bytes` of the
-      training program, and both relative to the best-fitting straight line over all trainers, `time_of_line` and
-      `bytes_of_line`. The latter is absent if the bytes are not known.
+      A row per trainer: the `value`; the `milliseconds` of a step (median, minimum and maximum); the `bytes` of the
+      training program; and `time_of_line` and `bytes_of_line`, which are the median time and the bytes divided by their
+      values on the straight line that fits all trainers best. `bytes_of_line` is absent if the bytes are not known.
     """
     ours = {value: Ours(trainer) for value, trainer in trainers.items()}
     seconds = measure({value: each.step() for value, each in ours.items()}, rounds, at_least)

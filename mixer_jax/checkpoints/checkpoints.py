@@ -207,7 +207,7 @@ class Checkpoints:
     def _make_room(self, needed: int) -> None:
         """Delete old checkpoints, except the newest, until there is room for another.
 
-        On a full disk, this raises OSError before each of Orbax's threads prints a long error.
+        If that is not enough, this raises OSError, because on a full disk each of Orbax's threads prints a long error.
         """
         for step in [*self.steps()[:-1], None]:
             free = shutil.disk_usage(self.directory).free

@@ -50,7 +50,7 @@ class Arrangement:
     Attributes:
       images: the images.
       layout: one line that says how they are arranged.
-      given: for each split that the config does not call by its default name, the name that it gives.
+      given: the names that the config gives to splits, by split; default names are left out.
       store: what the images are read from.
     """
 
@@ -161,7 +161,10 @@ class Arrangement:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
     def _tar_files(self) -> dict[Path, str]:
-        """Return the tar files and the split of each; none if some folder is not a split's, or has no tar files."""
+        """Return the tar files and the split of each.
+
+        If there are folders, the tar files in them count, but only if each folder is named after a split and has some.
+        """
         folders = self._listing.folders(self._root)
         if not folders:
             return {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}

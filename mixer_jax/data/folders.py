@@ -165,7 +165,7 @@ class ImageFolder:
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
-        """Return what is known of the files, and list the damaged ones if the error would not name them all."""
+        """Examine the files, and warn of damaged ones if they are left out, or are too many for an error to name."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             images = images[:: max(len(images) // SAMPLE, 1)]
         examined = examine([image.path for image in images], self._listing.top, self._arrangement.store)
@@ -222,7 +222,8 @@ class ImageFolder:
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
         """Return the remaining images, and the given fraction of each class.
 
-        The order is that of hashes, so that an image stays in its part when others are added.
+        In each class, the images with the lowest hashes are drawn, so that an image mostly stays in its part when
+        others are added.
         """
         names = {name: i for i, name in enumerate(sorted({image.label for image in images}))}
         labels = np.array([names[image.label] for image in images])
@@ -258,5 +259,8 @@ class ImageFolder:
 
 
 def _bits(level: int) -> int:
-    """Return the number of bits, 8 to 16, that levels up to this one use; 16 for 0, which stands for none."""
+    """Return the number of bits, 8 to 16, that levels up to this one use.
+
+    A level of 0, which means that there are no 16-bit images, gives 16.
+    """
     return min(max(level.bit_length(), 8), 16) if level else 16

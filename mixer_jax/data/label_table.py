@@ -34,7 +34,8 @@ class Row(NamedTuple):
 def read_labels(folder: Path) -> tuple[Path, list[Row]] | None:
     """Return the table in a folder, and its rows; None if there is none.
 
-    A table that is called "labels" must name files and classes. One of another name that does not is ignored.
+    A table that is called "labels" must have rows that name files and classes. A table of another name without such
+    rows is ignored.
 
     Raises:
       UserError: if a table cannot be read, or "labels" has no rows or lacks a column.
@@ -128,7 +129,8 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the path below the root, the end of that path, or a path that ends in it.
+          name: the path below the root, an end of this path, or a longer path that ends with all of this path; with or
+            without the suffix.
         """
         parts = name.replace("\\", "/").removeprefix("./").split("/")
         for i in range(len(parts)):

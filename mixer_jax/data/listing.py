@@ -144,7 +144,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _kind(entry: os.DirEntry) -> str:
-    """Return "folder" or "file", where a link leads to one, or "link" for a broken one; "" for anything else."""
+    """Return "folder" or "file", also for a link to one; "link" for a broken link; "" for anything else."""
     try:
         if entry.is_dir():
             return "folder"

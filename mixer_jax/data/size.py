@@ -14,7 +14,7 @@ LARGEST, FEWEST, MOST = 128, 36, 144
 
 
 def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the size (height, width) that a config gives; () for that of each image, None if it is to be chosen.
+    """Return the size (height, width) that a config gives; () if images keep their size, None if it is to be chosen.
 
     Args:
       image_size: `config.dataset.image_size`.

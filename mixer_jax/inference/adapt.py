@@ -20,11 +20,11 @@ def at_image_size(
     Args:
       classifier: the Mixer.
       image_size: (height, width), multiples of the patch size.
-      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. If it is the old
-        width, the weights are interpolated, which is not from the paper. If it is the old width times K, where the new
-        grid has K times as many patches, the weights are repeated in tiles (paper, appendix C); the new grid must then
-        be a multiple of the old one. None selects tiles if
-        the grid allows them, else interpolation. If the grid does not change, this argument is ignored.
+      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. If it is the old width, the
+        weights are interpolated, which is not from the paper. If it is the old width times K, where the new grid has K
+        times as many patches, the weights are repeated in tiles (paper, appendix C); the new grid must then be a
+        multiple of the old one. None selects tiles if the grid allows them, else interpolation. If the grid does not
+        change, this argument is ignored.
 
     Returns:
       The new model, which takes images of `image_size` unscaled; and one line that says what was done, or "" if the
@@ -73,8 +73,8 @@ def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, st
       channels: the number of channels of the new images.
 
     Returns:
-      The new model, and one line that says what was done. If the number of channels is the same,
-      or if neither number is 1, the model is unchanged and the line is "".
+      The new model, and one line that says what was done. If the number of channels is the same, or if neither number
+      is 1, the model is unchanged and the line is "".
     """
     before = classifier.image_shape[2]
     if before == channels or 1 not in (before, channels):
@@ -99,7 +99,10 @@ def _of_size(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Prepr
 
 
 def _resized(classifier: Classifier) -> ConfigDict:
-    """Return the config with the patch size of the model, which could otherwise follow from the size of the images."""
+    """Return the config with the model's patch size written into it.
+
+    A variant without a patch size, such as "Nano", would choose another one for images of another size.
+    """
     config = classifier.config.copy_and_resolve_references()
     config.patch_size = require_mixer(classifier).patch_size
     return config

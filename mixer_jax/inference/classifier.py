@@ -223,7 +223,8 @@ class Classifier:
 
         Args:
           layout: a key of `mixer_jax.weights.LAYOUTS`.
-          normalised: whether the project reads the normalisation of the pixels beside the weights.
+          normalised: whether the project reads the normalisation of the pixels from a file beside the weights, such as
+            timm's config.json.
         """
         theirs, model = LAYOUTS[layout], self.model
         remedy = ", unless the model is created there with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""

@@ -209,7 +209,8 @@ def _load_file(
     Args:
       file: the file.
       source: where it comes from, for messages.
-      entry, known: as in `from_layout`.
+      entry: as in `from_layout`.
+      known: as in `load`.
       given: its entry in `PUBLISHED`, if it is one of the published Mixers.
       config: timm's config.json; None for the one beside the file, if any.
     """

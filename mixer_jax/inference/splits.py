@@ -22,7 +22,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
       classifier: the model.
       name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
         "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
-      data_dir: the data_dir of the dataset; None for the run's, or for the default if it is another dataset.
+      data_dir: the data_dir of the dataset; None for that of the run if the dataset is the run's, else the default.
 
     Raises:
       UserError: if `name` is None and the model does not come from a run.

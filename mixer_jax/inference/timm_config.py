@@ -41,7 +41,7 @@ class TimmConfig:
         """Return the preprocessing for an input of (height, width, channels).
 
         Raises:
-          ValueError: if it cannot be that of such images.
+          ValueError: if `mean`, `std` or `resize` do not fit images of this shape.
         """
         channels = image_shape[2]
         mean, std = (x[:1] * channels if len(set(x)) == 1 else x for x in (self.mean, self.std))

@@ -170,7 +170,7 @@ def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> di
 
 
 def _maps(classifier: Classifier, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Return what each token of a few images contributes: confident mistakes, and right answers."""
+    """Return what each token contributes, for a few images: the most confident mistakes and right answers."""
     if not isinstance(classifier.model, MlpMixer):
         return {}
     logits, labels, chosen = evidence.logits, evidence.labels, evidence.chosen

@@ -109,7 +109,7 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool 
 
 
 def _number(text: str) -> float | None:
-    """Return the number that a cell begins with, a time in seconds; None if it holds something else.
+    """Return the number that a cell begins with, converted to seconds if it is a time; None for any other cell.
 
     Behind the number may be "%", the unit of `summary.duration`, a deviation after "\u00b1", or a remark in brackets.
     """

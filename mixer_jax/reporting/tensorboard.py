@@ -40,7 +40,7 @@ class TensorBoard(StepObserver):
         self._failed = False
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Remember the first step whose scalars, if an earlier process wrote any, are obsolete."""
+        """Remember the first step to come: scalars that an earlier process wrote from there on are obsolete."""
         self._first_step = 1 + step
 
     def epoch(self, record: Epoch, best: Epoch) -> None:

@@ -16,7 +16,7 @@ MISSING = "\u25a1"  # a box, in place of a character that no font has
 def plain(text: str) -> str:
     """Escape text for matplotlib, so that "$" starts no formula and a leading "_" does not hide a label.
 
-    Characters that no font has become boxes, without matplotlib's warning for each of them.
+    A character that is in no font becomes a box, without matplotlib's warning.
     """
     drawn = "".join(c if c.isspace() or _has_glyph(c) else MISSING for c in text)
     return (f" {drawn}" if drawn.startswith("_") else drawn).replace("$", r"\$")

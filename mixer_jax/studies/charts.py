@@ -20,7 +20,7 @@ X_AXES: dict[str, tuple[str, Callable[[Curve], Sequence[float]]]] = {
 def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of accuracy and loss on validation: means over seeds, with bands of one standard deviation.
 
-    They are on the test images where the best epoch was chosen on these.
+    If the best epoch was chosen on the test images, accuracy and loss are those on the test images.
 
     Args:
       rows: of one dataset, with one way to choose the best epoch.

@@ -35,7 +35,9 @@ NOT_THE_RECIPE = {
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The course of a run, with one value per epoch; the optional ones are empty if an older release wrote them.
+    """The course of a run, with one value per epoch.
+
+    `losses`, `seconds` and `images` are empty if a comparison.json of an older release lacks them.
 
     Attributes:
       accuracies, losses: on validation, accuracies in percent.

@@ -130,10 +130,10 @@ def latex(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 
 
 def plain(columns: Sequence[str], table: Sequence[Sequence[str]], width: int) -> str:
-    """Return a table for a terminal, with the most important of the columns that fit.
+    """Return a table for a terminal; if it is too wide, less important columns are left out.
 
     Args:
-      columns: from `cells`, or others, all of which are then shown.
+      columns: their names; those that `COLUMNS` does not rank count as the most important.
       table: the cells.
       width: of the terminal, in columns.
     """

@@ -25,8 +25,8 @@ def check_epochs(trainer: Trainer) -> None:
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    This happens if the run has passed the config's last step, or if it ended mid-epoch (fractional `epochs`) and the
-    config ends in that same epoch.
+    It cannot if it has passed the last step that the config asks for. Nor can it if it ended in the middle of an epoch
+    (fractional `epochs`) and the config asks for a later end in that epoch, which counts as done.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)

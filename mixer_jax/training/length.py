@@ -24,7 +24,7 @@ def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> Config
 
 
 def scaled(config: ConfigDict, epochs: float) -> ConfigDict:
-    """Return a config with this number of epochs, and a patience that is as large compared with it as with EPOCHS."""
+    """Return a config with this number of epochs, and with its patience scaled by epochs / EPOCHS."""
     config = config.copy_and_resolve_references()
     config.early_stopping_patience = round(config.early_stopping_patience * epochs / EPOCHS)
     config.epochs = float(epochs)

@@ -54,7 +54,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether concatenating arrays does not change the updates of the optimiser of an `optimizer` section."""
+    """Return whether the optimiser of an `optimizer` section gives the same updates when arrays are concatenated."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 

@@ -107,7 +107,7 @@ def unknown(name: str) -> UserError:
 
 
 def of_file(name: str) -> Published | None:
-    """Return the published weights that a file holds, by the name that it was published under; None for others."""
+    """Return the published weights whose file has this name and a known checksum; None if there are none."""
     return next((x for x in PUBLISHED.values() if x.sha256 and x.source.endswith(f"/{name}")), None)
 
 
