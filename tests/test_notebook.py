@@ -42,7 +42,8 @@ def test_it_runs_on_digits(tmp_path, monkeypatch):
     told = "\n".join(texts)
     assert "% of 360 test images" in told
     assert "90.83" in told  # what others published
-    [predicted] = [text for source, text in of.items() if "mixer_jax.predict" in source]
+    at_once, predicted = [text for source, text in of.items() if "mixer_jax.predict" in source]
+    assert re.search(r"a digit\.png\s+0\s+\d\d\.\d\d%", at_once)
     assert len(re.findall(r"\d\.\d\d%", predicted)) == 5
     [served] = [text for source, text in of.items() if "demo.build" in source]
     assert "127.0.0.1" in served
