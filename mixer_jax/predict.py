@@ -128,9 +128,11 @@ def _read(
 
 def _tell_few(name: Path, prediction: Prediction) -> None:
     width = max(len(label) for label, _ in prediction)
-    tqdm.write(str(name))
-    for label, probability in prediction:
-        tqdm.write(f"  {label:{width}}  {100 * probability:6.2f}%  {'█' * round(30 * probability)}".rstrip())
+    lines = [
+        f"  {label:{width}}  {100 * probability:6.2f}%  {'█' * round(30 * probability)}".rstrip()
+        for label, probability in prediction
+    ]
+    tqdm.write("\n".join([str(name), *lines]))  # at once: each write draws the bar again
 
 
 def _tell_many(name: Path, prediction: Prediction) -> None:
