@@ -86,15 +86,16 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
         ("gradient_norm", "Gradient norm, before clipping"),
         ("images_per_second", "Images per second"),
     ):
+        if name == "gradient_norm" and not steps:
+            continue
         label, fixed, views = name.replace("_", " "), name == "learning_rate", {}
         for view, x in ends.items():
             if steps and (view == "step" or name == "gradient_norm"):
                 line = (within[view], [getattr(one, name) for one in placed[view]])
             else:
-                line = (x, [getattr(one, name, None) for one in history])
+                line = (x, [getattr(one, name) for one in history])
             views[view] = [series(label, *line, VALIDATION, fixed=fixed)]
-        if steps or name != "gradient_norm":
-            charts.append(_run_chart(title, views))
+        charts.append(_run_chart(title, views))
     return charts
 
 

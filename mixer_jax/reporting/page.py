@@ -21,7 +21,6 @@ from PIL import Image
 LOSSLESS = 64 * 64  # pixels; larger images are embedded as JPEG
 QUALITY = 90  # of JPEG
 MANY = 40  # rows; longer tables scroll on their own
-LARGE = 40  # classes; larger confusion matrices can be enlarged
 CONTENTS = 4  # headings from which a page has links to them
 HEADING = re.compile("<h2>(.*?)</h2>")
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+)%?(?: (s|min|h))?(?: (\d+) min)?(?: \u00b1.*)?(?: \(.*\))?")
@@ -178,14 +177,13 @@ def confusion(names: Sequence[str], counts: np.ndarray) -> str:
       names: of the classes.
       counts: (classes, classes) int; rows are true classes, columns predicted ones.
     """
-    enlarged = " Click, or press Enter, to enlarge its surroundings." if len(names) > LARGE else ""
     present = [[int(row), int(column), int(counts[row, column])] for row, column in np.argwhere(counts)]
     data = _data({"names": list(names), "counts": present, "totals": counts.sum(1).tolist()})
     return (
         '<div class="confusion"><canvas tabindex="0" role="application" aria-label="confusion matrix: a row for each '
         'class, a column for each predicted class; the arrow keys show the counts"></canvas>'
-        "<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names."
-        f"{enlarged}</output>{data}</div>"
+        f"<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names.</output>{data}"
+        "</div>"
     )
 
 

@@ -142,8 +142,9 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     if evidence:
         parts += sections.predictions(run, evidence, info["label_names"])
     parts += sections.weights(classifier)
-    files = [run.config_file, run.metrics_file, *([run.steps_file] if run.steps_file.exists() else [])]
-    files += [run.results_file, run.predictions_table, run.card_file] if done else []
+    files = [run.config_file, run.metrics_file, run.steps_file, run.predictions_table]
+    files = [file for file in files if file.exists()]  # older releases wrote fewer
+    files += [run.results_file, run.card_file] if done else []  # written after the report
     parts += [page.files("In the same folder:", [file.name for file in files])]
     settings = [(path, json.dumps(value)) for path, value in flat(config)]
     environment = [(name, str(version)) for name, version in results.versions.items()]

@@ -4,7 +4,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.inference import Classifier
-from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, hardest_first, probabilities
+from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.records import Results
 from mixer_jax.reporting import charts, page
@@ -181,11 +181,9 @@ def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[
     if worst_first:
         said = f"True class → predicted class, its probability, and the image.{beside} All are in predictions.csv."
         parts += [page.heading("Most confident mistakes"), page.paragraph(said), gallery(worst_first[:MISTAKES])]
-    classes = {name: row for name, row in scores["per_class"].items() if row["count"]}
-    confusion = np.array(scores["confusion"])
-    hardest = [label_names[i] for i in hardest_first(confusion.diagonal(), confusion.sum(1))[:WORST]]
+    classes = scores["per_class"]
     shown = []
-    for name in hardest:
+    for name, *_ in class_rows(scores)[:WORST]:  # the hardest
         of_class = [i for i in worst_first if label_names[evidence.labels[evidence.chosen[i]]] == name][:OF_A_CLASS]
         if of_class:
             title = f"{name}: {classes[name]['accuracy']:.1f}% of {classes[name]['count']:,}"

@@ -236,6 +236,7 @@ function confusion(element) {
     event.preventDefault();
     show(at ? at.map((place, i) => place + move[i]) : [0, 0]);
   });
+  if (n > FEW) output.textContent += " Click, or press Enter, to enlarge its surroundings.";
   new ResizeObserver(paint).observe(element);
   drawn.push({ element, plot: { redraw: paint } });
 }
