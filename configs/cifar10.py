@@ -19,8 +19,10 @@ def get_config():
     config.augment.crop = "pad"
     config.augment.flip = "random"
     config.augment.automatic = "randaugment"
+    config.augment.rand_augment.num_ops = 1
     config.augment.mixing.mixup_alpha = 0.8
     config.augment.mixing.cutmix_alpha = 1.0
+    config.augment.mixing.until = 0.8
     config.model.variant = "Nano/4"
     config.model.update(initialization="torch", zero_init_head=False)
     config.batch_size = 256

@@ -67,7 +67,8 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
     if run.config_file.exists():
         changes = _changes(run, config)  # again: another process may have trained here since `require_usable`
         require_same_data(run, config, dataset)
-        if "epochs" in changes and config.schedule.name in TO_THE_END and (step := _steps_done(run)):
+        to_the_end = config.schedule.name in TO_THE_END or config.augment.mixing.until < 1
+        if "epochs" in changes and to_the_end and (step := _steps_done(run)):
             extended = [*extended, {"step": step, "epochs": run.config().epochs}]
     content = {"config": _plain(config), "dataset": dataset} | ({"extended": extended} if extended else {})
     write_json(run.config_file, content)

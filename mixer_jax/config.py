@@ -56,6 +56,7 @@ RULES = {
     "sam_rho": NOT_NEGATIVE,
     "seed": ("must be in 0..2147483647", lambda value: 0 <= value < 2**31),
     "stochastic_depth_rate": FRACTION,
+    "until": ("must be in (0, 1]", lambda value: 0 < value <= 1),
     "warmup_epochs": NOT_NEGATIVE,
     "weight_decay": NOT_NEGATIVE,
 }
@@ -130,6 +131,7 @@ def default_config() -> ConfigDict:
     config.augment.mixing.mixup_alpha = 0.0  # the mixing weight is drawn from Beta(alpha, alpha); 0: no Mixup
     config.augment.mixing.cutmix_alpha = 0.0  # the fraction of the area kept: Beta(alpha, alpha); 0: no CutMix
     config.augment.mixing.probability = 1.0  # of mixing a batch
+    config.augment.mixing.until = 1.0  # the fraction of the training after which batches are no longer mixed
 
     config.model = ConfigDict()
     # SIZE/PATCH_SIZE, with SIZE Pico, Nano, Tiny, S, B, L or H; or SIZE, with the patch size that cuts the input into
@@ -163,7 +165,8 @@ def default_config() -> ConfigDict:
     config.optimizer = ConfigDict()
     config.optimizer.name = "adamw"  # of OPTIMIZERS in training/optimizer.py, such as "muon", "sgd" or "adam"
     config.optimizer.learning_rate = 1e-3  # the peak of the schedule
-    config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", not of the stem's kernel
+    config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", of the kernels that are updated as matrices
+    config.optimizer.stem_as_matrix = True  # with "muon": update the stem's kernel as a matrix, too, not by Adam
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
     config.optimizer.b1 = placeholder(float)
     config.optimizer.b2 = placeholder(float)

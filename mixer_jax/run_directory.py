@@ -16,7 +16,13 @@ from mixer_jax.records import Epoch, Results, StepMetrics
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
-BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
+BEFORE = {
+    "dataset.hold_out": "random",
+    "dataset.layout": "splits",
+    "dataset.draft": False,
+    "dataset.bits": 16,
+    "optimizer.stem_as_matrix": False,
+}
 _Line = TypeVar("_Line", Epoch, StepMetrics)
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
@@ -113,8 +119,8 @@ class RunDirectory:
     def extended(self) -> list[dict[str, Any]]:
         """The earlier values of `epochs`, each with the `step` at which it was changed.
 
-        Empty if the learning-rate schedule does not depend on the number of epochs: the run then equals one that
-        was started with the present value of `epochs`.
+        Empty if neither the learning-rate schedule nor the augmentation depends on the number of epochs: the run then
+        equals one that was started with the present value of `epochs`.
         """
         if not self.config_file.exists():
             return []

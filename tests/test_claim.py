@@ -52,16 +52,19 @@ def test_other_data_in_another_folder_names_both(tmp_path):
 
 
 def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
-    for schedule, told in (("cosine", [{"step": 30, "epochs": 2.0}]), ("constant", [])):
-        run = RunDirectory(tmp_path / schedule)
+    then = [{"step": 30, "epochs": 2.0}]
+    for i, (schedule, until, told) in enumerate(
+        [("cosine", 1.0, then), ("constant", 0.8, then), ("constant", 1.0, [])]
+    ):
+        run, fields = RunDirectory(tmp_path / str(i)), {"schedule__name": schedule, "augment__mixing__until": until}
         with run.locked():
-            claim(run, make_config(schedule__name=schedule), {})
-            claim(run, make_config(schedule__name=schedule, epochs=3.0), {})  # before its first step
-            claim(run, make_config(schedule__name=schedule), {})
+            claim(run, make_config(**fields), {})
+            claim(run, make_config(**fields, epochs=3.0), {})  # before its first step
+            claim(run, make_config(**fields), {})
             run.append_metrics(Epoch(epoch=1, step=30))
-            claim(run, make_config(schedule__name=schedule, early_stopping_patience=3), {})
+            claim(run, make_config(**fields, early_stopping_patience=3), {})
             assert run.extended == []
-            claim(run, make_config(schedule__name=schedule, epochs=4.0, early_stopping_patience=3), {})
+            claim(run, make_config(**fields, epochs=4.0, early_stopping_patience=3), {})
         assert run.extended == told
 
 
@@ -72,15 +75,17 @@ def test_a_run_of_an_older_release_was_extended_where_it_kept_earlier_results(tm
     assert run.extended == [{"step": 60, "epochs": 2.0}]
 
 
-def test_a_run_of_an_older_release_holds_out_as_it_did(tmp_path):
+@pytest.mark.parametrize(("field", "before"), [("dataset.hold_out", "random"), ("optimizer.stem_as_matrix", False)])
+def test_a_run_of_an_older_release_goes_on_as_it_did(tmp_path, field, before):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {})
     content = json.loads(run.config_file.read_text())
     assert run.newer_fields() == {}
-    del content["config"]["dataset"]["hold_out"]
+    section, name = field.split(".")
+    del content["config"][section][name]
     run.config_file.write_text(json.dumps(content))
-    assert run.config().dataset.hold_out == "random"
-    assert run.adopted(make_config()).dataset.hold_out == "random"
+    for config in (run.config(), run.adopted(make_config())):
+        assert config[section][name] == before
     assert require_usable(run, run.adopted(make_config())) == {}
 
 

@@ -27,26 +27,31 @@ class Mixing:
       mixup_alpha: Mixup's weight is drawn from Beta(alpha, alpha); 0 disables Mixup.
       cutmix_alpha: the fraction of the area that CutMix keeps is drawn from Beta(alpha, alpha); 0 disables CutMix.
       probability: the probability that a batch is mixed.
+      until: the fraction of the training after which batches are no longer mixed.
     """
 
     mixup_alpha: float = 0.0
     cutmix_alpha: float = 0.0
     probability: float = 1.0
+    until: float = 1.0
 
-    def draw(self, key: jax.Array, height: int, width: int) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    def draw(
+        self, key: jax.Array, height: int, width: int, progress: jax.Array | float = 0.0
+    ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
         """Draw the weight and the box of a batch.
 
         Args:
           key: the random key.
           height, width: of the images, in pixels.
+          progress: the fraction of the training that is done.
 
         Returns:
-          A tuple: the weight of each example, float32, the rest going to its predecessor; and a box (top, left, height,
-          width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the box is empty; for
-          CutMix the weight is 1.
+          A tuple: the weight of all examples, a float32 scalar; the rest goes to each example's predecessor. And a box
+          (top, left, height, width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the
+          box is empty; for CutMix the weight is 1.
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
-        happens = jax.random.bernoulli(happens_key, self.probability)
+        happens = jax.random.bernoulli(happens_key, self.probability) & (progress < self.until)
         probability = 0.5 if self.mixup_alpha and self.cutmix_alpha else float(bool(self.cutmix_alpha))
         cut = jax.random.bernoulli(which_key, probability)
         weight, box = jnp.ones(()), (jnp.zeros((), jnp.int32),) * 4
@@ -58,7 +63,13 @@ class Mixing:
         return weight, box
 
     def __call__(
-        self, key: jax.Array, images: jax.Array, targets: jax.Array, other_images: jax.Array, other_targets: jax.Array
+        self,
+        key: jax.Array,
+        images: jax.Array,
+        targets: jax.Array,
+        other_images: jax.Array,
+        other_targets: jax.Array,
+        progress: jax.Array | float = 0.0,
     ) -> tuple[Any, Any]:
         """Mix a batch with another one.
 
@@ -67,12 +78,13 @@ class Mixing:
           images: (batch, height, width, channels) float.
           targets: (batch, num_classes), probabilities.
           other_images, other_targets: the examples to mix with, of the same shapes.
+          progress: the fraction of the training that is done.
 
         Returns:
           The mixed images and targets. The targets of an example are still probabilities.
         """
         height, width = images.shape[1:3]
-        weight, box = self.draw(key, height, width)
+        weight, box = self.draw(key, height, width, progress)
         mixed = weight * images + (1 - weight) * other_images
         mixed = jnp.where(inside(box, height, width)[None], other_images, mixed)
         kept = weight * (1 - box[2] * box[3] / (height * width))

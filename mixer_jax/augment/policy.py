@@ -49,6 +49,7 @@ class Augment:
         mean: tuple[float, ...],
         std: tuple[float, ...],
         num_classes: int,
+        total_steps: int | None = None,
     ):
         """Check the policy and prepare it.
 
@@ -57,6 +58,7 @@ class Augment:
           image_shape: (height, width, channels) of the images from the input pipeline.
           mean, std: the mean and standard deviation of the pixels, one per channel, as fractions of 255.
           num_classes: the number of classes.
+          total_steps: the training steps of the run, for `mixing.until`; None mixes at every step.
 
         Raises:
           UserError: if the policy is inconsistent or does not fit the images.
@@ -90,7 +92,7 @@ class Augment:
         self.box = central_box(height, width, size, config.eval_crop)
         self._erasing = RandomErasing(**config.erasing) if config.erasing.probability else None
         mixes = config.mixing.probability and (config.mixing.mixup_alpha or config.mixing.cutmix_alpha)
-        self._mixing = Mixing(**config.mixing) if mixes else None
+        self._mixing, self._total_steps = Mixing(**config.mixing) if mixes else None, total_steps
         self._draws = (self._crop, self._flip) != ("none", "none") or self._automatic or self._erasing
 
     def train(
@@ -135,7 +137,8 @@ class Augment:
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
         if self._mixing:
             batch_key = jax.random.fold_in(key(BATCHES), step)
-            images, targets = self._mixing(batch_key, images, targets, *predecessors((images, targets)))
+            progress = step / self._total_steps if self._total_steps else 0.0
+            images, targets = self._mixing(batch_key, images, targets, *predecessors((images, targets)), progress)
         return images, targets
 
     def evaluate(self, images: jax.Array) -> jax.Array:

@@ -87,6 +87,8 @@ def _augmentation(config: ConfigDict) -> str:
     parts += [f"erasing {augment.erasing.probability:g}"] if augment.erasing.probability else []
     for name, alpha in (("mixup", mixing.mixup_alpha), ("cutmix", mixing.cutmix_alpha)):
         parts += [f"{name} {alpha:g}"] if alpha and mixing.probability else []
+    mixes = mixing.probability and (mixing.mixup_alpha or mixing.cutmix_alpha)
+    parts += [f"mixed until {mixing.until:.0%} of the training"] if mixes and mixing.until < 1 else []
     parts += [f"label smoothing {config.label_smoothing:g}"] if config.label_smoothing else []
     return ", ".join(parts) or "none"
 
@@ -112,7 +114,8 @@ def _on_training_images(config: ConfigDict) -> str:
     mixing = config.augment.mixing
     harder = [f"labels smoothed by {config.label_smoothing:g}"] if config.label_smoothing else []
     if mixing.probability and (mixing.mixup_alpha or mixing.cutmix_alpha):
-        harder.append("mixed images and labels")
+        when = f" until {mixing.until:.0%} of the training" if mixing.until < 1 else ""
+        harder.append(f"mixed images and labels{when}")
     means = " and ".join(harder)
     return f"Loss and accuracy on train are those of augmented images{f', with {means}' if means else ''}."
 

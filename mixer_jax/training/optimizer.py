@@ -16,9 +16,15 @@ BLOCKS = "MixerBlocks"  # the name of the stacked parameters of all blocks
 
 
 @functools.wraps(optax.contrib.muon)
-def muon(*args: Any, **settings: Any) -> optax.GradientTransformation:
-    """Return optax's Muon, with the kernels of all blocks stacked, so that its small matrix products run as batches."""
-    optimizer = optax.contrib.muon(*args, **settings, muon_weight_dimension_numbers=matrices)
+def muon(*args: Any, stem_as_matrix: bool, **settings: Any) -> optax.GradientTransformation:
+    """Return optax's Muon, with the kernels of all blocks stacked, so that its small matrix products run as batches.
+
+    Args:
+      *args, **settings: of `optax.contrib.muon`.
+      stem_as_matrix: as for `matrices`.
+    """
+    dimensions = functools.partial(matrices, stem_as_matrix=stem_as_matrix)
+    optimizer = optax.contrib.muon(*args, **settings, muon_weight_dimension_numbers=dimensions)
 
     def init(params: Any) -> Any:
         return optimizer.init(stack_blocks(params))
@@ -63,9 +69,8 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
     The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...),
     except lars, decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...),
-    weight decay is the L2 term of torch.optim, which is added to the gradient. Muon decays matrices only: the kernel of
-    the stem is not a matrix, so Adam updates it, without weight decay. Finally, the updates are scaled by layer: see
-    `layer_scales`.
+    weight decay is the L2 term of torch.optim, which is added to the gradient. Muon decays only the kernels that it
+    updates as matrices: see `matrices`. Finally, the updates are scaled by layer: see `layer_scales`.
 
     Args:
       config: the `optimizer` section of a config.
@@ -84,6 +89,8 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
             if key not in accepted:
                 raise UserError(f"config.optimizer.{key}: {config.name} has no {key}")
             settings[key] = config[key]
+    if optimizer is muon:
+        settings["stem_as_matrix"] = config.stem_as_matrix
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     mask_name = next((name for name in DECAY_MASKS if name in accepted), None)
     if mask_name:
@@ -103,15 +110,19 @@ def stack_blocks(tree: Any) -> Any:
     return rest | {BLOCKS: jax.tree.map(lambda *each: jnp.stack(each), *map(tree.get, names))} if names else rest
 
 
-def matrices(params: Any) -> Any:
+def matrices(params: Any, stem_as_matrix: bool) -> Any:
     """Return, for each array of `stack_blocks`, the axes of the matrices that Muon updates; None where Adam does.
 
-    Muon updates the kernels of dense layers.
+    Muon updates the kernels of dense layers and, if `stem_as_matrix` is set, the stem's kernel as a matrix (values of a
+    patch, channels of a token), which it is: the patches do not overlap.
     """
 
     def axes(path: Any, x: jax.Array) -> MuonDimensionNumbers | None:
-        dense = path[-1].key == "kernel" and x.ndim == 2 + (path[0].key == BLOCKS)
-        return MuonDimensionNumbers(x.ndim - 2, x.ndim - 1) if dense else None
+        if path[-1].key != "kernel":
+            return None
+        if path[0].key == "stem" and stem_as_matrix:
+            return MuonDimensionNumbers((0, 1, 2), 3)
+        return MuonDimensionNumbers(x.ndim - 2, x.ndim - 1) if x.ndim == 2 + (path[0].key == BLOCKS) else None
 
     return jax.tree_util.tree_map_with_path(axes, params)
 

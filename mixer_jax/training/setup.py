@@ -54,8 +54,17 @@ def compute_dtype(config: ConfigDict, parallel: DataParallel) -> jnp.dtype:
     return jnp.dtype(config.dtype)
 
 
-def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, schedule: optax.Schedule) -> Steps:
+def create_steps(
+    config: ConfigDict, dataset: Dataset, parallel: DataParallel, schedule: optax.Schedule, total_steps: int
+) -> Steps:
     """Return the device programs of the run, with its model, optimiser and augmentation.
+
+    Args:
+      config: the full config.
+      dataset: of the config.
+      parallel: the devices.
+      schedule: the learning rate as a function of the step.
+      total_steps: the training steps of the run.
 
     Raises:
       UserError: if the config is inconsistent, or does not fit the data or the devices.
@@ -66,6 +75,7 @@ def create_steps(config: ConfigDict, dataset: Dataset, parallel: DataParallel, s
         mean=dataset.mean,
         std=dataset.std,
         num_classes=dataset.num_classes,
+        total_steps=total_steps,
     )
     dtype, device = compute_dtype(config, parallel), parallel.devices[0].platform
     model = models.create(config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=dtype)

@@ -92,9 +92,9 @@ class Trainer:
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)
         self.schedule = create_schedule(config, self.sampler.steps)
-        self.steps = create_steps(config, dataset, self.parallel, self.schedule)
-        self.dtype = compute_dtype(config, self.parallel)
         self.total_steps = self.sampler.steps(config.epochs)
+        self.steps = create_steps(config, dataset, self.parallel, self.schedule, self.total_steps)
+        self.dtype = compute_dtype(config, self.parallel)
         self.runs_on = runs_on(self.parallel, self.dtype)
         # The program runs once: optimising it would take longer than it saves.
         self._init = jax.jit(self.steps.init, compiler_options={"xla_backend_optimization_level": 0})

@@ -25,9 +25,10 @@ FULL = {
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 
-def make_policy(image_shape=IMAGES.shape[1:], **fields):
+def make_policy(image_shape=IMAGES.shape[1:], total_steps=None, **fields):
     config = make_config(**{f"augment__{key}": value for key, value in fields.items()})
-    return Augment(config.augment, image_shape=image_shape, mean=MEAN, std=STD, num_classes=10)
+    shape = {"image_shape": image_shape, "num_classes": 10, "total_steps": total_steps}
+    return Augment(config.augment, mean=MEAN, std=STD, **shape)
 
 
 def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epochs=0, seed=0):
@@ -55,6 +56,17 @@ def test_one_and_four_devices_give_the_same_batch(step, crop):
     others, other_targets = augmented(policy, 4, step)
     np.testing.assert_allclose(others, images, atol=1e-5)
     np.testing.assert_allclose(other_targets, targets, atol=1e-6)
+
+
+@pytest.mark.parametrize(("step", "mixed"), [(0, True), (7, True), (8, False), (9, False)])
+def test_batches_are_mixed_until_a_fraction_of_the_training_is_done(step, mixed):
+    until = make_policy(**FULL | {"mixing__until": 0.8}, total_steps=10)
+    always, never = make_policy(**FULL), make_policy(**FULL | {"mixing__probability": 0.0})
+    images, targets = augmented(until, step=step)
+    expected, expected_targets = augmented(always if mixed else never, step=step)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    np.testing.assert_allclose(targets, expected_targets, atol=1e-6)
+    assert np.array_equal(targets, np.eye(10)[LABELS]) != mixed
 
 
 def test_an_example_depends_on_seed_step_and_position_alone():

@@ -114,8 +114,8 @@ def test_layers_decay_as_timms():
         np.testing.assert_allclose(x, theirs[name], rtol=1e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("num_blocks", [0, 11])
-def test_muon_is_optaxs_on_each_block(num_blocks):
+@pytest.mark.parametrize(("num_blocks", "stem_as_matrix"), [(0, True), (11, True), (11, False)])
+def test_muon_is_optaxs_on_each_block(num_blocks, stem_as_matrix):
     rng = np.random.default_rng(0)
     block = {
         "LayerNorm_0": {"scale": (6,), "bias": (6,)},
@@ -131,18 +131,24 @@ def test_muon_is_optaxs_on_each_block(num_blocks):
         # In the model's order, which jax.tree.map of the whole would sort.
         return {name: jax.tree.map(array, of, is_leaf=lambda x: type(x) is tuple) for name, of in shapes.items()}
 
+    def for_optax(tree):
+        stem = dict(tree["stem"])
+        if stem_as_matrix:
+            stem["kernel"] = stem["kernel"].reshape(-1, 6)
+        return tree | {"stem": stem}
+
     schedule = optax.linear_schedule(0.1, 0.0, 4)
     config = make_config(optimizer__name="muon", optimizer__weight_decay=0.3).optimizer
+    config.stem_as_matrix = stem_as_matrix
     ours = create_optimizer(config, schedule)
     theirs = optax.contrib.muon(schedule, weight_decay=0.3, weight_decay_mask=kernel_mask)
     params = drawn()
-    states = ours.init(params), theirs.init(params)
+    state, their_state = ours.init(params), theirs.init(for_optax(params))
     for _ in range(3):
         gradients = drawn()
-        (updates, one), (expected, other) = (
-            optimizer.update(gradients, state, params) for optimizer, state in zip((ours, theirs), states, strict=True)
-        )
-        states = one, other
+        updates, state = ours.update(gradients, state, params)
+        expected, their_state = theirs.update(for_optax(gradients), their_state, for_optax(params))
+        expected = jax.tree.map(lambda x, like: x.reshape(like.shape), expected, params)
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), updates, expected)
         params = optax.apply_updates(params, expected)
 
