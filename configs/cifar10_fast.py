@@ -11,12 +11,15 @@ from configs import cifar10
 
 def get_config():
     config = cifar10.get_config()
+    config.augment.rand_augment.num_ops = 2
+    config.augment.mixing.until = 1.0
     config.model.variant = "Tiny/4"
     config.batch_size = 512
     config.epochs = 200
     config.ema_decay = 0.998
     config.early_stopping_patience = 0
     config.optimizer.learning_rate = 1e-2
+    config.optimizer.stem_as_matrix = False
     config.schedule.warmup_epochs = 4
     config.schedule.end_learning_rate = 0.0
     return config
