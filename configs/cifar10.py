@@ -34,6 +34,7 @@ def get_config():
     config.optimizer.learning_rate = 8e-3
     config.optimizer.weight_decay = 0.1
     config.optimizer.clip_norm = 1.0
+    config.optimizer.stem_as_matrix = True
     config.schedule.name = "cosine"
     config.schedule.warmup_epochs = 2
     config.schedule.end_learning_rate = 1e-6

@@ -1,4 +1,4 @@
-r"""CIFAR-10 from scratch: the recipe, what each part is worth, other model sizes, PyTorch, and the published nano.
+r"""CIFAR-10 from scratch: the recipe, what each part is worth, other model sizes, PyTorch, and a published recipe.
 
 python -m mixer_jax.study --config configs/cifar10_study.py
 
@@ -39,6 +39,7 @@ PLAIN = {  # supported in PyTorch as well
     "ema_decay": 0.0,
     "optimizer.name": "adamw",
     "optimizer.learning_rate": 1e-3,
+    "optimizer.stem_as_matrix": False,
     "schedule.warmup_epochs": 1.0,
 }
 SMALL = {

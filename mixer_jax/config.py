@@ -166,7 +166,7 @@ def default_config() -> ConfigDict:
     config.optimizer.name = "adamw"  # of OPTIMIZERS in training/optimizer.py, such as "muon", "sgd" or "adam"
     config.optimizer.learning_rate = 1e-3  # the peak of the schedule
     config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", of the kernels that are updated as matrices
-    config.optimizer.stem_as_matrix = True  # with "muon": update the stem's kernel as a matrix, too, not by Adam
+    config.optimizer.stem_as_matrix = False  # with "muon": update the stem's kernel as a matrix, too, not by Adam
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
     config.optimizer.b1 = placeholder(float)
     config.optimizer.b2 = placeholder(float)

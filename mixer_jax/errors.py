@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 def printable(text: str | Path) -> str:
-    """Return a name from elsewhere as it can be printed on one line."""
+    """Return a name that this program did not choose, such as a file's, in a form that prints on one line."""
     if str(text).isprintable():
         return str(text)
     escaped = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, and separators of lines

@@ -27,9 +27,9 @@ def classification_scores(logits: np.ndarray, labels: np.ndarray, label_names: S
       calibration_error: the expected calibration error in percent, over 15 confidence bins of equal width.
       calibration: for each bin that is not empty, its mean `confidence` and `accuracy` in percent, and its `count`.
       balanced_accuracy: the mean of the accuracies of the classes that have examples, in percent.
-      per_class: for each class name, its `count` of examples; its `accuracy`, which is its recall, its `precision` and
-        `f1`, in percent, or None if they are not defined; and `confused_with`, the class that is most often predicted
-        in its place, or None.
+      per_class: for each class name, its `count` of examples; its `accuracy` (which is its recall), its `precision` and
+        its `f1`, in percent, or None if they are not defined; and `confused_with`, the class that is most often
+        predicted in its place, or None.
       confusion: the confusion matrix, as counts, with true classes as rows and predicted classes as columns.
     """
     n, num_classes = logits.shape

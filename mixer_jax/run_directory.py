@@ -16,13 +16,7 @@ from mixer_jax.records import Epoch, Results, StepMetrics
 from mixer_jax.storage import free_name, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
-BEFORE = {
-    "dataset.hold_out": "random",
-    "dataset.layout": "splits",
-    "dataset.draft": False,
-    "dataset.bits": 16,
-    "optimizer.stem_as_matrix": False,
-}
+BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
 _Line = TypeVar("_Line", Epoch, StepMetrics)
 TO_THE_END = ("cosine", "linear")  # schedules that depend on the number of epochs
 
@@ -33,7 +27,7 @@ class RunDirectory:
     config.json      the config, and a description of the dataset
     metrics.jsonl    one line per epoch
     steps.jsonl      the metrics of about a thousand single steps, evenly spaced
-    results.json     the results; written last, so that only finished runs have it; results.old1.json are earlier ones
+    results.json     the results; written last, so that only finished runs have it; earlier ones: results.old1.json, ...
     diverged.json    why the run diverged; written by a study, which does not train the run again while this file exists
     checkpoints/     the two newest, each with the best epoch's parameters; see `mixer_jax.checkpoints.checkpoints`
     tensorboard/     the metrics for TensorBoard, with pictures and histograms of the parameters

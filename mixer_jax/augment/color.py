@@ -137,7 +137,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return the largest distance below an integer level at which rounding to double precision gives the level.
+    """Return how far below an integer level a number can be and still be rounded to that level in double precision.
 
     This is half a unit in the last place, plus a little to keep away from ties.
     """

@@ -11,8 +11,8 @@ import numpy as np
 def integers(key: jax.Array, shape: tuple[int, ...], bounds: jax.Array | int) -> jax.Array:
     """Draw int32 numbers from 0 to `bounds` - 1.
 
-    All are equally likely, up to a relative error of bounds / 2**23. `jax.random.randint` is exact, but calls the
-    generator four times.
+    All are equally likely, up to a relative error of bounds / 2**23. `jax.random.randint` is less biased, but calls the
+    generator several times.
 
     Args:
       key: the random key.

@@ -22,7 +22,8 @@ def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_to
     """Measure alternately how fast the training images are read, scaled and laid out as batches.
 
     In each round, each side reads the same images once, drawn at random from the training images. PyTorch's side is
-    torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core, which are started beforehand.
+    torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core; the processes are started
+    beforehand.
 
     Args:
       config: the complete config.

@@ -3,12 +3,12 @@
 These arrangements are recognised, most telling first:
 
   names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
+  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in a folder for each class;
+                 the split is a word of the tar file's name, or its folder
   a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
   splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
                  or a table
   classes        a folder for each class, with or without a folder for each split in it
-  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in a folder for each class;
-                 the split is a word of the tar file's name, or its folder
 
 Folders below that of a class belong to the class.
 """
@@ -242,7 +242,7 @@ class Arrangement:
         return found or self._alike(inside)
 
     def _alike(self, folders: Sequence[Path]) -> dict[str, Path]:
-        """Return the folders of splits that have names such as seg_train and test_set and the same classes."""
+        """Return the folders named like splits, such as seg_train and test_set, if all have a class in common."""
         found: dict[str, list[Path]] = {}
         for folder in folders:
             if split := self._split_within(folder.name):

@@ -61,7 +61,7 @@ class Fit:
         return self.resize.partition("/")[0]
 
     def reduce(self, image: Image.Image) -> None:
-        """Let a JPEG file that is opened but not yet decoded be decoded at a smaller scale, if `draft` says so."""
+        """Make an opened JPEG file, before it is decoded, decode at a smaller scale, if `draft` is set."""
         if self.draft and self.size:
             height, width = (math.ceil(DRAFT_MARGIN * side / self.crop) for side in self.size)
             image.draft(None, (height, width) if is_turned(image) else (width, height))

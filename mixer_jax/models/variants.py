@@ -13,7 +13,7 @@ from mixer_jax.errors import UserError, one_of
 
 @dataclasses.dataclass(frozen=True)
 class Size:
-    """The values of a model in the paper's table 1, except for the patch size.
+    """The sizes of a model, as in a column of the paper's table 1, without the patch size.
 
     Attributes:
       num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim: as in `MlpMixer`.

@@ -25,7 +25,7 @@ def controls(views: Sequence[tuple[str, str]], names: bool = False) -> str:
     """Return the HTML of the controls of charts.
 
     Args:
-      views: names of views and what they are called, the first one being shown first.
+      views: pairs of a view's key and its label on the page; the first view is shown at first.
       names: whether the curves can be chosen by their names.
     """
     radios = "".join(

@@ -10,9 +10,9 @@ PAIRS = 20  # to list
 def similarity_order(counts: np.ndarray) -> np.ndarray:
     """Return the classes in an order in which those that are confused with each other are close.
 
-    The classes are clustered hierarchically by average linkage. The distance of two classes is 1 - share, where share
-    is the mean of two fractions: of the images of the one class that are predicted as the other, and the reverse. Up to
-    300 classes, the leaves are in optimal order.
+    The classes are clustered hierarchically by average linkage. The distance of two classes is 1 - share. The share is
+    the mean of the fraction of the first class that is predicted as the second, and of the fraction of the second that
+    is predicted as the first. Up to 300 classes, the leaves are in optimal order.
 
     Args:
       counts: (classes, classes) int; rows are true classes, columns predicted ones.

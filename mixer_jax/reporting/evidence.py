@@ -147,7 +147,10 @@ def _first_batch(config: ConfigDict, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return the training images with the nearest features, by their cosine, and how many are classified correctly."""
+    """Return the training image whose features are nearest to those of each image, by their cosine.
+
+    Also return how many of the training images were searched, and how many of these are classified correctly.
+    """
     train = dataset.train
     fitting = max(NUMBERS // math.prod(dataset.image_shape), 1)
     most = min(STREAMED if dataset.streamed else CANDIDATES, fitting, len(train))

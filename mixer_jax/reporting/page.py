@@ -74,7 +74,7 @@ def facts(pairs: Sequence[tuple[str, str]]) -> str:
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool = False, cards: bool = False) -> str:
-    """Return a table of plain-text cells that scrolls on its own on narrow screens.
+    """Return a table of plain-text cells that, on narrow screens, scrolls sideways within the page.
 
     Args:
       columns: the headings.
@@ -110,7 +110,8 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[str]], sortable: bool 
 def _number(text: str) -> float | None:
     """Return the number that a cell begins with, converted to seconds if it is a time; None for any other cell.
 
-    Behind the number may be "%", the unit of `summary.duration`, a deviation after "\u00b1", or a remark in brackets.
+    The number may be followed by "%", a unit as in `summary.duration`, a deviation after "\u00b1", or a remark in
+    brackets.
     """
     found = NUMBER.fullmatch(text)
     if not found:

@@ -18,7 +18,7 @@ def write_predictions(
 
     Args:
       path: of the file.
-      names: of the images, such as their files, n.
+      names: the n names of the images, such as their files.
       logits: (n, classes) float.
       labels: (n,) int, the true classes.
       label_names: the class names.

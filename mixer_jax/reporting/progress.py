@@ -123,7 +123,9 @@ class ConsoleProgress(Observer):
 
 
 class SeedsProgress(ConsoleProgress):
-    """The progress of several seeds shown as one run: the mean over the seeds, once all have reached a point.
+    """The progress of several seeds, shown as one run.
+
+    Each line is the mean over the seeds, and appears when all of them have got that far.
 
     Create it with the batch size of one seed; the attribute `batch_size` counts the images of all seeds.
     """

@@ -158,7 +158,7 @@ def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -
 
 
 def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[str]:
-    """Return the galleries: mistakes, those of the hardest classes, right answers, and what each token adds."""
+    """Return the galleries: mistakes, those of the hardest classes, right answers, a training batch, and tokens."""
     wrong = evidence.wrong[evidence.chosen]
     confidence = probabilities(evidence.logits)[evidence.chosen].max(1)
     worst_first = [int(place) for place in np.argsort(-confidence, kind="stable") if wrong[place]]

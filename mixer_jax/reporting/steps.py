@@ -16,7 +16,7 @@ SECONDS = 5.0  # between writes, because some disks are slow
 
 
 class StepObserver(Observer):
-    """An observer of about POINTS steps, which do not depend on the length of dispatches."""
+    """An observer of about POINTS steps, whose choice does not depend on the length of dispatches."""
 
     def __init__(self, learning_rates: np.ndarray):
         """Create the observer.

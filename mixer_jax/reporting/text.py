@@ -23,7 +23,7 @@ def plain(text: str) -> str:
 
 
 def labels(names: Sequence[str]) -> list[str]:
-    """Return names as the labels of an axis; "#3" is the third, where no font has all of its characters."""
+    """Return names as the labels of an axis; "#3" stands for the third name if one of its characters is in no font."""
     return [f"#{i}" if MISSING in (drawn := plain(name)) else drawn for i, name in enumerate(names, 1)]
 
 

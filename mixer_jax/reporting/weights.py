@@ -50,7 +50,7 @@ def embedding_filters(kernel: np.ndarray) -> np.ndarray:
 
     Returns:
       Images (features, patch, patch, 1 or 3) from 0 to 1, where 0.5 is a weight of zero; each is scaled by its largest
-      absolute weight. Other numbers of channels than 1 and 3 are averaged to 1.
+      absolute weight. If there are neither 1 nor 3 channels, they are averaged into one.
     """
     filters = np.moveaxis(kernel, -1, 0)
     if filters.shape[-1] not in (1, 3):

@@ -25,8 +25,9 @@ def check_epochs(trainer: Trainer) -> None:
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    It cannot if it has passed the last step that the config asks for. Nor can it if it ended in the middle of an epoch
-    (fractional `epochs`) and the config asks for a later end in that epoch, which counts as done.
+    There are two cases in which it cannot. The run has passed the last step that the config asks for. Or it ended in
+    the middle of an epoch (fractional `epochs`), which counts as done, and the config asks for a later end within that
+    epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)

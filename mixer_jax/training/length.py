@@ -10,7 +10,9 @@ STEPS_PER_CLASS, ENOUGH = 80, 2000  # the fewest steps for each class, and the n
 
 
 def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
-    """Return a config whose number of epochs is set; the patience of early stopping grows in the same proportion.
+    """Return a config whose number of epochs is set.
+
+    If it is more than EPOCHS, the patience of early stopping is longer in the same proportion.
 
     Args:
       config: the full config, which is returned as it is if it gives the number.

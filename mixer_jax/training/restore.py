@@ -101,7 +101,7 @@ def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], N
 def split_checkpoints(
     directory: RunDirectory, runs: Sequence[RunDirectory], trainer: Trainer, warn: Callable[[str], None]
 ) -> None:
-    """Give each seed a checkpoint of its own, if an older release wrote one of all seeds together.
+    """Give each seed a checkpoint of its own, if an older release wrote a single checkpoint for all seeds.
 
     Args:
       directory: the run directory of all seeds.

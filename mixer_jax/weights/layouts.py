@@ -25,12 +25,13 @@ class Layout:
     """The names and shapes of a project's Mixer weights.
 
     Attributes:
-      key: maps a parameter path here, such as "head/kernel", and the number of blocks to the project's array name.
+      key: maps a parameter path of this library, such as "head/kernel", and the number of blocks to the project's array
+        name.
       block: a regular expression that matches the array names of a block; its group is the block's number.
       to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
       gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.
       first: the number that the project gives to the first block.
-      flat_patches: whether the stem's kernel comes back as (values of a patch, hidden_dim).
+      flat_patches: whether `to_ours` returns the stem's kernel as (values of a patch, hidden_dim).
     """
 
     key: Callable[[str, int], str]

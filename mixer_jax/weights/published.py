@@ -91,7 +91,7 @@ PUBLISHED |= {
 
 
 def published(name: str) -> Published | None:
-    """Return what a name stands for, in any case and with any separators; None for a name that is not published."""
+    """Return what a name stands for, whatever its capitals and separators; None for a name that is not published."""
     by_name = {_plain(known): x for known, x in PUBLISHED.items()}
     name = _plain(name.removeprefix("hf-hub:").removeprefix("hf_hub:"))
     return by_name.get(name) or by_name.get(f"timm {name}")

@@ -132,7 +132,10 @@ def _prefixes(arrays: Mapping[str, np.ndarray], layout: Layout) -> Iterator[str]
 
 
 def _parent(prefix: str) -> str:
-    """Return the prefix of the dict that holds the weights, without the names of modules; "" for the file itself."""
+    """Return the part of a prefix that names the dict of weights, such as "state_dict." of "state_dict.module.".
+
+    It is "" if the file itself is that dict.
+    """
     match = re.match(r"(\w*(state_dict|weights|params)\w*)\.", prefix)
     return match[0] if match else ""
 
@@ -188,7 +191,7 @@ def _require_plain(flat: Arrays, layout: Layout, source: str) -> None:
 
 
 def _patches(kernel: np.ndarray, source: str, patch_size: int | None, channels: int | None) -> np.ndarray:
-    """Return the stem's kernel as (patch, patch, channels, hidden_dim), given with flat patches."""
+    """Return the stem's kernel, whose patches are flat, as (patch, patch, channels, hidden_dim)."""
     size = kernel.shape[0]
     shapes = [(math.isqrt(size // depth), depth) for depth in ((channels,) if channels else (3, 1, 4))]
     shapes = [(side, depth) for side, depth in shapes if side * side * depth == size and patch_size in (None, side)]

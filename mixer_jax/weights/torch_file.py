@@ -44,13 +44,15 @@ class AnyValue(list):
 
 
 def read_torch(path: Path) -> dict[str, np.ndarray]:
-    """Read the tensors of a file that `torch.save` wrote; objects of other classes are left out, not created.
+    """Read the tensors of a file that `torch.save` wrote.
+
+    Objects of other classes are not created; the entries of those built like dicts are kept.
 
     Returns:
       The tensors by name. The names of tensors in nested dicts are joined by dots.
 
     Raises:
-      UserError: if PyTorch is not installed, or the file holds code or is pickled in another protocol.
+      UserError: if PyTorch is not installed, the file holds code, or it is pickled in a protocol above 2.
       ValueError: if the file is damaged, or holds a whole module, no tensor, or a tensor that is not dense.
     """
     if importlib.util.find_spec("torch") is None:
