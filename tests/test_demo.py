@@ -68,10 +68,11 @@ def test_the_demo_tells_what_an_image_and_a_drawing_show(chromium, gradio, train
 def test_a_damaged_upload_gets_one_line_on_the_page_and_none_in_the_terminal(
     chromium, gradio, trained, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
     (tmp_path / "digit.png").write_bytes(b"not an image")
     served = demo.build(trained)
     _, url, _ = served.launch(prevent_thread_lock=True, quiet=True)
+    # After the launch, which closes the stream of absl's log handler unless it is sys.stderr.
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
     try:
         page, _ = opened(chromium, url, 1440)
         page.locator("input[type=file]").first.set_input_files(tmp_path / "digit.png")
