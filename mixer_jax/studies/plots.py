@@ -117,7 +117,10 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
             handles.setdefault(row.title, drawn)
         for panel, label in zip(panels, ("parameters", "training time (min), on the machine used"), strict=True):
             panel.set(xscale="log", xlabel=label)
-            panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1.0, 2.0, 5.0)))
+            low, high = panel.get_xlim()
+            steps = (1, 1.5, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5) if high < 100 * low else (1,)
+            # matplotlib's LogLocator falls back to linear ticks in less than a decade, and their labels overlap.
+            panel.xaxis.set_major_locator(ticker.FixedLocator([s * 10.0**k for k in range(-4, 13) for s in steps]))
             panel.xaxis.set_major_formatter(ticker.FuncFormatter(lambda x, _: f"{x:,.10g}"))
             panel.xaxis.set_minor_formatter(ticker.NullFormatter())
             panel.grid(alpha=0.3)

@@ -1,5 +1,8 @@
 """The pictures of a comparison: every row has a line, and a point beside what it costs."""
 
+import itertools
+
+import pytest
 from matplotlib.figure import Figure
 
 from made_rows import result
@@ -24,6 +27,20 @@ def test_every_row_has_a_line_and_an_arm_one_colour_in_both_protocols(tmp_path, 
     assert validation[:2] == test[1:]
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["torch", "mixer", "mixer", "wide"]
     assert not plot_curves([Row("published", [], published={"last": 90.0})], tmp_path / "none.png", "title")
+
+
+@pytest.mark.parametrize("sizes", [(1_066_634, 4_360_970), (26_506, 1_625_866), (1_000, 10_000_000)])
+def test_the_numbers_of_parameters_do_not_overlap(sizes, tmp_path, monkeypatch):
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, dpi: (figures.append(self), save(self, path, dpi=dpi)))
+    rows = [Row(str(n), [result(90.0, num_params=n, train_seconds=60.0)]) for n in sizes]
+    assert plot_costs(rows, tmp_path / "costs.png", "title")
+    panel = figures[0].axes[0]
+    low, high = panel.get_xlim()
+    shown = [label for label, x in zip(panel.get_xticklabels(), panel.get_xticks(), strict=True) if low <= x <= high]
+    boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.x0)
+    assert len(boxes) >= 2
+    assert all(left.x1 < right.x0 for left, right in itertools.pairwise(boxes))
 
 
 def test_accuracy_stands_beside_what_it_costs(tmp_path, monkeypatch):
