@@ -7,10 +7,11 @@ The whole study needs a GPU. On a CPU, train a few arms for a few epochs:
 python -m mixer_jax.study --config configs/cifar10_study.py --config.epochs=5 --seeds 1 \
     --arms plain,plain_init,torch_plain,small --workdir runs/cifar10_short
 
-To measure what each part is worth, one part at a time is changed, three times over: in a base that trains for 60 epochs
-and mixes by CutMix alone, in half of the batches; in an earlier recipe; and in the recipe itself, mixed to the end. The
-best epoch is chosen on a held-out tenth of the training images. Under the published protocol, all training images are
-trained on, and the best epoch is chosen on the test images.
+To measure what each part is worth, one part at a time is changed in one of three starting points, each with its own
+list of changes: a base that mixes half of the batches, by CutMix alone; an earlier recipe; and the recipe itself, with
+Mixup and CutMix kept on to the end. All three train for 60 epochs. The best epoch is chosen on a held-out tenth of the
+training images. Under the published protocol, all training images are trained on, and the best epoch is chosen on the
+test images.
 """
 
 import dataclasses

@@ -6,8 +6,8 @@ Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
 TO is a .npz file (in the paper's layout), a .safetensors file (in timm's, unless --layout says otherwise), or a folder,
 in which model.safetensors is written. The other commands take any of them as --workdir. The file keeps the class names
-and the preprocessing; with --layout=timm, a folder has them in a config.json too, from which timm rebuilds the model:
-timm.create_model("local-dir:TO", pretrained=True).
+and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that, timm rebuilds models of
+the sizes that it has, timm.create_model("local-dir:TO", pretrained=True); for others, the command says what to call.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. For a file that does not

@@ -131,7 +131,7 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields that the existing config.json lacks, with the values that describe the run's behaviour.
+        """Return the fields of `BEFORE` that the existing config.json lacks, with the values that match what it did.
 
         Empty if there is no run here.
         """

@@ -178,7 +178,7 @@ class ImageFolder:
         return examined
 
     def _equal(self) -> Iterator[str]:
-        """Yield warnings about files that are the same, byte for byte, in two splits or in two classes."""
+        """Yield warnings about files that are equal, byte for byte, in train and another split, or in two classes."""
         splits = {id(images): split for split, images in self.splits.items()}  # the same list may be two splits
         places: dict[str, list[tuple[str, Image]]] = {}
         for split in splits.values():

@@ -1,7 +1,8 @@
 """The augmentation policy of a config as torchvision transforms of PIL images, which PyTorch projects run on the host.
 
-The operations, their order and their probabilities are those of `mixer_jax.augment`, except that the alternating flip,
-which torchvision lacks, becomes a random flip.
+The operations, their order and their probabilities are those of `mixer_jax.augment`, with two exceptions: the
+alternating flip, which torchvision lacks, becomes a random flip; and batches are mixed throughout, whatever
+`mixing.until` is.
 """
 
 import functools

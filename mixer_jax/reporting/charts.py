@@ -15,7 +15,7 @@ import numpy as np
 
 from mixer_jax.records import Epoch, StepMetrics, best_epoch
 
-# The highest test accuracies that PyTorch projects published for a Mixer trained from scratch; see configs/results.
+# The test accuracies at the last epoch that PyTorch projects report for a Mixer from scratch; see configs/results.
 PUBLISHED = {"cifar10": 90.83, "mnist": 97.79}
 TRAIN, VALIDATION, BEST, REFERENCE = 1, 0, 2, 3  # colours
 AXES = {"epoch": "epoch", "minutes": "training time (min)", "step": "step"}  # of the views of a run

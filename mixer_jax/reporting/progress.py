@@ -125,7 +125,8 @@ class ConsoleProgress(Observer):
 class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
-    Each line is the mean over the seeds, and appears when all of them have got that far.
+    Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have got
+    that far.
 
     Create it with the batch size of one seed; the attribute `batch_size` counts the images of all seeds.
     """

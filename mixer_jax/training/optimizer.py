@@ -113,8 +113,8 @@ def stack_blocks(tree: Any) -> Any:
 def matrices(params: Any, stem_as_matrix: bool) -> Any:
     """Return, for each array of `stack_blocks`, the axes of the matrices that Muon updates; None where Adam does.
 
-    Muon updates the kernels of dense layers and, if `stem_as_matrix` is set, the stem's kernel as a matrix (values of a
-    patch, channels of a token), which it is: the patches do not overlap.
+    Muon updates the kernels of dense layers. If `stem_as_matrix` is set, it also updates the stem's kernel, as a matrix
+    (values of a patch, channels of a token): as patches do not overlap, the stem is a dense layer on each of them.
     """
 
     def axes(path: Any, x: jax.Array) -> MuonDimensionNumbers | None:
