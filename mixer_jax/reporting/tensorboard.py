@@ -1,6 +1,8 @@
 """The metrics of a run for TensorBoard, of each epoch and of single steps; and pictures at its end."""
 
 import contextlib
+import importlib
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from io import BytesIO
@@ -38,6 +40,8 @@ class TensorBoard(StepObserver):
         self._first_step = 1
         self._writer: Any = None
         self._failed = False
+        # tensorboardX imports PyTorch if it is installed, which takes seconds: so it is imported while XLA compiles.
+        threading.Thread(target=importlib.import_module, args=("tensorboardX.event_file_writer",), daemon=True).start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
         """Remember the first step to come: scalars that an earlier process wrote from there on are obsolete."""
@@ -75,7 +79,7 @@ class TensorBoard(StepObserver):
     def _open(self) -> Any:
         # tensorboardX writes the format without a framework; TensorFlow's, PyTorch's and clu's writers need theirs.
         # Its SummaryWriter waits forever for its own thread once the disk is full.
-        from tensorboardX.event_file_writer import EventsWriter  # here, so that the start of a run does not wait for it
+        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
         self._directory.mkdir(parents=True, exist_ok=True)
