@@ -109,7 +109,7 @@ def main(argv: list[str]) -> int:
             kinds = [in_torch.EAGER, in_torch.COMPILED, *[in_torch.AUTOCAST] * values.autocast]
             works |= {kind: theirs.step(kind) for kind in kinds}
         if values.against == "torchvision":
-            works |= in_torch.torchvision_works(config, dataset, trainer.steps.augment, theirs)
+            works |= in_torch.torchvision_works(config, dataset, trainer.functions.augment, theirs)
             if hasattr(os, "sched_setaffinity"):
                 ours_alone, theirs_alone = steps.POLICY + ONE_CORE, in_torch.PIL + ONE_CORE
                 works[ours_alone] = on_one_core(works[steps.POLICY])
@@ -222,7 +222,7 @@ def _works(config: ConfigDict, dataset: data.Dataset, ours: steps.Ours, forward:
         works |= {
             steps.STEP_WITH_POLICY: with_policy.step(),
             steps.END_TO_END: with_policy.end_to_end(),
-            steps.POLICY: steps.policy(config, dataset, with_policy.trainer.steps.augment),
+            steps.POLICY: steps.policy(config, dataset, with_policy.trainer.functions.augment),
         }
     else:
         works[steps.END_TO_END] = ours.end_to_end()
@@ -263,7 +263,7 @@ def _described(trainer: Trainer) -> dict[str, Any]:
     return {
         "model": config.model.variant,
         "num_params": trainer.num_params,
-        "image_shape": trainer.steps.augment.input_shape,
+        "image_shape": trainer.functions.augment.input_shape,
         "batch_size": config.batch_size,
         "optimizer": config.optimizer.name,
         "dtype": str(trainer.dtype),

@@ -154,7 +154,7 @@ def test_scores_are_those_of_the_run(split, checkpoint, prefix, run, tmp_path, c
 
 
 def test_it_leaves_json_csv_and_a_picture_in_the_run_directory(run):
-    step = Checkpoints(run / "checkpoints").steps()[0]
+    step = Checkpoints(run / "checkpoints").saved_steps()[0]
     assert call("--workdir", run, "--checkpoint", step) == 0
     folder = run / "evaluation" / f"test_{step}"
     found = json.loads((folder / "evaluation.json").read_text())
@@ -202,7 +202,7 @@ def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(r
 
 def test_damage_is_named_and_the_checkpoint_before_it_used(run, tmp_path, capsys):
     damaged = shutil.copytree(run, tmp_path / "run")
-    old, new = Checkpoints(damaged / "checkpoints").steps()
+    old, new = Checkpoints(damaged / "checkpoints").saved_steps()
     (damaged / "checkpoints" / str(new) / "progress.json").write_text("{}")
     assert call("--workdir", damaged, "--checkpoint", "latest") == 0
     found = json.loads((damaged / "evaluation" / "test_latest" / "evaluation.json").read_text())

@@ -87,7 +87,7 @@ def everything(path):
     results = without_times(json.loads((path / "results.json").read_text()))
     metrics = [without_times(json.loads(line)) for line in (path / "metrics.jsonl").read_text().splitlines()]
     checkpoints = Checkpoints(path / "checkpoints")
-    last = checkpoints.read(checkpoints.steps()[-1])
+    last = checkpoints.read(checkpoints.saved_steps()[-1])
     arrays = {jax.tree_util.keystr(k): x for k, x in jax.tree_util.tree_leaves_with_path((last.state, last.best))}
     return results, metrics, {key: (x.dtype, x.shape, x.tobytes()) for key, x in arrays.items()}
 
@@ -103,9 +103,9 @@ def test_a_run_survives_being_killed_at_any_moment(start, undisturbed, tmp_path)
         if kills >= KILLS and in_training:
             break
         log, checkpoints = path.with_name(f"{path.name}.log"), Checkpoints(path / "checkpoints")
-        process, before = start(path, KILLED_EPOCHS), checkpoints.steps()
+        process, before = start(path, KILLED_EPOCHS), checkpoints.saved_steps()
         time.sleep(longest * rng.random())
-        saved = checkpoints.steps() != before
+        saved = checkpoints.saved_steps() != before
         process.kill()
         if process.wait() == 0:  # it was over before; another one is killed, sooner
             assert everything(path) == expected

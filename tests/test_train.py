@@ -157,7 +157,7 @@ def test_a_run_of_fewer_epochs_than_its_warmup_has_a_shorter_one(tmp_path, capsy
     assert main("digits", tmp_path / "run", *SHRINK, "--config.epochs=1", "--config.schedule.warmup_epochs=1") == 0
     assert "0.1 epochs of warmup" in capsys.readouterr().out
     config.epochs = 1.0
-    rates = create_schedule(check(config), TrainSampler(1000, 10, 0).steps)
+    rates = create_schedule(check(config), TrainSampler(1000, 10, 0).steps_in)
     assert float(rates(10)) == float(max(map(rates, range(100)))) == pytest.approx(1e-2)
 
 

@@ -111,14 +111,14 @@ def compile_for(
     """
     trainer = Trainer(config, dataset, devices)
     images = config.batch_size // len(devices)
-    flops = 3 * images * forward_flops(trainer.model, trainer.steps.augment.input_shape)
+    flops = 3 * images * forward_flops(trainer.model, trainer.functions.augment.input_shape)
     report = {
         "config": name,
         "target": f"{len(devices)} x {chip.name}",
         "chip": dataclasses.asdict(chip),
         "model": config.model.variant,
         "num_params": trainer.num_params,
-        "image_shape": trainer.steps.augment.input_shape,
+        "image_shape": trainer.functions.augment.input_shape,
         "batch_size": config.batch_size,
         "dtype": str(trainer.dtype),
         "streamed": dataset.streamed,
@@ -135,7 +135,7 @@ def compile_for(
         alone = trainer if still.to_dict() == config.to_dict() else Trainer(still, dataset, devices)
         if alone is not trainer:
             programs[STILL] = ("training", alone, None)
-        programs[PAPER] = ("training", alone, dataclasses.replace(alone.steps, model=PaperMixer(alone.model)))
+        programs[PAPER] = ("training", alone, dataclasses.replace(alone.functions, model=PaperMixer(alone.model)))
     report["programs"] = {
         title: _compiled(each.lower(steps)[kind], chip, images, flops if kind == "training" else 0)
         for title, (kind, each, steps) in programs.items()

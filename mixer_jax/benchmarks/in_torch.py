@@ -120,7 +120,7 @@ class Theirs:
         return Work(run, self._trainer.config.batch_size, beside=END_TO_END)
 
     def _model(self, params: Any) -> torch.nn.Module:
-        model = twin(self._trainer.model, self._trainer.steps.augment.input_shape)
+        model = twin(self._trainer.model, self._trainer.functions.augment.input_shape)
         model.load_state_dict(to_torch(params))
         return model.to(self.device)
 

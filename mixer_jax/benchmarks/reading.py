@@ -65,7 +65,7 @@ def _read(split: data.StreamedSplit, batch_size: int, threads: int) -> None:
     """Read all images once, as an evaluation does."""
     devices = DataParallel(jax.local_devices()[:1])
     sampler = data.EvalSampler(len(split), batch_size)
-    pipeline = data.StreamingPipeline(split, sampler, data.Shard(1), devices.sharding, threads)
+    pipeline = data.StreamingPipeline(split, sampler, data.ProcessShard(1), devices.sharding, threads)
     for step in range(0, sampler.num_steps, pipeline.max_steps):
         jax.block_until_ready(pipeline.chunk(step, min(pipeline.max_steps, sampler.num_steps - step)))
 

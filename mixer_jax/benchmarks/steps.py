@@ -106,7 +106,7 @@ class Ours:
     def _work(self, run: Callable[[int], None]) -> Work:
         trainer = self.trainer
         images = trainer.config.batch_size / len(trainer.parallel.devices)
-        flops = 3 * images * forward_flops(trainer.model, trainer.steps.augment.input_shape)
+        flops = 3 * images * forward_flops(trainer.model, trainer.functions.augment.input_shape)
         return Work(run, images, flops, fewest=min(FEWEST_STEPS, trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:
@@ -137,7 +137,7 @@ class Ours:
 def normalized_images(trainer: Trainer, batch_size: int) -> np.ndarray:
     """Return a training batch as the model's input without augmentation, (batch, height, width, channels) float32."""
     images, _ = examples(trainer.dataset, batch_size)
-    return np.asarray(trainer.steps.augment.evaluate(images))
+    return np.asarray(trainer.functions.augment.evaluate(images))
 
 
 def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:

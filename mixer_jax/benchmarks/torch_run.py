@@ -53,12 +53,12 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
         raise UserError("the PyTorch side does not stream images: raise config.dataset.memory_budget_gib")
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = twin(trainer.model, trainer.steps.augment.input_shape).to(device)
+    model = twin(trainer.model, trainer.functions.augment.input_shape).to(device)
     optimizer = create_optimizer(config.optimizer, model)
     splits = {name: _placed(getattr(dataset, name), trainer, device) for name in ("train", "val", "test")}
     history, best, step = [], None, 0
     for epoch in range(1, math.ceil(config.epochs) + 1):
-        end = trainer.sampler.steps(min(epoch, config.epochs))
+        end = trainer.sampler.steps_in(min(epoch, config.epochs))
         start = time.monotonic()
         train = _epoch(trainer, model, optimizer, splits["train"], step, end)
         train["seconds"] = time.monotonic() - start
@@ -107,7 +107,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
 def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the model's input (n, channels, height, width) and the labels (n,) of a split, on the device."""
     parts = [
-        np.array(trainer.steps.augment.evaluate(split.images[i : i + 1000]), np.float32).transpose(0, 3, 1, 2)
+        np.array(trainer.functions.augment.evaluate(split.images[i : i + 1000]), np.float32).transpose(0, 3, 1, 2)
         for i in range(0, len(split), 1000)
     ]
     return torch.from_numpy(np.concatenate(parts)).to(device), torch.from_numpy(split.labels).long().to(device)

@@ -45,13 +45,13 @@ def torch_losses(trainer: Trainer, num_steps: int) -> np.ndarray:
     Initial parameters, batches and learning rates are the same as in `our_losses`.
     """
     config, train = trainer.config, trainer.dataset.train
-    model = twin(trainer.model, trainer.steps.augment.input_shape)
+    model = twin(trainer.model, trainer.functions.augment.input_shape)
     model.load_state_dict(to_torch(jax.device_get(trainer.init().params)))
     optimizer, losses = create_optimizer(config.optimizer, model), []
     for step, indices in enumerate(_batches(trainer, num_steps)):
         for group in optimizer.param_groups:
             group["lr"] = float(trainer.schedule(step))
-        images = np.array(trainer.steps.augment.evaluate(train.images[indices])).transpose(0, 3, 1, 2).copy()
+        images = np.array(trainer.functions.augment.evaluate(train.images[indices])).transpose(0, 3, 1, 2).copy()
         logits, labels = model(torch.from_numpy(images)), torch.from_numpy(train.labels[indices]).long()
         loss = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
         optimizer.zero_grad()

@@ -57,7 +57,7 @@ class Checkpoints:
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future | None = None
 
-    def steps(self) -> list[int]:
+    def saved_steps(self) -> list[int]:
         """Return the steps of the existing checkpoints, damaged or not, in ascending order."""
         found = self.directory.iterdir() if self.directory.is_dir() else ()
         return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
@@ -128,7 +128,7 @@ class Checkpoints:
           Damaged: if all checkpoints are damaged; none is set aside then.
         """
         problems = {}
-        for step in reversed(self.steps()):
+        for step in reversed(self.saved_steps()):
             try:
                 checkpoint = self.read(step, like, best_alone)
                 break
@@ -188,7 +188,7 @@ class Checkpoints:
         # From here on the new checkpoint is safe, even if old ones cannot be deleted.
         with contextlib.suppress(OSError):
             storage.sync(self.directory)
-        for step in self.steps()[:-KEPT]:
+        for step in self.saved_steps()[:-KEPT]:
             self._drop(step)
         self._sweep()
 
@@ -209,7 +209,7 @@ class Checkpoints:
 
         If that is not enough, this raises OSError, because on a full disk each of Orbax's threads prints a long error.
         """
-        for step in [*self.steps()[:-1], None]:
+        for step in [*self.saved_steps()[:-1], None]:
             free = shutil.disk_usage(self.directory).free
             if free >= needed:
                 return

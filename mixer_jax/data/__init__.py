@@ -8,7 +8,7 @@ from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.images import IMAGE_SUFFIXES, RESIZES, Fit, as_pixels, read_image
 from mixer_jax.data.loading import FIXED, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
-from mixer_jax.data.pipelines import ResidentPipeline, Shard, StreamingPipeline, gather_batch
+from mixer_jax.data.pipelines import ProcessShard, ResidentPipeline, StreamingPipeline, gather_batch
 from mixer_jax.data.sampler import EvalSampler, Sampler, TrainSampler
 from mixer_jax.data.size import SIDES, given_size
 
@@ -20,9 +20,9 @@ __all__ = [
     "Dataset",
     "EvalSampler",
     "Fit",
+    "ProcessShard",
     "ResidentPipeline",
     "Sampler",
-    "Shard",
     "Split",
     "StreamedSplit",
     "StreamingPipeline",

@@ -32,7 +32,7 @@ GATHERED = 2**14  # the most numbers of an image that are gathered at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Shard:
+class ProcessShard:
     """The part of each global batch that belongs to this process. Parts are equal, in the order of the processes.
 
     Attributes:
@@ -80,7 +80,7 @@ class ResidentPipeline:
 
     max_steps = 256
 
-    def __init__(self, split: Split, sampler: Sampler, shard: Shard):
+    def __init__(self, split: Split, sampler: Sampler, shard: ProcessShard):
         numbers = math.prod(split.image_shape)
         self._width = gathered_width(numbers)
         shape = (len(split) * numbers // self._width, self._width)
@@ -93,7 +93,7 @@ class ResidentPipeline:
         return {"images": as_rows(self._split.images).reshape(-1, self._width)}
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
-        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`."""
+        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `ProcessShard.over_devices`."""
         batches = self._shard.of(self._sampler.batches(step, num_steps))
         return self._shard.over_devices(batches | {"labels": self._split.labels[batches["indices"]]}, self.max_steps)
 
@@ -110,7 +110,12 @@ class StreamingPipeline:
     """
 
     def __init__(
-        self, split: StreamedSplit, sampler: Sampler, shard: Shard, sharding: jax.sharding.Sharding, reader_threads: int
+        self,
+        split: StreamedSplit,
+        sampler: Sampler,
+        shard: ProcessShard,
+        sharding: jax.sharding.Sharding,
+        reader_threads: int,
     ):
         """Create the pipeline.
 
@@ -142,7 +147,7 @@ class StreamingPipeline:
         )
 
     def chunk(self, step: int, num_steps: int) -> Arrays:
-        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `Shard.over_devices`.
+        """Return the `num_steps` batches from `step` on, padded to `max_steps`; see `ProcessShard.over_devices`.
 
         Reading consecutive steps is fastest. Any other step restarts the readers.
         """
@@ -181,7 +186,7 @@ class _BatchParts:
       decoded: the number of images decoded so far, and the CPU time in seconds that this took.
     """
 
-    def __init__(self, split: StreamedSplit, sampler: Sampler, shard: Shard):
+    def __init__(self, split: StreamedSplit, sampler: Sampler, shard: ProcessShard):
         self._split, self._sampler, self._shard = split, sampler, shard
         self.part = sampler.batch_size // shard.num_processes
         self.per_step = -(-self.part // PIECE)

@@ -68,7 +68,7 @@ class TrainSampler:
         shape = (num_steps, self.batch_size)
         return {"indices": indices.reshape(shape), "epochs": epochs.reshape(shape)}
 
-    def steps(self, epochs: float) -> int:
+    def steps_in(self, epochs: float) -> int:
         """Return the number of steps that `epochs` epochs take, rounded up."""
         return -(-round(epochs * self.num_examples) // self.batch_size)
 

@@ -153,7 +153,7 @@ def run_params(run: RunDirectory, checkpoint: str = "best") -> tuple[Any, Origin
 def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
     """Return a checkpoint and its parameters for evaluation."""
     checkpoints = Checkpoints(directory)
-    steps = checkpoints.steps()
+    steps = checkpoints.saved_steps()
     if not steps:
         raise UserError(f"there is no checkpoint in {directory}")
     newest = which in ("best", "latest")

@@ -15,7 +15,7 @@ OVER = "stopped; training is over, and the final checkpoint is saved: run the sa
 def check_epochs(trainer: Trainer) -> None:
     """Raise `UserError` if an epoch would have no training step of its own, and so no metrics."""
     config, images, whole = trainer.config, len(trainer.dataset.train), math.ceil(trainer.config.epochs) - 1
-    if not whole <= trainer.sampler.steps(whole) < trainer.total_steps:
+    if not whole <= trainer.sampler.steps_in(whole) < trainer.total_steps:
         raise UserError(
             f"config.epochs={config.epochs:g} of {images} images in batches of {config.batch_size}: some epoch would "
             "have no training step; use a smaller batch_size or other epochs"
@@ -30,7 +30,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
-    step = max([*Checkpoints(run.checkpoints).steps(), *(epoch.step for epoch in history[-1:])], default=0)
+    step = max([*Checkpoints(run.checkpoints).saved_steps(), *(epoch.step for epoch in history[-1:])], default=0)
     if step > total:
         raise UserError(
             f"config.epochs={config.epochs:g}: the run in {run.path} is already at step {step}, past the requested "

@@ -168,7 +168,7 @@ class _Loop:
         """Train to the end of the epoch and validate."""
         config, trainer = self.trainer.config, self.trainer
         epoch, every = 1 + len(self.history), config.checkpoint_steps
-        end = trainer.sampler.steps(min(epoch, config.epochs))
+        end = trainer.sampler.steps_in(min(epoch, config.epochs))
         while self.step < end:
             until = min(end, (self.step // every + 1) * every) if every else end
             self.state, self.step = train_steps(
@@ -257,7 +257,7 @@ class _Loop:
         self._save()
         self._wait()
         message = f"stopped at step {self.step} of {self.trainer.total_steps}; {self._last_good()}"
-        again = "resume" if self.checkpoints.steps() else "start over"
+        again = "resume" if self.checkpoints.saved_steps() else "start over"
         raise Interrupted(f"{message}: run the same command again to {again}", self._signal)
 
     def _note(self, line: str) -> None:
@@ -269,7 +269,7 @@ class _Loop:
             observer.warning(message)
 
     def _last_good(self) -> str:
-        steps = self.checkpoints.steps()
+        steps = self.checkpoints.saved_steps()
         if not steps:
             return "no checkpoint has been written yet"
         return f"the last good checkpoint is of step {steps[-1]}, in {self.checkpoints.directory}"

@@ -4,15 +4,15 @@ import dataclasses
 from typing import Any
 
 from mixer_jax.training.parallel import DataParallel
-from mixer_jax.training.step import Steps
+from mixer_jax.training.step import DeviceFunctions
 
 TRAIN, EVALUATE, PREDICT = "train", "evaluate", "predict"
-Program = Any  # a compiled function with the arguments of a method of `Steps`
+Program = Any  # a compiled function with the arguments of a method of `DeviceFunctions`
 
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
-    """The methods of `Steps`, each compiled on first use for all devices.
+    """The methods of `DeviceFunctions`, each compiled on first use for all devices.
 
     Attributes:
       train: reuses the memory of its state argument, which is invalid afterwards.
@@ -24,7 +24,7 @@ class Programs:
     predict: Program
 
     @classmethod
-    def compiled(cls, steps: Steps, parallel: DataParallel) -> "Programs":
-        """Return the compiled methods of `steps`."""
+    def compiled(cls, functions: DeviceFunctions, parallel: DataParallel) -> "Programs":
+        """Return the compiled methods of `functions`."""
         names = (TRAIN, EVALUATE, PREDICT)
-        return cls(*(parallel.compile(getattr(steps, name), donate_state=name == TRAIN) for name in names))
+        return cls(*(parallel.compile(getattr(functions, name), donate_state=name == TRAIN) for name in names))

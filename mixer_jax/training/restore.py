@@ -112,7 +112,7 @@ def split_checkpoints(
     Raises:
       UserError: if the checkpoint of all seeds is damaged, or if those of the seeds cannot be written.
     """
-    if on_first(lambda: all(Checkpoints(run.checkpoints).steps() for run in runs)):
+    if on_first(lambda: all(Checkpoints(run.checkpoints).saved_steps() for run in runs)):
         on_first(directory.drop_checkpoints)  # an earlier process may have died after splitting them and before this
         return
     together = Checkpoints(directory.checkpoints)

@@ -85,7 +85,7 @@ def train(
     trainer = Trainer(config, dataset, devices)
     _check(trainer, run, overwrite)
     if config.init_from and (overwrite or not on_first(lambda: _begun(run, config))):
-        shape, normalization = trainer.steps.augment.input_shape, config.dataset.normalization
+        shape, normalization = trainer.functions.augment.input_shape, config.dataset.normalization
         trainer.start_from(initial_params(config.init_from, trainer.model, shape, normalization))
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
@@ -138,7 +138,9 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
 def _begun(run: RunDirectory, config: ConfigDict) -> bool:
     """Return whether the run, or each of its seeds, resumes from a checkpoint and so needs no initial weights."""
     seeds = [directory for directory, _ in run.runs(config)]
-    return bool(Checkpoints(run.checkpoints).steps()) or all(Checkpoints(seed.checkpoints).steps() for seed in seeds)
+    return bool(Checkpoints(run.checkpoints).saved_steps()) or all(
+        Checkpoints(seed.checkpoints).saved_steps() for seed in seeds
+    )
 
 
 def _shared(trainer: Trainer) -> dict[str, str]:

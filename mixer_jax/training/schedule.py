@@ -17,7 +17,7 @@ def warmup_epochs(config: ConfigDict) -> float:
     return warmup if warmup < config.epochs else config.epochs / 10
 
 
-def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> optax.Schedule:
+def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> optax.Schedule:
     """Return the learning rate as a function of the step, counted from 0.
 
     The learning rate first rises linearly from 0 to `optimizer.learning_rate` over `warmup_epochs`. Then it depends on
@@ -30,13 +30,13 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
 
     Args:
       config: the full config.
-      steps_of: returns the number of steps in a number of epochs.
+      steps_in: returns the number of steps in a number of epochs.
 
     Raises:
       UserError: if the name is unknown, or if `schedule.decay_epochs` is less than a step.
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
-    warmup, total = steps_of(warmup_epochs(config)), steps_of(config.epochs)
+    warmup, total = steps_in(warmup_epochs(config)), steps_in(config.epochs)
     if name == "cosine":
         main = optax.cosine_decay_schedule(peak, max(total - warmup, 1), alpha=end / peak)
     elif name == "linear":
@@ -46,7 +46,7 @@ def create_schedule(config: ConfigDict, steps_of: Callable[[float], int]) -> opt
         boundaries: Counter[int] = Counter()
         if config.epochs / every > total:
             raise UserError(f"config.schedule.decay_epochs={every:g} is less than a step")
-        boundaries.update(steps_of(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))
+        boundaries.update(steps_in(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))
         main = optax.piecewise_constant_schedule(peak, {step: rate**times for step, times in boundaries.items()})
     elif name == "constant":
         main = optax.constant_schedule(peak)

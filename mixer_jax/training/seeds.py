@@ -48,7 +48,7 @@ class SharedLength(DispatchLength):
 
 @dataclasses.dataclass
 class _Call:
-    """A call of a device program, whose arguments are those of a method of `Steps`; it waits for the other seeds."""
+    """A call of a device program, with the arguments of a method of `DeviceFunctions`; it waits for the other seeds."""
 
     program: str
     arguments: tuple[Any, dict[str, Any], dict[str, Any], np.int32]
@@ -181,7 +181,7 @@ class SideBySide:
     def __init__(self, trainer: Trainer, num_seeds: int):
         self._num_seeds = num_seeds
         self._programs = {
-            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.steps, name), own_batches=name == TRAIN))
+            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.functions, name), own_batches=name == TRAIN))
             for name in (TRAIN, EVALUATE, PREDICT)
         }
 
@@ -205,7 +205,7 @@ class SideBySide:
 
 
 def _with_seed_axis(function: Callable, own_batches: bool) -> Callable:
-    """Return a method of `Steps` for several seeds, from a tuple of their states to a tuple of their results."""
+    """Return a method of `DeviceFunctions` for several seeds: from a tuple of states to a tuple of results."""
 
     def program(states: tuple, resident: Any, chunk: Any, num_steps: jax.Array) -> tuple:
         together = jax.tree.map(lambda *each: jnp.stack(each), *states)

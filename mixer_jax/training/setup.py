@@ -12,23 +12,23 @@ from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import Dataset, Shard, TrainSampler, device_memory
+from mixer_jax.data import Dataset, ProcessShard, TrainSampler, device_memory
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import create_optimizer, is_entrywise
 from mixer_jax.training.packing import Packing
 from mixer_jax.training.parallel import DataParallel, has_bfloat16, microbatches
-from mixer_jax.training.step import Steps
+from mixer_jax.training.step import DeviceFunctions
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
 
 
-def create_shard(config: ConfigDict, parallel: DataParallel) -> Shard:
+def create_shard(config: ConfigDict, parallel: DataParallel) -> ProcessShard:
     """Return this process's shard of each batch.
 
     Raises:
       UserError: if the batch size is not divisible by the number of devices times `accumulation_steps`.
     """
-    shard = Shard(len(parallel.local), jax.process_index(), parallel.num_processes)
+    shard = ProcessShard(len(parallel.local), jax.process_index(), parallel.num_processes)
     num_devices = len(parallel.devices)
     if config.batch_size % (num_devices * (config.accumulation_steps or 1)):
         each = f" times {config.accumulation_steps} accumulation_steps" if config.accumulation_steps > 1 else ""
@@ -54,9 +54,9 @@ def compute_dtype(config: ConfigDict, parallel: DataParallel) -> jnp.dtype:
     return jnp.dtype(config.dtype)
 
 
-def create_steps(
+def create_functions(
     config: ConfigDict, dataset: Dataset, parallel: DataParallel, schedule: optax.Schedule, total_steps: int
-) -> Steps:
+) -> DeviceFunctions:
     """Return the device programs of the run, with its model, optimiser and augmentation.
 
     Args:
@@ -82,7 +82,7 @@ def create_steps(
     if config.optimizer.layer_decay < 1 and not isinstance(model, models.MlpMixer):
         raise UserError(f"config.optimizer.layer_decay={config.optimizer.layer_decay:g}: works only for Mixer models")
     per_device = config.batch_size // len(parallel.devices)
-    steps = Steps(
+    functions = DeviceFunctions(
         model,
         create_optimizer(config.optimizer, schedule),
         augment,
@@ -93,8 +93,8 @@ def create_steps(
         config.optimizer.sam_rho,
     )
     if device != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
-        steps = dataclasses.replace(steps, packing=Packing(models.param_shapes(model, augment.input_shape)))
-    return steps
+        functions = dataclasses.replace(functions, packing=Packing(models.param_shapes(model, augment.input_shape)))
+    return functions
 
 
 def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Device) -> None:

@@ -43,7 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 @dataclasses.dataclass(frozen=True)
-class Steps:
+class DeviceFunctions:
     """The device programs of a run; each runs on every device under `DataParallel`.
 
     The number of steps is an argument, not a constant. So one compiled program serves dispatches of any length, and a

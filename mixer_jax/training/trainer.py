@@ -27,13 +27,13 @@ from mixer_jax.training.programs import Programs
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.setup import (
     compute_dtype,
+    create_functions,
     create_sampler,
     create_shard,
-    create_steps,
     require_memory,
     runs_on,
 )
-from mixer_jax.training.step import Steps, TrainState
+from mixer_jax.training.step import DeviceFunctions, TrainState
 
 AnySplit = Split | StreamedSplit
 
@@ -65,7 +65,7 @@ class Trainer:
       parallel: the devices.
       sampler: chooses the examples of each training batch.
       schedule: the learning rate as a function of the step.
-      steps: the model, optimiser and augmentation; the device programs before they are compiled.
+      functions: the device programs before they are compiled, with the model, the optimiser and the augmentation.
       dtype: the dtype of the computation.
       total_steps: the number of training steps of the run.
       max_steps: the largest number of steps in one dispatch.
@@ -91,19 +91,19 @@ class Trainer:
         self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)
-        self.schedule = create_schedule(config, self.sampler.steps)
-        self.total_steps = self.sampler.steps(config.epochs)
-        self.steps = create_steps(config, dataset, self.parallel, self.schedule, self.total_steps)
+        self.schedule = create_schedule(config, self.sampler.steps_in)
+        self.total_steps = self.sampler.steps_in(config.epochs)
+        self.functions = create_functions(config, dataset, self.parallel, self.schedule, self.total_steps)
         self.dtype = compute_dtype(config, self.parallel)
         self.runs_on = runs_on(self.parallel, self.dtype)
         # The program runs once: optimising it would take longer than it saves.
-        self._init = jax.jit(self.steps.init, compiler_options={"xla_backend_optimization_level": 0})
+        self._init = jax.jit(self.functions.init, compiler_options={"xla_backend_optimization_level": 0})
         self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # raises if the parts do not fit together
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
         require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
         self._initial: Any = None
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self.programs = Programs.compiled(self.steps, self.parallel)
+        self.programs = Programs.compiled(self.functions, self.parallel)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
         # On the CPUs of several processes, the collectives of two dispatches could run in different orders on different
@@ -113,7 +113,7 @@ class Trainer:
     @property
     def model(self) -> Any:
         """The Flax module."""
-        return self.steps.model
+        return self.functions.model
 
     @property
     def platform(self) -> str:
@@ -176,13 +176,13 @@ class Trainer:
         """Return the bytes that training needs on a device, data included; None if XLA does not say."""
         return program_bytes(self.lower()["training"].compile())
 
-    def lower(self, steps: Steps | None = None) -> dict[str, jax.stages.Lowered]:
+    def lower(self, functions: DeviceFunctions | None = None) -> dict[str, jax.stages.Lowered]:
         """Lower the programs "training" and "evaluation" without computing or placing anything.
 
         Args:
-          steps: replaces the trainer's own, for example with another model of the same parameters.
+          functions: replace the trainer's own, for example with another model of the same parameters.
         """
-        programs = Programs.compiled(steps, self.parallel) if steps else self.programs
+        programs = Programs.compiled(functions, self.parallel) if functions else self.programs
         val, shapes = self.dataset.val, self.state_shapes
         evaluation = self._pipeline_of(val, self._eval_sampler(val))
         inputs = {
@@ -207,7 +207,7 @@ class Trainer:
           message: int32 (3,), from this process to all processes; see `processes.Agreement`.
 
         Returns:
-          The new state and the metrics of `Steps.train`, possibly still being computed.
+          The new state and the metrics of `DeviceFunctions.train`, possibly still being computed.
         """
         chunk = self._pipeline.chunk(step, num_steps)
         if self._shard.num_processes > 1:

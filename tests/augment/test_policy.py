@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import stats
 
 from mixer_jax.augment import Augment
-from mixer_jax.data import Shard
+from mixer_jax.data import ProcessShard
 from mixer_jax.errors import UserError
 from mixer_jax.training.parallel import AXIS, DataParallel, predecessors
 from support import make_config
@@ -35,7 +35,7 @@ def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epoch
     """A global batch, augmented on so many devices."""
     n = len(images)
     batch = {"images": images, "labels": labels, "indices": np.arange(n), "epochs": np.full(n, epochs)}
-    chunk = Shard(num_devices).over_devices({key: x[None] for key, x in batch.items()}, 1)
+    chunk = ProcessShard(num_devices).over_devices({key: x[None] for key, x in batch.items()}, 1)
 
     def train(chunk, step):
         share = {key: x[0] for key, x in chunk.items()}

@@ -22,7 +22,7 @@ def pair(tmp_path_factory):
 def test_the_newest_two_are_kept_and_read_back(tmp_path):
     written = write(tmp_path / "c", 1, 2, 10)
     checkpoints = Checkpoints(tmp_path / "c")
-    assert checkpoints.steps() == [2, 10]
+    assert checkpoints.saved_steps() == [2, 10]
     newest, problems = checkpoints.newest(written[-1])
     assert (newest.step, newest.progress, problems) == (10, {"step": 10}, [])
     assert same(newest, written[-1])
@@ -156,7 +156,7 @@ def test_parameters_that_are_no_numbers_are_not_written_and_named(tmp_path):
     checkpoints.save(Checkpoint(2, bad, good.best, {"step": 2}))
     with pytest.raises(OSError, match=r"cannot write checkpoint .*/2: params/kernel holds NaN or infinity"):
         checkpoints.wait()
-    assert checkpoints.steps() == [1]
+    assert checkpoints.saved_steps() == [1]
 
 
 def test_an_optimiser_that_overflowed_is_kept_and_named(tmp_path):
@@ -166,4 +166,4 @@ def test_an_optimiser_that_overflowed_is_kept_and_named(tmp_path):
     state = good.state | {"opt_state": {"nu": np.array([1.0, np.inf], np.float32)}}
     checkpoints.save(Checkpoint(2, state, good.best, {"step": 2}))
     assert checkpoints.wait() == [f"checkpoint {tmp_path / 'c' / '2'}: opt_state/nu holds NaN or infinity"]
-    assert checkpoints.steps() == [1, 2]
+    assert checkpoints.saved_steps() == [1, 2]

@@ -41,14 +41,14 @@ def test_housekeeping_that_fails_fails_no_checkpoint(call, tmp_path, monkeypatch
     third = made(3)
     checkpoints.save(third)
     remarks = checkpoints.wait()
-    assert 3 in checkpoints.steps()
+    assert 3 in checkpoints.saved_steps()
     assert same(checkpoints.newest(third)[0], third)
     if call == "rename of old ones":
         assert remarks == [f"checkpoint {tmp_path / 'c' / '1'} cannot be deleted: Input/output error"]
     monkeypatch.undo()
     checkpoints.save(made(4))
     checkpoints.wait()
-    assert checkpoints.steps() == [3, 4]
+    assert checkpoints.saved_steps() == [3, 4]
     assert sorted(p.name for p in (tmp_path / "c").iterdir()) == ["3", "4"]
 
 
@@ -66,7 +66,7 @@ def test_a_rename_that_fails_leaves_the_earlier_checkpoint_of_the_same_step(tmp_
     with pytest.raises(OSError, match="cannot write checkpoint"):
         checkpoints.wait()
     monkeypatch.undo()
-    assert checkpoints.steps() == [1, 2]
+    assert checkpoints.saved_steps() == [1, 2]
     assert same(checkpoints.read(2, earlier), earlier)
 
 
@@ -101,7 +101,10 @@ def test_room_is_asked_for_the_checkpoints_of_all_seeds_with_those_that_are_ther
     resize("5m")
     with crashing(RunDirectory, "write_results", calls=1):
         training.train(config, RunDirectory(path / "run"), dataset=dataset)
-    assert [len(Checkpoints(path / "run" / seed / "checkpoints").steps()) for seed in ("seed_0", "seed_1")] == [2, 2]
+    assert [len(Checkpoints(path / "run" / seed / "checkpoints").saved_steps()) for seed in ("seed_0", "seed_1")] == [
+        2,
+        2,
+    ]
     mine = sum(file.stat().st_size for file in path.glob("run/seed_*/checkpoints/**/*") if file.is_file())
     needed, used = 4 * module_room(Trainer(config, dataset).state_shapes), shutil.disk_usage(path).used
     resize(f"{(used + needed - mine // 2) // 1024}k")  # there is room but for half of those that are there already
@@ -117,7 +120,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_pa
 
     def filled(self, checkpoint):
         self.wait()
-        if len(self.steps()) == 1 and not (path / "others").exists():
+        if len(self.saved_steps()) == 1 and not (path / "others").exists():
             (path / "others").write_bytes(bytes(int(2.2 * 2**20)))
         save(self, checkpoint)
 
@@ -127,7 +130,7 @@ def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_pa
             UserError, match=r"the final checkpoint could not be saved; the last good checkpoint is of step \d+, in "
         ):
             run(path / "run", dataset, monkeypatch, **FIELDS)
-    steps = Checkpoints(path / "run" / "checkpoints").steps()
+    steps = Checkpoints(path / "run" / "checkpoints").saved_steps()
     assert steps
     assert not list((path / "run" / "checkpoints").glob("*.partial"))
     assert "no space left on the device" in capsys.readouterr().err
@@ -145,8 +148,8 @@ def test_an_older_checkpoint_makes_room_for_a_new_one(small_disk, tmp_path):
     resize(f"{(3 * 2**20 - free + module_room(made(3).state, made(3).best) - 4096) // 1024}k")
     checkpoints.save(made(3))
     checkpoints.wait()
-    assert checkpoints.steps()[-1] == 3
-    assert len(checkpoints.steps()) == 2
+    assert checkpoints.saved_steps()[-1] == 3
+    assert len(checkpoints.saved_steps()) == 2
 
 
 def module_room(state, best=None):

@@ -11,8 +11,8 @@ import pytest
 
 from mixer_jax.data import (
     EvalSampler,
+    ProcessShard,
     ResidentPipeline,
-    Shard,
     StreamedSplit,
     StreamingPipeline,
     TrainSampler,
@@ -56,7 +56,7 @@ def batches_of(pipeline, num_steps, start=0):
 
 
 def pipelines(sampler, source, num_devices=1, process=0, num_processes=1):
-    shard = Shard(num_devices, process, num_processes)
+    shard = ProcessShard(num_devices, process, num_processes)
     sharding = DataParallel(jax.devices()[:num_devices]).sharding
     resident = ResidentPipeline(decode(source, "images"), sampler, shard)
     return resident, StreamingPipeline(stream(source), sampler, shard, sharding, 4)
@@ -164,7 +164,7 @@ class TestMistakes:
     def test_a_label_out_of_range_while_streaming(self):
         split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3), 2)
         pipeline = StreamingPipeline(
-            split, TrainSampler(70, 32, seed=0), Shard(1), DataParallel(jax.devices()[:1]).sharding, 4
+            split, TrainSampler(70, 32, seed=0), ProcessShard(1), DataParallel(jax.devices()[:1]).sharding, 4
         )
         with pytest.raises(UserError, match=r"has label [23], outside 0\.\.1"):
             pipeline.chunk(0, 1)

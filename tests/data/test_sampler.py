@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from mixer_jax.data import EvalSampler, Shard, TrainSampler
+from mixer_jax.data import EvalSampler, ProcessShard, TrainSampler
 from mixer_jax.data.sources import shuffled
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 10, 23])
 def test_every_epoch_shows_every_example_once_in_a_new_order(batch_size):
     sampler = TrainSampler(num_examples=10, batch_size=batch_size, seed=3)
-    steps = sampler.steps(7)
+    steps = sampler.steps_in(7)
     batches = sampler.batches(0, steps)
     stream = batches["indices"].ravel()[:70].reshape(7, 10)
     assert np.array_equal(batches["epochs"].ravel()[:70], np.repeat(np.arange(7), 10))
@@ -33,7 +33,7 @@ def test_a_batch_depends_on_seed_and_step_alone():
 
 def test_fractions_of_an_epoch():
     sampler = TrainSampler(100, 8, seed=0)
-    assert [sampler.steps(e) for e in (0, 0.1, 0.5, 1, 1.5)] == [0, 2, 7, 13, 19]
+    assert [sampler.steps_in(e) for e in (0, 0.1, 0.5, 1, 1.5)] == [0, 2, 7, 13, 19]
 
 
 def test_shuffles_are_the_same_for_ever():
@@ -53,13 +53,13 @@ def test_evaluation_visits_each_example_once(batch_size):
 
 def test_devices_get_consecutive_shares_in_order():
     batches = {"indices": np.arange(24, dtype=np.int32).reshape(3, 8)}
-    shares = Shard(num_devices=4).over_devices(batches, length=5)["indices"]
+    shares = ProcessShard(num_devices=4).over_devices(batches, length=5)["indices"]
     assert shares.shape == (4, 5, 2)
     assert np.array_equal(shares[:, :3].swapaxes(0, 1).reshape(3, 8), batches["indices"])
 
 
 def test_processes_get_consecutive_parts_that_make_up_the_batch():
     batches = {"indices": np.arange(24).reshape(3, 8), "epochs": np.zeros((3, 8))}
-    parts = [Shard(2, process, 4).of(batches) for process in range(4)]
+    parts = [ProcessShard(2, process, 4).of(batches) for process in range(4)]
     for key, x in batches.items():
         assert np.array_equal(np.concatenate([part[key] for part in parts], axis=1), x)

@@ -33,7 +33,7 @@ def test_few_images_are_seen_more_often(num_images, num_classes, batch_size, epo
 def test_a_trainer_has_the_number_in_its_config():
     dataset = make_dataset()
     trainer = Trainer(make_config(epochs=-1.0, batch_size=16), dataset)
-    assert trainer.total_steps == trainer.sampler.steps(trainer.config.epochs) >= 800
+    assert trainer.total_steps == trainer.sampler.steps_in(trainer.config.epochs) >= 800
 
 
 def test_a_resumed_run_keeps_the_number(tmp_path, monkeypatch):

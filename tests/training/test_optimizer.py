@@ -164,7 +164,7 @@ def schedule(steps_per_epoch=10, **fields):
     config = make_config(
         optimizer__learning_rate=0.5, epochs=8.0, **{f"schedule__{key}": value for key, value in fields.items()}
     )
-    function = create_schedule(config, TrainSampler(steps_per_epoch, 1, 0).steps)
+    function = create_schedule(config, TrainSampler(steps_per_epoch, 1, 0).steps_in)
     return np.array([float(function(step)) for step in range(80)])
 
 

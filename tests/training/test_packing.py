@@ -23,9 +23,9 @@ def trained(packed, **fields):
     config = make_config(batch_size=16, model__dropout_rate=0.1, ema_decay=0.9, **fields)
     trainer = Trainer(config, make_dataset(), jax.devices()[:2])
     if packed:
-        params = models.param_shapes(trainer.model, trainer.steps.augment.input_shape)
-        trainer.steps = dataclasses.replace(trainer.steps, packing=Packing(params))
-        trainer.programs = Programs.compiled(trainer.steps, trainer.parallel)
+        params = models.param_shapes(trainer.model, trainer.functions.augment.input_shape)
+        trainer.functions = dataclasses.replace(trainer.functions, packing=Packing(params))
+        trainer.programs = Programs.compiled(trainer.functions, trainer.parallel)
     state, metrics = trainer.train(trainer.init(), 0, 10)
     return jax.device_get(state), np.asarray(metrics["loss"])[:10]
 

@@ -24,7 +24,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, monkey
     dataset = make_dataset()
     whole = run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
     (tmp_path / "run" / "results.json").unlink()
-    steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
+    steps = Checkpoints(tmp_path / "run" / "checkpoints").saved_steps()
     flip(files(tmp_path / "run" / "checkpoints" / str(steps[-1]))[0], 5)
     assert run(tmp_path / "run", dataset, monkeypatch, **FIELDS) == whole
     out = capsys.readouterr()
@@ -97,7 +97,7 @@ def test_several_seeds_resume_from_arrays_that_must_not_be_written(tmp_path, mon
             training.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
     monkeypatch.setattr(restore, "from_first", frozen)
     for seed in ("seed_0", "seed_1"):
-        assert Checkpoints(cut.path / seed / "checkpoints").steps() == [4]
+        assert Checkpoints(cut.path / seed / "checkpoints").saved_steps() == [4]
     training.train(make_config(epochs=6.0, checkpoint_steps=4, **fields), cut)
     for seed in ("seed_0", "seed_1"):
         mine, theirs = (RunDirectory(one.path / seed).read_results() for one in (whole, cut))
@@ -116,7 +116,7 @@ def test_a_run_resumes_from_a_checkpoint_of_an_older_release(tmp_path, monkeypat
     whole = run(tmp_path / "whole", dataset, monkeypatch, **FIELDS)
     with crashing(Checkpoints, "save", calls=3):
         run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
-    [*_, newest] = Checkpoints(tmp_path / "run" / "checkpoints").steps()
+    [*_, newest] = Checkpoints(tmp_path / "run" / "checkpoints").saved_steps()
 
     def older(progress):
         sums, history = progress.pop("sums"), progress.pop("history")
@@ -136,13 +136,13 @@ def test_a_checkpoint_of_another_program_gets_one_line(field, tmp_path, monkeypa
     dataset = make_dataset()
     run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
     (tmp_path / "run" / "results.json").unlink()
-    steps = Checkpoints(tmp_path / "run" / "checkpoints").steps()
+    steps = Checkpoints(tmp_path / "run" / "checkpoints").saved_steps()
     without = lambda progress: {key: value for key, value in progress.items() if key != field}  # noqa: E731
     change_progress(tmp_path / "run" / "checkpoints" / str(steps[-1]), without)
     with pytest.raises(UserError, match=rf"{steps[-1]} in .*checkpoints was not written by mixer_jax") as caught:
         run(tmp_path / "run", dataset, monkeypatch, **FIELDS)
     assert "\n" not in str(caught.value)
-    assert Checkpoints(tmp_path / "run" / "checkpoints").steps() == steps
+    assert Checkpoints(tmp_path / "run" / "checkpoints").saved_steps() == steps
 
 
 def test_a_directory_has_one_process_at_a_time(tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def steps_kept(path):
 
 def last_checkpoint(directory):
     checkpoints = Checkpoints(directory.checkpoints)
-    last = checkpoints.read(checkpoints.steps()[-1])
+    last = checkpoints.read(checkpoints.saved_steps()[-1])
     checkpoints.close()
     return last
 
@@ -182,7 +182,9 @@ def test_seeds_that_died_again_and_again_resume_to_the_same_end(at_once, tmp_pat
     for count, last in moments:
         with dying_at(count):
             train(tmp_path / "run", checkpoint_steps=1)
-        saved = [steps for one in directories(tmp_path / "run") if (steps := Checkpoints(one.checkpoints).steps())]
+        saved = [
+            steps for one in directories(tmp_path / "run") if (steps := Checkpoints(one.checkpoints).saved_steps())
+        ]
         assert [steps[-1] for steps in saved] == last
     assert not (tmp_path / "run" / "results.json").exists()
     train(tmp_path / "run", checkpoint_steps=1)
@@ -338,7 +340,7 @@ def test_a_checkpoint_of_all_seeds_is_split_and_resumed_to_the_bit(step, every_c
     assert not (tmp_path / "run" / "checkpoints").exists()
     for directory, saved in zip(directories(tmp_path / "run"), every_checkpoint.values(), strict=True):
         expected, checkpoints = saved[min(step, max(saved))], Checkpoints(directory.checkpoints)
-        assert checkpoints.steps() == [expected.step]
+        assert checkpoints.saved_steps() == [expected.step]
         assert same(checkpoints.read(expected.step, expected), expected)
         checkpoints.close()
     train(tmp_path / "run")

@@ -72,7 +72,7 @@ def test_a_batch_in_parts_gives_the_same_losses(fields):
 def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, parts):
     fields = {f"model__{key}": value for key, value in fields.items()}
     config = make_config(batch_size=batch_size, model__num_blocks=1, **fields)
-    assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).steps.accumulation_steps == parts
+    assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).functions.accumulation_steps == parts
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
@@ -173,7 +173,7 @@ def test_mistakes_are_found_before_anything_is_compiled(fields, num_devices, mes
 ])  # fmt: skip
 def test_every_epoch_has_a_step_of_its_own(batch_size, epochs, good):
     trainer = Trainer(make_config(batch_size=batch_size, epochs=epochs), make_dataset())
-    ends = [trainer.sampler.steps(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
+    ends = [trainer.sampler.steps_in(min(epoch, epochs)) for epoch in range(math.ceil(epochs) + 1)]
     assert (len(set(ends)) == len(ends)) == good
     if good:
         return check_epochs(trainer)
@@ -210,7 +210,7 @@ def test_predictions_are_float32_of_every_example_in_order(how, monkeypatch):
 
 def expected_logits(trainer, state, dataset):
     """The test images' logits, by Flax alone."""
-    model, augment = trainer.model.clone(dtype=np.float32), trainer.steps.augment
+    model, augment = trainer.model.clone(dtype=np.float32), trainer.functions.augment
     return model.apply({"params": jax.device_get(state.evaluated)}, augment.evaluate(dataset.test.images))
 
 
