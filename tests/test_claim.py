@@ -53,10 +53,9 @@ def test_other_data_in_another_folder_names_both(tmp_path):
 
 def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
     then = [{"step": 30, "epochs": 2.0}]
-    for i, (schedule, until, told) in enumerate(
-        [("cosine", 1.0, then), ("constant", 0.8, then), ("constant", 1.0, [])]
-    ):
-        run, fields = RunDirectory(tmp_path / str(i)), {"schedule__name": schedule, "augment__mixing__until": until}
+    for schedule, until, told in (("cosine", 1.0, then), ("constant", 0.8, then), ("constant", 1.0, [])):
+        run = RunDirectory(tmp_path / f"{schedule}_{until}")
+        fields = {"schedule__name": schedule, "augment__mixing__until": until}
         with run.locked():
             claim(run, make_config(**fields), {})
             claim(run, make_config(**fields, epochs=3.0), {})  # before its first step
