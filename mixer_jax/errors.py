@@ -22,6 +22,16 @@ def printable(text: str | Path) -> str:
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in escaped else c for c in str(text))
 
 
+def in_one_line(error: Exception) -> str:
+    """Return the message of an exception in one line, or its type if it has no message."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def unreadable(path: Path, why: Exception | str) -> UserError:
+    """Return the error for a file that cannot be read, with the reason in one line."""
+    return UserError(f"cannot read {path}: {why if isinstance(why, str) else in_one_line(why)}")
+
+
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """Return " (did you mean 'X'?)" with the valid word closest to `word`, or "" if none is close."""
     near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.5)

@@ -18,8 +18,7 @@ from mixer_jax.augment import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.operations import RANDAUGMENT, SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
 from mixer_jax.output import define_flags, require_new
-from mixer_jax.reporting import Row, plot_rows
-from mixer_jax.reporting.augmented import augmentation, augmented_batches, target_caption
+from mixer_jax.reporting.augmented import PictureRow, augmentation, augmented_batches, plot_rows, target_caption
 from mixer_jax.storage import writing
 
 COLUMNS = 9
@@ -41,7 +40,7 @@ def main(argv: list[str]) -> int:
     print("Compiling the augmentation, stage by stage", flush=True)
     rows = [*_operations(config, dataset), *_stages(config, dataset)]
     for number, (images, captions) in enumerate(augmented_batches(config, dataset, BATCH_ROWS, COLUMNS), 1):
-        rows.append(Row(f"batch {number}", list(images), captions))
+        rows.append(PictureRow(f"batch {number}", list(images), captions))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}")
@@ -53,7 +52,7 @@ def _define_flags(values: flags.FlagValues) -> None:
     define_flags(values, "PNG to write; by default previews/<config>.png")
 
 
-def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:
     """Yield a row for each operation: one image at magnitudes from the most negative to the most positive."""
     if config.augment.automatic == "none":
         return
@@ -69,10 +68,10 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
         images = [np.asarray(compiled(number, abs(b), b < 0)) for b in bins]
         values = [magnitudes.value(name, abs(b), -1 if b < 0 else 1) for b in bins]
         captions = [f"{b}: {value:.3g}" for b, value in zip(bins, values, strict=True)]
-        yield Row(name, images, captions if name in WITH_MAGNITUDE else [""])
+        yield PictureRow(name, images, captions if name in WITH_MAGNITUDE else [""])
 
 
-def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
+def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:
     """Yield a row for each other stage of augmentation, applied alone: an unchanged image, then random draws."""
     images, labels = dataset.train.read([0, 1])
     batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
@@ -84,7 +83,7 @@ def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[Row]:
         draw = augmentation(config, dataset, **nothing | {name: SURE.get(name, config.augment[name])})
         drawn = [draw(step, batch | {"epochs": batch["epochs"] + step}, np.arange(2)) for step in range(COLUMNS - 1)]
         captions = [target_caption(dataset, targets[0]) if name == "mixing" else "" for _, targets in drawn]
-        yield Row(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
+        yield PictureRow(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
 
 
 def _happens(stage: ConfigDict) -> bool:

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from mixer_jax import lock
 from mixer_jax.config import check, flat
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, unreadable
 from mixer_jax.records import Epoch, Results, StepMetrics
-from mixer_jax.storage import free_name, write_json, write_text, writing
+from mixer_jax.storage import free_name, read_json, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
 BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
@@ -118,9 +118,9 @@ class RunDirectory:
         """
         if not self.config_file.exists():
             return []
-        extended = self._read(self.config_file).get("extended")
+        extended = read_json(self.config_file).get("extended")
         if extended is None and self.config().schedule.name in TO_THE_END:  # older releases kept only the results
-            earlier = [self._read(file) for file in sorted(self.path.glob("results.old*.json"))]
+            earlier = [read_json(file) for file in sorted(self.path.glob("results.old*.json"))]
             extended = [{"step": before.get("steps"), "epochs": before.get("epochs")} for before in earlier]
         return extended or []
 
@@ -137,7 +137,7 @@ class RunDirectory:
         """
         if not self.config_file.exists():
             return {}
-        known = self._read(self.config_file).get("config")
+        known = read_json(self.config_file).get("config")
         known = dict(flat(ConfigDict(known))) if isinstance(known, dict) else {}
         return {field: value for field, value in BEFORE.items() if field not in known}
 
@@ -148,9 +148,9 @@ class RunDirectory:
           UserError: if config.json cannot be read or holds no valid config.
         """
         try:
-            return self.adopted(check(ConfigDict(self._read(self.config_file)["config"])))
+            return self.adopted(check(ConfigDict(read_json(self.config_file)["config"])))
         except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
-            raise self._unreadable(self.config_file, error) from error
+            raise unreadable(self.config_file, error) from error
 
     def dataset_info(self) -> dict[str, Any]:
         """Return `Dataset.info` of the run's dataset.
@@ -158,9 +158,9 @@ class RunDirectory:
         Raises:
           UserError: if config.json cannot be read, or does not describe the dataset.
         """
-        info = self._read(self.config_file).get("dataset")
+        info = read_json(self.config_file).get("dataset")
         if not isinstance(info, dict):
-            raise self._unreadable(self.config_file, "it has no dataset")
+            raise unreadable(self.config_file, "it has no dataset")
         return info
 
     def read_results(self) -> Results | None:
@@ -171,11 +171,11 @@ class RunDirectory:
         """
         if not self.results_file.exists():
             return None
-        content = self._read(self.results_file)
+        content = read_json(self.results_file)
         try:
             return Results.from_json(content)
         except KeyError as error:
-            raise self._unreadable(self.results_file, f"{error.args[0]} is missing") from error
+            raise unreadable(self.results_file, f"{error.args[0]} is missing") from error
 
     def write_results(self, results: Results) -> None:
         """Write results.json."""
@@ -218,18 +218,6 @@ class RunDirectory:
         if not steps or steps[-1].step > step:
             kept = [json.dumps(one.to_json()) + "\n" for one in steps if one.step <= step]
             write_text(self.steps_file, "".join(kept))
-
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            raise self._unreadable(path, error) from error
-        if not isinstance(content, dict):
-            raise self._unreadable(path, "it holds no JSON object")
-        return content
-
-    def _unreadable(self, path: Path, why: Exception | str) -> UserError:
-        return UserError(f"cannot read {path}: {' '.join(str(why).split())}")
 
 
 def _lines(path: Path, kind: type[_Line]) -> list[_Line]:

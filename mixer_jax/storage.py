@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, unreadable
 
 # Errors for a call that a file system does not support: fsync of a folder on CIFS, vboxsf and some FUSE file systems.
 UNKNOWN = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}
@@ -23,6 +23,21 @@ def writing(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; fix that and repeat the command") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+      UserError: if there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if not isinstance(content, dict):
+        raise unreadable(path, "it holds no JSON object")
+    return content
 
 
 def write_json(path: Path, value: Any) -> None:

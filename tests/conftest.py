@@ -43,7 +43,7 @@ def without_old_programs():
     jax.clear_caches()
 
 
-PICTURES = {name: getattr(stages, name) for name in ("finish", "finish_seeds")}
+PICTURES = {name: getattr(stages, name) for name in ("finish", "draw_curves")}
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -206,9 +206,9 @@ def test_odd_names_and_damaged_runs(runs, tmp_path, capsys):
     (names[0] / "results.json").write_text("{}")
     with pytest.raises(UserError, match=r"cannot read .*results.json: dataset is missing"):
         call(names[0], f"--output={tmp_path / 'empty'}")
-    for text in ("{}", "[]"):
+    for text, why in (("{}", "was not written by a study"), ("[]", "holds no JSON object")):
         (tmp_path / "study.json").write_text(text)
-        with pytest.raises(UserError, match=r"study.json was not written by a study"):
+        with pytest.raises(UserError, match=rf"study.json.* {why}"):
             call(tmp_path, f"--output={tmp_path / 'empty'}")
 
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from mixer_jax.data.images import UNCHANGED, Fit
 from mixer_jax.data.prepare import supervised_keys
 from mixer_jax.data.sources import Example
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import UserError, in_one_line, one_of
 
 LABELS = 200_000  # the most examples that are read only for their labels
 
@@ -60,7 +60,7 @@ class TfdsSource:
             examples = self._data.__getitems__(list(indices))
         except (OSError, RuntimeError, ValueError) as error:
             raise UserError(
-                f"cannot read {self._title} in {self._builder.data_path}: {' '.join(str(error).split())[:200]}; delete "
+                f"cannot read {self._title} in {self._builder.data_path}: {in_one_line(error)[:200]}; delete "
                 "that folder, and the dataset will be prepared again"
             ) from error
         return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]

@@ -8,7 +8,7 @@ style; `fixed`, whether smoothing leaves it alone; `mark`, "full" or "hollow", f
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,16 @@ TRAIN, VALIDATION, BEST, REFERENCE = 1, 0, 2, 3  # colours
 AXES = {"epoch": "epoch", "minutes": "training time (min)", "step": "step"}  # of the views of a run
 
 
-def controls(views: Sequence[tuple[str, str]], names: bool = False) -> str:
+def controls(views: Iterable[str], names: bool = False) -> str:
     """Return the HTML of the controls of charts.
 
     Args:
-      views: pairs of a view's key and its label on the page; the first view is shown at first.
+      views: the names of the views, of which the first is shown at first.
       names: whether the curves can be chosen by their names.
     """
     radios = "".join(
-        f'<label><input type="radio" name="by" value="{name}"{"" if i else " checked"}> by {called}</label>'
-        for i, (name, called) in enumerate(views)
+        f'<label><input type="radio" name="by" value="{name}"{"" if i else " checked"}> by {name}</label>'
+        for i, name in enumerate(views)
     )
     chosen = '<label>only <input type="search" name="only" placeholder="part of a name"></label>' if names else ""
     return (
@@ -57,12 +57,12 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
         "step": [one.step for one in history],
     }
     # On the other axes, single steps are placed between the ends of epochs.
-    placed = {view: [one for one in steps if view == "step" or one.step <= history[-1].step] for view in ends}
-    numbers = {view: [one.step for one in placed[view]] for view in ends}
+    done = [one for one in steps if one.step <= history[-1].step]
+    placed = {"epoch": done, "minutes": done, "step": steps}
     within = {
-        view: np.interp(numbers[view], [0, *ends["step"]], [0, *ends[view]]).round(4).tolist()
+        view: np.interp([one.step for one in done], [0, *ends["step"]], [0, *ends[view]]).round(4).tolist()
         for view in ("epoch", "minutes")
-    } | {"step": numbers["step"]}
+    } | {"step": [one.step for one in steps]}
     best = history.index(best_epoch(history))
     charts = []
     for name, title in (("loss", "Loss"), ("accuracy", "Accuracy (%)")):
@@ -80,7 +80,7 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
                 published = [PUBLISHED[dataset]] * 2
                 lines.append(series("published, on test", [x[0], x[-1]], published, REFERENCE, dash=2, fixed=True))
             views[view] = lines
-        charts.append(_run_chart(title, views))
+        charts.append(chart(title, AXES, views))
     for name, title in (
         ("learning_rate", "Learning rate"),
         ("gradient_norm", "Gradient norm, before clipping"),
@@ -95,12 +95,8 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
             else:
                 line = (x, [getattr(one, name) for one in history])
             views[view] = [series(label, *line, VALIDATION, fixed=fixed)]
-        charts.append(_run_chart(title, views))
+        charts.append(chart(title, AXES, views))
     return charts
-
-
-def _run_chart(title: str, views: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    return chart(title, {name: (AXES[name], lines) for name, lines in views.items()})
 
 
 def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -114,22 +110,27 @@ def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
         series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),
         series("perfectly calibrated", [0, *confidence, 100], [0, *confidence, 100], TRAIN, dash=1),
     ]
-    return chart("Accuracy over confidence", {"confidence": ("confidence (%)", lines)}) | {"range": [0, 105]}
+    return chart("Accuracy over confidence", {"confidence": "confidence (%)"}, {"confidence": lines}) | {
+        "range": [0, 105]
+    }
 
 
-def chart(title: str, views: dict[str, tuple[str, list[dict[str, Any]]]], log: bool = False) -> dict[str, Any]:
+def chart(
+    title: str, axes: Mapping[str, str], views: Mapping[str, list[dict[str, Any]]], log: bool = False
+) -> dict[str, Any]:
     """Return a chart.
 
     Args:
       title: of the chart.
-      views: the label of the x axis and the series, by the name of the view; views without series are left out.
-      log: whether the x axis is logarithmic.
+      axes: the labels of the x axes, by the name of the view.
+      views: the series, by the name of the view; views without series are left out.
+      log: whether the x axes are logarithmic.
     """
-    shown = {name: {"x": x, "series": lines, "log": log} for name, (x, lines) in views.items() if lines}
+    shown = {name: {"x": axes[name], "series": lines, "log": log} for name, lines in views.items() if lines}
     return {"title": title, "views": shown}
 
 
 def series(label: str, x: Sequence[float], y: Sequence[float | None], color: int, **style: Any) -> dict[str, Any]:
     """Return a series; None and values that are not finite are gaps."""
-    finite = [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in y]
-    return {"label": label, "x": list(x), "y": finite, "color": color, **style}
+    points = [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in y]
+    return {"label": label, "x": [None if math.isnan(one) else one for one in x], "y": points, "color": color, **style}

@@ -12,7 +12,7 @@ import numpy as np
 
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
-from mixer_jax.reporting.text import plain
+from mixer_jax.reporting.text import fonts, plain
 
 FIRST_DRAWING = 0.5  # seconds, a guess for the first time
 DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
@@ -21,6 +21,7 @@ NOTEBOOK_WIDTH = 900  # pixels
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # width and height of a panel and height of the title, in inches
 
 
+@fonts()
 def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "") -> None:
     """Plot the metrics of one or several runs as a PNG of three panels: loss, accuracy and learning rate.
 
@@ -121,6 +122,7 @@ class _Curve(Observer):
         self._curves.update()
 
 
+@fonts()
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:
     """Plot a report of `mixer_jax.parity` as a PNG: the losses of both sides above their relative differences.
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.cache import cores
 from mixer_jax.data import Dataset, Split, StreamedSplit
-from mixer_jax.errors import UserError, printable
+from mixer_jax.errors import UserError, in_one_line, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
 from mixer_jax.metrics import hardest_first, probabilities
@@ -116,7 +116,7 @@ def gather(
         try:
             found |= part.result()
         except Exception as error:  # such as too little memory on the device: the others are still worth having
-            warn(f"the report lacks {name}: {' '.join(str(error).split())[:200] or type(error).__name__}")
+            warn(f"the report lacks {name}: {in_one_line(error)[:200]}")
     return dataclasses.replace(evidence, **found)
 
 

@@ -56,6 +56,9 @@ class Observer:
           best: the record of the best epoch so far, possibly the same object.
         """
 
+    def saving(self) -> None:
+        """Handle the start of a checkpoint: what is reported before it is not reported again after a resume."""
+
     def note(self, line: str) -> None:
         """Handle a line of information, such as the name of a phase that takes seconds."""
 

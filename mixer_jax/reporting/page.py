@@ -30,7 +30,7 @@ ENLARGED = 512  # pixels; the longest side of an embedded image
 
 @functools.cache
 def _asset(name: str) -> str:
-    return (resources.files("mixer_jax.reporting") / "assets" / name).read_text()
+    return (resources.files("mixer_jax.reporting") / "assets" / name).read_text(encoding="utf-8")
 
 
 def page(title: str, parts: Sequence[str]) -> str:
@@ -190,7 +190,7 @@ def confusion(names: Sequence[str], counts: np.ndarray) -> str:
 
 def _data(content: Any) -> str:
     """Return JSON that a script of the page reads."""
-    text = json.dumps(content, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/").replace("NaN", "null")
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
     return f'<script type="application/json">{text}</script>'
 
 

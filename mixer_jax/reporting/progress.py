@@ -20,18 +20,10 @@ SHOWN = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 
 
 class ConsoleProgress(Observer):
-    """An observer that prints the progress of a run.
-
-    Attributes:
-      num_epochs: of the complete run.
-      total_steps: of the complete run.
-      batch_size: images per step.
-    """
+    """An observer that prints the progress of a run of `num_epochs` and `total_steps`, with batches of `batch_size`."""
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, file: TextIO | None = None):
-        self.num_epochs = num_epochs
-        self.total_steps = total_steps
-        self.batch_size = batch_size
+        self._num_epochs, self._total_steps, self._batch_size = num_epochs, total_steps, batch_size
         self._file = file or sys.stdout
         self._bar: tqdm | None = None
         self._spoke = time.monotonic()
@@ -42,12 +34,12 @@ class ConsoleProgress(Observer):
         self._say(f"Compiled in {compile_seconds:.1f} s")
         self._epoch = 1 + len(history)
         if step:
-            self._say(f"Resuming at step {step} of {self.total_steps}, in {self._title()}")
-        if step < self.total_steps:
+            self._say(f"Resuming at step {step} of {self._total_steps}, in {self._title()}")
+        if step < self._total_steps:
             self._say(HEADER)
         if self._file.isatty():
             self._bar = tqdm(
-                total=self.total_steps,
+                total=self._total_steps,
                 initial=step,
                 file=self._file,
                 dynamic_ncols=True,
@@ -58,24 +50,16 @@ class ConsoleProgress(Observer):
     def progress(self, dispatch: Dispatch) -> None:
         """Update the bar, or print a line every PLAIN_LINE_SECONDS."""
         loss, accuracy = float(dispatch.losses[-1]), float(dispatch.accuracies.mean())
-        self.show(dispatch.step, loss, accuracy, dispatch.images_per_second)
+        self._show(dispatch.step, loss, accuracy, dispatch.images_per_second)
 
-    def show(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
-        """Update the bar, or print a line every PLAIN_LINE_SECONDS.
-
-        Args:
-          step: the number of steps done.
-          loss: of the last step.
-          accuracy: over the last dispatch, in percent.
-          images_per_second: the throughput of the last dispatch.
-        """
+    def _show(self, step: int, loss: float, accuracy: float, images_per_second: float) -> None:
         numbers = f"loss {loss:.4f}, accuracy {accuracy:.2f}%, {images_per_second:,.0f} images/s"
         if self._bar is not None:
             self._bar.set_postfix_str(numbers, refresh=False)
             self._bar.update(step - self._bar.n)
         elif time.monotonic() - self._spoke > PLAIN_LINE_SECONDS:
-            left = (self.total_steps - step) * self.batch_size / images_per_second
-            self._say(f"{self._title()}, step {step}/{self.total_steps}: {numbers}, {tqdm.format_interval(left)} left")
+            left = (self._total_steps - step) * self._batch_size / images_per_second
+            self._say(f"{self._title()}, step {step}/{self._total_steps}: {numbers}, {tqdm.format_interval(left)} left")
 
     def validating(self) -> None:
         """Show in the bar that validation is running."""
@@ -84,21 +68,21 @@ class ConsoleProgress(Observer):
 
     def note(self, line: str) -> None:
         """Print a line."""
-        if self._bar is not None and self._bar.n >= self.total_steps:
+        if self._bar is not None and self._bar.n >= self._total_steps:
             self.closed()  # so that no bar stays on the screen at 100%
         self._say(line)
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
         """Print a row of the table."""
-        self._row(record, record.images_per_second, "*" if best is record else " ", "")
+        self._row(record, "*" if best is record else " ")
 
-    def _row(self, record: Epoch, images_per_second: float, mark: str, remark: str) -> None:
+    def _row(self, record: Epoch, mark: str, remark: str = "") -> None:
         self._epoch = record.epoch + 1
-        left = (self.total_steps - record.step) * self.batch_size / images_per_second
+        left = (self._total_steps - record.step) * self._batch_size / record.images_per_second
         self._say(
-            f"{f'{record.epoch}/{self.num_epochs}':>9} {record.train_loss:10.4f} {record.train_accuracy:8.2f}%"
+            f"{f'{record.epoch}/{self._num_epochs}':>9} {record.train_loss:10.4f} {record.train_accuracy:8.2f}%"
             f" {record.val_loss:10.4f} {record.val_accuracy:8.2f}%{mark}"
-            f" {images_per_second:10,.0f} {tqdm.format_interval(left):>9}{remark}"
+            f" {record.images_per_second:10,.0f} {tqdm.format_interval(left):>9}{remark}"
         )
         if self._bar is not None:
             self._bar.set_description_str(self._title())
@@ -114,7 +98,7 @@ class ConsoleProgress(Observer):
             self._bar = None
 
     def _title(self) -> str:
-        return f"epoch {min(self._epoch, self.num_epochs)}/{self.num_epochs}"
+        return f"epoch {min(self._epoch, self._num_epochs)}/{self._num_epochs}"
 
     def _say(self, line: str) -> None:
         self._spoke = time.monotonic()
@@ -126,15 +110,11 @@ class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
     Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have got
-    that far.
-
-    Create it with the batch size of one seed; the attribute `batch_size` counts the images of all seeds.
+    that far. `batch_size` counts the images of all seeds.
     """
 
-    def __init__(
-        self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int], file: TextIO | None = None
-    ):
-        super().__init__(num_epochs, total_steps, batch_size * len(seeds), file)
+    def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):
+        super().__init__(num_epochs, total_steps, batch_size)
         self._seeds = [_Seed(seed, self) for seed in seeds]
         self._shown, self._compiling = 0, False
 
@@ -153,7 +133,7 @@ class SeedsProgress(ConsoleProgress):
         going = [seed for seed in self._seeds if not seed.over]
         if going and all(seed.last is not None for seed in going):
             last = [seed.last for seed in going]
-            self.show(
+            self._show(
                 min(dispatch.step for dispatch in last),
                 statistics.fmean(dispatch.losses[-1] for dispatch in last),
                 statistics.fmean(dispatch.accuracies.mean() for dispatch in last),
@@ -176,8 +156,8 @@ class SeedsProgress(ConsoleProgress):
         remark = f"   \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
         if len(trained) < len(self._seeds):
             remark += f" {len(trained)} of {len(self._seeds)} still training"
-        record = Epoch(epoch=epoch, step=trained[0].step, **values)
-        self._row(record, sum(record.images_per_second for record in trained), " ", remark)
+        throughput = sum(record.images_per_second for record in trained)
+        self._row(Epoch(epoch=epoch, step=trained[0].step, images_per_second=throughput, **values), " ", remark)
 
     def note_of(self, seed: int, line: str) -> None:
         """Print a line of a seed; "Compiling", which every seed reports, is printed once."""

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.config import flat
 from mixer_jax.data import Dataset, selected_on
+from mixer_jax.errors import in_one_line
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
 from mixer_jax.models import name_of
@@ -18,7 +19,7 @@ from mixer_jax.reporting import page, sections
 from mixer_jax.reporting.card import model_card
 from mixer_jax.reporting.curves import plot_curves
 from mixer_jax.reporting.evidence import Evidence, gather
-from mixer_jax.reporting.predictions import write_predictions
+from mixer_jax.reporting.scores import write_predictions
 from mixer_jax.reporting.summary import sentence
 from mixer_jax.reporting.tensorboard import write_pictures
 from mixer_jax.reporting.weights import draw_tiles
@@ -65,9 +66,7 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Draw the curves of a run and write its report, before results.json exists.
-
-    If the report fails, this warns and returns.
+    """Draw the curves of a run and write its report, before results.json exists; if that fails, only warn.
 
     Args:
       run: the run directory.
@@ -76,48 +75,37 @@ def finish(
       logits, labels: (n, classes) and (n,), of all test images.
       dataset: of the run.
     """
-    draw_curves(run, results)
     try:
+        draw_curves(run, results)
         names = [dataset.test.name(i) for i in range(len(labels))]
         with writing(run.predictions_table):
             write_predictions(run.predictions_table, names, logits, labels, classifier.label_names)
         evidence = gather(classifier, logits, labels, dataset, run.config())
         evidence.save(run.predictions_file)
         write_report(run, classifier, results)
-        _for_tensorboard(run, results, classifier, evidence)
     except Exception as error:  # a failed report must not cost the results
-        warn(f"no report: {' '.join(str(error).split()) or type(error).__name__}")
+        warn(f"no report: {in_one_line(error)}")
+        return
+    try:
+        _write_pictures(run, results, classifier, evidence)
+    except Exception as error:
+        warn(f"no pictures for TensorBoard: {in_one_line(error)}")
 
 
-def _for_tensorboard(run: RunDirectory, results: Results, classifier: Classifier, evidence: Evidence) -> None:
-    """Write the confusion matrix, the first batch and the parameters for TensorBoard; if that fails, warn."""
+def _write_pictures(run: RunDirectory, results: Results, classifier: Classifier, evidence: Evidence) -> None:
+    """Write the confusion matrix, the first batch and the parameters for TensorBoard."""
     pictures = {"test/confusion": (run.path / "confusion.png").read_bytes()}
     if len(evidence.batch_images):
         pictures["train/first batch"] = draw_tiles([("the first batch", evidence.batch_images / 255)], columns=6)
-    try:
-        write_pictures(run.tensorboard, results.steps or 0, pictures, classifier.params)
-    except OSError as error:
-        warn(f"no pictures for TensorBoard: {error.strerror}")
+    write_pictures(run.tensorboard, results.steps or 0, pictures, classifier.params)
 
 
-def finish_seeds(run: RunDirectory, directories: Sequence[RunDirectory], results: Results) -> None:
-    """Draw the curves of several seeds into one curves.png.
-
-    Args:
-      run: the directory that holds all seeds.
-      directories: of the seeds.
-      results: of the seeds, for the title.
-    """
+def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirectory] = ()) -> None:
+    """Draw curves.png from the metrics.jsonl of a run or, if it has several, of its seeds."""
+    which = f"{len(seeds)} seeds" if seeds else f"seed {results.seed}"
     with writing(run.curves_file):
-        title = f"{results.dataset}, {results.model}, {len(directories)} seeds"
-        plot_curves([directory.read_metrics() for directory in directories], run.curves_file, title)
-
-
-def draw_curves(run: RunDirectory, results: Results) -> None:
-    """Draw a run's curves.png from its metrics.jsonl."""
-    with writing(run.curves_file):
-        title = f"{results.dataset}, {results.model}, seed {results.seed}"
-        plot_curves([run.read_metrics()], run.curves_file, title)
+        histories = [one.read_metrics() for one in seeds or [run]]
+        plot_curves(histories, run.curves_file, f"{results.dataset}, {results.model}, {which}")
 
 
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:

@@ -1,18 +1,23 @@
-"""The scores of a model for people to read: a few lines of text, and the confusion matrix as CSV and PNG."""
+"""The scores of a model for people to read: on the console, and of classes, images and confusions as CSV and PNG.
+
+A confusion matrix is (classes, classes) int, with a row for each true class and a column for each predicted one.
+"""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm.utils import disp_len
 
-from mixer_jax.metrics import CALIBRATION_BINS, TOP, accuracy_interval, hardest_first
-from mixer_jax.reporting.text import families, labels, plain
+from mixer_jax.metrics import CALIBRATION_BINS, TOP, accuracy_interval, hardest_first, probabilities
+from mixer_jax.reporting.text import fonts, labels, plain
 
 CLASS_COLUMNS = ("class", "images", "recall", "precision", "F1", "most often taken for")
+IMAGE_COLUMNS = ("image", "class", "predicted", "probability", "probability_of_class")
 SHOWN, WIDEST = 20, 40  # classes that are listed on the console, and columns for their names
+PAIRS = 20  # of confused classes to list
 
 
 def describe(scores: dict[str, Any]) -> str:
@@ -64,54 +69,96 @@ def class_rows(scores: dict[str, Any], intervals: bool = False) -> list[tuple[st
 
 
 def write_classes(scores: dict[str, Any], path: Path) -> None:
-    """Write the scores of every class as CSV, in the order of the classes.
-
-    Args:
-      scores: from `metrics.classification_scores`.
-      path: of the file.
-    """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(CLASS_COLUMNS)
-        for name, row in scores["per_class"].items():
-            numbers = ["" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "precision", "f1")]
-            writer.writerow([name, row["count"], *numbers, row["confused_with"] or ""])
+    """Write `scores`, from `metrics.classification_scores`, of every class as CSV, in the order of the classes."""
+    rows = [CLASS_COLUMNS]
+    for name, row in scores["per_class"].items():
+        numbers = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "precision", "f1"))
+        rows.append((name, row["count"], *numbers, row["confused_with"] or ""))
+    _write_csv(path, rows)
 
 
 def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path) -> None:
-    """Write a confusion matrix as CSV.
+    """Write a confusion matrix as CSV."""
+    rows = ((name, *row) for name, row in zip(label_names, confusion, strict=True))
+    _write_csv(path, [("true / predicted", *label_names), *rows])
+
+
+def write_predictions(
+    path: Path, names: Sequence[str], logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]
+) -> None:
+    """Write a row of CSV per image, mistakes first, the most confident ones at the top, to find wrong labels.
 
     Args:
-      confusion: counts, with a row per true class and a column per predicted class.
-      label_names: of the classes.
       path: of the file.
+      names: the n names of the images, such as their files.
+      logits: (n, classes) float.
+      labels: (n,) int, the true classes.
+      label_names: the class names.
     """
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true / predicted", *label_names])
-        writer.writerows([name, *row] for name, row in zip(label_names, confusion, strict=True))
+    of_class, predicted = probabilities(logits), logits.argmax(1)
+    confidence, right = of_class.max(1), predicted == labels
+    rows = [IMAGE_COLUMNS]
+    for i in np.lexsort((np.where(right, 0, -confidence), right)):
+        numbers = (f"{x:.6g}" for x in (confidence[i], of_class[i, labels[i]]))
+        rows.append((names[i], label_names[labels[i]], label_names[predicted[i]], *numbers))
+    _write_csv(path, rows)
 
 
+def _write_csv(path: Path, rows: Iterable[Sequence]) -> None:
+    # Undecodable bytes in the name of a file are written as they are.
+    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        csv.writer(file).writerows(rows)
+
+
+def similarity_order(counts: np.ndarray) -> np.ndarray:
+    """Return the classes in an order in which those that are confused with each other are close.
+
+    The classes are clustered hierarchically by average linkage. The distance of two classes is 1 - share. The share is
+    the mean of the fraction of the first class that is predicted as the second, and of the fraction of the second that
+    is predicted as the first. Up to 300 classes, the leaves are in optimal order.
+
+    Args:
+      counts: the confusion matrix.
+    """
+    if len(counts) < 3:
+        return np.arange(len(counts))
+    from scipy.cluster.hierarchy import leaves_list, linkage  # here, because they are slow to import
+    from scipy.spatial.distance import squareform
+
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    distances = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distances, 0)
+    # The optimal order takes cubic time.
+    tree = linkage(squareform(distances, checks=False), "average", optimal_ordering=len(counts) <= 300)
+    return leaves_list(tree)
+
+
+def confused_pairs(counts: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """Return the most frequent mistakes, as rows of text: true class, predicted class, images, share of the class.
+
+    Args:
+      counts: the confusion matrix.
+      label_names: of the classes.
+    """
+    mistakes = counts * ~np.eye(len(counts), dtype=bool)
+    order = np.argsort(-mistakes, axis=None, kind="stable")[:PAIRS]
+    rows, columns = np.unravel_index(order, counts.shape)
+    return [
+        (label_names[i], label_names[j], f"{counts[i, j]:,}", f"{100 * counts[i, j] / counts[i].sum():.1f}%")
+        for i, j in zip(rows, columns, strict=True)
+        if mistakes[i, j]
+    ]
+
+
+@fonts()
 def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str) -> None:
     """Draw a confusion matrix as a PNG, coloured by the fraction of each true class.
 
     A class with a name that no installed font can show is labelled by its number, from 1.
-
-    Args:
-      confusion: counts, with a row per true class and a column per predicted class.
-      label_names: of the classes.
-      path: of the PNG.
-      title: of the figure.
     """
-    import matplotlib  # here, because it is slow to import
+    from matplotlib.figure import Figure  # here, because it is slow to import
 
-    with matplotlib.rc_context({"font.family": families()}):
-        _confusion_figure(np.array(confusion), label_names, title).savefig(path, dpi=110)
-
-
-def _confusion_figure(counts: np.ndarray, label_names: Sequence[str], title: str) -> Any:
-    from matplotlib.figure import Figure
-
+    counts = np.array(confusion)
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     n, few = len(label_names), len(label_names) <= 20
     side = 3 + 0.45 * min(n, 30)
@@ -130,4 +177,4 @@ def _confusion_figure(counts: np.ndarray, label_names: Sequence[str], title: str
         color = "white" if shares[row, column] > 0.5 else "black"
         number = panel.text(column, row, counts[row, column], ha="center", va="center", fontsize=8, color=color)
         number.set_in_layout(False)  # the layout would measure every number
-    return figure
+    figure.savefig(path, dpi=110)

@@ -8,9 +8,8 @@ from mixer_jax.metrics import TOP, accuracy_interval, classification_scores, pro
 from mixer_jax.models import MlpMixer
 from mixer_jax.records import Results
 from mixer_jax.reporting import charts, page
-from mixer_jax.reporting.confusion import confused_pairs, similarity_order
 from mixer_jax.reporting.evidence import MISTAKES, OF_A_CLASS, WORST, Evidence, captions
-from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, plot_confusion
+from mixer_jax.reporting.scores import CLASS_COLUMNS, class_rows, confused_pairs, plot_confusion, similarity_order
 from mixer_jax.reporting.summary import duration
 from mixer_jax.reporting.weights import draw_tiles, embedding_filters, token_maps, units_by_frequency
 from mixer_jax.run_directory import RunDirectory
@@ -104,7 +103,7 @@ def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]
     return [
         page.heading("Curves"),
         page.paragraph(_on_training_images(config), "muted"),
-        page.charts(drawn, charts.controls([(name, name) for name in charts.AXES])),
+        page.charts(drawn, charts.controls(charts.AXES)),
         page.without_scripts(run.curves_file.read_bytes(), "loss, accuracy and learning rate over the epochs"),
     ]
 

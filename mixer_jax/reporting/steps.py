@@ -18,13 +18,15 @@ SECONDS = 5.0  # between writes, because some disks are slow
 class StepObserver(Observer):
     """An observer of about POINTS steps, whose choice does not depend on the length of dispatches."""
 
-    def __init__(self, learning_rates: np.ndarray):
+    def __init__(self, learning_rates: np.ndarray, lost: str):
         """Create the observer.
 
         Args:
           learning_rates: (steps,) float, of all steps of the run.
+          lost: what the run goes without once writing fails, for the warning.
         """
         self._every, self._learning_rates = max(1, round(len(learning_rates) / POINTS)), learning_rates
+        self._lost, self._failed = lost, False
 
     def progress(self, dispatch: Dispatch) -> None:
         """Pass the chosen steps of the dispatch to `steps`."""
@@ -41,19 +43,29 @@ class StepObserver(Observer):
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
         """Handle the metrics of consecutive chosen steps."""
 
+    def attempt(self, write: Callable[[], None]) -> None:
+        """Write, unless that has failed before; the first failure is a warning."""
+        if self._failed:
+            return
+        try:
+            write()
+        except (OSError, UserError) as error:
+            warn(f"{self._lost}: {error}")
+            self._failed = True
+
 
 class StepLog(StepObserver):
     """An observer that writes the chosen steps to steps.jsonl, and stops with one warning if writing fails."""
 
     def __init__(self, run: RunDirectory, learning_rates: np.ndarray):
-        super().__init__(learning_rates)
-        self._run, self._failed = run, False
+        super().__init__(learning_rates, "steps.jsonl is no longer written")
+        self._run = run
         self._unwritten: list[StepMetrics] = []
         self._wrote = time.monotonic()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
         """Drop the lines that an earlier process wrote after its last checkpoint."""
-        self._write(lambda: self._run.drop_steps_after(step))
+        self.attempt(lambda: self._run.drop_steps_after(step))
 
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
         """Keep the metrics, and write all that are kept every SECONDS."""
@@ -65,6 +77,10 @@ class StepLog(StepObserver):
         """Write what is kept."""
         self._flush()
 
+    def saving(self) -> None:
+        """Write what is kept."""
+        self._flush()
+
     def closed(self) -> None:
         """Write what is kept."""
         self._flush()
@@ -72,13 +88,4 @@ class StepLog(StepObserver):
     def _flush(self) -> None:
         if self._unwritten:
             unwritten, self._unwritten, self._wrote = self._unwritten, [], time.monotonic()
-            self._write(lambda: self._run.append_steps(unwritten))
-
-    def _write(self, write: Callable[[], None]) -> None:
-        if self._failed:
-            return
-        try:
-            write()
-        except (OSError, UserError) as error:
-            warn(f"steps.jsonl is no longer written: {error}")
-            self._failed = True
+            self.attempt(lambda: self._run.append_steps(unwritten))

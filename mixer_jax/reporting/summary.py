@@ -36,17 +36,18 @@ def summarize(run: RunDirectory, results: Results) -> str:
         return f"{value:.2f}%" if one else f"{value:.2f} \u00b1 {results.std[key]:.2f}%"
 
     r = results
-    seeds, best, last = f"seed {r.seed}", f"epoch {r.best_epoch}", f"epoch {math.ceil(r.epochs)}, the last"
-    # A printed command must work as it is.
-    tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
-    kept = [("TensorBoard", f"{tensorboard} --logdir {run.tensorboard}"), ("checkpoints", run.checkpoints)]
-    if not one:
+    if one:
+        seeds, best, last = f"seed {r.seed}", f"epoch {r.best_epoch}", f"epoch {math.ceil(r.epochs)}, the last"
+        logs, kept = run.tensorboard, ("checkpoints", run.checkpoints)
+    else:
         seeds, best, last = (
             f"{len(r.seeds)} seeds, mean \u00b1 standard deviation",
             "best epoch of each seed",
             "the last",
         )
-        kept = [("TensorBoard", f"{tensorboard} --logdir {run.path}"), ("runs", f"{run.path}/seed_*")]
+        logs, kept = run.path, ("runs", f"{run.path}/seed_*")
+    # A printed command must work as it is.
+    tensorboard = "tensorboard" if importlib.util.find_spec("tensorboard") else "pip install tensorboard; tensorboard"
     # Equal to the accuracy if the classes have equally many test images.
     unequal = abs((r.test_balanced_accuracy or r.test_accuracy) - r.test_accuracy) >= UNEQUAL
     balanced = (
@@ -67,7 +68,8 @@ def summarize(run: RunDirectory, results: Results) -> str:
         ("results", run.results_file),
         ("report", run.report_file if one else f"{run.path}/seed_*/{run.report_file.name}"),
         ("curves", run.curves_file),
-        *kept,
+        ("TensorBoard", f"{tensorboard} --logdir {logs}"),
+        kept,
     ]
     lines += [("caution", caution) for caution in r.cautions]
     title = f"{r.dataset}, {r.model}, {r.num_params:,} parameters, {seeds}"

@@ -9,11 +9,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 from PIL import Image
 
-from mixer_jax.messages import warn
 from mixer_jax.records import Epoch, StepMetrics
 from mixer_jax.reporting.steps import StepObserver
 
@@ -35,13 +34,13 @@ class TensorBoard(StepObserver):
     """
 
     def __init__(self, directory: Path, learning_rates: np.ndarray):
-        super().__init__(learning_rates)
+        super().__init__(learning_rates, "no more scalars for TensorBoard; metrics.jsonl and steps.jsonl have them")
         self._directory = directory
         self._first_step = 1
         self._writer: Any = None
-        self._failed = False
         # tensorboardX imports PyTorch if it is installed, which takes seconds: so it is imported while XLA compiles.
-        threading.Thread(target=importlib.import_module, args=("tensorboardX.event_file_writer",), daemon=True).start()
+        self._import = threading.Thread(target=importlib.import_module, args=("tensorboardX",), daemon=True)
+        self._import.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
         """Remember the first step to come: scalars that an earlier process wrote from there on are obsolete."""
@@ -49,27 +48,18 @@ class TensorBoard(StepObserver):
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
         """Write the scalars of an epoch."""
-        self._write(OF_EPOCH, [record])
+        self.attempt(lambda: self._write(OF_EPOCH, [record]))
 
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
         """Write the scalars of steps."""
-        self._write(OF_STEP, metrics)
+        self.attempt(lambda: self._write(OF_STEP, metrics))
 
     def _write(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
-        if self._failed:
-            return
-        try:
-            if self._writer is None:
-                self._writer = self._open()
-            self._write_scalars(names, records)
-        except OSError as error:
-            warn(f"no more scalars for TensorBoard ({error.strerror}); metrics.jsonl and steps.jsonl have them")
-            self._failed = True
-
-    def _write_scalars(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
+        self._import.join()  # two threads that import parts of a package in another order would block each other
         from tensorboardX.proto.event_pb2 import Event
         from tensorboardX.summary import scalar
 
+        self._writer = self._writer or self._open()
         for record in records:
             for key, name in names.items():
                 summary = scalar(name, getattr(record, key))
@@ -77,13 +67,9 @@ class TensorBoard(StepObserver):
         self._writer.flush()
 
     def _open(self) -> Any:
-        # tensorboardX writes the format without a framework; TensorFlow's, PyTorch's and clu's writers need theirs.
-        # Its SummaryWriter waits forever for its own thread once the disk is full.
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-        self._directory.mkdir(parents=True, exist_ok=True)
-        writer = EventsWriter(str(self._directory / "events"))
+        writer = _event_file(self._directory)
         # Scalars that an earlier process wrote after the checkpoint will be written again.
         start = SessionLog(status=SessionLog.START)
         writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
@@ -105,7 +91,6 @@ def write_pictures(directory: Path, step: int, pictures: Mapping[str, bytes], pa
       pictures: PNG files by their names.
       params: the parameters.
     """
-    from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.summary import histogram
@@ -115,12 +100,19 @@ def write_pictures(directory: Path, step: int, pictures: Mapping[str, bytes], pa
         with Image.open(BytesIO(png)) as image:
             encoded = Summary.Image(height=image.height, width=image.width, colorspace=3, encoded_image_string=png)
         summaries.append(Summary(value=[Summary.Value(tag=name, image=encoded)]))
-    for path, x in jax.tree_util.tree_flatten_with_path(params)[0]:
+    for name, x in flatten_dict(params, sep="/").items():
         values = np.asarray(x, np.float32).reshape(-1)
-        name = "/".join(str(getattr(key, "key", key)) for key in path)
         summaries.append(histogram(f"parameters/{name}", values[:: max(1, len(values) // MOST)], bins=BINS))
-    directory.mkdir(parents=True, exist_ok=True)
-    writer = EventsWriter(str(directory / "events"), filename_suffix=".pictures")
+    writer = _event_file(directory, ".pictures")
     for summary in summaries:
         writer.write_event(Event(wall_time=time.time(), step=step, summary=summary))
     writer.close()
+
+
+def _event_file(directory: Path, suffix: str = "") -> Any:
+    # tensorboardX writes the format without a framework; TensorFlow's, PyTorch's and clu's writers need theirs.
+    # Its SummaryWriter waits forever for its own thread once the disk is full.
+    from tensorboardX.event_file_writer import EventsWriter
+
+    directory.mkdir(parents=True, exist_ok=True)
+    return EventsWriter(str(directory / "events"), filename_suffix=suffix)

@@ -1,7 +1,8 @@
 """Text in pictures: as matplotlib draws it, in the fonts that this machine has."""
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 # Widespread fonts, of which matplotlib takes each character from the first that is installed and has it.
 FONTS = (
@@ -27,15 +28,18 @@ def labels(names: Sequence[str]) -> list[str]:
     return [f"#{i}" if MISSING in (drawn := plain(name)) else drawn for i, name in enumerate(names, 1)]
 
 
-def numbered(names: Sequence[str]) -> list[str]:
-    """Return the names that `labels` replaces by numbers, each after its number, such as "#3 NAME"."""
-    return [f"{label} {name}" for label, name in zip(labels(names), names, strict=True) if MISSING in plain(name)]
+@contextlib.contextmanager
+def fonts() -> Iterator[None]:
+    """Let matplotlib draw in the installed ones of `FONTS`; decorate each function that draws with this."""
+    import matplotlib  # here, because it is slow to import
+
+    with matplotlib.rc_context({"font.family": _families()}):
+        yield
 
 
 @functools.cache
-def families() -> list[str]:
-    """Return the installed ones of `FONTS`, for matplotlib's setting "font.family"."""
-    from matplotlib import font_manager  # here, because it is slow to import
+def _families() -> list[str]:
+    from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     return [name for name in FONTS if name in installed]
@@ -50,4 +54,4 @@ def _has_glyph(character: str) -> bool:
 def _fonts() -> list:
     from matplotlib import font_manager
 
-    return [font_manager.get_font(font_manager.findfont(name)) for name in families()]
+    return [font_manager.get_font(font_manager.findfont(name)) for name in _families()]

@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import check, flat, unknown_field
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, in_one_line
 
 # The split that chooses a run's best epoch. Choosing on test, as published, biases the test score of that epoch.
 PROTOCOLS = {"published": "test", "clean": "validation"}
@@ -56,7 +56,7 @@ class Arm:
         try:
             config.update_from_flattened_dict(dict(self.changes))
         except TypeError as error:
-            raise UserError(f"arm {self.name!r}: {' '.join(str(error).split())}") from error
+            raise UserError(f"arm {self.name!r}: {in_one_line(error)}") from error
         config.dataset.val_split = config.dataset.test_split if PROTOCOLS[protocol] == "test" else ""
         config.num_seeds = min(self.num_seeds, num_seeds or self.num_seeds)
         return check(config)

@@ -8,12 +8,13 @@ import numpy as np
 from mixer_jax.reporting.charts import chart, series
 from mixer_jax.studies.rows import Curve, Row
 
-VIEWS = (("epoch", "epoch"), ("minutes", "minutes"), ("images", "images seen"))
 EARLY = 2  # epochs that the accuracy axis need not show
-X_AXES: dict[str, tuple[str, Callable[[Curve], Sequence[float]]]] = {
-    "epoch": ("epoch", lambda curve: range(1, len(curve.accuracies) + 1)),
-    "minutes": ("training time (min), on the machine used", lambda curve: [x / 60 for x in curve.seconds]),
-    "images": ("training images seen", lambda curve: curve.images),
+TIME = "training time (min), on the machine used"
+AXES = {"epoch": "epoch", "minutes": TIME, "images": "training images seen"}
+X: dict[str, Callable[[Curve], Sequence[float]]] = {
+    "epoch": lambda curve: range(1, len(curve.val_accuracies) + 1),
+    "minutes": lambda curve: [x / 60 for x in curve.seconds],
+    "images": lambda curve: curve.images,
 }
 
 
@@ -27,20 +28,16 @@ def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """
     charts = []
     split = next((row.protocol for row in rows if row.protocol), "validation").capitalize()
-    for field, title in (("accuracies", f"{split} accuracy (%)"), ("losses", f"{split} loss")):
+    for field, title in (("val_accuracies", f"{split} accuracy (%)"), ("val_losses", f"{split} loss")):
         views = {}
-        for name, (label, x_of) in X_AXES.items():
-            lines = []
-            for color, row in enumerate(rows):
-                lines += _lines(row, field, x_of, color)
-            if field == "accuracies" and lines:
+        for name, x_of in X.items():
+            views[name] = lines = [line for color, row in enumerate(rows) for line in _lines(row, field, x_of, color)]
+            if field == "val_accuracies" and lines:
                 lines += _published(rows, max(line["x"][-1] for line in lines))
-            if lines:
-                views[name] = label, lines
-        if views:
-            low = min((one for row in rows for curve in row.curves for one in curve.accuracies[EARLY:]), default=None)
-            charts.append(chart(title, views) | ({"low": low} if field == "accuracies" else {}))
-    return charts
+        charts.append(chart(title, AXES, views))
+    late = (one for row in rows for curve in row.curves for one in curve.val_accuracies[EARLY:])
+    charts[0]["low"] = min(late, default=None)
+    return [one for one in charts if one["views"]]
 
 
 def _lines(row: Row, field: str, x_of: Callable, color: int) -> list[dict[str, Any]]:
@@ -84,8 +81,7 @@ def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
             sizes.append(series(row.title, [row.num_params], [row.published[row.against]], color, mark="hollow"))
     if len(sizes) < 2:
         return []
-    charts = [chart("Test accuracy (%) over parameters", {"parameters": ("parameters", sizes)}, log=True)]
+    charts = [chart("Test accuracy (%) over parameters", {"parameters": "parameters"}, {"parameters": sizes}, log=True)]
     if len(times) > 1:
-        label = "training time (min), on the machine used"
-        charts.append(chart("Test accuracy (%) over training time", {"minutes": (label, times)}, log=True))
+        charts.append(chart("Test accuracy (%) over training time", AXES, {"minutes": times}, log=True))
     return charts

@@ -1,6 +1,5 @@
 """Comparisons of runs: tables, plots and an HTML page in a folder."""
 
-import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from pathlib import Path
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import page
 from mixer_jax.reporting.charts import controls
-from mixer_jax.storage import write_json, writing
+from mixer_jax.storage import write_json, write_text, writing
 from mixer_jax.studies import charts, tables
 from mixer_jax.studies.plots import plot_costs, plot_curves
 from mixer_jax.studies.rows import Row, datasets, merged, read_rows, to_json
@@ -48,9 +47,6 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
             raise UserError(f"no row has a title that matches {only!r}")
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
-    known = {row.dataset for row in rows if row.dataset}
-    if len(known) == 1:  # a published row of an older release does not say its dataset
-        rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
     folders = (path.resolve().parent if path.name == TEXTS[-1] else path.resolve() for path in paths)
     names = (path.stem if path.suffix == ".json" else path.name for path in folders)
@@ -62,11 +58,11 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
         for file, draw in PICTURES.items():
             if not draw(rows, output / file, title):
                 (output / file).unlink(missing_ok=True)  # from an earlier comparison
-        (output / "comparison.md").write_text(f"# {title}\n\n" + "\n\n".join(_markdown(*each) for each in sections))
-        (output / "comparison.tex").write_text("\n".join(_latex(*each) for each in sections))
-        (output / "comparison.csv").write_text(tables.as_csv(rows))
+        write_text(output / "comparison.md", f"# {title}\n\n" + "\n\n".join(_markdown(*each) for each in sections))
+        write_text(output / "comparison.tex", "\n".join(_latex(*each) for each in sections))
+        write_text(output / "comparison.csv", tables.as_csv(rows))
         parts = [part for name, of_dataset in sections for part in _page(name, of_dataset)]
-        (output / "comparison.html").write_text(page.page(title, parts))
+        write_text(output / "comparison.html", page.page(title, parts))
         write_json(output / "comparison.json", {"rows": list(map(to_json, rows))})
     width = shutil.get_terminal_size().columns
     text = "\n\n".join(_text(*each, width) for each in sections)
@@ -113,7 +109,7 @@ def _page(name: str, rows: Sequence[Row]) -> list[str]:
         of_protocol = [row for row in rows if row.protocol == protocol or not (row.curves or row.results)]
         if drawn := charts.curves(of_protocol):
             parts.append(page.heading(f"Learning curves, best epoch chosen on {protocol}", 3))
-            parts.append(page.charts(drawn, controls(charts.VIEWS, names=len(of_protocol) > 4)))
+            parts.append(page.charts(drawn, controls(charts.AXES, names=len(of_protocol) > 4)))
     if drawn := charts.costs(rows):
         parts += [page.heading("Accuracy and what it costs", 3), page.charts(drawn)]
     columns, table = tables.differences(rows)

@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mixer_jax.reporting.text import plain
+from mixer_jax.reporting.text import fonts, plain
 from mixer_jax.studies.rows import Row, datasets
 
 SEVERAL = 8  # with more rows than this, the curves of single seeds are omitted
 WIDTH, HEIGHT = 8.0, 5.6  # of a panel, in inches
 
 
+@fonts()
 def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the validation accuracy over the epochs as a PNG: means over seeds, with bands of one standard deviation.
 
@@ -30,7 +31,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """
     from matplotlib.figure import Figure
 
-    drawn = [row for row in rows if row.curves and all(curve.accuracies for curve in row.curves)]
+    drawn = [row for row in rows if row.curves and all(curve.val_accuracies for curve in row.curves)]
     if len(drawn) > SEVERAL:
         drawn = [row for row in drawn if len(row.curves) > 1] or drawn
     kinds = list(dict.fromkeys((row.dataset, row.protocol) for row in drawn))
@@ -46,8 +47,8 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
             key = row.title, of_title[row.title]
             of_title[row.title] += 1
             i = numbers.setdefault(key, len(numbers))
-            epochs = min(len(curve.accuracies) for curve in row.curves)
-            values = np.array([curve.accuracies[:epochs] for curve in row.curves])
+            epochs = min(len(curve.val_accuracies) for curve in row.curves)
+            values = np.array([curve.val_accuracies[:epochs] for curve in row.curves])
             x, mean = np.arange(1, epochs + 1), values.mean(0)
             style = {"color": f"C{i % 10}", "linestyle": ("-", "--", "-.")[i // 10 % 3]}
             [lines[key]] = panel.plot(x, mean, marker="o" if epochs < 30 else None, markersize=3, **style)
@@ -73,6 +74,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     return True
 
 
+@fonts()
 def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the test accuracy of the last epoch against the number of parameters and the training time, as a PNG.
 
@@ -94,7 +96,9 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     sections = []
     for dataset in datasets(rows):
         trained = [row for row in rows if row.dataset == dataset and row.results]
-        published = [row for row in rows if row.dataset == dataset and not row.results and row.num_params]
+        published = [
+            row for row in rows if row.dataset == dataset and row.published and not row.results and row.num_params
+        ]
         sizes = {row.results[0].num_params for row in trained} | {row.num_params for row in published}
         if trained and len(sizes) > 1:
             sections.append((dataset, trained + published))

@@ -17,6 +17,7 @@ from mixer_jax.data import selected_on
 from mixer_jax.errors import UserError
 from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import read_json
 
 STUDY_FILE = "study.json"
 # The fields of results.json that a comparison needs, or that document the origin of the results.
@@ -37,22 +38,21 @@ NOT_THE_RECIPE = {
 class Curve:
     """The course of a run, with one value per epoch.
 
-    `losses`, `seconds` and `images` are empty if a comparison.json of an older release lacks them.
+    All but the accuracies are empty if a comparison.json of an older release lacks them.
 
     Attributes:
-      accuracies, losses: on validation, accuracies in percent.
+      val_accuracies, val_losses: on validation, accuracies in percent.
       seconds: the training time by the end of the epoch.
       images: the number of training images seen by the end of the epoch.
     """
 
-    accuracies: Sequence[float]
-    losses: Sequence[float] = ()
+    val_accuracies: Sequence[float]
+    val_losses: Sequence[float] = ()
     seconds: Sequence[float] = ()
     images: Sequence[int] = ()
 
 
-# The fields of a `Curve`, and the keys of a row in comparison.json that hold them for each run.
-COURSES = {"accuracies": "val_accuracies", "losses": "val_losses", "seconds": "seconds", "images": "images"}
+COURSES = tuple(field.name for field in dataclasses.fields(Curve))  # also the keys of a row in comparison.json
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +117,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         yield from _of_comparison(path)
     elif (path / STUDY_FILE).exists():
         try:
-            for arm in _read(path / STUDY_FILE)["arms"]:
+            for arm in read_json(path / STUDY_FILE)["arms"]:
                 for protocol in arm["protocols"]:
                     runs = [RunDirectory(one) for one in _seeds(path / arm["name"] / protocol)]
                     published = arm["published"] if protocol == "published" else {}
@@ -158,9 +158,8 @@ def merged(rows: Sequence[Row]) -> list[Row]:
     joined: dict[tuple, Row] = {}
     for row in sorted(rows, key=lambda row: not row.results):  # rows with results first, others have only a recipe
         if row.results and not row.recipe:
-            raise UserError(
-                f"merge: {row.title!r} has no recipe, as in comparison.json of older releases: compare its runs again"
-            )
+            why = "its seeds were trained by different recipes, or its comparison.json is of an older release"
+            raise UserError(f"merge: {row.title!r} has no recipe: {why}")
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
         key = next(same, None) if not row.results else None
         key = key or (row.title, row.recipe, *_where(row))
@@ -229,9 +228,9 @@ def _curve(run: RunDirectory, num_seeds: int = 1) -> Curve:
 def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
     """Return the row of unfinished runs, with curves but no test accuracy, or None if a run has no finished epoch."""
     curves = list(map(_curve, runs))
-    if not curves or not all(curve.accuracies for curve in curves):
+    if not curves or not all(curve.val_accuracies for curve in curves):
         return None
-    config, done = runs[0].config(), min(len(curve.accuracies) for curve in curves)
+    config, done = runs[0].config(), min(len(curve.val_accuracies) for curve in curves)
     title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
     dataset = _named(config.dataset.name, runs[0].dataset_info()["fingerprint"])
     return Row(title, (), curves, epochs=done, selected_on=selected_on(config.dataset), of_dataset=dataset)
@@ -253,9 +252,9 @@ def to_json(row: Row) -> dict[str, Any]:
     """Return a row as a JSON object, as in comparison.json."""
     kept = [{name: getattr(run, name) for name in KEPT} for run in row.results]
     curves = {
-        key: [[round(value, 4) for value in getattr(curve, name)] for curve in row.curves]
-        for name, key in COURSES.items()
-        if name == "accuracies" or any(getattr(curve, name) for curve in row.curves)
+        name: [[round(value, 4) for value in getattr(curve, name)] for curve in row.curves]
+        for name in COURSES
+        if name == "val_accuracies" or any(getattr(curve, name) for curve in row.curves)
     }
     rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}
     rest |= {"published": dict(row.published), "notes": list(row.notes)}
@@ -264,9 +263,9 @@ def to_json(row: Row) -> dict[str, Any]:
 
 def _of_comparison(path: Path) -> Iterator[Row]:
     try:
-        for row in _read(path)["rows"]:
+        for row in read_json(path)["rows"]:
             curves = [
-                Curve(**{name: row[key][i] for name, key in COURSES.items() if key in row})
+                Curve(**{name: row[name][i] for name in COURSES if name in row})
                 for i in range(len(row["val_accuracies"]))
             ]
             missing = [name for run in row["results"] for name in KEPT if name not in run]
@@ -275,12 +274,5 @@ def _of_comparison(path: Path) -> Iterator[Row]:
                 raise KeyError(missing[0] if missing else "results")
             results = list(map(Results.from_json, row["results"]))
             yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"{path} was not written by this command: {error} is missing") from error
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {' '.join(str(error).split())}") from error

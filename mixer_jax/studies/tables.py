@@ -174,10 +174,10 @@ def as_csv(rows: Sequence[Row]) -> str:
     return file.getvalue()
 
 
-def _numbers(values: Sequence[float]) -> tuple[float | str, float | str, float | str]:
+def _numbers(values: Sequence[float]) -> tuple[float | str | None, ...]:
     if len(values) < 2:
         return (values[0] if values else "", "", "")
-    return float(np.mean(values)), float(np.std(values, ddof=1)), interval(values) or ""
+    return float(np.mean(values)), float(np.std(values, ddof=1)), interval(values)
 
 
 def _without_empty(columns: list[str], table: list[list[str]]) -> Table:

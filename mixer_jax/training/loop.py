@@ -234,6 +234,8 @@ class _Loop:
         here = (self.step, len(self.history))
         if here != self._saved and is_first():
             self._wait()
+            for observer in self.observers:
+                observer.saving()
             progress = Progress(self.history, self.sums, self.trainer.runs_on).to_json(self.step)
             self.checkpoints.save(Checkpoint(self.step, to_host(self.state), self.best, progress))
             self._saved = here

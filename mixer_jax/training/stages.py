@@ -15,8 +15,8 @@ from mixer_jax.reporting import (
     SeedsProgress,
     StepLog,
     TensorBoard,
+    draw_curves,
     finish,
-    finish_seeds,
     summarize,
 )
 from mixer_jax.run_directory import RunDirectory
@@ -53,7 +53,8 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     seeds = range(config.seed, config.seed + config.num_seeds)
     split_checkpoints(run, directories, trainer, warn)
     group, curves = SeedGroup(trainer, seeds), LiveCurves(run.curves_file, f"{_title(trainer)}, not finished")
-    progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, config.batch_size, seeds)
+    batch_size = config.batch_size * config.num_seeds
+    progress = SeedsProgress(math.ceil(config.epochs), trainer.total_steps, batch_size, seeds)
     with StopRequest() as stop:
 
         def function(i: int) -> Trained:
@@ -127,7 +128,7 @@ def _finish_seeds(
     for seed, directory, outcome in zip(seeds, directories, outcomes, strict=True):
         every.append(_finish(trainer.of_seed(seed), directory, outcome, len(seeds), show=False))
     together = aggregate(every)
-    finish_seeds(run, directories, together)
+    draw_curves(run, together, directories)
     run.write_results(together)
     say(summarize(run, together))
     return together

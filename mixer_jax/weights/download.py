@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from mixer_jax.cache import cache_folder
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, in_one_line
 
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0  # the longest waits for a connection and for the next bytes
 CHUNK = 2**20  # bytes
@@ -56,7 +56,7 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
             _require_checksum(partial, url, stated | ({"sha256": sha256} if sha256 else {}))
             partial.replace(path)
     except (requests.RequestException, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = in_one_line(error)[:200]
         raise UserError(
             f"cannot download {url}: {reason}; repeat the command to go on, or put the file at {path}"
         ) from error

@@ -1,7 +1,12 @@
 """The parts of a page: what a table's cells sort by."""
 
+import json
+import os
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 
 from mixer_jax.reporting import page
@@ -27,3 +32,15 @@ def test_a_cell_sorts_by_its_number(text, value):
 def test_other_cells_sort_as_text():
     assert "data-value" not in page.table(["x"], [["10 to 12"], ["3"]], sortable=True)
     assert "data-value" not in page.table(["x"], [["validation"], ["test"]], sortable=True)
+
+
+def test_a_class_may_be_called_nan():
+    html = page.confusion(["NaN", "null"], np.eye(2, dtype=int))
+    [data] = re.findall(r'application/json">(.*)</script>', html)
+    assert json.loads(data)["names"] == ["NaN", "null"]
+
+
+def test_a_page_is_written_in_any_locale():
+    command = "from mixer_jax.reporting import page; assert '\\u00b7' in page.page('a', ['\\u00b7'])"
+    plain = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-c", command], env=plain, check=True)

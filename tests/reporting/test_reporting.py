@@ -171,6 +171,19 @@ def test_a_resumed_run_logs_each_step_once(tmp_path):
     ]
 
 
+def test_steps_before_a_checkpoint_survive_a_kill(tmp_path):
+    run, rates = RunDirectory(tmp_path), np.ones(30)
+    log = StepLog(run, rates)
+    log.progress(dispatch(0, 10))
+    log.saving()
+    log.progress(dispatch(10, 17))  # killed here, and resumed from the checkpoint
+    log = StepLog(run, rates)
+    log.started([], 10, 1.0)
+    log.progress(dispatch(10, 30))
+    log.closed()
+    assert [one.step for one in run.read_steps()] == list(range(1, 31))
+
+
 def test_a_full_disk_costs_the_log_of_steps_and_one_warning(tmp_path, capsys):
     run = RunDirectory(tmp_path / "gone")
     log = StepLog(run, np.ones(30))

@@ -50,7 +50,8 @@ def test_accuracy_stands_beside_what_it_costs(tmp_path, monkeypatch):
     large = [Row("large", [result(97.0, num_params=5000, selected_on=on)]) for on in ("test", "validation")]
     published = Row("theirs", [], published={"best": 88.0}, num_params=3000, of_dataset="mnist")
     unknown = Row("of no known size", [], published={"last": 80.0}, of_dataset="mnist")
-    assert plot_costs([small, *large, published, unknown], tmp_path / "costs.png", "title")
+    unfinished = Row("not finished", [], num_params=4000, of_dataset="mnist")
+    assert plot_costs([small, *large, published, unknown, unfinished], tmp_path / "costs.png", "title")
     [figure] = figures
     marks = [[line for line in panel.lines if line.get_marker() in ("o", "s", "D")] for panel in figure.axes]
     points = [sorted((*line.get_xdata(), *line.get_ydata()) for line in lines) for lines in marks]

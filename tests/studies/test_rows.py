@@ -41,6 +41,13 @@ def test_a_file_brings_them_back(tmp_path):
         )  # fmt: skip
 
 
+def test_a_file_without_some_curves_is_refused(tmp_path):
+    row = to_json(seeds("trained", 0, 1))
+    write_json(tmp_path / "rows.json", {"rows": [row | {"val_losses": row["val_losses"][:1]}]})
+    with pytest.raises(UserError, match=r"rows.json was not written by this command"):
+        list(read_rows(tmp_path / "rows.json"))
+
+
 def test_a_row_tells_its_accuracies_and_the_time_of_its_fastest_run():
     of_two = Row("two", [result(97.0, 98.0, train_seconds=9.0), result(96.0, 97.5, train_seconds=7.0)])
     assert (of_two.accuracies("last"), of_two.accuracies("best")) == ([97.0, 96.0], [98.0, 97.5])
@@ -70,5 +77,5 @@ def test_rows_of_one_title_and_recipe_on_the_same_data_are_merged():
         assert len(merged([seeds("x", 0), seeds("x", 1, **apart)])) == 2
     with pytest.raises(UserError, match=r"two rows of 'x' share seeds \[0\]"):
         merged([seeds("x", 0), seeds("x", 0)])
-    with pytest.raises(UserError, match="merge: 'x' has no recipe, .*: compare its runs again"):
+    with pytest.raises(UserError, match="merge: 'x' has no recipe: its seeds were trained by different recipes"):
         merged([seeds("x", 0, recipe="")])

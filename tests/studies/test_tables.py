@@ -5,7 +5,7 @@ from tqdm.utils import disp_len
 
 from made_rows import result, row
 from mixer_jax.studies.rows import Row
-from mixer_jax.studies.tables import cells, circumstances, differences, latex, markdown, plain
+from mixer_jax.studies.tables import as_csv, cells, circumstances, differences, latex, markdown, plain
 
 SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
 
@@ -70,6 +70,12 @@ def test_a_terminal_gets_the_columns_that_fit(width):
         assert {"test accuracy, last epoch", "published"} <= set(shown)
     if width == 300:
         assert shown == columns
+
+
+def test_csv_has_the_interval_of_equal_seeds_too():
+    header, line = (text.split(",") for text in as_csv([row("equal", [97.0, 97.0])]).splitlines())
+    named = dict(zip(header, line, strict=True))
+    assert [named[f"test_accuracy_last_{what}"] for what in ("mean", "std", "half_interval")] == ["97.0", "0.0", "0.0"]
 
 
 def test_a_latex_table_escapes_what_latex_reads():

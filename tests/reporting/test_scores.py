@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mixer_jax.reporting.confusion import confused_pairs, similarity_order
+from mixer_jax.reporting.scores import confused_pairs, similarity_order
 
 
 def test_classes_that_are_confused_are_neighbours():
