@@ -86,12 +86,12 @@ def fewshot(
     if data.selected_on(config) == "test":
         # The regularisation is never chosen on the test images, even if the run's best epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
-    splits, label_names = {}, ()
-    for name in ("train", "validation", "test"):
-        splits[name], label_names = data.open_split(config, name)
+    splits = {name: data.open_split(config, name) for name in ("train", "validation", "test")}
+    for name in splits:
         if splits[name].image_shape != classifier.image_shape:
             there, here = splits[name].image_shape, classifier.image_shape
             raise UserError(f"the {name} images are {there}, those of the model {here}")
+    label_names = splits["test"].source.label_names
     drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
     held_out = [over_split(classifier.features, splits[name], batch_size, name) for name in ("validation", "test")]
     rows = [_row(drawn, held_out, n) for n in shots]

@@ -93,7 +93,7 @@ class ArraySource:
 
 def stream(source: Source) -> StreamedSplit:
     """The split of a source, to be streamed."""
-    return StreamedSplit(source, source.__getitems__([0])[0][0].shape, len(source.label_names))
+    return StreamedSplit(source, source.__getitems__([0])[0][0].shape)
 
 
 def streamed(dataset: Dataset) -> Dataset:

@@ -72,7 +72,7 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
     budget = config.dataset.memory_budget_gib
     budget = chip.memory / 4 if budget is None else budget * 2**30
     streamed = sum(sizes.values()) * np.prod(image_shape) > budget
-    splits = {name: _split(size, tuple(image_shape), num_classes, streamed) for name, size in sizes.items()}
+    splits = {name: _split(size, tuple(image_shape), streamed) for name, size in sizes.items()}
     names = tuple(map(str, range(num_classes)))
     mean, std = ((value,) * image_shape[-1] for value in (0.5, 0.25))
     return data.Dataset(config.dataset.name, names, **splits, mean=mean, std=std)
@@ -86,9 +86,9 @@ class _Nothing:
         return self.size
 
 
-def _split(size: int, shape: tuple[int, int, int], num_classes: int, streamed: bool) -> data.Split | data.StreamedSplit:
+def _split(size: int, shape: tuple[int, int, int], streamed: bool) -> data.Split | data.StreamedSplit:
     if streamed:
-        return data.StreamedSplit(_Nothing(size), shape, num_classes)
+        return data.StreamedSplit(_Nothing(size), shape)
     # Broadcasting one image to all takes no memory.
     return data.Split(np.broadcast_to(np.zeros((1, *shape), np.uint8), (size, *shape)), np.zeros(size, np.int32))
 

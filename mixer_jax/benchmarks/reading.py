@@ -42,7 +42,7 @@ def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_to
     split = data.load(config.dataset).train
     assert isinstance(split, data.StreamedSplit)
     chosen = np.random.default_rng(0).permutation(len(split))[:num_images]
-    some = data.StreamedSplit(Subset(split.source, chosen), split.image_shape, split.num_classes)
+    some = data.StreamedSplit(Subset(split.source, chosen), split.image_shape)
     batch_size = min(config.batch_size, len(chosen))
     sides = {PIPELINE: lambda: _read(some, batch_size, config.dataset.reader_threads)}
     if against_torch:

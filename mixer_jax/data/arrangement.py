@@ -243,13 +243,10 @@ class Arrangement:
 
     def _alike(self, folders: Sequence[Path]) -> dict[str, Path]:
         """Return the folders named like splits, such as seg_train and test_set, if all have a class in common."""
-        found: dict[str, list[Path]] = {}
-        for folder in folders:
-            if split := self._split_within(folder.name):
-                found.setdefault(split, []).append(folder)
-        if len(found) < 2 or any(len(several) > 1 for several in found.values()):
+        named = [(split, folder) for split in SPLITS for folder in folders if self._split_within(folder.name) == split]
+        alone = dict(named)
+        if not 1 < len(alone) == len(named):
             return {}
-        alone = {split: found[split][0] for split in SPLITS if split in found}
         classes = [{inside.name for inside in self._listing.folders(self._inner(folder))} for folder in alone.values()]
         return alone if set.intersection(*classes) else {}
 

@@ -5,31 +5,20 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
+from mixer_jax.data.listing import some
 
-NAMED = 5  # the most classes that one warning names
 FEW = 10  # training images of a class that are worth a warning
 UNEQUAL = 10  # the ratio of the largest to the smallest class that is worth one
 
 
-def cautions(dataset: Dataset, same_split: bool) -> tuple[str, ...]:
-    """Return a warning for each property of the dataset that a reader of the accuracy should know.
+def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
+    """Yield a warning for each property of the dataset that a reader of the accuracy should know.
 
     The properties are: a single class, classes without an image in a split or with few training images, classes of very
-    different size, and test images that are also training images. If `same_split` is true, all test images are training
-    images. Otherwise, test images with the same pixels as a training image are counted, but only if both splits are in
-    memory.
-
-    Args:
-      dataset: the dataset.
-      same_split: whether the config names the same split for training and testing.
-
-    Returns:
-      The warnings, one line each.
+    different size, and test images that are also training images. With `same_split`, the config names one split for
+    training and testing, so all test images are. Otherwise, test images with the same pixels as a training image are
+    counted, but only if both splits are in memory.
     """
-    return tuple(_cautions(dataset, same_split))
-
-
-def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
     if dataset.num_classes == 1:
         yield f"there is only one class, {dataset.label_names[0]}: any model gets 100%"
     for name, split in {"training": dataset.train, "validation": dataset.val, "test": dataset.test}.items():
@@ -37,7 +26,7 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
         if labels is not None and dataset.num_classes > 1:
             missing = np.flatnonzero(np.bincount(labels, minlength=dataset.num_classes) == 0)
             if len(missing):
-                yield f"{_classes(len(missing))} no {name} image: {_first([dataset.label_names[i] for i in missing])}"
+                yield f"{_classes(len(missing))} no {name} image: {some([dataset.label_names[i] for i in missing])}"
     labels = dataset.train.known_labels()
     if labels is not None and dataset.num_classes > 1:
         yield from _sizes(np.bincount(labels, minlength=dataset.num_classes), dataset.label_names)
@@ -54,7 +43,7 @@ def _cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
 def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
     """Yield warnings about classes with few training images, and about classes of very different size."""
     if len(few := np.flatnonzero((counts > 0) & (counts < FEW))):
-        names = _first([f"{label_names[i]} {counts[i]}" for i in few.tolist()])
+        names = some([f"{label_names[i]} {counts[i]}" for i in few.tolist()])
         yield f"{_classes(len(few))} fewer than {FEW} training images: {names}"
     least, most = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[most] >= UNEQUAL * counts[least]:
@@ -68,17 +57,8 @@ def _classes(number: int) -> str:
     return "a class has" if number == 1 else f"{number} classes have"
 
 
-def _first(names: Sequence[str]) -> str:
-    """Return the first names, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED} more" if len(names) > NAMED else "")
-
-
 def _seen(train: Split | StreamedSplit, test: Split | StreamedSplit) -> int:
     if isinstance(train, StreamedSplit) or isinstance(test, StreamedSplit):
         return 0
-    known = set(map(hash, _rows(train.images)))
-    return sum(hash(row) in known for row in _rows(test.images))
-
-
-def _rows(images: np.ndarray) -> Iterator[bytes]:
-    return (image.tobytes() for image in images)
+    known = {hash(image.tobytes()) for image in train.images}
+    return sum(hash(image.tobytes()) in known for image in test.images)

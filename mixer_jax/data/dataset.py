@@ -54,13 +54,13 @@ class Split:
         source = None if self.source is None else Subset(self.source, indices)
         return Split(self.images[indices], self.labels[indices], source)
 
-    def name(self, index: int) -> str:
-        """Return a short name of an example; see `Source.name`."""
-        return str(index) if self.source is None else self.source.name(index)
-
     def known_labels(self) -> np.ndarray | None:
         """Return the labels, (n,) int32; see `StreamedSplit.known_labels`."""
         return self.labels
+
+    def name(self, index: int) -> str:
+        """Return a short name of an example; see `Source.name`."""
+        return str(index) if self.source is None else self.source.name(index)
 
     def identity(self) -> Iterable[bytes]:
         """Yield the bytes that the fingerprint is computed from: every pixel and label, and their shapes and dtypes."""
@@ -76,12 +76,10 @@ class StreamedSplit:
     Attributes:
       source: the source of the examples.
       image_shape: (height, width, channels), the same for all images.
-      num_classes: the number of classes; all labels are below it.
     """
 
     source: Source
     image_shape: tuple[int, int, int]
-    num_classes: int
 
     def __len__(self) -> int:
         return len(self.source)
@@ -99,13 +97,18 @@ class StreamedSplit:
           UserError: if an image has a different shape, or a label is out of range.
         """
         images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        labels = np.zeros(len(indices), np.int32)
+        labels, num_classes = np.zeros(len(indices), np.int32), len(self.source.label_names)
         present = [(place, int(index)) for place, index in enumerate(indices) if index >= 0]
         examples = self.source.__getitems__([index for _, index in present]) if present else []
         for (place, index), (image, label) in zip(present, examples, strict=True):
             if image.shape != self.image_shape:
-                raise _shapes_differ(self.source, 0, self.image_shape, index, image.shape)
-            _check_label(self.source, index, label, self.num_classes)
+                one, other = ("x".join(map(str, shape)) for shape in (self.image_shape, image.shape))
+                raise UserError(
+                    f"images differ in shape: {self.source.describe(0)} is {one}, {self.source.describe(index)} is "
+                    f"{other}; give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
+                )
+            if not 0 <= label < num_classes:
+                raise UserError(f"{self.source.describe(index)} has label {label}, outside 0..{num_classes - 1}")
             images[place], labels[place] = image, label
         return images, labels
 
@@ -148,12 +151,10 @@ class Dataset:
 
     @property
     def num_classes(self) -> int:
-        """The number of classes."""
         return len(self.label_names)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """The shape of an image: (height, width, channels)."""
         return self.train.image_shape
 
     @property
@@ -180,56 +181,40 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
+def stream(source: Source, title: str) -> StreamedSplit:
+    """Return the split of a source whose images all have the shape of the first one.
+
+    Raises:
+      UserError: if the source is empty, or its first label is out of range; `title` names its examples.
+    """
+    if not len(source):
+        raise UserError(f"{title} has no examples")
+    split = StreamedSplit(source, source.__getitems__([0])[0][0].shape)
+    split.read([0])  # whose label is checked; TFDS has splits without labels, where all are -1
+    return split
+
+
 def decode(source: Source, title: str) -> Split:
     """Read all examples of a source into memory, with a progress bar.
 
-    Args:
-      source: the source.
-      title: the name of the examples in the progress bar and in errors.
-
-    Returns:
-      The decoded split.
-
     Raises:
-      UserError: if the source is empty, its images differ in shape, or a label is out of range.
+      UserError: if the source is empty, its images differ in shape, or a label is out of range; `title` names its
+        examples, as in the progress bar.
     """
-    n, num_classes = len(source), len(source.label_names)
-    if n == 0:
-        raise UserError(f"{title} has no examples")
-    images, labels = np.empty(0, np.uint8), np.empty(n, np.int32)
-    start, began = 0, time.monotonic()
+    began, split, n = time.monotonic(), stream(source, title), len(source)
+    images, labels = np.empty((n, *split.image_shape), np.uint8), np.empty(n, np.int32)
     with (
         ThreadPoolExecutor(cores()) as pool,
         tqdm(total=n, desc=title, unit="images", leave=False, disable=None) as bar,
     ):
-        while start < n:
-            parts = np.array_split(range(start, min(start + DECODE_CHUNK, n)), cores())
-            for examples in pool.map(source.__getitems__, [part.tolist() for part in parts if len(part)]):
-                for i, (image, label) in enumerate(examples, start):
-                    if i == 0:
-                        images = np.empty((n, *image.shape), np.uint8)
-                    if image.shape != images.shape[1:]:
-                        raise _shapes_differ(source, 0, images.shape[1:], i, image.shape)
-                    _check_label(source, i, label, num_classes)
-                    images[i], labels[i] = image, label
-                start += len(examples)
-                bar.update(len(examples))
+        for start in range(0, n, DECODE_CHUNK):
+            parts = np.array_split(np.arange(start, min(start + DECODE_CHUNK, n)), cores())
+            for part, examples in zip(parts, pool.map(split.read, parts), strict=True):
+                images[part], labels[part] = examples
+                bar.update(len(part))
     if (seconds := time.monotonic() - began) > LONG:
         say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
     return Split(images, labels, source)
-
-
-def _check_label(source: Source, index: int, label: int, num_classes: int) -> None:
-    if not 0 <= label < num_classes:
-        raise UserError(f"{source.describe(index)} has label {label}, outside 0..{num_classes - 1}")
-
-
-def _shapes_differ(source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...]):
-    sizes = ["x".join(map(str, s)) for s in (shape, other_shape)]
-    return UserError(
-        f"images differ in shape: {source.describe(one)} is {sizes[0]}, {source.describe(other)} is {sizes[1]}; "
-        "give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
-    )
 
 
 def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import importlib.util
-import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -36,10 +35,7 @@ class DecodedCache:
     def read(self, most: float) -> dict[str, Split] | None:
         """Return the cached splits, or None if they cannot be used.
 
-        They can be used if the cache file is intact, its key equals `key()`, and its arrays are not too large.
-
-        Args:
-          most: the largest total size of the arrays, in bytes.
+        They can be used if the cache file is intact, its key equals `key()`, and its arrays have at most `most` bytes.
         """
         try:
             with self._path.open("rb") as whole, np.load(whole, allow_pickle=False) as file:
@@ -49,8 +45,7 @@ class DecodedCache:
                     name: Split(file[f"{name} images"], file[f"{name} labels"], source)
                     for name, source in self._sources.items()
                 }
-            sizes = (resident_size(len(split), math.prod(split.image_shape)) for split in splits.values())
-            return splits if sum(sizes) <= most else None
+            return splits if sum(map(resident_size, splits.values())) <= most else None
         except Exception:  # no file, or a damaged one, for which NumPy and zipfile raise many types of errors
             return None
 
@@ -81,11 +76,9 @@ class DecodedCache:
         return digest.hexdigest()
 
     def write(self, splits: Mapping[str, Split], key: str) -> None:
-        """Store the splits for later runs, if the disk has enough free space.
+        """Store the decoded splits for later runs, if the disk has enough free space.
 
-        Args:
-          splits: the decoded splits, by name.
-          key: the result of `key()` from before they were decoded; if it is empty, nothing is stored.
+        Nothing is stored if `key`, the result of `key()` from before they were decoded, is empty.
         """
         arrays: dict[str, np.ndarray] = {}
         for name, split in splits.items():

@@ -50,12 +50,9 @@ class Examined(NamedTuple):
 def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path, Examined]:
     """Decode image files in parallel, with a progress bar, unless they are known from before.
 
-    Args:
-      paths: the files.
-      root: a folder above them, for which the result is kept in the user's cache folder.
-      store: what the files are read from.
+    The result is kept in the user's cache folder for `root`, a folder above the files.
     """
-    kept = cache_folder("examined") / f"{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
+    kept = cache_folder("examined") / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known, above = _read(kept), f"{root}{os.sep}"
     names = [str(path).removeprefix(above) for path in paths]
     if (new := sum(name not in known for name in names)) > MANY:

@@ -21,10 +21,9 @@ from mixer_jax.data.images import Fit
 from mixer_jax.data.listing import NAMED, Listing, some
 from mixer_jax.data.size import choose_size, given_size
 from mixer_jax.data.sources import FolderSource
-from mixer_jax.errors import UserError, one_of, printable
+from mixer_jax.errors import UserError, printable
 from mixer_jax.messages import warn
 
-ON_ERROR = ("stop", "skip")
 MOST_EXAMINED = 50_000  # up to this many images, all are examined; beyond it, all only if on_error is "skip" ...
 SAMPLE = 2_000  # ... and otherwise about this many, evenly spread
 LISTED = 20  # damaged files that are listed
@@ -43,17 +42,12 @@ class ImageFolder:
     """
 
     def __init__(self, config: ConfigDict):
-        """Look through the folder `config.data_dir`.
-
-        Args:
-          config: the `dataset` section; see `mixer_jax.config`.
+        """Look through the folder `data_dir` of a `dataset` section.
 
         Raises:
           UserError: if the section is invalid, the folder cannot be read, or no arrangement of `data.arrangement` is
             recognised.
         """
-        if config.on_error not in ON_ERROR:
-            raise one_of("config.dataset.on_error", config.on_error, ON_ERROR)
         root = Path(config.data_dir).expanduser()
         if not root.is_dir():
             what = f"{root} is not a folder" if root.exists() else f"there is no folder {root}"
@@ -74,7 +68,8 @@ class ImageFolder:
         self._sizes = [(x.height, x.width) for x in self._examined.values() if not x.problem]
         given = given_size(config.image_size)
         self.image_size = choose_size(self._sizes) if given is None else given
-        self.bits = config.bits or _bits(max((found.level for found in self._examined.values()), default=0))
+        level = max((found.level for found in self._examined.values()), default=0)  # 0 if none has 16 bits
+        self.bits = config.bits or (min(max(level.bit_length(), 8), 16) if level else 16)
         self.splits = self._split(images, config)
         validated = "validation" in self.splits or config.val_split == config.test_split
         self._held_out = "" if validated else f"; validation {100 * config.val_fraction:g}% of train"
@@ -193,10 +188,7 @@ class ImageFolder:
             yield f"the same files, byte for byte, are in different classes: {self._pairs(torn)}"
 
     def _pairs(self, groups: Sequence[Sequence[tuple[str, Image]]]) -> str:
-        """Return the first groups of equal files, and how many more there are."""
-        listed = [" = ".join(self._listing.below(image.path) for _, image in group[:NAMED]) for group in groups[:NAMED]]
-        more = f" and {len(groups) - NAMED:,} more" if len(groups) > NAMED else ""
-        return ", ".join(listed) + more
+        return some([" = ".join(self._listing.below(image.path) for _, image in group[:NAMED]) for group in groups])
 
     def _split(self, images: list[Image], config: ConfigDict) -> dict[str, list[Image]]:
         """Return the images by split; without test images, use the validation images, or else a part of each class."""
@@ -225,8 +217,7 @@ class ImageFolder:
         In each class, the images with the lowest hashes are drawn, so that an image mostly stays in its part when
         others are added.
         """
-        names = {name: i for i, name in enumerate(sorted({image.label for image in images}))}
-        labels = np.array([names[image.label] for image in images])
+        _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))
         wanted = round(len(images) * fraction)
         drawn = set(by_class(order, labels, wanted).tolist()) if 0 < wanted < len(images) else set()
@@ -256,11 +247,3 @@ class ImageFolder:
         if all(re.fullmatch(r"\d{1,18}", name) for name in names):
             return tuple(sorted(names, key=lambda name: (int(name), name)))
         return tuple(sorted(names))
-
-
-def _bits(level: int) -> int:
-    """Return the number of bits, 8 to 16, that levels up to this one use.
-
-    A level of 0, which means that there are no 16-bit images, gives 16.
-    """
-    return min(max(level.bit_length(), 8), 16) if level else 16

@@ -10,7 +10,6 @@ from mixer_jax.errors import UserError
 
 # Fixed, so that runs with different seeds use the same validation images.
 SEED = 1
-HOLD_OUTS = ("by_class", "random")
 
 
 def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:

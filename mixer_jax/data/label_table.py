@@ -111,12 +111,7 @@ class Files:
     """Image files, found by the names that tables give them."""
 
     def __init__(self, files: Sequence[Path], root: Path):
-        """Note the paths of files below a folder, and the ends of these paths, with and without the suffix.
-
-        Args:
-          files: the files.
-          root: a folder above them.
-        """
+        """Note the paths of files below the folder `root`, and the ends of these paths, with and without the suffix."""
         self._found: dict[str, list[tuple[int, Path]]] = {}  # how good a match each file is, best 0
         for path in files:
             whole = unicodedata.normalize("NFC", path.relative_to(root).as_posix())

@@ -33,7 +33,6 @@ class Listing:
     """
 
     def __init__(self, top: Path):
-        """Start with nothing left out."""
         self.top = self.root = top
         self.left_out: dict[str, list[Path]] = {}
         self.other_files: dict[str, list[Path]] = {}
@@ -48,12 +47,7 @@ class Listing:
         return [Path(entry.path) for entry in entries(folder) if _kind(entry) == "folder"]
 
     def images(self, folder: Path, deep: bool = False, without: Iterable[Path] = ()) -> list[Path]:
-        """Return the image files in a folder and, if `deep`, below it; note the other files.
-
-        Args:
-          folder: the folder.
-          deep: whether to look into the folders below it.
-          without: folders below it that are not looked into.
+        """Return the image files in a folder and, if `deep`, below it, but not in `without`; note the other files.
 
         Raises:
           UserError: if a folder cannot be read.
@@ -91,11 +85,7 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
     def reasons(self, other_files: bool = True) -> list[str]:
-        """Return, for each reason, how many files are left out for it, and the first of them.
-
-        Args:
-          other_files: whether to include the files that hold no images.
-        """
+        """Return how many files each reason leaves out, and the first; `other_files` are those that hold no images."""
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:
@@ -119,8 +109,8 @@ class Listing:
 
 
 def some(names: Sequence[str]) -> str:
-    """Return the first `NAMED` names as one text, with an ellipsis if there are more."""
-    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
+    """Return the first `NAMED` names, and how many more there are."""
+    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
 
 
 def entries(folder: Path) -> list[os.DirEntry]:

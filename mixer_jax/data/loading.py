@@ -8,20 +8,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.data.cautions import cautions
-from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics
+from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics, stream
 from mixer_jax.data.decoded_cache import DecodedCache
 from mixer_jax.data.folders import ImageFolder
-from mixer_jax.data.holdout import HOLD_OUTS, hold_out
+from mixer_jax.data.holdout import hold_out
 from mixer_jax.data.images import RESIZES, Fit
-from mixer_jax.data.memory import budget, decoded_size
+from mixer_jax.data.memory import budget, resident_size
 from mixer_jax.data.size import CHOSEN, choose_size, given_size
 from mixer_jax.data.sources import Digits, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
 
 FIXED = {"paper": (0.5, 0.5), "unit": (0.0, 1.0)}  # the normalizations by the same mean and std for every dataset
-NORMALIZATIONS = ("standard", *FIXED)
-LAYOUTS = ("auto", "splits")  # of image folders
+CHOICES = {
+    "layout": ("auto", "splits"),
+    "on_error": ("stop", "skip"),
+    "hold_out": ("by_class", "random"),
+    "normalization": ("standard", *FIXED),
+}
 SIZES_OF = 500  # images of TFDS, to choose a size for all
 PREPARED = "features.json"  # in a folder that TFDS has prepared
 # The fields of a `dataset` section that determine its pixels.
@@ -49,10 +53,6 @@ def load(config: ConfigDict) -> Dataset:
     Raises:
       UserError: if the section is invalid, or the data does not match it.
     """
-    if config.normalization not in NORMALIZATIONS:
-        raise one_of("config.dataset.normalization", config.normalization, NORMALIZATIONS)
-    if config.hold_out not in HOLD_OUTS:
-        raise one_of("config.dataset.hold_out", config.hold_out, HOLD_OUTS)
     config, source, folder = _opened(config)
     if folder:
         for line in folder.lines():
@@ -75,7 +75,7 @@ def load(config: ConfigDict) -> Dataset:
     else:
         if not config.val_split:
             sources["train"], sources["validation"] = _held_out(config, sources["train"])
-        splits |= {name: _streamed(source, f"{name} images") for name, source in sources.items()}
+        splits |= {name: stream(source, f"{name} images") for name, source in sources.items()}
     splits.setdefault("validation", splits["test"])
     shape = splits["train"].image_shape
     for name, split in splits.items():
@@ -85,15 +85,14 @@ def load(config: ConfigDict) -> Dataset:
                 "give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
             )
     mean, std = _normalization(config.normalization, splits["train"], STATISTICS_FILES if folder else STATISTICS_IMAGES)
-    dataset = Dataset(config.name, label_names, splits["train"], splits["validation"], splits["test"], mean, std)
+    bits = folder.bits if folder else config.bits or 16
+    train, val, test = splits["train"], splits["validation"], splits["test"]
+    dataset = Dataset(config.name, label_names, train, val, test, mean, std, bits=bits)
     found = cautions(dataset, config.train_split == config.test_split)
-    if folder:
-        dataset = dataclasses.replace(dataset, bits=folder.bits)
-        found += folder.cautions()
-    return dataclasses.replace(dataset, cautions=found)
+    return dataclasses.replace(dataset, cautions=(*found, *(folder.cautions() if folder else ())))
 
 
-def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str, ...]]:
+def open_split(config: ConfigDict, name: str) -> StreamedSplit:
     """Open one split of a dataset; its images are decoded on demand.
 
     The other splits need not exist.
@@ -102,35 +101,20 @@ def open_split(config: ConfigDict, name: str) -> tuple[StreamedSplit, tuple[str,
       config: the `dataset` section; see `mixer_jax.config`.
       name: "train" (without the images that are held out of it), "validation" or "test".
 
-    Returns:
-      The split and the class names.
-
     Raises:
       UserError: as in `load`.
     """
     config, opener, _ = _opened(config)
-    source = _source(config, opener, name)
-    return _streamed(source, f"{name} images"), source.label_names
+    if name == "test" or config.val_split:
+        names = {"train": config.train_split, "validation": config.val_split, "test": config.test_split}
+        return stream(opener(names[name]), f"{name} images")
+    rest, held_out = _held_out(config, opener(config.train_split))
+    return stream(rest if name == "train" else held_out, f"{name} images")
 
 
 def selected_on(config: ConfigDict) -> str:
-    """Return the name of the split that the best epoch is chosen on.
-
-    Args:
-      config: the `dataset` section; see `mixer_jax.config`.
-
-    Returns:
-      "test" if the section validates on the test split, else "validation".
-    """
+    """Return the split that the best epoch is chosen on: "test" if a `dataset` section names it for validation, too."""
     return "test" if config.val_split == config.test_split else "validation"
-
-
-def _source(config: ConfigDict, opener: Callable[[str], Source], name: str) -> Source:
-    if name == "test":
-        return opener(config.test_split)
-    if config.val_split:
-        return opener(config.train_split if name == "train" else config.val_split)
-    return _held_out(config, opener(config.train_split))[0 if name == "train" else 1]
 
 
 def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
@@ -144,7 +128,7 @@ def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split
     kept = DecodedCache(repr([config[field] for field in SOURCE_FIELDS]), sources)
     if splits := kept.read(most):
         return splits
-    if sum(map(decoded_size, sources.values())) > most:
+    if sum(resident_size(stream(source, f"{name} images")) for name, source in sources.items()) > most:
         return None
     key = kept.key()
     splits = {name: decode(source, f"{name} images") for name, source in sources.items()}
@@ -152,18 +136,11 @@ def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split
     return splits
 
 
-def _streamed(source: Source, title: str) -> StreamedSplit:
-    first = decode(Subset(source, np.arange(min(1, len(source)))), title)
-    return StreamedSplit(source, first.image_shape, len(source.label_names))
-
-
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return what is needed to read a dataset.
-
-    Returns:
-      The section, with the names that its splits have in the source; a function that opens a split by its name; and the
-      image folder, or None.
-    """
+    """Return the section with its splits' names in the source, what opens a split, and the image folder or None."""
+    for field, valid in CHOICES.items():
+        if config[field] not in valid:
+            raise one_of(f"config.dataset.{field}", config[field], valid)
     size = given_size(config.image_size)
     try:
         fit = Fit(size or (), config.resize, config.draft, config.bits or 16)
@@ -173,8 +150,6 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
     if config.name == "folder" and not prepared:
         if not config.data_dir:
             raise UserError("config.dataset.data_dir is not set: give the folder of the images")
-        if config.layout not in LAYOUTS:
-            raise one_of("config.dataset.layout", config.layout, LAYOUTS)
         if config.layout == "splits":
             if size is None:
                 raise UserError(

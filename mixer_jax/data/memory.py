@@ -1,30 +1,27 @@
 """The memory of hosts and devices, and the part of it that a dataset can take before it is streamed."""
 
+import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 
-from mixer_jax.data.sources import Source
+from mixer_jax.data.dataset import Split, StreamedSplit
 
-GIB = 2**30
 processes_here = 1  # this run's processes on this machine, counted by `training.processes.join`
 TPU_LANES = 128  # a TPU pads the last axis of an array (here the bytes of an image) to a multiple of this
 
 
 def budget(gib: float | None) -> float:
-    """Return the number of bytes that a dataset can take on a device.
+    """Return the number of bytes that a dataset can take on a device, from a number of GiB or by default.
 
     The default is a quarter of the memory of the device or of the host, whichever has less. The host counts because the
     dataset is decoded there first. The processes on the host (`processes_here`) share its memory. CPU devices share it
     too, and each of them holds a copy of the dataset.
-
-    Args:
-      gib: the budget in GiB, or None for the default.
     """
     if gib is not None:
-        return gib * GIB
+        return gib * 2**30
     device, *others = jax.local_devices()
     if device.platform == "cpu":
         return device_memory(device) / 4 / (1 + len(others)) / processes_here
@@ -46,10 +43,7 @@ def device_memory(device: jax.Device) -> int:
 def host_memory(root: Path = Path("/")) -> int:
     """Return the memory of the host in bytes, which all its processes share.
 
-    It is the memory of the machine, or the limit of the container if that is lower.
-
-    Args:
-      root: the root of the file system.
+    It is the memory of the machine, or the limit of the container if that is lower. Tests give another `root`.
     """
     return min([os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), *_container_limits(root)])
 
@@ -74,23 +68,9 @@ def _container_limits(root: Path) -> Iterator[int]:
                 continue
 
 
-def decoded_size(source: Source) -> float:
-    """Return the number of bytes that the decoded images of a source take on a device.
-
-    All images are assumed to have the shape of the first one.
-    """
-    if not len(source):
-        return 0
-    return resident_size(len(source), source.__getitems__([0])[0][0].nbytes)
-
-
-def resident_size(num_images: int, size: int) -> int:
-    """Return the number of bytes that images take on a device, with the padding of a TPU.
-
-    Args:
-      num_images: the number of images.
-      size: the bytes of one image on the host.
-    """
+def resident_size(split: Split | StreamedSplit) -> int:
+    """Return the number of bytes that the images of a split take on a device, with the padding of a TPU."""
+    size = math.prod(split.image_shape)
     if jax.local_devices()[0].platform == "tpu":
         size = -(-size // TPU_LANES) * TPU_LANES
-    return num_images * size
+    return len(split) * size

@@ -33,15 +33,9 @@ GATHERED = 2**14  # the most numbers of an image that are gathered at a time
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShard:
-    """The part of each global batch that belongs to this process. Parts are equal, in the order of the processes.
+    """The part of each global batch that belongs to this process. Parts are equal, in the order of the processes."""
 
-    Attributes:
-      num_devices: the number of devices of this process.
-      process: the index of this process.
-      num_processes: the number of processes.
-    """
-
-    num_devices: int
+    num_devices: int  # of this process
     process: int = 0
     num_processes: int = 1
 
@@ -117,15 +111,7 @@ class StreamingPipeline:
         sharding: jax.sharding.Sharding,
         reader_threads: int,
     ):
-        """Create the pipeline.
-
-        Args:
-          split: the split.
-          sampler: chooses the examples of each batch.
-          shard: the part of each batch that belongs to this process.
-          sharding: the sharding of a chunk, whose leading axis is that of the devices.
-          reader_threads: the number of threads that decode images.
-        """
+        """Create the pipeline; `sharding` is that of a chunk, whose leading axis is that of the devices."""
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
         self._pieces = _BatchParts(split, sampler, shard)
@@ -220,14 +206,11 @@ def as_rows(images: np.ndarray) -> np.ndarray:
 
 
 def gathered_width(numbers: int) -> int:
-    """Return the width of the pieces into which a row is cut for gathering.
+    """Return the width of the pieces into which a row of `numbers` values is cut for gathering.
 
     It is the largest divisor of `numbers` up to GATHERED that is a multiple of 128, or else the largest divisor up to
     GATHERED. If rows are wider than about 30,000 bytes, XLA on a TPU copies the whole dataset into slices at each step,
     and gathers from the slices.
-
-    Args:
-      numbers: the number of values in the row.
     """
     fitting = [numbers // n for n in range(1, numbers + 1) if numbers % n == 0 and numbers // n <= GATHERED]
     return next((width for width in fitting if width % 128 == 0), fitting[0])

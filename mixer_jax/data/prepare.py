@@ -58,13 +58,12 @@ def builder_in(folder: str) -> tfds.core.DatasetBuilder:
       folder: the folder of the version, which holds features.json and the shards, such as my_dataset/1.0.0.
 
     Raises:
-      UserError: if the folder cannot be read, or the dataset is not for image classification.
+      UserError: if the folder cannot be read.
     """
     try:
         builder = tfds.builder_from_directory(Path(folder).expanduser())
     except Exception as error:  # each part of it raises its own
         raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
-    supervised_keys(builder)
     return builder
 
 

@@ -3,38 +3,10 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Protocol
 
 import numpy as np
 
 from mixer_jax.data.sources import shuffled
-
-
-class Sampler(Protocol):
-    """The interface of an object that chooses the examples of each batch."""
-
-    @property
-    def batch_size(self) -> int:
-        """The number of examples in a global batch."""
-        ...
-
-    @property
-    def num_steps(self) -> int:
-        """The number of batches."""
-        ...
-
-    def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """Return the description of `num_steps` batches from `step` on.
-
-        Args:
-          step: the number of the first batch, from 0.
-          num_steps: the number of batches.
-
-        Returns:
-          Arrays (num_steps, batch_size) int32. One of them is `indices`, the index of each example in its split, or -1
-          for padding.
-        """
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,12 +14,7 @@ class TrainSampler:
     """Training batches, from a new permutation of the examples in every epoch.
 
     A batch can contain the end of one epoch and the start of the next. So every batch has the same shape, and no
-    example is dropped or repeated within an epoch.
-
-    Attributes:
-      num_examples: the number of training examples.
-      batch_size: the number of examples in a global batch.
-      seed: the run's seed.
+    example is dropped or repeated within an epoch. `batch_size` is the number of examples in a global batch.
     """
 
     num_examples: int
@@ -56,7 +23,10 @@ class TrainSampler:
     num_steps = 2**31 - 1  # unlimited, except by the range of an int32
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """Return `indices`, and in `epochs` the epoch of each example, from 0; see `Sampler.batches`."""
+        """Return `num_steps` batches from `step` on, as arrays (num_steps, batch_size) int32.
+
+        They are `indices`, the index of each example in its split, and `epochs`, the epoch of each example, from 0.
+        """
         start, stop = step * self.batch_size, (step + num_steps) * self.batch_size
         indices = np.empty(stop - start, np.int32)
         epochs = (np.arange(start, stop) // self.num_examples).astype(np.int32)
@@ -81,22 +51,19 @@ def _orders(num_examples: int, seed: int) -> Callable[[int], np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class EvalSampler:
-    """Evaluation batches: each example once, in order. The last batch is padded with -1.
-
-    Attributes:
-      num_examples: the number of examples in the split.
-      batch_size: the number of examples in a global batch.
-    """
+    """Evaluation batches: each example once, in order. The last batch is padded with -1."""
 
     num_examples: int
     batch_size: int
 
     @property
     def num_steps(self) -> int:
-        """The number of batches."""
         return -(-self.num_examples // self.batch_size)
 
     def batches(self, step: int, num_steps: int) -> dict[str, np.ndarray]:
-        """Return `indices`; see `Sampler.batches`."""
+        """Return `indices`, which are -1 for padding; see `TrainSampler.batches`."""
         indices = np.arange(step * self.batch_size, (step + num_steps) * self.batch_size, dtype=np.int32)
         return {"indices": np.where(indices < self.num_examples, indices, -1).reshape(num_steps, self.batch_size)}
+
+
+Sampler = TrainSampler | EvalSampler

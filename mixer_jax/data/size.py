@@ -14,10 +14,7 @@ LARGEST, FEWEST, MOST = 128, 36, 144
 
 
 def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
-    """Return the size (height, width) that a config gives; () if images keep their size, None if it is to be chosen.
-
-    Args:
-      image_size: `config.dataset.image_size`.
+    """Return `config.dataset.image_size` as (height, width); () if images keep theirs, None if it is to be chosen.
 
     Raises:
       UserError: if it is not a size.
@@ -35,10 +32,7 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
 
     Images that all have one size keep it if no side is longer than `LARGEST`, and if they can be cut into `FEWEST` to
     `MOST` square patches. Other images become squares, with the largest of `SIDES` that at least half of the images
-    cover without being enlarged.
-
-    Args:
-      sizes: (height, width) of each image. Without any, the smallest square is chosen.
+    cover without being enlarged; without images, with the smallest.
     """
     if not sizes:
         return SIDES[0], SIDES[0]

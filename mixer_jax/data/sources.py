@@ -28,48 +28,35 @@ class Source(Protocol):
     @property
     def label_names(self) -> tuple[str, ...]:
         """The class names, in the order of the labels."""
-        ...
 
     @property
     def labels_at_hand(self) -> bool:
         """Whether the labels are known without reading examples."""
-        ...
 
     def __len__(self) -> int: ...
 
     def labels(self) -> np.ndarray | None:
         """Return the label of each example, (n,) int, or None if too much data would have to be read."""
-        ...
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         """Return the examples at these indices, in the order of the indices."""
-        ...
 
     def describe(self, index: int) -> str:
         """Return a description of where an example comes from, for error messages."""
-        ...
 
     def name(self, index: int) -> str:
         """Return a short name of an example for tables: its file, if it has its own, or its number in the split."""
-        ...
 
     def identity(self) -> Iterable[bytes]:
         """Yield bytes that identify these examples, without decoding them."""
-        ...
 
     def files(self) -> Iterable[Path]:
         """Return the files on this machine that the examples are read from; unrelated files may be among them."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Subset:
-    """The examples of another source at the given indices; see `Source`.
-
-    Attributes:
-      source: the other source.
-      indices: (n,) int.
-    """
+    """The examples of another source at `indices`, (n,) int; see `Source`."""
 
     source: Source
     indices: np.ndarray
@@ -204,7 +191,7 @@ class FolderSource:
         return str(self.paths[index])
 
     def name(self, index: int) -> str:
-        return str(self.paths[index].relative_to(self.root))
+        return os.path.relpath(self.paths[index], self.root)
 
     def identity(self) -> Iterable[bytes]:
         return self._identity
@@ -226,22 +213,16 @@ class FolderSource:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            file = self.store.open(path)
+            with self.store.open(path) as file:
+                return read_image(path, self.fit, file=file)
         except OSError as error:
             raise UserError(f"cannot read image {path}: {error.strerror}") from error
-        with file:
-            return read_image(path, self.fit, file=file)
 
 
 def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSource:
     """Return the source of the image files `data_dir/split/<class>/*.png|jpg|jpeg`.
 
     The classes are the names of the folders in `data_dir/split`, sorted.
-
-    Args:
-      data_dir: the folder of the dataset.
-      split: the name of the folder of the split.
-      fit: how the images are scaled and cropped.
 
     Raises:
       UserError: if the folder is missing, unreadable or without class folders, or a class has no images.

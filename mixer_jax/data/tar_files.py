@@ -8,7 +8,7 @@ import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple
 
 from tqdm import tqdm
 
@@ -29,37 +29,24 @@ class Status(NamedTuple):
     modified: int
 
 
-class Store(Protocol):
-    """Files by their paths; several threads read them at the same time."""
+class Store:
+    """Files by their paths: those of this machine, or of a subclass. Several threads read them at the same time."""
 
     def open(self, path: Path) -> BinaryIO:
         """Open a file; raise `OSError` if that is not possible."""
-        ...
-
-    def status(self, path: Path) -> Status:
-        """Return the status of a file; raise `OSError` if that is not possible."""
-        ...
-
-    def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
-        """Return the files on this machine that hold these files."""
-        ...
-
-
-class Disk:
-    """The files on this machine; see `Store`."""
-
-    def open(self, path: Path) -> BinaryIO:
         return path.open("rb")
 
     def status(self, path: Path) -> Status:
+        """Return the status of a file; raise `OSError` if that is not possible."""
         status = os.stat(path)
         return Status(status.st_size, status.st_mtime_ns)
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
+        """Return the files on this machine that hold these files."""
         return paths
 
 
-DISK = Disk()
+DISK = Store()
 
 
 class _Member(NamedTuple):
@@ -70,7 +57,7 @@ class _Member(NamedTuple):
     bytes: int
 
 
-class TarFiles:
+class TarFiles(Store):
     """The images in tar files, each under the path of its tar file and its name there; see `Store`.
 
     The lists of the members are kept in the user's cache folder, so that a tar file is read through only once.
@@ -112,7 +99,8 @@ class TarFiles:
 
     def _add(self, tar: Path, members: Sequence[_Member]) -> None:
         """Note the images of a tar file, with their classes."""
-        classes = {_key(member.name): member for member in members if _suffix(member.name) in CLASS_SUFFIXES}
+        by_suffix = sorted(members, key=lambda member: _suffix(member.name) == ".cls")  # if there are two, .cls counts
+        classes = {_key(member.name): member for member in by_suffix if _suffix(member.name) in CLASS_SUFFIXES}
         for member in members:
             if _suffix(member.name) in IMAGE_SUFFIXES:
                 path = tar / member.name
@@ -140,13 +128,14 @@ def _members(tar: Path) -> list[_Member]:
 def _label(tar: Path, member: _Member) -> str:
     """Return the class that a member holds, as text or as a field of JSON; "" if it holds none."""
     text = _read(tar, member).decode("utf-8", errors="replace").strip()
-    if member.name.endswith(".json"):
+    if _suffix(member.name) == ".json":
         try:
             content = json.loads(text)
         except ValueError:
             return ""
         fields = content if isinstance(content, dict) else {}
-        return str(next((fields[name] for name in ("cls", *COLUMNS["class"]) if name in fields), ""))
+        found = (fields.get(name) for name in ("cls", *COLUMNS["class"]))
+        return str(next((value for value in found if value is not None), ""))
     return text
 
 

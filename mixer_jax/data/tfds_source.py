@@ -1,6 +1,5 @@
 """Image-classification datasets of TensorFlow Datasets, read through `tfds.data_source`, without TensorFlow."""
 
-import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -23,26 +22,19 @@ class TfdsSource:
     labels_at_hand = False
 
     def __init__(self, builder: tfds.core.DatasetBuilder, split: str, fit: Fit = UNCHANGED):
-        """Open the split.
-
-        Args:
-          builder: the builder of the prepared dataset.
-          split: the name of the split.
-          fit: how the images are scaled and cropped.
+        """Open the split of a prepared dataset.
 
         Raises:
           UserError: if the split is unknown, or only TensorFlow can read the format the dataset is prepared in.
         """
         self._builder = builder
-        self._title = f"{builder.name} {split}"
+        self._split, self._title = split, f"{builder.name} {split}"
         self.fit = fit
         image_key, label_key = supervised_keys(builder)
         self.label_names = tuple(builder.info.features[label_key].names)
         self._keys = image_key, label_key
         try:
             self._data = builder.as_data_source(split=split)
-            undecoded = {image_key: tfds.decode.SkipDecoding()}
-            self._undecoded = functools.partial(builder.as_data_source, split=split, decoders=undecoded)
         except NotImplementedError as error:
             raise UserError(
                 f"{builder.name} in {builder.data_path} is prepared as {builder.info.file_format.value}, which only "
@@ -68,7 +60,9 @@ class TfdsSource:
     def labels(self) -> np.ndarray | None:
         if len(self) > LABELS:
             return None
-        examples, label_key, labels = self._undecoded(), self._keys[1], []
+        image_key, label_key = self._keys
+        undecoded = {image_key: tfds.decode.SkipDecoding()}
+        examples, labels = self._builder.as_data_source(split=self._split, decoders=undecoded), []
         for start in tqdm(range(0, len(self), 1000), f"labels of {self._title}", unit="k", leave=False, disable=None):
             chunk = examples.__getitems__(list(range(start, min(start + 1000, len(self)))))
             labels += [int(example[label_key]) for example in chunk]

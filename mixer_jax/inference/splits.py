@@ -55,7 +55,8 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.
     """
-    images, label_names = data.open_split(dataset, split)
+    images = data.open_split(dataset, split)
+    label_names = images.source.label_names
     if not classifier.has_label_names and len(label_names) == len(classifier.label_names):
         label_names = classifier.label_names
     if label_names != classifier.label_names:

@@ -284,7 +284,7 @@ CASES = {
     ),
     "numbers": Case(
         "train/{2,10,9,007}/a.png test/{2,10,9,007}/b.png",
-        ("4 classes: train 4 (2 1, 007 1, 9 1, ...)",),
+        ("4 classes: train 4 (2 1, 007 1, 9 1 and 1 more)",),
         {f"{split} {n}": 1 for split in ("train", "test") for n in ("2", "10", "9", "007")},
     ),
     "names in three scripts": Case(
@@ -310,7 +310,7 @@ CASES = {
     "a table": Case(TEN, ("files and classes of labels.csv; 20%", NOTHING), FIVES, other={"labels.csv": TABLE}),
     "a table of images in folders": Case(
         f"{TEN} x/{TEN}",
-        ("10 not in labels.csv (x/a.png, x/b.png, x/c.png, ...)",),
+        ("10 not in labels.csv (x/a.png, x/b.png, x/c.png and 7 more)",),
         FIVES,
         other={"labels.csv": TABLE},
     ),
@@ -508,7 +508,7 @@ def test_a_table_in_parquet(tmp_path):
 
 def test_a_split_that_is_wanted_must_be_there(tmp_path):
     write(tmp_path, "test/{cat,dog}/c.png")
-    assert len(data.open_split(block(tmp_path).dataset, "test")[0]) == 2
+    assert len(data.open_split(block(tmp_path).dataset, "test")) == 2
     with pytest.raises(UserError, match="no train images in "):
         load(tmp_path)
     for field in ("train_split", "val_split"):
@@ -537,9 +537,9 @@ def test_what_is_drawn_is_always_the_same(tmp_path):
         assert {path.relative_to(tmp_path).as_posix() for path in dataset.test.source.paths} == set.union(
             *(files for part, files in first.items() if part.startswith("test"))
         )
-        split, label_names = data.open_split(config.dataset, "test")
+        split = data.open_split(config.dataset, "test")
         assert split.source.paths == dataset.test.source.paths
-        assert label_names == dataset.label_names
+        assert split.source.label_names == dataset.label_names
     drawn = set.union(*(files for part, files in first.items() if part.startswith("test")))
     moved = tmp_path.rename(tmp_path.parent / "elsewhere")
     write(moved, "", {f"cat/new{i}.png": encoded(1000 + i) for i in range(10)})
@@ -587,6 +587,7 @@ def test_links(tmp_path):
 
 
 def test_names_that_are_not_unicode(tmp_path, capsys):
+    tmp_path /= os.fsdecode(b"caf\xe9")
     write(tmp_path, f"cat/{TEN} dog/{TEN}")
     odd = os.fsdecode(b"caf\xe9.png")
     (tmp_path / "cat" / odd).write_bytes(encoded(99))
@@ -597,6 +598,15 @@ def test_names_that_are_not_unicode(tmp_path, capsys):
     (tmp_path / "cat" / odd).write_text("")
     with pytest.raises(UserError, match=r"caf\\udce9.png: it is empty"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["auto", "splits"])
+def test_a_split_may_lie_elsewhere(layout, tmp_path):
+    write(tmp_path, "set/train/{cat,dog}/{a,b}.png elsewhere/{cat,dog}/c.png")
+    fields = {"layout": layout, "train_split": "train", "test_split": str(tmp_path / "elsewhere"), "val_fraction": 0.3}
+    dataset = load(tmp_path / "set", **fields)
+    assert dataset.train.name(0) == "train/cat/b.png"
+    assert [dataset.test.name(i) for i in (0, 1)] == ["../elsewhere/cat/c.png", "../elsewhere/dog/c.png"]
 
 
 @pytest.mark.parametrize(("field", "word", "meant"), [("on_error", "skpi", "skip"), ("layout", "split", "splits")])
@@ -628,7 +638,7 @@ def test_a_run_of_an_older_release_reads_as_it_did(tmp_path):
         test, before = data.load(dataset).test.source, image_folder(str(images), "test")
         assert (test.paths, test.labels().tolist()) == (before.paths, before.labels().tolist())
         for name in ("train", "validation", "test"):
-            assert data.open_split(dataset, name)[1] == ("10", "9", "cat", "dog")
+            assert data.open_split(dataset, name).source.label_names == ("10", "9", "cat", "dog")
 
 
 def test_the_old_reader_and_the_new_one_agree_on_what_both_know(write_folder):

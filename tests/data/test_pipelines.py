@@ -162,7 +162,7 @@ class TestMistakes:
             split.read([8, 9])
 
     def test_a_label_out_of_range_while_streaming(self):
-        split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3), 2)
+        split = StreamedSplit(ArraySource("made", IMAGES, LABELS, ("a", "b")), (6, 5, 3))
         pipeline = StreamingPipeline(
             split, TrainSampler(70, 32, seed=0), ProcessShard(1), DataParallel(jax.devices()[:1]).sharding, 4
         )

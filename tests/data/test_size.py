@@ -44,7 +44,7 @@ def test_a_folder_is_scaled_to_it_and_says_so(tmp_path, capsys):
     assert "  70 to 100 pixels wide, 71 to 100 high, scaled and cropped to 64x64\n" in capsys.readouterr().out
     config = make_config(model__variant="Nano", model__num_blocks=None).model
     assert models.create(config, num_classes=2, image_shape=dataset.image_shape).patch_size == 8
-    split, _ = data.open_split(
+    split = data.open_split(
         make_config(dataset__name="folder", dataset__data_dir=str(tmp_path), dataset__image_size=(-1,)).dataset, "test"
     )
     assert split.image_shape == (64, 64, 3)

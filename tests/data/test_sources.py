@@ -130,6 +130,9 @@ def test_sixteen_bit_images_are_scaled_by_the_bits_they_use(suffix, tmp_path):
     assert np.array_equal(load(**fields, bits=16).train.images, expected // 16)
     if suffix == "png":  # which runs of older releases read, with all 16 bits
         assert np.array_equal(load(**fields, layout="splits").train.images, expected // 16)
+        given = load(**fields, layout="splits", bits=12)
+        assert given.bits == 12
+        assert np.array_equal(given.train.images, expected)
 
 
 def test_fit_covers_and_crops_the_centre():

@@ -65,6 +65,30 @@ def test_the_examples_of_webdataset_are_read(names, label, classes, tmp_path, ca
     assert f"Images in {tmp_path}/set: images in 6 tar files\n" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("suffix", "text"), [("json", {"width": 5}), ("JSON", {"width": 5}), ("json", {"label": None, "cls": "json"})]
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_class_in_two_files_is_that_of_cls(first, suffix, text, tmp_path):
+    for split in ("train", "test"):
+        content = []
+        for i in range(12):
+            two = [(f"{i}.cls", b"ab"[i % 2 : i % 2 + 1]), (f"{i}.{suffix}", json.dumps(text).encode())]
+            content += [(f"{i}.png", encoded(i)), *(two if first else two[::-1])]
+        pack(tmp_path / "set" / f"{split}-0.tar", content)
+    assert load(tmp_path / "set").label_names == ("a", "b")
+
+
+def test_json_has_a_class_in_any_case_and_null_is_none(tmp_path):
+    names = {0: {"label": "x"}, 1: {"label": None, "cls": "y"}, 2: {"cls": None}}
+    content = [(f"{i}.png", encoded(i)) for i in range(12)]
+    content += [(f"{i}.JSON", json.dumps(names[i % 3]).encode()) for i in range(12)]
+    pack(tmp_path / "set" / "all.tar", content)
+    folder = look(tmp_path / "set")
+    assert {image.label for images in folder.splits.values() for image in images} == {"x", "y"}
+    assert any("4 without a class" in line for line in folder.lines())
+
+
 def test_folders_in_a_tar_file_are_classes_and_test_images_are_drawn(tmp_path):
     names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(10)]
     pack(tmp_path / "set" / "all.tar", [(f"./{name}", encoded(i)) for i, name in enumerate(names)] + [("._x.png", b"")])

@@ -40,11 +40,11 @@ def test_prepared_once_with_pixels_and_labels_unchanged(name, tmp_path, capsys):
     fitted, _ = TfdsSource(builder, "test", Fit((16, 20))).__getitems__([0])[0]
     assert fitted.shape == (16, 20, arrays["test"][0].shape[-1])
     block = make_config(dataset__name="folder", dataset__data_dir=str(builder.data_dir)).dataset  # as any folder
-    split, label_names = data.open_split(block, "test")
+    split = data.open_split(block, "test")
     assert contents(split.source) == expected(*arrays["test"])
-    assert label_names == tuple(builder.info.features["label"].names)
+    assert split.source.label_names == tuple(builder.info.features["label"].names)
     block.image_size = (-1,)
-    assert data.open_split(block, "test")[0].image_shape == arrays["test"][0].shape[1:]  # all of one small size
+    assert data.open_split(block, "test").image_shape == arrays["test"][0].shape[1:]  # all of one small size
     if name == "cifar100":
         assert TfdsSource(builder, "test").label_names[99] == "class 99"
     assert "tensorflow" not in sys.modules
