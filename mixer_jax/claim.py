@@ -18,7 +18,7 @@ MAY_CHANGE = (
     *ENDING, "checkpoint_minutes", "checkpoint_steps",
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
-BEFORE_CONFIG = {".lock", ".config.json.partial"}  # files of a run that was killed before it wrote its config
+BEFORE_CONFIG = {".lock", ".partial.config.json"}  # files of a run that was killed before it wrote its config
 
 
 def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:

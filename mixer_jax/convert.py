@@ -16,6 +16,7 @@ record its image size, --image_size states that size, if the number of patches a
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """
 
+import re
 from pathlib import Path
 
 from absl import flags
@@ -24,6 +25,8 @@ from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.inference import Classifier, Known, architecture, at_image_size, load, require_mixer
 from mixer_jax.messages import warn
+from mixer_jax.output import require_new
+from mixer_jax.weights import READERS
 
 LAYOUTS_OF = {
     ".npz": ("paper",),
@@ -37,22 +40,19 @@ def main(argv: list[str]) -> int:
     values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=2)
     source, target = paths[0], Path(paths[1])
     suffix = target.suffix if target.suffix in LAYOUTS_OF else ""
+    if not suffix and target.suffix.lower() in READERS:
+        raise UserError(f"{target}: weights are written as .npz or .safetensors, or into a folder: choose such a name")
     layouts = LAYOUTS_OF[suffix]
     layout = values.layout or layouts[0]
     if layout not in layouts:
         raise one_of(f"layout of {suffix or 'a folder'}", layout, layouts)
-    for there in [target, *Classifier.files(target, layout)]:
-        if there.exists() and not (values.overwrite and there.is_file()):
-            remedy = "--overwrite writes over it, or choose" if there.is_file() else "choose"
-            raise UserError(f"{there} is there already: {remedy} another name")
+    require_new([target, *Classifier.files(target, layout)], values.overwrite, "another name")
     size = _image_size(values.image_size)
     try:
         classifier = load(source, values.checkpoint, Known(size, values.patch_size, values.channels))
     except UserError as error:  # the library names arguments
-        text = str(error).replace("and channels", "and --channels")
-        for name in ("checkpoint", "image_size", "patch_size", "channels"):
-            text = text.replace(f"set {name}", f"set --{name}")
-        raise UserError(text) from error
+        named = re.sub(r"\b(set|and) (checkpoint|image_size|patch_size|channels)\b", r"\1 --\2", str(error))
+        raise UserError(named) from error
     print(f"{source}: {classifier.origin.found}")
     if size:
         classifier = _resized(classifier, size, values.interpolate)

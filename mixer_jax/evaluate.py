@@ -6,14 +6,13 @@ or weights (a file, folder, URL or name) together with --dataset.
 """
 
 from pathlib import Path
-from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli
-from mixer_jax.errors import UserError, one_of
+from mixer_jax.errors import one_of
 from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
 from mixer_jax.metrics import classification_scores
 from mixer_jax.output import define_flags, folder, require_new
@@ -29,14 +28,12 @@ def main(argv: list[str]) -> int:
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.split not in SPLITS:
         raise one_of("split", values.split, SPLITS)
-    if values.batch_size < 1:
-        raise UserError(f"--batch_size={values.batch_size}: must be positive")
     output = folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
     require_new((output / name for name in WRITTEN), values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
     with cli.naming_flags():
         dataset = dataset_of(classifier, values.dataset, values.data_dir)
-        evaluate(classifier, dataset, values.split, values.checkpoint, output, values.batch_size)
+        _evaluate(classifier, dataset, values.split, values.checkpoint, values.batch_size, output)
     return 0
 
 
@@ -45,29 +42,15 @@ def _define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
     flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
     define_flags(values, "folder for the results; by default in the run directory")
-    flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
+    flags.DEFINE_integer("batch_size", 512, "images at a time", lower_bound=1, flag_values=values)
 
 
-def evaluate(
-    classifier: Classifier, dataset: ConfigDict, split: str, checkpoint: str, output: Path, batch_size: int = 512
-) -> dict[str, Any]:
-    """Evaluate a model on a split, write the files named in `WRITTEN`, and print the scores.
+def _evaluate(
+    classifier: Classifier, dataset: ConfigDict, split: str, checkpoint: str, batch_size: int, output: Path
+) -> None:
+    """Evaluate a model on a split, write the files named in `WRITTEN` into a folder, and print the scores.
 
-    Args:
-      classifier: the model.
-      dataset: the `dataset` section of a config.
-      split: "train", "validation" or "test".
-      checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
-      output: the folder to write to.
-      batch_size: images per batch.
-
-    Returns:
-      The content of evaluation.json: dataset, split, checkpoint, step, platform, and the scores, as from
-      `metrics.classification_scores`.
-
-    Raises:
-      UserError: if the split cannot be read or does not fit the model, before anything is written; or if a file cannot
-        be written.
+    The scores are printed first: the folder may turn out not to be writable.
     """
     images, name, step = open_split(classifier, dataset, split), dataset.name, classifier.origin.step
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
@@ -93,7 +76,6 @@ def evaluate(
         write_confusion(scores["confusion"], classifier.label_names, output / "confusion.csv")
         plot_confusion(scores["confusion"], classifier.label_names, output / "confusion.png", title)
     print(f"  {'results':15} {output}/{', '.join(WRITTEN)}")
-    return scores
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.inference import Classifier, dataset_of, load, open_split
+from mixer_jax.inference import Classifier, dataset_of, load, open_split, require_head
 from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.storage import write_json, writing
@@ -49,17 +49,16 @@ def main(argv: list[str]) -> int:
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.format not in FORMATS:
         raise one_of("format", values.format, FORMATS)
-    missing = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
-    missing = [name for name in missing if not importlib.util.find_spec(name)]
-    if missing:
+    needed = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
+    if missing := [name for name in needed if not importlib.util.find_spec(name)]:
         raise UserError(f"--format={values.format} needs more packages: pip install {' '.join(missing)}")
     output = folder(values.output, values.workdir, "export")
     require_new([output / FORMATS[values.format]], values.overwrite)
-    classifier = load(values.workdir, values.checkpoint)
+    require_head(classifier := load(values.workdir, values.checkpoint))
     if not _holds(output / LABELS, classifier.label_names):
         require_new([output / LABELS], values.overwrite)
     split, name = _test_images(classifier, values.dataset, values.data_dir)
-    return export(classifier, values.format, split, name, values.num_images, output, benchmark=values.benchmark)
+    return _export(classifier, values.format, split, name, values.num_images, output, values.benchmark)
 
 
 def _define_flags(values: flags.FlagValues) -> None:
@@ -96,35 +95,23 @@ def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | No
         return None, ""
 
 
-def export(
+def _export(
     classifier: Classifier,
     format: str,
     split: StreamedSplit | None,
     name: str,
     num_images: int,
     output: Path,
-    benchmark: bool = False,
+    benchmark: bool,
 ) -> int:
     """Export a model to a file, check the file, and write the class names to labels.json next to the file.
 
-    Args:
-      classifier: the model.
-      format: one of `FORMATS`, which has the name of the file.
-      split: the test images to check the file on; None for random pixels.
-      name: of the dataset of the test images.
-      num_images: the largest number of test images to use.
-      output: the folder to write to.
-      benchmark: print the latency of the file and of the model.
-
-    Returns:
-      The exit code: 0, or 1 if the check fails; the new file is then discarded.
-
-    Raises:
-      UserError: if a file cannot be written.
+    The file is checked on at most `num_images` of the test images of the dataset `name`, or on random pixels if there
+    are none. If the check fails, the file is discarded, and the exit code is 1.
     """
     file = output / FORMATS[format]
-    partial = file.with_name(f".{file.name}.partial")
     print("Compiling", flush=True)
+    partial = file.with_name(f".partial.{file.name}")
     try:
         with writing(file):
             output.mkdir(parents=True, exist_ok=True)

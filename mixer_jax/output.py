@@ -15,12 +15,12 @@ def define_flags(values: flags.FlagValues, what: str) -> None:
     flags.DEFINE_boolean("overwrite", False, "write over what is there already", flag_values=values)
 
 
-def require_new(paths: Iterable[Path], overwrite: bool) -> None:
+def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
     """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
     for path in paths:
         if path.exists() and not (overwrite and path.is_file()):
-            remedy = "choose another" if path.is_dir() else "--overwrite writes over it, or choose another"
-            raise UserError(f"{path} is there already: {remedy} with --output")
+            remedy = "choose" if path.is_dir() else "--overwrite writes over it, or choose"
+            raise UserError(f"{path} is there already: {remedy} {otherwise}")
 
 
 def folder(output: str | None, workdir: str, name: str) -> Path:

@@ -21,10 +21,10 @@ from tqdm import tqdm
 from mixer_jax import cli
 from mixer_jax.data import IMAGE_SUFFIXES
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, load
+from mixer_jax.inference import Classifier, load, require_head
 from mixer_jax.messages import warn
 from mixer_jax.output import define_flags, require_new
-from mixer_jax.storage import writing
+from mixer_jax.storage import replacing, writing
 
 FEW = 10  # the largest number of images that get a table each
 Prediction = list[tuple[str, float]]
@@ -33,8 +33,6 @@ Prediction = list[tuple[str, float]]
 def main(argv: list[str]) -> int:
     """Parse the command line, predict, and return the exit code."""
     values, paths = cli.parse_run(argv, _define_flags, __doc__, num_paths=None)
-    if values.batch_size < 1:
-        raise UserError(f"--batch_size={values.batch_size}: must be positive")
     output = Path(values.output) if values.output else None
     if output and output.suffix not in (".csv", ".json"):
         raise UserError(f"--output={output}: give a name that ends in .csv or .json")
@@ -43,17 +41,17 @@ def main(argv: list[str]) -> int:
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(IMAGE_SUFFIXES)}")
-    classifier = load(values.workdir, values.checkpoint)
+    require_head(classifier := load(values.workdir, values.checkpoint))
     if how_far := classifier.origin.unfinished:
         warn(f"{values.workdir}: {how_far}")
     top = min(values.top, len(classifier.label_names))
-    return predict(classifier, files, output, top, min(values.batch_size, len(files)))
+    return _predict(classifier, files, output, top, min(values.batch_size, len(files)))
 
 
 def _define_flags(values: flags.FlagValues) -> None:
     define_flags(values, "file to write all predictions to, .csv or .json")
     flags.DEFINE_integer("top", 5, "likeliest classes of each image", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("batch_size", 64, "images at a time", flag_values=values)
+    flags.DEFINE_integer("batch_size", 64, "images at a time", lower_bound=1, flag_values=values)
 
 
 def _files(path: Path) -> list[Path]:
@@ -65,50 +63,8 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
-def predict(classifier: Classifier, files: Sequence[Path], output: Path | None, top: int, batch_size: int) -> int:
-    """Print the likeliest classes of every image, or write them to a file.
-
-    Args:
-      classifier: the model.
-      files: the image files.
-      output: the file to write, .csv or .json; None to print.
-      top: the number of classes for each image.
-      batch_size: images per batch.
-
-    Returns:
-      The exit code: 0, or 1 if an image could not be read.
-
-    Raises:
-      UserError: if the file cannot be written.
-    """
-    bad = 0
-    with contextlib.ExitStack() as stack:
-        if output:
-            stack.enter_context(writing(output))
-            tell = stack.enter_context(_written(output, top))
-        else:
-            tell = _tell_few if len(files) <= FEW else _tell_many
-        bar = stack.enter_context(tqdm(total=len(files), unit=" images", leave=False, disable=None))
-        for batch, problems in _read(classifier, files, batch_size):
-            for problem in problems:
-                tqdm.write(f"skipped: {problem}", file=sys.stderr)
-            if batch:
-                names, images = zip(*batch, strict=True)
-                logits = classifier.logits(np.stack(images), batch_size)
-                for name, prediction in zip(names, classifier.likeliest(logits, top), strict=True):
-                    tell(name, prediction)
-            bad += len(problems)
-            bar.update(len(batch) + len(problems))
-    if output or bad:
-        where = f", written to {output}" if output else ""
-        print(f"{len(files) - bad:,} of {len(files):,} images{where}", file=sys.stdout if output else sys.stderr)
-    return 1 if bad else 0
-
-
-def _read(
-    classifier: Classifier, files: Sequence[Path], batch_size: int
-) -> Iterator[tuple[list[tuple[Path, np.ndarray]], list[UserError]]]:
-    """Yield, batch by batch, the images that could be read, and the errors of those that could not."""
+def _predict(classifier: Classifier, files: Sequence[Path], output: Path | None, top: int, batch_size: int) -> int:
+    """Print the `top` likeliest classes of every image, or write them to a file; return the exit code."""
 
     def read(file: Path) -> np.ndarray | UserError:
         try:
@@ -116,14 +72,29 @@ def _read(
         except UserError as error:
             return error
 
-    with ThreadPoolExecutor() as pool:
+    bad = 0
+    with contextlib.ExitStack() as stack:
+        on_console = _tell_few if len(files) <= FEW else _tell_many
+        tell = stack.enter_context(_written(output, top)) if output else on_console
+        bar = stack.enter_context(tqdm(total=len(files), unit=" images", leave=False, disable=None))
+        pool = stack.enter_context(ThreadPoolExecutor())
         for start in range(0, len(files), batch_size):
-            batch = files[start : start + batch_size]
-            results = list(zip(batch, pool.map(read, batch), strict=True))
-            yield (
-                [(file, image) for file, image in results if not isinstance(image, UserError)],
-                [error for _, error in results if isinstance(error, UserError)],
-            )
+            batch, images = files[start : start + batch_size], {}
+            for i, image in enumerate(pool.map(read, batch)):
+                if isinstance(image, UserError):
+                    tqdm.write(f"skipped: {image}", file=sys.stderr)
+                else:
+                    images[i] = image
+            if images:
+                logits = classifier.logits(np.stack([*images.values()]), batch_size)
+                for i, prediction in zip(images, classifier.likeliest(logits, top), strict=True):
+                    tell(batch[i], prediction)
+            bad += len(batch) - len(images)
+            bar.update(len(batch))
+    if output or bad:
+        where = f", written to {output}" if output else ""
+        print(f"{len(files) - bad:,} of {len(files):,} images{where}", file=sys.stdout if output else sys.stderr)
+    return 1 if bad else 0
 
 
 def _tell_few(name: Path, prediction: Prediction) -> None:
@@ -143,10 +114,10 @@ def _tell_many(name: Path, prediction: Prediction) -> None:
 @contextlib.contextmanager
 def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None]]:
     """Yield a function that writes predictions to a file, which appears only when it is complete."""
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
     # A file name can hold bytes that are not valid text; they are written unchanged.
-    with partial.open("w", newline="", errors="surrogateescape") as file:
+    with replacing(path) as new, new.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         if path.suffix == ".csv":
             writer = csv.writer(file)
             ranks = range(1, top + 1)
@@ -165,7 +136,6 @@ def _written(path: Path, top: int) -> Iterator[Callable[[Path, Prediction], None
             file.write("[")
             yield tell
             file.write("\n]\n")
-    partial.replace(path)
 
 
 if __name__ == "__main__":

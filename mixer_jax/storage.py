@@ -25,6 +25,23 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}; fix that and repeat the command") from error
 
 
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield the path of a new file, which replaces `path` once it is complete; after an exception, it is deleted.
+
+    Raises:
+      UserError: for an OSError, as in `writing`.
+    """
+    partial = path.with_name(f".partial.{path.name}")
+    try:
+        with writing(path):
+            yield partial
+            partial.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file.
 
@@ -55,13 +72,10 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sync(path: Path) -> None:

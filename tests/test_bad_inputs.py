@@ -140,7 +140,7 @@ EVALUATE = [
     ("--workdir=WORK/none", "there is no run directory or file WORK/none"),
     ("--workdir=WORK/foreign", "WORK/foreign is not a run directory: it has no config.json"),
     ("--workdir=WORK/run --split=tset", "unknown split 'tset' (did you mean 'test'?)"),
-    ("--workdir=WORK/run --batch_size=0", "--batch_size=0: must be positive"),
+    ("--workdir=WORK/run --batch_size=0", "--batch_size=0: 0 is not a positive integer"),
     ("--workdir=WORK/run", "there is no checkpoint in WORK/run/checkpoints"),
     ("--workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     ("--workdir=WORK/odd", "cannot read WORK/odd/config.json: "),

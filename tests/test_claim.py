@@ -97,7 +97,7 @@ def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
 
 
 def test_a_first_start_that_was_killed_leaves_a_free_directory(tmp_path):
-    (tmp_path / ".config.json.partial").write_text("{")
+    (tmp_path / ".partial.config.json").write_text("{")
     assert require_usable(RunDirectory(tmp_path), make_config()) == {}
 
 

@@ -151,7 +151,7 @@ def test_only_a_comparison_is_written_over(runs, tmp_path):
         call(runs / "one", f"--output={output}")
     assert call(runs / "one", f"--output={output}", "--overwrite") == 0
     assert not (output / "costs.png").exists()
-    (output / ".comparison.json.partial").touch()  # of one that was killed
+    (output / ".partial.comparison.json").touch()  # of one that was killed
     assert call(runs / "one", f"--output={output}", "--overwrite") == 0
     with pytest.raises(UserError, match="out holds what is to be compared: choose another output"):
         call(output / "comparison.json", f"--output={output}")

@@ -11,7 +11,8 @@ from safetensors.numpy import load_file, save_file
 from made_models import made_classifier, some_images
 from mixer_jax import convert, evaluate
 from mixer_jax.errors import UserError
-from mixer_jax.inference import MODEL_FILE, load
+from mixer_jax.inference import load
+from mixer_jax.inference.classifier import MODEL_FILE
 from mixer_jax.run_directory import RunDirectory
 from other_files import TIMM as TINY
 from other_files import lucidrains, made, prefixed
@@ -156,6 +157,8 @@ def test_other_mistakes(tmp_path):
             "unknown layout of a folder 'lucidrains'.*valid: paper, timm",
         ),
         ([tmp_path / "x.npz", tmp_path / "y.safetensors", "--layout=tim"], "unknown layout of .safetensors 'tim'"),
+        ([tmp_path / "x.npz", tmp_path / "y.PTH"], "y.PTH: weights are written as .npz or .safetensors, or into"),
+        ([tmp_path / "x.npz", tmp_path / "y.NPZ"], "y.NPZ: weights are written as .npz or .safetensors, or into"),
         (["http://x/y.npz", tmp_path / "folder"], "only https:// and gs:// URLs can be downloaded"),
         (["https://127.0.0.1:9/y.npz", tmp_path / "folder"], "cannot download https://127.0.0.1:9/y.npz: "),
     ):

@@ -9,6 +9,7 @@ import jax.export
 import numpy as np
 import pytest
 
+from made_models import made_classifier
 from mixer_jax import export, models, train
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, dataset_of, load, open_split
@@ -191,6 +192,17 @@ def test_mistakes(trained, flags, line):
     with pytest.raises(UserError) as error:
         call(trained["plain"], *flags)
     assert line in str(error.value)
+
+
+@pytest.mark.parametrize("format", ["stablehlo", "onnx"])
+def test_a_model_without_a_head_is_refused(format, tmp_path):
+    if format == "onnx":
+        pytest.importorskip("onnxscript", reason="needs onnxscript")
+    file = tmp_path / "headless.safetensors"
+    made_classifier(label_names=()).save(file)
+    with pytest.raises(UserError, match="has no head and so no classes: fine-tune it"):
+        call(file, f"--format={format}")
+    assert list(tmp_path.iterdir()) == [file]
 
 
 def test_a_missing_package_is_named(trained, monkeypatch):

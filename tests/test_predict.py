@@ -129,7 +129,7 @@ def test_images_are_turned_flattened_on_white_and_kept_at_16_bits(tmp_path):
         (["EMPTY"], "no images in .*: looked for .png, .jpg"),
         (["IMAGE", "--output=x.txt"], "--output=x.txt: give a name that ends in .csv or .json"),
         (["IMAGE", "--output=IMAGE.csv"], "is there already"),
-        (["IMAGE", "--batch_size=0"], "--batch_size=0: must be positive"),
+        (["IMAGE", "--batch_size=0"], "--batch_size=0: 0 is not a positive integer"),
         (["IMAGE", "--checkpoint=3"], "no checkpoint '3'"),
     ],
 )

@@ -17,8 +17,7 @@ from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.benchmarks.steps import END_TO_END, POLICY, STEP, Ours, examples, normalized_images
 from mixer_jax.config import default_config, flat
 from mixer_jax.errors import UserError, one_of
-from mixer_jax.interop.torch_baselines import twin
-from mixer_jax.interop.torch_mixer import to_torch
+from mixer_jax.interop.torch_mixer import to_torch, twin
 from mixer_jax.training import Trainer
 
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"

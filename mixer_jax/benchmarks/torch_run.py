@@ -16,7 +16,7 @@ from mixer_jax import data
 from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_class, refuse
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
-from mixer_jax.interop.torch_baselines import twin
+from mixer_jax.interop.torch_mixer import twin
 from mixer_jax.messages import say
 from mixer_jax.records import Epoch, Results, best_epoch
 from mixer_jax.run_directory import RunDirectory

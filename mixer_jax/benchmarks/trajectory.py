@@ -9,8 +9,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.benchmarks.in_torch import create_optimizer, refuse
 from mixer_jax.benchmarks.steps import without_policy
-from mixer_jax.interop.torch_baselines import twin
-from mixer_jax.interop.torch_mixer import to_torch
+from mixer_jax.interop.torch_mixer import to_torch, twin
 from mixer_jax.training import Trainer
 
 

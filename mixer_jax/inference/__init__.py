@@ -1,14 +1,13 @@
 """Inference: `load` returns a trained model as a `Classifier`."""
 
 from mixer_jax.inference.adapt import at_image_size, with_channels
-from mixer_jax.inference.classifier import MODEL_FILE, Classifier, require_mixer
-from mixer_jax.inference.loading import Known, load, load_run, run_params
+from mixer_jax.inference.classifier import Classifier, require_head, require_mixer
+from mixer_jax.inference.loading import Known, load, load_run
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.splits import dataset_of, open_split, over_split
 from mixer_jax.inference.timm_config import architecture
 
 __all__ = [
-    "MODEL_FILE",
     "Classifier",
     "Known",
     "Origin",
@@ -20,7 +19,7 @@ __all__ = [
     "load_run",
     "open_split",
     "over_split",
+    "require_head",
     "require_mixer",
-    "run_params",
     "with_channels",
 ]

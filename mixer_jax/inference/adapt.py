@@ -4,11 +4,9 @@ import dataclasses
 import math
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError
 from mixer_jax.inference.classifier import Classifier, require_mixer
-from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models.resolution import interpolated, tiled
 
 
@@ -33,34 +31,33 @@ def at_image_size(
     Raises:
       UserError: if `tokens_mlp_dim` is neither of the two widths.
     """
-    model = classifier.model
+    model, channels = require_mixer(classifier), classifier.image_shape[2]
     patch, width = model.patch_size, model.tokens_mlp_dim
     grid = (classifier.input_shape[0] // patch, classifier.input_shape[1] // patch)
     new_grid = (image_size[0] // patch, image_size[1] // patch)
-    preprocessing = _of_size(classifier.preprocessing, image_size)
-    if new_grid == grid or not model.token_mixing:
-        return dataclasses.replace(classifier, config=_resized(classifier), preprocessing=preprocessing), ""
-    old, new = ("x".join(map(str, g)) for g in (grid, new_grid))
-    copies = (new_grid[0] // grid[0], new_grid[1] // grid[1])
-    multiple = (copies[0] * grid[0], copies[1] * grid[1]) == new_grid
-    tiled_width = width * math.prod(copies)
-    if multiple and tokens_mlp_dim in (None, tiled_width):
-        params, how = (
-            tiled(classifier.params, grid, copies),
-            f"repeated in {copies[0]}x{copies[1]} tiles (paper, app. C)",
-        )
-    elif tokens_mlp_dim in (None, width):
-        params, how = interpolated(classifier.params, grid, new_grid), "interpolated (not from the paper)"
-    else:
-        tiling = f"{tiled_width} (tiled, paper's appendix C) or " if multiple else ""
-        raise UserError(
-            f"config.model.tokens_mlp_dim={tokens_mlp_dim}: use {tiling}{width} (interpolated) to go from {old} to "
-            f"{new} patches"
-        )
-    config = _resized(classifier)
-    config.tokens_mlp_dim = int(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size)
-    changed = dataclasses.replace(classifier, config=config, params=params, preprocessing=preprocessing)
-    return changed, f"token mixing for {old} patches {how} for {new}"
+    config, params, done = classifier.config.copy_and_resolve_references(), classifier.params, ""
+    config.patch_size = patch  # a variant without one, such as "Nano", would choose another for images of another size
+    if new_grid != grid and model.token_mixing:
+        old, new = ("x".join(map(str, g)) for g in (grid, new_grid))
+        copies = (new_grid[0] // grid[0], new_grid[1] // grid[1])
+        multiple = (copies[0] * grid[0], copies[1] * grid[1]) == new_grid
+        tiled_width = width * math.prod(copies)
+        if multiple and tokens_mlp_dim in (None, tiled_width):
+            params, how = tiled(params, grid, copies), f"repeated in {copies[0]}x{copies[1]} tiles (paper, app. C)"
+        elif tokens_mlp_dim in (None, width):
+            params, how = interpolated(params, grid, new_grid), "interpolated (not from the paper)"
+        else:
+            tiling = f"{tiled_width} (tiled, paper's appendix C) or " if multiple else ""
+            raise UserError(
+                f"config.model.tokens_mlp_dim={tokens_mlp_dim}: use {tiling}{width} (interpolated) to go from {old} to "
+                f"{new} patches"
+            )
+        config.tokens_mlp_dim = int(params["MixerBlock_0"]["token_mixing"]["Dense_0"]["bias"].size)
+        done = f"token mixing for {old} patches {how} for {new}"
+    preprocessing = dataclasses.replace(
+        classifier.preprocessing, image_shape=(*image_size, channels), input_size=(), eval_crop=1.0
+    )
+    return dataclasses.replace(classifier, config=config, params=params, preprocessing=preprocessing), done
 
 
 def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, str]:
@@ -91,18 +88,3 @@ def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, st
         preprocessing=dataclasses.replace(old, image_shape=shape, mean=mean, std=std),
     )
     return changed, f"{before} channels become {channels}: the stem's kernel is {how}"
-
-
-def _of_size(preprocessing: Preprocessing, image_size: tuple[int, int]) -> Preprocessing:
-    shape = (*image_size, preprocessing.image_shape[2])
-    return dataclasses.replace(preprocessing, image_shape=shape, input_size=(), eval_crop=1.0)
-
-
-def _resized(classifier: Classifier) -> ConfigDict:
-    """Return the config with the model's patch size written into it.
-
-    A variant without a patch size, such as "Nano", would choose another one for images of another size.
-    """
-    config = classifier.config.copy_and_resolve_references()
-    config.patch_size = require_mixer(classifier).patch_size
-    return config

@@ -17,7 +17,7 @@ from mixer_jax import models
 from mixer_jax.augment import Augment
 from mixer_jax.data import as_pixels, read_image
 from mixer_jax.errors import UserError
-from mixer_jax.inference.preprocessing import UNKNOWN, Origin, Preprocessing
+from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
@@ -47,7 +47,7 @@ class Classifier:
     params: Any
     preprocessing: Preprocessing
     label_names: tuple[str, ...]
-    origin: Origin = UNKNOWN
+    origin: Origin = dataclasses.field(default_factory=Origin)
 
     def __post_init__(self):
         """Raise `UserError` if the parameters do not fit the model."""
@@ -69,11 +69,6 @@ class Classifier:
     def input_shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the model's input, to which images are scaled."""
         return self._augment.input_shape
-
-    @property
-    def has_label_names(self) -> bool:
-        """Whether the class names are known; of other projects' files, only timm's config.json can hold them."""
-        return self.label_names != tuple(f"class {i}" for i in range(len(self.label_names)))
 
     @property
     def num_params(self) -> int:
@@ -114,16 +109,22 @@ class Classifier:
         """Read an image of any size and convert it to the model's `image_shape`, uint8.
 
         Raises:
-          UserError: if the image cannot be read, or is an array of a dtype other than uint8.
+          UserError: if the image cannot be read, is an array of another shape or dtype than that of an image, or would
+            have to be converted to channels other than grey or RGB.
         """
         fit, channels = self.preprocessing.fit, self.image_shape[2]
-        if isinstance(image, str | Path):
-            return read_image(Path(image), fit, channels)
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
             if image.shape == self.image_shape and (fit.crop == 1 or channels not in (1, 3)):
                 return image
+        if channels not in (1, 3):
+            raise UserError(f"the model reads {channels} channels: give arrays of shape {self.image_shape}, uint8")
+        if isinstance(image, str | Path):
+            return read_image(Path(image), fit, channels)
+        if isinstance(image, np.ndarray):
+            if image.ndim != 2 and not (image.ndim == 3 and 1 <= image.shape[-1] <= 4):
+                raise UserError(f"an image is an array of shape {image.shape}: give (height, width, channels)")
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
         return as_pixels(image, fit, channels)
 
@@ -179,13 +180,11 @@ class Classifier:
         path, *_ = written = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):
             raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
-        partial = path.with_name(f".{path.name}.partial{path.suffix}")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(partial, to_layout(self.params, layout), self._description(layout), path.name)
+            write_file(path, to_layout(self.params, layout), self._description(layout))
             if (config := path.with_name(CONFIG_FILE)) in written:
                 write_json(config, config_of(require_mixer(self), self.preprocessing, self.label_names))
-            partial.replace(path)
         return written
 
     @staticmethod
@@ -204,10 +203,8 @@ class Classifier:
         """Name the part of the model that no other project's layout can store; "" for a complete Mixer."""
         if not isinstance(self.model, MlpMixer):
             return self.config.variant
-        missing = [
-            part for part in ("token_mixing", "channel_mixing", "pre_head_norm") if not getattr(self.model, part)
-        ]
-        return f"Mixer with config.model.{missing[0]}=False" if missing else ""
+        parts = ("token_mixing", "channel_mixing", "pre_head_norm")
+        return next((f"Mixer with config.model.{part}=False" for part in parts if not getattr(self.model, part)), "")
 
     def _description(self, layout: str) -> dict[str, Any]:
         return {
@@ -226,7 +223,7 @@ class Classifier:
           normalised: whether the project reads the normalisation of the pixels from a file beside the weights, such as
             timm's config.json.
         """
-        theirs, model = LAYOUTS[layout], self.model
+        theirs, model, prepared = LAYOUTS[layout], self.model, self.preprocessing
         remedy = ", unless the model is created there with act_layer=timm.layers.GELUTanh" if layout == "timm" else ""
         lines = [
             f"{layout} computes with {field} {getattr(theirs, field)}, this model with {getattr(model, field)}: "
@@ -234,13 +231,11 @@ class Classifier:
             for field in COMPUTED_WITH
             if isinstance(model, MlpMixer) and getattr(theirs, field) != getattr(model, field)
         ]
-        if not normalised and {*self.preprocessing.mean, *self.preprocessing.std} != {0.5}:
-            mean, std = (
-                ", ".join(f"{x:.4g}" for x in values) for values in (self.preprocessing.mean, self.preprocessing.std)
-            )
-            lines.append(
+        if not normalised and {*prepared.mean, *prepared.std} != {0.5}:
+            mean, std = (", ".join(f"{x:.4g}" for x in values) for values in (prepared.mean, prepared.std))
+            lines += [
                 f"{layout} does not read the normalisation in the file: pass it mean {mean} and std {std} yourself"
-            )
+            ]
         return lines
 
     @functools.cached_property
@@ -253,8 +248,7 @@ class Classifier:
 
     @functools.cached_property
     def _apply(self) -> Callable:
-        if not self.label_names:
-            raise UserError(f"{self.origin.name} has no head and so no classes: fine-tune it with config.init_from")
+        require_head(self)
         return self._compiled(self.model)
 
     @functools.cached_property
@@ -281,7 +275,7 @@ class Classifier:
 
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
         outputs = []
-        for start in range(0, len(images), batch_size):
+        for start in range(0, max(len(images), 1), batch_size):
             batch = images[start : start + batch_size]
             # Padded, so that one compiled program serves all batches.
             padded = np.concatenate([batch, np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)])
@@ -292,6 +286,12 @@ class Classifier:
 def _after_block(module: nn.Module, method: str) -> bool:
     """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
+
+
+def require_head(classifier: Classifier) -> None:
+    """Raise `UserError` if the model has no head."""
+    if not classifier.label_names:
+        raise UserError(f"{classifier.origin.name} has no head and so no classes: fine-tune it with config.init_from")
 
 
 def require_mixer(classifier: Classifier) -> MlpMixer:

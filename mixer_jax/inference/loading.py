@@ -25,6 +25,7 @@ from mixer_jax.weights import (
     INDEX,
     LARGEST_FILE,
     READERS,
+    SHIPPED,
     Published,
     downloaded,
     from_layout,
@@ -32,7 +33,6 @@ from mixer_jax.weights import (
     published,
     read_description,
     read_file,
-    shipped,
     unknown,
 )
 
@@ -55,10 +55,7 @@ class Known:
     channels: int | None = None
 
 
-NOTHING = Known()
-
-
-def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -> Classifier:
+def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -> Classifier:
     """Load a trained model.
 
     Args:
@@ -66,7 +63,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
         timm or lucidrains (.safetensors, .pth and others), or its folder, as on the Hugging Face Hub; the https:// or
         gs:// URL of such a file; the name of a model that comes with the package, such as "cifar10", or of a published
         Mixer, a key of `mixer_jax.weights.PUBLISHED`; or "hf-hub:OWNER/NAME". What is downloaded stays in the user's
-        cache folder.
+        cache folder. The description that `Classifier.save` writes beside a .npz file is not downloaded with it.
       checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
         several sets of weights: the name of one; "best" takes the averaged ones.
       known: properties of the model that the file may not record.
@@ -84,14 +81,12 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = NOTHING) -
         elif run.config_file.exists() and (run.checkpoints.exists() or not read_config(run.config_file)):
             classifier = load_run(run, checkpoint)
         else:
-            others = sorted(file.name for file in path.iterdir() if file.suffix.lower() in READERS)
+            others = sorted(file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
             instead = f": give {path / others[0]}" if others else ""
             config = "the config.json of timm and no" if run.config_file.exists() else "no config.json, nor a"
             raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
-    elif path.exists():
-        classifier = _load_file(path, str(path), entry, known)
-    elif own := shipped(str(source)):
-        classifier = _load_file(own, str(source), entry, known)
+    elif path.exists() or str(source) in SHIPPED:
+        classifier = _load_file(path if path.exists() else SHIPPED[str(source)], str(source), entry, known)
     else:
         classifier = _load_remote(str(source), entry, known)
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
@@ -124,30 +119,16 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
             raise ValueError("there is no class")
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {run.config_file}: its dataset is not described as it should be") from error
-    params, origin = run_params(run, checkpoint)
-    return Classifier(config.model, params, preprocessing, label_names, origin)
-
-
-def run_params(run: RunDirectory, checkpoint: str = "best") -> tuple[Any, Origin]:
-    """Return the parameters of a run's checkpoint, as host arrays, and their origin.
-
-    Args:
-      run: a directory of a single run.
-      checkpoint: as in `load`.
-
-    Raises:
-      UserError: if the checkpoint does not exist or cannot be read.
-    """
     found, params = _read(run.checkpoints, checkpoint)
-    config, progress = run.config(), found.progress
-    history = progress.get("history") or (progress.get("histories") or [None])[0]
+    history = found.progress.get("history") or (found.progress.get("histories") or [None])[0]
     unfinished = ""
     if history is not None and not run.results_file.exists():
         unfinished = f"epoch {len(history)} of {math.ceil(config.epochs)}, not finished"
     which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
     described = f"run directory, {config.model.variant}, {which}checkpoint of step {found.step}"
-    name = f"checkpoint {run.checkpoints / str(found.step)}"
-    return params, Origin(name, described, config.dataset, found.step, unfinished, progress.get("ran_on", {}))
+    name, ran_on = f"checkpoint {run.checkpoints / str(found.step)}", found.progress.get("ran_on", {})
+    origin = Origin(name, described, config.dataset, found.step, unfinished, ran_on)
+    return Classifier(config.model, params, preprocessing, label_names, origin)
 
 
 def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:

@@ -99,6 +99,3 @@ class Origin:
     unfinished: str = ""
     ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     shape_assumed: bool = False
-
-
-UNKNOWN = Origin()

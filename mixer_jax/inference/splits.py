@@ -57,9 +57,8 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
     """
     images = data.open_split(dataset, split)
     label_names = images.source.label_names
-    if not classifier.has_label_names and len(label_names) == len(classifier.label_names):
-        label_names = classifier.label_names
-    if label_names != classifier.label_names:
+    unnamed = tuple(f"class {i}" for i in range(len(label_names)))  # other projects' files hold no names
+    if classifier.label_names not in (label_names, unnamed):
         odd = sorted(set(label_names) ^ set(classifier.label_names))
         raise UserError(f"the classes of the {split} split are not those of the model: {', '.join(odd[:5])}")
     if images.image_shape != classifier.image_shape:

@@ -13,8 +13,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from mixer_jax import models
-from mixer_jax.interop.torch_baselines import twin
-from mixer_jax.interop.torch_mixer import to_torch
+from mixer_jax.interop.torch_mixer import to_torch, twin
 
 
 class FromPixels(nn.Module):
@@ -70,8 +69,7 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
         bits on every call (onnxruntime's `quantize_dynamic`).
     """
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter warns about PyTorch's own code
+    with warnings.catch_warnings(action="ignore"):  # the exporter warns about PyTorch's own code
         program = torch.onnx.export(
             network,
             (images,),

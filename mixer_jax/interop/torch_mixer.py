@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 from torch import nn
 
 from mixer_jax import models
@@ -83,11 +83,10 @@ class TorchMixer(nn.Module):
         height, width, channels = image_shape
         patch, num_blocks = model.patch_size, model.num_blocks
         self.stem = nn.Conv2d(channels, model.hidden_dim, patch, stride=patch)
-        for i in range(num_blocks):
-            rate = model.stochastic_depth_rate * i / max(num_blocks - 1, 1)
-            block = MixerBlock(model, height * width // patch**2, rate)
+        rates = [model.stochastic_depth_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
+        self.blocks = [MixerBlock(model, height * width // patch**2, rate) for rate in rates]
+        for i, block in enumerate(self.blocks):
             self.add_module(f"MixerBlock_{i}", block)
-        self.blocks = [getattr(self, f"MixerBlock_{i}") for i in range(num_blocks)]
         self.pre_head_layer_norm = (
             nn.LayerNorm(model.hidden_dim, model.layer_norm_epsilon) if model.pre_head_norm else nn.Identity()
         )
@@ -101,6 +100,55 @@ class TorchMixer(nn.Module):
         return self.head(self.pre_head_layer_norm(x).mean(1))
 
 
+def twin(model: models.Model, image_shape: tuple[int, int, int]) -> nn.Module:
+    """Return the PyTorch counterpart of a Flax model, with PyTorch's default initialisation.
+
+    Args:
+      model: the Flax module.
+      image_shape: (height, width, channels) of its images.
+
+    Returns:
+      A module that maps images (batch, channels, height, width) to logits (batch, num_classes).
+    """
+    kinds = {models.MlpMixer: TorchMixer, models.Mlp: TorchMlp, models.Cnn: TorchCnn}
+    return kinds[type(model)](model, image_shape)
+
+
+class TorchMlp(nn.Module):
+    """The PyTorch counterpart of `models.Mlp`."""
+
+    def __init__(self, model: models.Mlp, image_shape: tuple[int, int, int]):
+        super().__init__()
+        height, width, channels = image_shape
+        self.Dense_0 = nn.Linear(height * width * channels, 256)
+        self.head = nn.Linear(256, model.num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, num_classes) of images (batch, channels, height, width)."""
+        return self.head(torch.relu(self.Dense_0(images.permute(0, 2, 3, 1).flatten(1))))
+
+
+class TorchCnn(nn.Module):
+    """The PyTorch counterpart of `models.Cnn`."""
+
+    def __init__(self, model: models.Cnn, image_shape: tuple[int, int, int]):
+        super().__init__()
+        height, width, channels = image_shape
+        self.Conv_0 = nn.Conv2d(channels, 32, 3, padding=1)
+        self.Conv_1 = nn.Conv2d(32, 64, 3, padding=1)
+        self.dropout_0, self.dropout_1 = nn.Dropout2d(0.25), nn.Dropout(0.5)
+        self.Dense_0 = nn.Linear(64 * (height // 2) * (width // 2), 128)
+        self.head = nn.Linear(128, model.num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits (batch, num_classes) of images (batch, channels, height, width)."""
+        x = torch.relu(self.Conv_1(torch.relu(self.Conv_0(images))))
+        x = self.dropout_0(nn.functional.max_pool2d(x, 2))
+        # Flattened with the channels last, as in Flax, so that the weights are the same.
+        x = torch.relu(self.Dense_0(x.permute(0, 2, 3, 1).flatten(1)))
+        return self.head(self.dropout_1(x))
+
+
 def to_torch(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return the parameters (or gradients) of a Flax model as the `state_dict` of its PyTorch counterpart."""
     state = {}
@@ -111,17 +159,3 @@ def to_torch(params: Mapping[str, Any]) -> dict[str, torch.Tensor]:
             value = np.moveaxis(value, (-1, -2), (0, 1))
         state[f"{module}.{'bias' if name == 'bias' else 'weight'}"] = torch.from_numpy(value.copy())
     return state
-
-
-def from_torch(state: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Return the weights (or gradients) of a PyTorch counterpart as the parameters of the Flax model, NumPy arrays."""
-    params = {}
-    for path, value in state.items():
-        module, _, name = path.rpartition(".")
-        value = value.detach().cpu().numpy()
-        if name == "weight":
-            name = "scale" if "norm" in module.lower() else "kernel"
-        if name == "kernel":
-            value = np.moveaxis(value, (0, 1), (-1, -2))
-        params[f"{module}.{name}"] = value.copy()
-    return unflatten_dict(params, sep=".")

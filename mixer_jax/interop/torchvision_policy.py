@@ -44,7 +44,7 @@ def example_transform(
         steps.append(transforms.RandomResizedCrop(size, config.inception.area, config.inception.aspect))
     else:
         if config.crop == "pad":
-            steps.append(_PadAndCrop(config.crop_padding))
+            steps.append(functools.partial(_pad_and_crop, padding=config.crop_padding))
         top, left, height, width = box
         steps.append(functools.partial(_resize, size=size, box=(left, top, left + width, top + height)))
     if config.flip != "none":
@@ -106,14 +106,9 @@ def loader(dataset: Augmented, batch_size: int, collate: Collate, num_workers: i
     return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=num_workers, drop_last=True, **workers)
 
 
-class _PadAndCrop:
-    """A random crop of the padded image, of the image's original size."""
-
-    def __init__(self, padding: int):
-        self._padding = padding
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return transforms.RandomCrop(image.size[::-1], padding=self._padding)(image)
+def _pad_and_crop(image: Image.Image, *, padding: int) -> Image.Image:
+    """Return a random crop of the padded image, of the image's original size."""
+    return transforms.RandomCrop(image.size[::-1], padding=padding)(image)
 
 
 def _resize(image: Image.Image, *, size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:

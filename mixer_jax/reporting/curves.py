@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.reporting.observer import Observer
 from mixer_jax.reporting.text import fonts, plain
+from mixer_jax.storage import replacing
 
 FIRST_DRAWING = 0.5  # seconds, a guess for the first time
 DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
@@ -88,10 +90,9 @@ class LiveCurves:
         start = time.monotonic()
         if (start - self._drawn) * DRAWING_SHARE < self._took:
             return
-        partial = self._path.with_name(f".{self._path.stem}.partial.png")
-        with contextlib.suppress(OSError):  # a failed plot must not stop the training
-            plot_curves([history for history in self._histories if history], partial, self._title)
-            partial.replace(self._path)
+        with contextlib.suppress(UserError, OSError):  # a failed plot must not stop the training
+            with replacing(self._path) as partial:
+                plot_curves([history for history in self._histories if history], partial, self._title)
             self._show()
         self._drawn = time.monotonic()
         self._took = self._drawn - start

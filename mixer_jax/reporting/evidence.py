@@ -19,7 +19,7 @@ from mixer_jax.messages import warn
 from mixer_jax.metrics import hardest_first, probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.augmented import augmented_batches
-from mixer_jax.storage import writing
+from mixer_jax.storage import replacing
 
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
 RIGHT = 12  # right answers to show, each of another class
@@ -65,10 +65,8 @@ class Evidence:
 
     def save(self, file: Path) -> None:
         """Write predictions.npz."""
-        partial = file.with_name(f".{file.name}")
-        with writing(file):
+        with replacing(file) as partial:
             np.savez_compressed(partial, **vars(self))
-            partial.replace(file)
 
     @classmethod
     def load(cls, file: Path) -> "Evidence":

@@ -11,9 +11,8 @@ from mixer_jax.weights.files import (
     write_file,
 )
 from mixer_jax.weights.layouts import COMPUTED_WITH, LAYOUTS, require_same_shapes, to_layout
-from mixer_jax.weights.published import PUBLISHED, Published, of_file, published, unknown
+from mixer_jax.weights.published import PUBLISHED, SHIPPED, Published, of_file, published, unknown
 from mixer_jax.weights.recognition import from_layout
-from mixer_jax.weights.shipped import shipped, shipped_names
 
 __all__ = [
     "COMPUTED_WITH",
@@ -23,6 +22,7 @@ __all__ = [
     "LAYOUTS",
     "PUBLISHED",
     "READERS",
+    "SHIPPED",
     "Published",
     "downloaded",
     "from_layout",
@@ -31,8 +31,6 @@ __all__ = [
     "read_description",
     "read_file",
     "require_same_shapes",
-    "shipped",
-    "shipped_names",
     "to_layout",
     "unknown",
     "write_file",

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 
 from mixer_jax.errors import UserError, one_of, printable
-from mixer_jax.storage import write_json
+from mixer_jax.storage import replacing, write_json
 from mixer_jax.weights.torch_file import read_torch
 
 Arrays = dict[str, np.ndarray]
@@ -104,22 +104,15 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _read_safetensors(path: Path) -> Arrays:
-    from safetensors import safe_open
+    from safetensors import deserialize, safe_open
 
-    arrays, others = {}, {}
     with safe_open(path, "numpy") as file:
-        for key in file.keys():  # noqa: SIM118 - the file is not a dict
-            dtype = file.get_slice(key).get_dtype()
-            if dtype in SAFETENSORS_DTYPES:
-                others[key] = SAFETENSORS_DTYPES[dtype]
-            else:
-                arrays[key] = file.get_tensor(key)
-    if others:
-        from safetensors import deserialize
-
-        for key, tensor in deserialize(path.read_bytes()):
-            if key in others:
-                arrays[key] = np.frombuffer(tensor["data"], others[key]).reshape(tensor["shape"])
+        dtypes = {key: file.get_slice(key).get_dtype() for key in file.keys()}  # noqa: SIM118 - the file is not a dict
+        arrays = {key: file.get_tensor(key) for key, dtype in dtypes.items() if dtype not in SAFETENSORS_DTYPES}
+    if len(arrays) < len(dtypes):
+        for key, x in deserialize(path.read_bytes()):
+            if key not in arrays:
+                arrays[key] = np.frombuffer(x["data"], SAFETENSORS_DTYPES[x["dtype"]]).reshape(x["shape"])
     return arrays
 
 
@@ -145,25 +138,19 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
 }
 
 
-def write_file(path: Path, arrays: Arrays, description: dict[str, Any], name: str) -> None:
-    """Write arrays and the description of their model to a .safetensors or .npz file.
+def write_file(path: Path, arrays: Arrays, description: dict[str, Any]) -> None:
+    """Write arrays and the description of their model to a .safetensors or .npz file, which appears once complete.
 
     The description goes into the metadata of a .safetensors file, or into NAME.json next to a .npz file.
-
-    Args:
-      path: of the file; the suffix .safetensors selects that format, any other suffix selects .npz.
-      arrays: by name.
-      description: the description of the model, serialisable as JSON.
-      name: the final name of the file, in case `path` is temporary.
     """
-    if path.suffix == ".safetensors":
-        from safetensors.numpy import save_file
+    with replacing(path) as partial:
+        if path.suffix == ".safetensors":
+            from safetensors.numpy import save_file
 
-        save_file(arrays, path, {"format": "pt", DESCRIPTION: json.dumps(description)})
-        return
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-    write_json(path.with_name(f"{name}.json"), description)
+            save_file(arrays, partial, {"format": "pt", DESCRIPTION: json.dumps(description)})
+        else:
+            np.savez(partial, **arrays)  # type: ignore[arg-type]
+            write_json(path.with_name(f"{path.name}.json"), description)
 
 
 def read_description(path: Path) -> dict[str, Any] | None:

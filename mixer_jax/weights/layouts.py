@@ -30,7 +30,6 @@ class Layout:
       block: a regular expression that matches the array names of a block; its group is the block's number.
       to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
       gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.
-      first: the number that the project gives to the first block.
       flat_patches: whether `to_ours` returns the stem's kernel as (values of a patch, hidden_dim).
     """
 
@@ -40,7 +39,6 @@ class Layout:
     to_ours: Callable[[str, np.ndarray], np.ndarray]
     gelu: str
     layer_norm_epsilon: float
-    first: int = 0
     flat_patches: bool = False
 
 
@@ -99,7 +97,7 @@ LAYOUTS = {
     "paper": Layout(lambda path, n: path, r"MixerBlock_(\d+)/", lambda p, x: x, lambda p, x: x, "tanh", 1e-6),
     "timm": Layout(_timm_key, r"blocks\.(\d+)\.", _torch, _from_torch, "exact", 1e-6),
     "lucidrains": Layout(
-        _lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, first=2, flat_patches=True
+        _lucidrains_key, r"(\d+)\.0\.norm\.", _lucidrains, _from_lucidrains, "exact", 1e-5, flat_patches=True
     ),
 }
 

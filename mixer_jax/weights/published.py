@@ -1,18 +1,34 @@
-"""The Mixers that others have published, by name.
+"""Mixers by name: those that come with the package, and those that others have published.
 
-Sources: the buckets named in the README of google-research/vision_transformer; the model configs and results of timm
-1.0; and the accuracies in the MLP-Mixer paper (table 3), for the weights of its own code.
+Sources: the buckets named in the README of google-research/vision_transformer, and the model configs of timm 1.0.
 """
 
 import dataclasses
 import re
+from pathlib import Path
+from typing import Any
 
 from mixer_jax.errors import UserError, did_you_mean
-from mixer_jax.weights.shipped import shipped_names
 
-PAPER = "gs://mixer_models/{}.npz"
-TIMM = "hf-hub:timm/{}"
-IMAGENET, IMAGENET_21K, IMAGENET_21K_P = 1000, 21_843, 11_221  # classes
+# The trained models that come with the package, each a file beside its model card.
+SHIPPED = {file.stem: file for file in sorted(Path(__file__).parent.glob("shipped_models/*.safetensors"))}
+# By the paper's bucket.
+OF_PAPER = {
+    "imagenet21k": ("B/16", "L/16"),
+    "imagenet1k": ("B/16", "L/16"),
+    "sam": ("B/16", "B/32"),
+    "gsam": ("S/8", "S/16", "S/32", "B/16", "B/32"),
+}
+# By timm's names, the same files on GitHub under its earlier names; they end with the first digits of their SHA-256.
+OF_TIMM = {
+    "mixer_b16_224.goog_in21k": "v0.1-vitjx/jx_mixer_b16_224_in21k-617b3de2.pth",
+    "mixer_b16_224.goog_in21k_ft_in1k": "v0.1-vitjx/jx_mixer_b16_224-76587d61.pth",
+    "mixer_l16_224.goog_in21k": "v0.1-vitjx/jx_mixer_l16_224_in21k-846aa33c.pth",
+    "mixer_l16_224.goog_in21k_ft_in1k": "v0.1-vitjx/jx_mixer_l16_224-92f9adc4.pth",
+    "mixer_b16_224.miil_in21k": "v0.1-tresnet/mixer_b16_224_miil_in21k-2a558a71.pth",
+    "mixer_b16_224.miil_in21k_ft_in1k": "v0.1-tresnet/mixer_b16_224_miil-9229a591.pth",
+}
+GITHUB = "https://github.com/rwightman/pytorch-image-models/releases/download/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,73 +37,28 @@ class Published:
 
     Attributes:
       source: where it is; see `download`.
-      variant: its size and patch size.
-      num_classes: the width of its head.
+      sha256: the first digits of the file's checksum; "" if none is published.
       mean, std: of every channel, as fractions of 255; see `inference.Preprocessing`.
       resize: resampling filter for evaluation; then the central 7/8 of each side is kept.
-      accuracy: published, top-1 on the validation images of ImageNet, in percent; None where none is published.
-      sha256: the first digits of the file's checksum; "" if none is published.
     """
 
     source: str
-    variant: str
-    num_classes: int
+    sha256: str = ""
     mean: float = 0.5
     std: float = 0.5
     resize: str = "bicubic"
-    accuracy: float | None = None
-    sha256: str = ""
-
-
-def _of_paper(name: str, num_classes: int = IMAGENET, accuracy: float | None = None) -> Published:
-    variant = re.sub(r".*Mixer-(\w)_(\d+)", r"\1/\2", name)
-    return Published(PAPER.format(name), variant, num_classes, accuracy=accuracy)
-
-
-def _of_timm(name: str, variant: str, num_classes: int, accuracy: float | None = None) -> Published:
-    other = {"mean": 0.0, "std": 1.0, "resize": "bilinear"} if "miil" in name else {}
-    return Published(TIMM.format(name), variant, num_classes, accuracy=accuracy, **other)  # type: ignore[arg-type]
 
 
 PUBLISHED = {
-    "B/16 imagenet21k": _of_paper("imagenet21k/Mixer-B_16", IMAGENET_21K),
-    "L/16 imagenet21k": _of_paper("imagenet21k/Mixer-L_16", IMAGENET_21K),
-    "B/16 imagenet1k": _of_paper("imagenet1k/Mixer-B_16", accuracy=76.4),
-    "L/16 imagenet1k": _of_paper("imagenet1k/Mixer-L_16", accuracy=71.8),
-    "B/16 sam": _of_paper("sam/Mixer-B_16"),
-    "B/32 sam": _of_paper("sam/Mixer-B_32"),
-    "S/8 gsam": _of_paper("gsam/Mixer-S_8"),
-    "S/16 gsam": _of_paper("gsam/Mixer-S_16"),
-    "S/32 gsam": _of_paper("gsam/Mixer-S_32"),
-    "B/16 gsam": _of_paper("gsam/Mixer-B_16"),
-    "B/32 gsam": _of_paper("gsam/Mixer-B_32"),
-    **{
-        x.source.removeprefix("hf-hub:"): x
-        for x in (
-            _of_timm("mixer_b16_224.goog_in21k", "B/16", IMAGENET_21K),
-            _of_timm("mixer_b16_224.goog_in21k_ft_in1k", "B/16", IMAGENET, 76.616),
-            _of_timm("mixer_l16_224.goog_in21k", "L/16", IMAGENET_21K),
-            _of_timm("mixer_l16_224.goog_in21k_ft_in1k", "L/16", IMAGENET, 72.084),
-            _of_timm("mixer_b16_224.miil_in21k", "B/16", IMAGENET_21K_P),
-            _of_timm("mixer_b16_224.miil_in21k_ft_in1k", "B/16", IMAGENET, 82.314),
-        )
-    },
+    f"{variant} {bucket}": Published(f"gs://mixer_models/{bucket}/Mixer-{variant.replace('/', '_')}.npz")
+    for bucket, variants in OF_PAPER.items()
+    for variant in variants
 }
-# timm's earlier names of its models, with the files that it kept on GitHub. The name of a file ends with the first
-# digits of its SHA-256.
-GITHUB = "https://github.com/rwightman/pytorch-image-models/releases/download/"
-ON_GITHUB = {
-    "mixer_b16_224": ("v0.1-vitjx/jx_mixer_b16_224-76587d61.pth", "timm/mixer_b16_224.goog_in21k_ft_in1k"),
-    "mixer_b16_224_in21k": ("v0.1-vitjx/jx_mixer_b16_224_in21k-617b3de2.pth", "timm/mixer_b16_224.goog_in21k"),
-    "mixer_l16_224": ("v0.1-vitjx/jx_mixer_l16_224-92f9adc4.pth", "timm/mixer_l16_224.goog_in21k_ft_in1k"),
-    "mixer_l16_224_in21k": ("v0.1-vitjx/jx_mixer_l16_224_in21k-846aa33c.pth", "timm/mixer_l16_224.goog_in21k"),
-    "mixer_b16_224_miil": ("v0.1-tresnet/mixer_b16_224_miil-9229a591.pth", "timm/mixer_b16_224.miil_in21k_ft_in1k"),
-    "mixer_b16_224_miil_in21k": ("v0.1-tresnet/mixer_b16_224_miil_in21k-2a558a71.pth", "timm/mixer_b16_224.miil_in21k"),
-}
-PUBLISHED |= {
-    name: dataclasses.replace(PUBLISHED[same], source=GITHUB + file, sha256=file[-12:-4])
-    for name, (file, same) in ON_GITHUB.items()
-}
+for _name, _file in OF_TIMM.items():
+    _prepared: dict[str, Any] = {"mean": 0.0, "std": 1.0, "resize": "bilinear"} if "miil" in _name else {}
+    _earlier, _sha256 = _file.split("/")[1].removeprefix("jx_").removesuffix(".pth").split("-")
+    PUBLISHED[f"timm/{_name}"] = Published(f"hf-hub:timm/{_name}", **_prepared)
+    PUBLISHED[_earlier] = Published(GITHUB + _file, _sha256, **_prepared)
 
 
 def published(name: str) -> Published | None:
@@ -99,7 +70,7 @@ def published(name: str) -> Published | None:
 
 def unknown(name: str) -> UserError:
     """Return the error for a name that is neither a path nor that of published weights."""
-    names = [*shipped_names(), *PUBLISHED]
+    names = [*SHIPPED, *PUBLISHED]
     return UserError(
         f"there is no run directory or file {name}, and no published Mixer of that name{did_you_mean(name, names)}; "
         f"valid names: {', '.join(names)}, and hf-hub:OWNER/NAME"

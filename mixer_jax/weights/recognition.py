@@ -11,8 +11,8 @@ from flax.traverse_util import unflatten_dict
 
 from mixer_jax.errors import UserError
 from mixer_jax.messages import warn
-from mixer_jax.models import PAPER_VARIANTS, SIZES, MlpMixer, param_shapes, variant
-from mixer_jax.weights.layouts import LAYOUTS, Arrays, Layout, Params, require_same_shapes
+from mixer_jax.models import PAPER_VARIANTS, SIZES, variant
+from mixer_jax.weights.layouts import LAYOUTS, Arrays, Layout, Params
 
 MIXINGS = ("token_mixing", "channel_mixing")
 HEAD = ("head/kernel", "head/bias")
@@ -64,12 +64,14 @@ def from_layout(
       a model that computes the same function; and the name of the layout. `num_classes` is 0 if there is no head.
 
     Raises:
-      UserError: if there is no Mixer, or an array is missing, unexpected, not a finite floating-point array, or of a
-        wrong shape; the message names the first such array. Also if the arrays do not determine the image shape.
+      UserError: if there is no Mixer, or an array is missing, unexpected, or not a finite floating-point array; the
+        message names the first such array. Also if the arrays do not determine the image shape. Shapes that do not
+        fit the model are left for `Classifier` to find.
     """
     name, rest = _select(arrays, source, entry)
     layout, here = LAYOUTS[name], f"{source} ({name})"
-    num_blocks, flat = _num_blocks(rest, layout), {}
+    flat: Arrays = {}
+    num_blocks = len({match[1] for key in rest if (match := re.match(layout.block, key))})
     headless = not any(layout.key(path, num_blocks) in rest for path in HEAD)
     for path in _paths(num_blocks):
         if headless and path in HEAD:
@@ -89,10 +91,7 @@ def from_layout(
     fitting = (size for size in (image_size, perhaps) if len(size) == 2 and math.prod(size) == tokens * patch**2)
     fields = _fields(flat, num_blocks, here, next(fitting, image_size))
     fields |= {"gelu": layout.gelu, "layer_norm_epsilon": layout.layer_norm_epsilon}
-    params = unflatten_dict(flat, sep="/")
-    model = MlpMixer(**{key: value for key, value in fields.items() if key not in ("image_shape", "variant")})
-    require_same_shapes(params, param_shapes(model, fields["image_shape"]), here)
-    return params, fields, name
+    return unflatten_dict(flat, sep="/"), fields, name
 
 
 def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[str, Arrays]:
@@ -162,11 +161,6 @@ def _as_float32(array: np.ndarray, name: str) -> np.ndarray:
         finite = np.isfinite(array.astype(np.float64)).all()
         raise UserError(f"{name} holds {'values too large for float32' if finite else 'NaN or infinity'}")
     return converted
-
-
-def _num_blocks(arrays: Iterable[str], layout: Layout) -> int:
-    numbers = [int(match[1]) for key in arrays if (match := re.match(layout.block, key))]
-    return max(1, max(numbers) + 1 - layout.first)
 
 
 def _paths(num_blocks: int) -> Iterator[str]:

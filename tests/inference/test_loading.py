@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from made_models import made_classifier, some_images
 from mixer_jax.errors import UserError
-from mixer_jax.inference import MODEL_FILE, load
+from mixer_jax.inference import load
+from mixer_jax.inference.classifier import MODEL_FILE
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.weights import LAYOUTS
 from runs import train_digits
@@ -184,6 +185,22 @@ def test_images_of_any_kind_are_the_same_from_a_file_and_from_pillow(mode, chann
         assert classifier.predict(np.asarray(image)[..., None]) == expected
 
 
+def test_a_model_of_other_channels_reads_arrays_alone(tmp_path):
+    model = made_classifier((8, 8, 4))
+    pixels = np.zeros((8, 8, 4), np.uint8)
+    assert np.array_equal(model.read(pixels), pixels)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for image in (tmp_path / "a.png", Image.fromarray(pixels), pixels[..., :3]):
+        with pytest.raises(UserError, match=r"the model reads 4 channels: give arrays of shape \(8, 8, 4\), uint8"):
+            model.read(image)
+
+
+def test_no_images_have_no_logits(classifier):
+    nothing = np.zeros((0, *classifier.image_shape), np.uint8)
+    assert classifier.logits(nothing).shape == (0, len(classifier.label_names))
+    assert classifier.predict([]) == []
+
+
 def test_a_photo_is_turned_as_its_camera_says_from_a_file_and_from_pillow(classifier, tmp_path):
     pixels, exif = np.random.default_rng(0).integers(0, 256, (8, 8, 3)).astype(np.uint8), Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise
@@ -199,6 +216,8 @@ def test_images_that_cannot_be_read_get_one_line(classifier, tmp_path):
         (tmp_path / "x.png", "cannot read image .*x.png"),
         ([tmp_path / "nowhere.png"], "cannot read image .*nowhere.png"),
         (np.zeros((8, 8, 3), np.float32), "an image is an array of float32: give uint8, from 0 to 255"),
+        (np.zeros(8, np.uint8), r"an image is an array of shape \(8,\): give \(height, width, channels\)"),
+        ([np.zeros((2, 8, 8, 3), np.uint8)], r"an image is an array of shape \(2, 8, 8, 3\): give"),
     ):
         with pytest.raises(UserError, match=line) as caught:
             classifier.predict(images)

@@ -37,22 +37,17 @@ def both(options):
 
 @pytest.mark.parametrize("options", OPTIONS)
 def test_logits_and_gradients_are_the_same(options):
-    from mixer_jax.interop.torch_mixer import from_torch
+    from mixer_jax.interop.torch_mixer import to_torch
 
     ours, params, images, theirs = both(options)
     logits = theirs(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     np.testing.assert_allclose(ours.apply({"params": params}, images), logits.detach(), atol=1e-5)
     torch.logsumexp(logits, -1).sum().backward()
-    gradients = from_torch({name: parameter.grad for name, parameter in theirs.named_parameters()})
     expected = jax.grad(lambda p: jnp.sum(jax.nn.logsumexp(ours.apply({"params": p}, images), -1)))(params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), expected, gradients)
-
-
-def test_weights_come_back_as_they_went():
-    from mixer_jax.interop.torch_mixer import from_torch
-
-    _, params, _, theirs = both({})
-    jax.tree.map(np.testing.assert_array_equal, params, from_torch(theirs.state_dict()))
+    gradients = {name: parameter.grad for name, parameter in theirs.named_parameters()}
+    assert gradients.keys() == to_torch(expected).keys()
+    for name, gradient in to_torch(expected).items():
+        np.testing.assert_allclose(gradient, gradients[name], atol=1e-5)
 
 
 def test_stochastic_depth_drops_whole_examples_in_training_only():

@@ -21,6 +21,7 @@ from mixer_jax.inference import load
 from mixer_jax.models import MlpMixer
 from mixer_jax.weights import PUBLISHED, downloaded, to_layout
 from mixer_jax.weights import download as module
+from mixer_jax.weights.published import GITHUB
 from support import GOLDEN
 
 PAPER, TIMM = GOLDEN / "paper_mixer_tiny.npz", GOLDEN / "timm_mixer_tiny.safetensors"
@@ -201,14 +202,12 @@ def test_an_unknown_name_lists_the_known_ones():
 
 
 def test_what_is_published_where():
-    """Each name speaks of its model's variant and classes."""
-    assert len({x.source for x in PUBLISHED.values()}) == len(PUBLISHED)
+    """The paper's models are in one bucket; timm's on the Hub and, under earlier names, on GitHub with a checksum."""
+    assert len({x.source for x in PUBLISHED.values()}) == len(PUBLISHED) == 23
+    assert PUBLISHED["S/16 gsam"].source == "gs://mixer_models/gsam/Mixer-S_16.npz"
     for name, known in PUBLISHED.items():
-        size, patch = known.variant.split("/")
-        assert size in name.upper()
-        assert patch in name
-        assert known.num_classes == (1000 if "21k" not in name or "ft_in1k" in name else known.num_classes)
-        assert known.accuracy is None or 70 < known.accuracy < 83
+        assert known.source.startswith(("gs://mixer_models/", f"hf-hub:{name}", GITHUB))
+        assert known.source.startswith(GITHUB) == (len(known.sha256) == 8)
 
 
 @pytest.mark.torch
@@ -217,14 +216,9 @@ def test_what_is_published_by_timm_is_as_timm_says():
     for name, known in PUBLISHED.items():
         if name.startswith("timm/"):
             theirs = timm.models.get_pretrained_cfg(name.removeprefix("timm/"))
-            assert (known.num_classes, known.resize) == (theirs.num_classes, theirs.interpolation)
+            assert known.resize == theirs.interpolation
             assert (theirs.mean, theirs.std) == ((known.mean,) * 3, (known.std,) * 3)
             assert (theirs.crop_pct, theirs.input_size) == (0.875, (3, 224, 224))
-            old = next(
-                x
-                for x in PUBLISHED.values()
-                if x.sha256
-                and (x.num_classes, x.variant, x.mean, x.accuracy)
-                == (known.num_classes, known.variant, known.mean, known.accuracy)
-            )
-            assert old.source == theirs.url
+            [old] = (x for x in PUBLISHED.values() if x.source == theirs.url)
+            assert (old.mean, old.std, old.resize) == (known.mean, known.std, known.resize)
+            assert old.sha256 == theirs.url[-12:-4]

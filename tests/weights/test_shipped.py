@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 
 import mixer_jax
-from mixer_jax import inference, weights
+from mixer_jax import inference
 from mixer_jax.errors import UserError
 from mixer_jax.metrics import accuracy_and_loss
-from mixer_jax.weights.shipped import FOLDER, shipped_names
+from mixer_jax.weights import SHIPPED
 from support import ROOT
 
 SHARED = ROOT.parent / "shared" / "data" / "tfds"
 
 
 def test_every_model_has_a_card_and_is_small():
-    assert shipped_names()
-    for name in shipped_names():
-        assert (FOLDER / f"{name}.md").read_text().startswith("# ")
-        assert weights.shipped(name).stat().st_size <= 5_000_000
-    assert {file.suffix for file in FOLDER.iterdir()} == {".safetensors", ".md"}
+    assert SHIPPED
+    for file in SHIPPED.values():
+        assert file.with_suffix(".md").read_text().startswith("# ")
+        assert file.stat().st_size <= 5_000_000
+        assert {other.suffix for other in file.parent.iterdir()} == {".safetensors", ".md"}
 
 
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_model_loads_by_its_name_from_any_folder(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     model = mixer_jax.load(name)
@@ -43,12 +43,12 @@ def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", shipped_names())
+@pytest.mark.parametrize("name", SHIPPED)
 def test_a_model_reaches_what_its_card_says(name):
     if not SHARED.exists():
         pytest.skip("needs the datasets")
     model = mixer_jax.load(name)
-    stated = float(re.search(r"([\d.]+)% of [\d,]+ test images", (FOLDER / f"{name}.md").read_text())[1])
+    stated = float(re.search(r"([\d.]+)% of [\d,]+ test images", SHIPPED[name].with_suffix(".md").read_text())[1])
     test = inference.open_split(model, inference.dataset_of(model, name, str(SHARED)), "test")
     logits, labels = inference.over_split(model.logits, test, 500, "test")
     assert accuracy_and_loss(logits, labels)[0] == pytest.approx(stated, abs=0.02)
