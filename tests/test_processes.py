@@ -129,6 +129,13 @@ def test_a_mistake_ends_both_with_its_line(command, tmp_path):
         assert all("holds other files (thesis.tex, ...)" in log.read_text() for log in logs)
 
 
+def test_data_that_the_first_cannot_read_ends_both_with_a_line(command, tmp_path):
+    elsewhere = ("--config.dataset.name=folder", f"--config.dataset.data_dir={tmp_path / 'nowhere'}")
+    with two(lambda *arguments: command(*arguments, *elsewhere), tmp_path / "run") as (processes, logs):
+        assert [process.wait(BOUND) for process in processes] == [2, 2]
+        assert all("there is no folder" in log.read_text() for log in logs)
+
+
 @pytest.mark.parametrize(
     ("flag", "what"), [("--config.seed=1", "config"), ("--config.dataset.test_split=test[:199]", "config")]
 )

@@ -126,19 +126,19 @@ def compile_for(
         "flops": flops,
         "versions": dict(_versions()),
     }
-    programs = {STEP: ("training", trainer, None), "evaluation": ("evaluation", trainer, None)}
+    programs = {STEP: ("train", trainer, None), "evaluation": ("evaluate", trainer, None)}
     still = without_policy(config)
     if against == "plain" and has_policy(config):
-        programs[PLAIN] = ("training", Trainer(still, dataset, devices), None)
+        programs[PLAIN] = ("train", Trainer(still, dataset, devices), None)
     if against == "paper":
         still.model.update(dropout_rate=0.0, stochastic_depth_rate=0.0)
         alone = trainer if still.to_dict() == config.to_dict() else Trainer(still, dataset, devices)
         if alone is not trainer:
-            programs[STILL] = ("training", alone, None)
-        programs[PAPER] = ("training", alone, dataclasses.replace(alone.functions, model=PaperMixer(alone.model)))
+            programs[STILL] = ("train", alone, None)
+        programs[PAPER] = ("train", alone, dataclasses.replace(alone.functions, model=PaperMixer(alone.model)))
     report["programs"] = {
-        title: _compiled(each.lower(steps)[kind], chip, images, flops if kind == "training" else 0)
-        for title, (kind, each, steps) in programs.items()
+        title: _compiled(each.lower(name, functions), chip, images, flops if name == "train" else 0)
+        for title, (name, each, functions) in programs.items()
     }
     report["ratios"] = dict(_ratios(report["programs"]))
     return report

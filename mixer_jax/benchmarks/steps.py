@@ -17,6 +17,7 @@ from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
 from mixer_jax.training.epoch import FEWEST_STEPS, DispatchLength, Sums, train_steps
+from mixer_jax.training.parallel import program_bytes
 
 STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
 
@@ -77,8 +78,8 @@ class Ours:
         return jax.device_get(self.state.params)
 
     def memory(self) -> int | None:
-        """Return the bytes that training needs on a device; see `Trainer.memory`."""
-        return self.trainer.memory()
+        """Return the bytes that training needs on a device, data included; None if XLA does not say."""
+        return program_bytes(self.trainer.lower("train").compile())
 
     def step(self) -> Work:
         """Return the workload of training steps in dispatches of the largest length, without fetching metrics."""

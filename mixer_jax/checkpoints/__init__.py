@@ -1,6 +1,6 @@
 """Checkpoints of a run: written in the background and verified by hashes; the two newest are kept."""
 
 from mixer_jax.checkpoints.checkpoints import Checkpoint, Checkpoints
-from mixer_jax.checkpoints.files import Damaged, first_line
+from mixer_jax.checkpoints.files import Damaged
 
-__all__ = ["Checkpoint", "Checkpoints", "Damaged", "first_line"]
+__all__ = ["Checkpoint", "Checkpoints", "Damaged"]

@@ -1,13 +1,13 @@
 """Checkpoints: Orbax writes the arrays, and a hash of each file distinguishes intact checkpoints from damaged ones.
 
-checkpoints/1200/          the checkpoint of step 1200; it gets this name only when it is complete
-    state/                 the training state: parameters, their moving average, optimiser, step, seed
-    best/                  the evaluated parameters of the best epoch so far
-    progress.json          the epochs so far, the sums of the unfinished epoch, and the hardware and software of the run
-    manifest.json          size and SHA-256 of each file
-checkpoints/1100/          the checkpoint before, in case 1200 is damaged
-checkpoints/1200.partial/  being written or deleted; if a process dies and leaves one, the next save removes it
-checkpoints/1000.damaged/  a damaged checkpoint, set aside
+checkpoints/1200/            the checkpoint of step 1200; it gets this name only when it is complete
+    state/                   the training state: parameters, their moving average, optimiser, step, seed
+    best/                    the evaluated parameters of the best epoch so far
+    progress.json            the epochs so far, the sums of the unfinished epoch, and the run's hardware and software
+    manifest.json            size and SHA-256 of each file
+checkpoints/1100/            the checkpoint before, in case 1200 is damaged
+checkpoints/1200.1.partial/  being written or deleted; if a process dies and leaves one, the next save removes it
+checkpoints/1000.damaged1/  a damaged checkpoint, set aside
 """
 
 import concurrent.futures
@@ -23,8 +23,8 @@ import jax
 import numpy as np
 
 from mixer_jax import storage
-from mixer_jax.checkpoints.files import Damaged, Tree, first_line, hashes, read_arrays, save_arrays, verify
-from mixer_jax.errors import UserError
+from mixer_jax.checkpoints.files import Damaged, Tree, hashes, read_arrays, save_arrays, verify
+from mixer_jax.errors import UserError, in_one_line
 
 KEPT = 2  # the newest, and one to fall back on
 ROOM = 2**20  # bytes allowed for names and metadata, in addition to the arrays
@@ -127,26 +127,26 @@ class Checkpoints:
         Raises:
           Damaged: if all checkpoints are damaged; none is set aside then.
         """
-        problems = {}
+        problems: dict[int, str] = {}
         for step in reversed(self.saved_steps()):
             try:
                 checkpoint = self.read(step, like, best_alone)
-                break
             except Damaged as error:
                 problems[step] = str(error)
-        else:
-            if problems:
-                raise Damaged("; ".join(problems.values()))
-            checkpoint = None
-        for step in problems if set_aside else ():
-            _set_aside(self.directory / str(step))
-        return checkpoint, list(problems.values())
+                continue
+            for damaged in problems if set_aside else ():
+                aside = storage.free_name(self.directory, f"{damaged}.damaged")
+                (self.directory / str(damaged)).rename(aside)
+            return checkpoint, list(problems.values())
+        if problems:
+            raise Damaged("; ".join(problems.values()))
+        return None, []
 
     def read(self, step: int, like: Checkpoint | None = None, best_alone: bool = False) -> Checkpoint:
         """Read the checkpoint of a step.
 
         Args:
-          step: one of `steps`.
+          step: one of `saved_steps()`.
           like: has the structure, shapes and dtypes of the checkpoint; without it, trees are nested dicts, as on disk.
           best_alone: skip the state, which includes the optimiser's and is several times as large as `best`.
 
@@ -159,20 +159,20 @@ class Checkpoints:
             state = () if best_alone else read_arrays(path / "state", like and like.state)
             best = read_arrays(path / "best", like and like.best) if (path / "best").exists() else ()
         except Exception as error:  # Orbax and TensorStore promise no types of exceptions
-            raise Damaged(f"checkpoint {path} cannot be read, or is another release's: {first_line(error)}") from error
+            raise Damaged(
+                f"checkpoint {path} cannot be read, or is another release's: {in_one_line(error)[:200]}"
+            ) from error
         return Checkpoint(step, state, best, progress)
 
     def _write(self, checkpoint: Checkpoint, progress: str) -> None:
         path = self.directory / str(checkpoint.step)
-        partial = path.with_name(f"{path.name}.partial")
+        partial = storage.free_name(self.directory, f"{path.name}.", ".partial")
         try:
             for name in _not_finite(checkpoint.state):
                 if not name.startswith("opt_state"):
                     raise ValueError(f"{name} holds NaN or infinity")
                 self._remarks.append(f"checkpoint {path}: {name} holds NaN or infinity")
             self._sweep()
-            if partial.exists():  # it could not be deleted: use another name
-                partial = storage.free_name(self.directory, f"{path.name}.", ".partial")
             partial.mkdir(parents=True)
             self._make_room(_size(checkpoint.state, checkpoint.best))
             save_arrays(partial / "state", checkpoint.state)
@@ -184,7 +184,7 @@ class Checkpoints:
             self._put(partial, path)
         except Exception as error:  # TensorStore raises ValueErrors, even for a full disk
             shutil.rmtree(partial, ignore_errors=True)
-            raise OSError(f"cannot write checkpoint {path}: {first_line(error)}") from error
+            raise OSError(f"cannot write checkpoint {path}: {in_one_line(error)[:200]}") from error
         # From here on the new checkpoint is safe, even if old ones cannot be deleted.
         with contextlib.suppress(OSError):
             storage.sync(self.directory)
@@ -242,11 +242,3 @@ def _not_finite(tree: Tree) -> Iterator[str]:
 def _size(state: Tree, best: Tree) -> int:
     """Return an upper limit of the bytes that a checkpoint takes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, best))) + ROOM
-
-
-def _set_aside(path: Path) -> None:
-    number, aside = 1, path.with_name(f"{path.name}.damaged")
-    while aside.exists():
-        number += 1
-        aside = path.with_name(f"{path.name}.damaged{number}")
-    path.rename(aside)

@@ -97,8 +97,3 @@ def hashes(path: Path) -> dict[str, tuple[int, str]]:
 def _hash(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its type if the message is empty."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -7,8 +7,7 @@ From the outermost module to the innermost:
   loop.py       one run: epochs, validation, checkpoints, early stopping
   epoch.py      the training steps of an epoch, in dispatches
   trainer.py    `Trainer`: the input pipeline and the compiled programs of one run (setup.py builds its parts)
-  programs.py   the programs, compiled by parallel.py with pmap
-  step.py       `DeviceFunctions`: what runs on the devices
+  step.py       `DeviceFunctions`: what runs on the devices; parallel.py compiles it with pmap
 """
 
 from mixer_jax.training.ending import check_epochs, stale

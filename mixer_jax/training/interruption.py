@@ -19,7 +19,7 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-class StopRequest:
+class StopRequest(contextlib.ExitStack):
     """A context in which signals are only recorded, so that the run can save its state before it stops.
 
     The signals are SIGINT (Ctrl-C), SIGTERM, which clouds and cluster managers send some seconds before they preempt a
@@ -31,15 +31,12 @@ class StopRequest:
     """
 
     def __init__(self):
+        super().__init__()
         self.signal = 0
 
     def __enter__(self) -> "StopRequest":
-        self._handling = contextlib.ExitStack()
-        self._handling.enter_context(_handling(self._ask))
+        self.enter_context(_handling(self._ask))
         return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._handling.close()
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.signal and number == signal.SIGINT:

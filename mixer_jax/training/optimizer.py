@@ -39,20 +39,8 @@ def muon(*args: Any, stem_as_matrix: bool, **settings: Any) -> optax.GradientTra
     return optax.GradientTransformation(init, update)
 
 
-OPTIMIZERS = {
-    "adabelief": optax.adabelief,
-    "adam": optax.adam,
-    "adamw": optax.adamw,
-    "lamb": optax.lamb,
-    "lars": optax.lars,
-    "lion": optax.lion,
-    "muon": muon,
-    "nadam": optax.nadam,
-    "nadamw": optax.nadamw,
-    "radam": optax.radam,
-    "rmsprop": optax.rmsprop,
-    "sgd": optax.sgd,
-}
+OF_OPTAX = ("adabelief", "adam", "adamw", "lamb", "lars", "lion", "nadam", "nadamw", "radam", "rmsprop", "sgd")
+OPTIMIZERS = {name: getattr(optax, name) for name in OF_OPTAX} | {"muon": muon}
 # Those whose update of an entry depends on the rest of its array; `packing` joins arrays for all others.
 NOT_ENTRYWISE = ("lamb", "lars", "muon")
 # optax's names for the mask of weight decay, in the optimisers that have one.
@@ -83,12 +71,9 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
         raise one_of("config.optimizer.name", config.name, OPTIMIZERS)
     optimizer = OPTIMIZERS[config.name]
     accepted = inspect.signature(optimizer).parameters
-    settings: dict[str, Any] = {}
-    for key in ("momentum", "b1", "b2", "eps"):
-        if config[key] is not None:
-            if key not in accepted:
-                raise UserError(f"config.optimizer.{key}: {config.name} has no {key}")
-            settings[key] = config[key]
+    settings: dict[str, Any] = {key: config[key] for key in ("momentum", "b1", "b2", "eps") if config[key] is not None}
+    if others := [key for key in settings if key not in accepted]:
+        raise UserError(f"config.optimizer.{others[0]}: {config.name} has no {others[0]}")
     if optimizer is muon:
         settings["stem_as_matrix"] = config.stem_as_matrix
     chain = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
@@ -141,11 +126,9 @@ def layer_scales(updates: Any, decay: float) -> Any:
     num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
 
     def below_head(name: str) -> int:
-        if name == "stem":
-            return num_blocks + 1
-        if name == "pre_head_layer_norm":
-            return 1
-        return num_blocks - int(name.removeprefix("MixerBlock_")) if name.startswith("MixerBlock_") else 0
+        if name.startswith("MixerBlock_"):
+            return num_blocks - int(name.removeprefix("MixerBlock_"))
+        return {"stem": num_blocks + 1, "pre_head_layer_norm": 1}.get(name, 0)
 
     return {
         name: jax.tree.map(lambda x, name=name: x * decay ** below_head(name), layer) for name, layer in updates.items()

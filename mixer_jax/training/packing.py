@@ -4,11 +4,11 @@ Parameters are packed only inside the compiled steps. The inputs and outputs of 
 every array separately.
 """
 
-import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 VECTORS = "vectors"
@@ -25,18 +25,15 @@ class Packing:
         self._names = params.keys()
         self._shapes = {path: x.shape for path, x in flatten_dict(params).items()}
         self._vectors = [path for path, shape in self._shapes.items() if len(shape) == 1]
+        self._packed_names = {path[0] for path, shape in self._shapes.items() if len(shape) > 1} | {VECTORS}
 
     def pack(self, tree: Any) -> Any:
-        """Return a tree with all trees of parameters in it packed; `tree` is such a tree or an optimiser's state."""
+        """Return a tree with all trees of parameters in it packed, such as an optimiser's state or a `TrainState`."""
         return self._map(self._packed, tree, self._names)
 
     def unpack(self, tree: Any) -> Any:
         """Undo `pack`."""
-        return self._map(self._unpacked, tree, self._packed_names())
-
-    def _packed_names(self) -> set[str]:
-        matrices = {path[0] for path, shape in self._shapes.items() if len(shape) > 1}
-        return matrices | {VECTORS}
+        return self._map(self._unpacked, tree, self._packed_names)
 
     @staticmethod
     def _map(function, tree, names):
@@ -51,10 +48,7 @@ class Packing:
         return unflatten_dict(flat) | {VECTORS: vectors}
 
     def _unpacked(self, packed: Any) -> Any:
-        flat, start = flatten_dict(packed), 0
-        vectors = flat.pop((VECTORS,))
-        for path in self._vectors:
-            size = math.prod(self._shapes[path])
-            flat[path] = vectors[start : start + size]
-            start += size
+        flat = flatten_dict(packed)
+        ends = np.cumsum([self._shapes[path][0] for path in self._vectors])
+        flat |= zip(self._vectors, jnp.split(flat.pop((VECTORS,)), ends[:-1]), strict=True)
         return unflatten_dict({path: flat[path] for path in self._shapes})

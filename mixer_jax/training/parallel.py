@@ -1,5 +1,6 @@
 """Data parallelism over the devices of all processes; the only module that uses pmap."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -74,8 +75,9 @@ def predecessors(tree: Any) -> Any:
 def has_bfloat16(device: jax.Device) -> bool:
     """Return whether a device multiplies in bfloat16: TPUs do, and NVIDIA GPUs from compute capability 8.0 on."""
     if device.platform == "gpu":
-        capability = getattr(device, "compute_capability", None)
-        return capability is None or float(capability) >= 8.0
+        capability = str(getattr(device, "compute_capability", ""))
+        # AMD's are called by names such as gfx90a.
+        return float(capability) >= 8.0 if re.fullmatch(r"[\d.]+", capability) else True
     return device.platform != "cpu"
 
 

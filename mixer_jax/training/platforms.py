@@ -1,6 +1,5 @@
 """Detection of an accelerator that JAX does not use."""
 
-import os
 from pathlib import Path
 
 import jax
@@ -19,8 +18,7 @@ def unused_accelerator(root: Path = Path("/")) -> str | None:
     Returns:
       The line; None if there is no such accelerator, or if the CPU was chosen as JAX's platform.
     """
-    chosen = getattr(jax.config, "jax_platforms", None) or os.environ.get("JAX_PLATFORMS", "")
-    if jax.default_backend() != "cpu" or "cpu" in chosen.split(","):
+    if jax.default_backend() != "cpu" or "cpu" in (getattr(jax.config, "jax_platforms", None) or "").split(","):
         return None
     for device in sorted((root / "sys/bus/pci/devices").glob("*")):
         vendor, number, kind = (_read(device / name) for name in ("vendor", "device", "class"))

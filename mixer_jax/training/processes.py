@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -63,9 +64,7 @@ def is_first() -> bool:
 @contextlib.contextmanager
 def speaking_once() -> Iterator[None]:
     """In this context, let only the first process print to stdout."""
-    with contextlib.ExitStack() as stack:
-        if not is_first():
-            stack.enter_context(contextlib.redirect_stdout(stack.enter_context(open(os.devnull, "w"))))
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(sys.stdout if is_first() else nowhere):
         yield
 
 
@@ -104,13 +103,12 @@ def from_first(tree: Any) -> Any:
 def first_goes_first(function: Callable[[], Any]) -> Any:
     """Call a function on the first process, then on the others, and return its result on each.
 
-    This lets the other processes use files that the first one has written.
+    This lets the other processes use files that the first one has written. A `UserError` of the first one is raised on
+    all of them.
     """
-    if jax.process_count() == 1:
-        return function()
-    result = function() if is_first() else None
-    multihost_utils.sync_global_devices("the first is done")
-    return result if is_first() else function()
+    result: list[Any] = []
+    on_first(lambda: result.append(function()))
+    return result[0] if is_first() else function()
 
 
 class Agreement:

@@ -1,9 +1,9 @@
 """A run from its config to its results: checks, training, scoring and the report."""
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -15,9 +15,7 @@ from mixer_jax.config import check
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
 from mixer_jax.records import Results
-from mixer_jax.reporting import (
-    summarize,
-)
+from mixer_jax.reporting import summarize
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.ending import check_ending, check_epochs
 from mixer_jax.training.length import CHOSEN, scaled
@@ -61,10 +59,11 @@ def train(
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     if not overwrite:
         config.update_from_flattened_dict(on_first(run.newer_fields))
-        if config.epochs == CHOSEN and (epochs := on_first(lambda: _epochs_so_far(run))):
-            config = scaled(config, epochs)
+        if config.epochs == CHOSEN and (before := on_first(lambda: _length(run))):
+            config = _as_long_as(config, *before)
     changes = on_first(lambda: require_usable(run, config, overwrite))
-    results = None if overwrite else _read_results(run)
+    content = None if overwrite else on_first(lambda: found.to_json() if (found := run.read_results()) else None)
+    results = content and Results.from_json(content)
     finished = results if changes.keys().isdisjoint(ENDING) else None
     if results and not finished and config.num_seeds > 1:
         raise UserError(
@@ -86,7 +85,7 @@ def train(
     _check(trainer, run, overwrite)
     if config.init_from and (overwrite or not on_first(lambda: _begun(run, config))):
         shape, normalization = trainer.functions.augment.input_shape, config.dataset.normalization
-        trainer.start_from(initial_params(config.init_from, trainer.model, shape, normalization))
+        trainer.initial = initial_params(config.init_from, trainer.model, shape, normalization)
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
         # JAX keeps every pmapped program; after some eighty runs, a process could not map the memory for another one.
@@ -97,20 +96,20 @@ def train(
         return train_seeds(trainer, run, show) if config.num_seeds > 1 else train_one(trainer, run, show)
 
 
-def _read_results(run: RunDirectory) -> Results | None:
-    """Return the results that the first process finds, on all processes."""
-
-    def read() -> dict[str, Any] | None:
-        results = run.read_results()
-        return None if results is None else results.to_json()
-
-    content = on_first(read)
-    return None if content is None else Results.from_json(content)
+def _length(run: RunDirectory) -> tuple[float, int] | None:
+    """Return the epochs and the patience of an earlier run in this directory; None without one."""
+    if not run.config_file.exists():
+        return None
+    config = run.config()
+    return config.epochs, config.early_stopping_patience
 
 
-def _epochs_so_far(run: RunDirectory) -> float | None:
-    """Return the number of epochs of an earlier run in this directory; None without one."""
-    return run.config().epochs if run.config_file.exists() else None
+def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
+    """Return a config, which leaves the epochs to the dataset, with those of an earlier run of this patience."""
+    if patience != config.early_stopping_patience:
+        return scaled(config, epochs)
+    config.epochs = epochs  # they were given, which leaves the patience as it is
+    return config
 
 
 def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
@@ -124,12 +123,8 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
         )
     directories = [seed for seed, _ in run.runs(config)]
     if not overwrite:
-
-        def check_endings() -> None:
-            for directory in (run, *directories):
-                check_ending(trainer, directory)
-
-        on_first(check_endings)
+        for one in dict.fromkeys((run, *directories)):
+            on_first(functools.partial(check_ending, trainer, one))
     # For each seed, one to fall back on and one that is being written.
     shapes, copies, replaced = trainer.state_shapes, 2 * config.num_seeds, [one.checkpoints for one in directories]
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, replaced))

@@ -8,10 +8,9 @@ process, and no data is shared between running threads.
 """
 
 import dataclasses
-import functools
 import threading
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -20,30 +19,8 @@ import numpy as np
 
 from mixer_jax.cache import cores
 from mixer_jax.training.epoch import DispatchLength
-from mixer_jax.training.programs import EVALUATE, PREDICT, TRAIN, Programs
+from mixer_jax.training.step import Programs
 from mixer_jax.training.trainer import Trainer
-
-
-class SharedLength(DispatchLength):
-    """One seed's view of the dispatch length that all seeds share, so that all dispatch the same number of steps."""
-
-    def __init__(self, shared: DispatchLength, learns: Callable[[], bool]):
-        self._shared, self._learns = shared, learns
-        self.max_steps = shared.max_steps
-
-    @property
-    def steps(self) -> int:
-        """The number of steps for the next dispatch."""
-        return self._shared.steps
-
-    @steps.setter
-    def steps(self, steps: int) -> None:
-        self._shared.steps = steps
-
-    def learn(self, num_steps: int, seconds: float) -> None:
-        """Adapt to the measured time of a dispatch, if this is the seed whose times count."""
-        if self._learns():
-            self._shared.learn(num_steps, seconds)
 
 
 @dataclasses.dataclass
@@ -52,14 +29,13 @@ class _Call:
 
     program: str
     arguments: tuple[Any, dict[str, Any], dict[str, Any], np.int32]
-    result: Any = None
-    error: Exception | None = None
+    answer: Future = dataclasses.field(default_factory=Future)
 
     def key(self) -> Hashable:
         """Return a key that is equal for calls that can run as one program."""
         _, resident, chunk, _ = self.arguments
         # Each seed trains on its own batches, but all are evaluated on the same images, which are then prepared once.
-        return self.program, id(resident), None if self.program == TRAIN else np.asarray(chunk["indices"]).tobytes()
+        return self.program, id(resident), None if self.program == "train" else np.asarray(chunk["indices"]).tobytes()
 
 
 class _Turn(threading.Thread):
@@ -94,9 +70,7 @@ class _Turn(threading.Thread):
         self.call = call
         self._paused.release()
         self._resumed.acquire()
-        if call.error is not None:
-            raise call.error
-        return call.result
+        return call.answer.result()
 
     def run(self) -> None:
         """Call the function."""
@@ -109,27 +83,39 @@ class _Turn(threading.Thread):
         self._paused.release()
 
 
+class SharedLength(DispatchLength):
+    """The dispatch length of all seeds; only the times of `first`, the first seed that still runs, count."""
+
+    first: _Turn | None = None
+
+    def learn(self, num_steps: int, seconds: float) -> None:
+        """Adapt to the measured time of a dispatch, if this is the seed whose times count."""
+        if _Turn.current.turn is self.first:
+            super().learn(num_steps, seconds)
+
+
 class SeedGroup:
     """The trainers of several seeds, whose device programs run together.
 
     Attributes:
       trainers: the trainer of each seed, in order; only for use in the functions passed to `run`.
-      lengths: the dispatch length of each seed.
+      length: the dispatch length of all seeds, so that all dispatch the same number of steps.
     """
 
     def __init__(self, trainer: Trainer, seeds: Sequence[int]):
         on_cpu = trainer.platform == "cpu"
         self._run_together = OnCores(trainer).run if on_cpu else SideBySide(trainer, len(seeds)).run
-        programs = Programs(*(self._deferred(name) for name in (TRAIN, EVALUATE, PREDICT)))
-        self.trainers = [trainer.of_seed(seed, programs, ahead=0 if on_cpu else None) for seed in seeds]
-        shared, self._first = DispatchLength(trainer.max_steps), 0  # the first seed that still runs adapts the length
-        self.lengths = [SharedLength(shared, functools.partial(self._is_first, i)) for i in range(len(seeds))]
+        self.length = SharedLength(trainer.max_steps)
+        self.trainers = [trainer.of_seed(seed) for seed in seeds]
+        for each in self.trainers:
+            each.programs = Programs(*map(_deferred, Programs._fields))
+            each.ahead = 0 if on_cpu else trainer.ahead
 
     def run(self, functions: Sequence[Callable[[], Any]]) -> list[Any]:
         """Call the function of each seed; return, for each, its result or the exception that it raised."""
         turns = [_Turn(function) for function in functions]
         while running := [turn for turn in turns if not turn.over]:
-            self._first = turns.index(running[0])
+            self.length.first = running[0]
             for turn in running:
                 turn.resume()
             together: dict[Hashable, list[_Call]] = {}
@@ -139,15 +125,10 @@ class SeedGroup:
                 self._run_together(calls)
         return [turn.outcome for turn in turns]
 
-    def _is_first(self, i: int) -> bool:
-        return i == self._first
 
-    @staticmethod
-    def _deferred(name: str) -> Callable:
-        def program(*arguments: Any) -> Any:
-            return _Turn.current.turn.wait_for(_Call(name, arguments))
-
-        return program
+def _deferred(name: str) -> Callable:
+    """Return a program that waits for the other seeds."""
+    return lambda *arguments: _Turn.current.turn.wait_for(_Call(name, arguments))
 
 
 class OnCores:
@@ -162,17 +143,15 @@ class OnCores:
         self._at_once = cores() if len(trainer.parallel.devices) == 1 else 1
 
     def run(self, calls: Sequence[_Call]) -> None:
-        """Set the result, or the error, of each call."""
+        """Answer each call."""
         # Calls with no steps only compile. One thread is used, so that equal programs are compiled once.
         compiling = all(call.arguments[-1] == 0 for call in calls)
         with ThreadPoolExecutor(1 if compiling else self._at_once) as pool:
-            list(pool.map(self._run_one, calls))
+            for call in calls:
+                call.answer = pool.submit(self._run_one, call)
 
-    def _run_one(self, call: _Call) -> None:
-        try:
-            call.result = jax.block_until_ready(getattr(self._programs, call.program)(*call.arguments))
-        except Exception as error:
-            call.error = error
+    def _run_one(self, call: _Call) -> Any:
+        return jax.block_until_ready(getattr(self._programs, call.program)(*call.arguments))
 
 
 class SideBySide:
@@ -181,27 +160,27 @@ class SideBySide:
     def __init__(self, trainer: Trainer, num_seeds: int):
         self._num_seeds = num_seeds
         self._programs = {
-            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.functions, name), own_batches=name == TRAIN))
-            for name in (TRAIN, EVALUATE, PREDICT)
+            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.functions, name), name == "train"))
+            for name in Programs._fields
         }
 
     def run(self, calls: Sequence[_Call]) -> None:
-        """Set the result, or the error, of each call."""
+        """Answer each call."""
         # Finished seeds stay in the program, without steps, so that nothing is compiled again.
         absent = self._num_seeds - len(calls)
         states, residents, chunks, num_steps = zip(*(call.arguments for call in calls), strict=True)
         chunk = chunks[0]
-        if calls[0].program == TRAIN:  # the axis of seeds comes after that of devices
+        if calls[0].program == "train":  # the axis of seeds comes after that of devices
             chunk = jax.tree.map(lambda *each: np.stack(each, axis=1), *chunks, *chunks[:1] * absent)
         numbers = np.array([*num_steps, *(0,) * absent], np.int32)
         try:
             results = self._programs[calls[0].program](states + states[:1] * absent, residents[0], chunk, numbers)
         except Exception as error:
             for call in calls:
-                call.error = error
+                call.answer.set_exception(error)
             return
         for call, result in zip(calls, results, strict=False):
-            call.result = result
+            call.answer.set_result(result)
 
 
 def _with_seed_axis(function: Callable, own_batches: bool) -> Callable:

@@ -61,7 +61,7 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
             observers: list[Observer] = [progress.observer(i)] if show else []
             if is_first():
                 observers += [*_logs(trainer, directories[i]), curves.observer()]
-            return train_epochs(group.trainers[i], directories[i], stop, observers, group.lengths[i])
+            return train_epochs(group.trainers[i], directories[i], stop, observers, group.length)
 
         outcomes = group.run([functools.partial(function, i) for i in range(len(seeds))])
     _raise_errors(outcomes, seeds)
@@ -75,17 +75,13 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
     """Raise the worst of the exceptions that ended seeds; a seed that diverges does not end the others."""
-    errors = {
-        seed: outcome for seed, outcome in zip(seeds, outcomes, strict=True) if isinstance(outcome, BaseException)
-    }
-    for error in errors.values():
-        if not isinstance(error, Diverged | Interrupted):
-            raise error
-    for seed, error in errors.items():
-        if isinstance(error, Diverged):
-            raise Diverged(f"seed {seed}: {error}") from error
-    for error in errors.values():
-        raise error
+    errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]
+    if not errors:
+        return
+    seed, worst = min(errors, key=lambda pair: (isinstance(pair[1], Interrupted), isinstance(pair[1], Diverged)))
+    if isinstance(worst, Diverged):
+        raise Diverged(f"seed {seed}: {worst}") from worst
+    raise worst
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax
 import flax.linen as nn
@@ -12,11 +12,21 @@ import optax
 
 from mixer_jax.augment import Augment
 from mixer_jax.data import gather_batch
-from mixer_jax.training.losses import cross_entropy
 from mixer_jax.training.packing import Packing
 from mixer_jax.training.parallel import AXIS, predecessors
 
 Arrays = dict[str, jax.Array]
+
+
+class Programs(NamedTuple):
+    """The methods of `DeviceFunctions`, each compiled on first use for all devices.
+
+    `train` reuses the memory of its state argument, which is invalid afterwards.
+    """
+
+    train: Callable
+    evaluate: Callable
+    predict: Callable
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -110,11 +120,9 @@ class DeviceFunctions:
 
         dtypes = {"loss": jnp.float32, "correct": jnp.int32, "gradient_norm": jnp.float32}
         metrics = {name: jnp.zeros(length, dtype) for name, dtype in dtypes.items()}
-        if self.packing:
-            state = self._with_trees(state, self.packing.pack)
+        state = self.packing.pack(state) if self.packing else state
         state, metrics = jax.lax.fori_loop(0, num_steps, body, (state, metrics))
-        if self.packing:
-            state = self._with_trees(state, self.packing.unpack)
+        state = self.packing.unpack(state) if self.packing else state
         if message is not None:
             # The added 0 makes this collective wait for the loop: a CPU would mix it up with the loop's collectives.
             metrics["message"] = jax.lax.pmax(message + jnp.minimum(state.step, 0), AXIS)
@@ -139,17 +147,13 @@ class DeviceFunctions:
             logits: Any = self.model.apply({"params": params}, self.augment.evaluate(taken["images"]))
             targets = jax.nn.one_hot(labels, logits.shape[-1])
             batch = {
-                "loss": jnp.sum(jnp.where(present, cross_entropy(logits, targets), 0.0)),
+                "loss": jnp.sum(jnp.where(present, optax.softmax_cross_entropy(logits, targets), 0.0)),
                 "correct": jnp.sum(present & (jnp.argmax(logits, -1) == labels)),
                 "count": jnp.sum(present),
             }
             return jax.tree.map(lambda total, value: total + value.astype(total.dtype), sums, batch)
 
-        zeros = {
-            "loss": jnp.zeros((), jnp.float32),
-            "correct": jnp.zeros((), jnp.int32),
-            "count": jnp.zeros((), jnp.int32),
-        }
+        zeros = {"loss": jnp.float32(0), "correct": jnp.int32(0), "count": jnp.int32(0)}
         return jax.lax.psum(jax.lax.fori_loop(0, num_steps, body, zeros), AXIS)
 
     def predict(self, params: Any, resident: Arrays, chunk: Arrays, num_steps: jax.Array) -> Arrays:
@@ -178,11 +182,6 @@ class DeviceFunctions:
         }
         outputs = jax.lax.fori_loop(0, num_steps, body, zeros)
         return jax.tree.map(lambda x: jax.lax.all_gather(x, AXIS, axis=1, tiled=True), outputs)
-
-    @staticmethod
-    def _with_trees(state: TrainState, change: Callable[[Any], Any]) -> TrainState:
-        trees = {name: change(getattr(state, name)) for name in ("params", "opt_state", "ema_params")}
-        return state.replace(**trees)
 
     def _take(self, resident: Arrays, chunk: Arrays, step: jax.Array) -> Arrays:
         return gather_batch(resident, chunk, step, self.augment.image_shape)
@@ -216,7 +215,8 @@ class DeviceFunctions:
                 {"params": params}, images, train=True, positions=positions, rngs={"dropout": key}
             )
             correct = jnp.sum(jnp.argmax(logits, -1) == jnp.argmax(targets, -1))
-            return jnp.mean(cross_entropy(logits, targets, self.label_smoothing)), correct
+            losses = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, self.label_smoothing))
+            return jnp.mean(losses), correct
 
         gradient_fn = jax.value_and_grad(loss_fn, has_aux=True)
         if self.accumulation_steps == 1:

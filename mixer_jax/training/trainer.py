@@ -1,6 +1,7 @@
 """Training, evaluation and prediction of one run on the devices."""
 
 import copy
+import dataclasses
 import hashlib
 import time
 from collections.abc import Sequence
@@ -19,11 +20,9 @@ from mixer_jax.data import (
     Split,
     StreamedSplit,
     StreamingPipeline,
-    TrainSampler,
 )
 from mixer_jax.training.length import with_epochs
-from mixer_jax.training.parallel import DataParallel, program_bytes
-from mixer_jax.training.programs import Programs
+from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.setup import (
     compute_dtype,
@@ -33,7 +32,7 @@ from mixer_jax.training.setup import (
     require_memory,
     runs_on,
 )
-from mixer_jax.training.step import DeviceFunctions, TrainState
+from mixer_jax.training.step import DeviceFunctions, Programs, TrainState
 
 AnySplit = Split | StreamedSplit
 
@@ -66,6 +65,9 @@ class Trainer:
       sampler: chooses the examples of each training batch.
       schedule: the learning rate as a function of the step.
       functions: the device programs before they are compiled, with the model, the optimiser and the augmentation.
+      model: the Flax module.
+      platform: "cpu", "gpu" or "tpu".
+      initial: the parameters to start from, as host arrays, instead of random ones; None until they are set.
       dtype: the dtype of the computation.
       total_steps: the number of training steps of the run.
       max_steps: the largest number of steps in one dispatch.
@@ -94,6 +96,8 @@ class Trainer:
         self.schedule = create_schedule(config, self.sampler.steps_in)
         self.total_steps = self.sampler.steps_in(config.epochs)
         self.functions = create_functions(config, dataset, self.parallel, self.schedule, self.total_steps)
+        self.model: Any = self.functions.model
+        self.platform = self.parallel.devices[0].platform
         self.dtype = compute_dtype(config, self.parallel)
         self.runs_on = runs_on(self.parallel, self.dtype)
         # The program runs once: optimising it would take longer than it saves.
@@ -101,58 +105,39 @@ class Trainer:
         self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # raises if the parts do not fit together
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
         require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
-        self._initial: Any = None
+        self.initial: Any = None
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self.programs = Programs.compiled(self.functions, self.parallel)
+        self.programs = self._compiled(self.functions)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
         # On the CPUs of several processes, the collectives of two dispatches could run in different orders on different
         # processes.
         self.ahead = 0 if self.platform == "cpu" and self._shard.num_processes > 1 else 1
 
-    @property
-    def model(self) -> Any:
-        """The Flax module."""
-        return self.functions.model
+    def _compiled(self, functions: DeviceFunctions) -> Programs:
+        names = Programs._fields
+        return Programs(*(self.parallel.compile(getattr(functions, one), donate_state=one == "train") for one in names))
 
-    @property
-    def platform(self) -> str:
-        """ "cpu", "gpu" or "tpu"."""
-        return self.parallel.devices[0].platform
-
-    def of_seed(self, seed: int, programs: Programs | None = None, ahead: int | None = None) -> "Trainer":
-        """Return the trainer of another seed, which shares the data on the devices.
-
-        Args:
-          seed: the other seed.
-          programs: the programs to run; by default, the compiled programs of this trainer.
-          ahead: the attribute `ahead`; by default, that of this trainer.
-        """
+    def of_seed(self, seed: int) -> "Trainer":
+        """Return the trainer of another seed, which shares the programs and the data on the devices."""
         other = copy.copy(self)
         other.config = self.config.copy_and_resolve_references()
         other.config.seed, other.config.num_seeds = seed, 1
-        other.sampler = TrainSampler(len(self.dataset.train), self.config.batch_size, seed)
+        other.sampler = dataclasses.replace(self.sampler, seed=seed)
         other._pipeline = self._pipeline_of(self.dataset.train, other.sampler)
-        other.programs = programs or self.programs
-        other.ahead = self.ahead if ahead is None else ahead
         return other
 
-    def start_from(self, params: Any) -> None:
-        """Make `init` use these parameters, as host arrays, instead of random ones."""
-        self._initial = params
-
     def initial_fingerprint(self) -> str:
-        """Return a hash of the parameters passed to `start_from`; without any, the hash of no bytes."""
+        """Return a hash of `initial`; without it, the hash of no bytes."""
         digest = hashlib.sha256()
-        for x in jax.tree.leaves(self._initial):
+        for x in jax.tree.leaves(self.initial):
             digest.update(np.ascontiguousarray(x).tobytes())
         return digest.hexdigest()
 
     def init(self) -> TrainState:
         """Return the state before the first step, on the devices."""
         state = self._init(jnp.int32(self.config.seed))
-        if self._initial is not None:  # a new optimiser state does not depend on the parameters
-            params = self._initial
+        if (params := self.initial) is not None:  # a new optimiser state does not depend on the parameters
             state = state.replace(params=params, ema_params=params if state.ema_params else ())
         return self.place(state)
 
@@ -172,28 +157,20 @@ class Trainer:
         """Return the learning rate of every step, (total_steps,) float32."""
         return np.asarray(jax.jit(jax.vmap(self.schedule))(np.arange(self.total_steps)))
 
-    def memory(self) -> int | None:
-        """Return the bytes that training needs on a device, data included; None if XLA does not say."""
-        return program_bytes(self.lower()["training"].compile())
-
-    def lower(self, functions: DeviceFunctions | None = None) -> dict[str, jax.stages.Lowered]:
-        """Lower the programs "training" and "evaluation" without computing or placing anything.
+    def lower(self, name: str, functions: DeviceFunctions | None = None) -> jax.stages.Lowered:
+        """Lower a program, "train" or "evaluate", without computing or placing anything.
 
         Args:
+          name: of the program.
           functions: replace the trainer's own, for example with another model of the same parameters.
         """
-        programs = Programs.compiled(functions, self.parallel) if functions else self.programs
-        val, shapes = self.dataset.val, self.state_shapes
-        evaluation = self._pipeline_of(val, self._eval_sampler(val))
-        inputs = {
-            "training": (programs.train, shapes, self._pipeline),
-            "evaluation": (programs.evaluate, shapes.evaluated, evaluation),
-        }
-        lowered = {}
-        for name, (program, state, pipeline) in inputs.items():
-            rest = jax.eval_shape(lambda pipeline=pipeline: (pipeline.chunk(0, 0), jnp.int32(0)))
-            lowered[name] = program.lower(state, pipeline.resident_shapes, *rest)
-        return lowered
+        programs = self._compiled(functions) if functions else self.programs
+        state, pipeline = self.state_shapes, self._pipeline
+        if name == "evaluate":
+            val = self.dataset.val
+            state, pipeline = state.evaluated, self._pipeline_of(val, self._eval_sampler(val))
+        rest = jax.eval_shape(lambda: (pipeline.chunk(0, 0), jnp.int32(0)))
+        return getattr(programs, name).lower(state, pipeline.resident_shapes, *rest)
 
     def train(
         self, state: TrainState, step: int, num_steps: int, message: np.ndarray | None = None

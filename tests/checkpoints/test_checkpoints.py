@@ -115,7 +115,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(
     assert len(problems) == 1
     assert problems[0].startswith(f"checkpoint {directory / '200'} ")
     assert "\n" not in problems[0]
-    aside = directory / "200.damaged"
+    aside = directory / "200.damaged1"
     assert {p.relative_to(aside): p.read_bytes() for p in files(aside)} == left
     assert not (directory / "200").exists()
 

@@ -57,7 +57,7 @@ def test_a_rename_that_fails_leaves_the_earlier_checkpoint_of_the_same_step(tmp_
     checkpoints, rename = Checkpoints(tmp_path / "c"), os.rename
 
     def failing(source, target):
-        if str(source).endswith(".partial") and str(target).endswith("/2") and "2.1" not in str(source):
+        if str(source).endswith(".partial") and str(target).endswith("/2") and "2.2" not in str(source):
             raise OSError(5, "Input/output error")
         rename(source, target)
 

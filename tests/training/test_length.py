@@ -49,3 +49,10 @@ def test_a_resumed_run_keeps_the_number(tmp_path, monkeypatch):
     again = run(tmp_path / "run", dataset, monkeypatch, epochs=-1.0, early_stopping_patience=1)[0]
     assert again == results
     assert RunDirectory(tmp_path / "run").config().epochs == epochs
+
+
+def test_a_finished_run_of_given_epochs_is_finished_without_them_too(tmp_path, monkeypatch):
+    results = run(tmp_path / "run", make_dataset(), monkeypatch, epochs=2.0, early_stopping_patience=20)[0]
+    again = run(tmp_path / "run", make_dataset(), monkeypatch, epochs=-1.0, early_stopping_patience=20)[0]
+    assert again == results
+    assert not (tmp_path / "run" / "results.old1.json").exists()

@@ -8,7 +8,6 @@ import pytest
 
 from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
-from mixer_jax.training.losses import cross_entropy
 from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask, layer_scales
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.weights import from_layout, to_layout
@@ -187,14 +186,3 @@ def test_schedules():
             schedule(name="step", decay_epochs=little)
     with pytest.raises(UserError, match=r"unknown config.schedule.name 'cosin' .did you mean 'cosine'"):
         schedule(name="cosin")
-
-
-@pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_label_smoothing_equals_its_definition(smoothing):
-    logits = np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32)
-    labels = np.array([0, 4, 2, 2])
-    log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    target = np.full((4, 5), smoothing / 5) + (1 - smoothing) * np.eye(5)[labels]
-    np.testing.assert_allclose(
-        cross_entropy(logits, np.eye(5, dtype=np.float32)[labels], smoothing), -(target * log_p).sum(-1), rtol=1e-5
-    )

@@ -12,7 +12,6 @@ from mixer_jax import models
 from mixer_jax.training import Trainer
 from mixer_jax.training.optimizer import OPTIMIZERS, is_entrywise
 from mixer_jax.training.packing import VECTORS, Packing
-from mixer_jax.training.programs import Programs
 from support import make_config, make_dataset
 
 ENTRYWISE = [name for name in OPTIMIZERS if name not in ("lamb", "lars", "muon")]
@@ -25,7 +24,7 @@ def trained(packed, **fields):
     if packed:
         params = models.param_shapes(trainer.model, trainer.functions.augment.input_shape)
         trainer.functions = dataclasses.replace(trainer.functions, packing=Packing(params))
-        trainer.programs = Programs.compiled(trainer.functions, trainer.parallel)
+        trainer.programs = trainer._compiled(trainer.functions)
     state, metrics = trainer.train(trainer.init(), 0, 10)
     return jax.device_get(state), np.asarray(metrics["loss"])[:10]
 

@@ -52,15 +52,22 @@ def test_nothing_is_said_where_it_is_used_or_the_cpu_was_chosen(tmp_path, monkey
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert unused_accelerator(root) is None
     monkeypatch.undo()
-    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    jax.config.update("jax_platforms", "cpu")
     assert unused_accelerator(root) is None
-    monkeypatch.delenv("JAX_PLATFORMS")
+    jax.config.update("jax_platforms", None)
     assert unused_accelerator(tmp_path / "elsewhere") is None
 
 
 @pytest.mark.parametrize(
     ("platform", "capability", "expected"),
-    [("cpu", None, False), ("tpu", None, True), ("gpu", "7.5", False), ("gpu", "7.0", False), ("gpu", "8.0", True)],
+    [
+        ("cpu", None, False),
+        ("tpu", None, True),
+        ("gpu", "7.5", False),
+        ("gpu", "7.0", False),
+        ("gpu", "8.0", True),
+        ("gpu", "gfx90a", True),
+    ],
 )
 def test_bfloat16_is_for_devices_that_have_it(platform, capability, expected):
     assert has_bfloat16(SimpleNamespace(platform=platform, compute_capability=capability)) is expected

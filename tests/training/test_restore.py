@@ -31,7 +31,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, monkey
     assert f"Resuming at step {steps[-2]} of" in out.out
     assert f"checkpoints/{steps[-1]} is damaged" in out.err
     assert f"set aside, resuming from step {steps[-2]}" in out.err
-    assert (tmp_path / "run" / "checkpoints" / f"{steps[-1]}.damaged").is_dir()
+    assert (tmp_path / "run" / "checkpoints" / f"{steps[-1]}.damaged1").is_dir()
 
 
 def test_a_run_whose_checkpoints_are_all_damaged_gets_one_line(tmp_path, monkeypatch):

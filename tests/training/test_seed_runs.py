@@ -168,7 +168,7 @@ def dying_at(count, owner=OnCores):
         if len(seen) < count:
             return original(self, calls)
         for call in calls:
-            call.error = Crash()
+            call.answer.set_exception(Crash())
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(owner, "run", run)

@@ -10,8 +10,8 @@ import pytest
 
 from mixer_jax.training import Trainer, seeds
 from mixer_jax.training.epoch import FEWEST_STEPS, Sums, train_steps
-from mixer_jax.training.programs import Programs
 from mixer_jax.training.seeds import SeedGroup
+from mixer_jax.training.step import Programs
 from runs import DEVICES, as_on_an_accelerator
 from support import make_config, make_dataset
 
@@ -68,7 +68,7 @@ def made_up_group(num_seeds, program, num_devices=1):
         parallel=SimpleNamespace(devices=jax.devices()[:num_devices]),
         max_steps=256,
     )
-    trainer.of_seed = lambda seed, programs, ahead: SimpleNamespace(seed=seed, programs=programs, ahead=ahead)
+    trainer.of_seed = lambda seed: SimpleNamespace(seed=seed)
     return SeedGroup(trainer, range(num_seeds))
 
 
@@ -170,7 +170,7 @@ def test_dispatches_grow_though_the_first_seed_is_over():
         return state, {"loss": ones, "correct": ones.astype(int), "gradient_norm": ones}
 
     trainer = SimpleNamespace(train=train, ahead=0, config=make_config(batch_size=16))
-    group.run([lambda: None, lambda: train_steps(trainer, None, 0, 4096, group.lengths[1], Sums())])
+    group.run([lambda: None, lambda: train_steps(trainer, None, 0, 4096, group.length, Sums())])
     assert asked[0] <= FEWEST_STEPS
     assert max(asked) > FEWEST_STEPS
 

@@ -21,6 +21,8 @@ EVERYTHING = {
     "model__stochastic_depth_rate": 0.5, "ema_decay": 0.9,
 }  # fmt: skip
 
+SGD = {"optimizer__name": "sgd", "optimizer__learning_rate": 0.1, "model__zero_init_head": False}
+
 
 @functools.cache
 def losses(num_devices, num_steps=12, per_dispatch=5, streaming=False, **fields):
@@ -95,9 +97,10 @@ def test_the_seed_is_all_that_randomness_depends_on():
     assert not np.array_equal(first, other)
 
 
-def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_first_loss_and_gradient_step_equal_flax_and_numpy(smoothing):
     trainer = Trainer(
-        make_config(batch_size=16, optimizer__name="sgd", optimizer__learning_rate=0.1, model__zero_init_head=False),
+        make_config(batch_size=16, label_smoothing=smoothing, **SGD),
         make_dataset(),
         jax.devices()[:2],
     )
@@ -109,7 +112,7 @@ def test_the_first_loss_and_gradient_step_equal_flax_and_numpy():
 
     def loss(params):
         log_p = jax.nn.log_softmax(trainer.model.apply({"params": params}, images.astype(np.float32)))
-        return -log_p[np.arange(16), labels].mean()
+        return -((smoothing / 10 + (1 - smoothing) * np.eye(10)[labels]) * log_p).sum(-1).mean()
 
     value, gradient = jax.value_and_grad(loss)(before)
     state, metrics = trainer.train(state, 0, 1)
