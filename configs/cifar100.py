@@ -3,10 +3,10 @@
 python -m mixer_jax.train --config configs/cifar100.py
 """
 
-from configs import cifar10
+from mixer_jax import config_files
 
 
 def get_config():
-    config = cifar10.get_config()
+    config = config_files.get_config("cifar10")
     config.dataset.name = "cifar100"
     return config

@@ -6,11 +6,11 @@ Test accuracy on images re-encoded as JPEG: 90.66% (one seed, 200 epochs). On on
 130 s, and the whole command, with its start and the report, 198 s.
 """
 
-from configs import cifar10
+from mixer_jax import config_files
 
 
 def get_config():
-    config = cifar10.get_config()
+    config = config_files.get_config("cifar10")
     config.augment.rand_augment.num_ops = 2
     config.augment.mixing.until = 1.0
     config.model.variant = "Tiny/4"

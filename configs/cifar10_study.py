@@ -16,14 +16,14 @@ test images.
 
 import dataclasses
 
-from configs import cifar10, cifar10_fast, mixer_nano_cifar10
+from mixer_jax import config_files
 from mixer_jax.config import default_config, flat
 from mixer_jax.studies.arms import Arm
 
 
 def get_config():
     """Return the recipe of configs/cifar10.py."""
-    return cifar10.get_config()
+    return config_files.get_config("cifar10")
 
 
 def _changed(config):
@@ -138,18 +138,18 @@ def get_arms():
         Arm("recipe_60", "the recipe, nano, 60 epochs", SHORT, **settings),
         Arm("earlier", "the earlier recipe, nano", EARLIER, **settings),
         Arm("wide_tokens", "the recipe, token mixing of width 128", WIDER_TOKEN_MIXING, 1, ("clean",)),
-        Arm("fast", "configs/cifar10_fast.py", _changed(cifar10_fast.get_config()), **settings),
+        Arm("fast", "configs/cifar10_fast.py", _changed(config_files.get_config("cifar10_fast")), **settings),
         *(
             Arm(
                 f"nano_{size}",
                 f"nano as published, {size}",
-                _changed(mixer_nano_cifar10.get_config(size)),
+                _changed(config_files.get_config(f"mixer_nano_cifar10:{size}")),
                 num_seeds=3,
                 protocols=("published", "clean"),
                 published={"last": 90.83},
                 notes=(NOTE,),
             )
-            for size in mixer_nano_cifar10.WIDTHS
+            for size in ("1.13M", "0.67M")
         ),
         plain,
         dataclasses.replace(plain, name="plain_init", title=f"{plain.title}, started as PyTorch does", changes=PLAIN),

@@ -3,11 +3,11 @@
 python -m mixer_jax.train --config configs/fashion_mnist.py
 """
 
-from configs import mnist
+from mixer_jax import config_files
 
 
 def get_config():
-    config = mnist.get_config()
+    config = config_files.get_config("mnist")
     config.dataset.name = "fashion_mnist"
     config.epochs = 20
     return config

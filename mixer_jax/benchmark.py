@@ -50,7 +50,6 @@ from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.models.baselines import BASELINES
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
 
@@ -74,19 +73,28 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--forward={','.join(values.forward)}: give batch sizes, such as 1,16,128")
     output = Path(values.output) if values.output else None
     if output:
-        require_new([output], values.overwrite)
+        cli.require_new([output], values.overwrite)
         with writing(output):  # fails before anything is measured
             output.parent.mkdir(parents=True, exist_ok=True)
     if values.reading:
         report = reading.measure_reading(config, values.reading, values.rounds, values.against == "torchvision")
-        print(reading_table(report))
-        if output:
-            write_json(output, report)
-        return 0
-    if config.model.variant in BASELINES:
+        text = reading_table(report)
+    elif config.model.variant in BASELINES:
         raise UserError(f"config.model.variant={config.model.variant}: only a Mixer is measured")
-    if values.compile_for:
-        return _compile_for(values, config, name, output)
+    elif values.compile_for:
+        report = _compile_for(values, config, name)
+        text = compiled_table(report)
+    else:
+        report = _measure(values, config, name)
+        text = table(report)
+    print(text)
+    if output:
+        write_json(output, report)
+    return 1 if any("does_not_fit" in row for row in report.get("programs", {}).values()) else 0
+
+
+def _measure(values: flags.FlagValues, config: ConfigDict, name: str) -> dict[str, Any]:
+    """Measure the training of a config, and return the report."""
     if values.against:
         in_torch = _torch_side(values.against)
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leaves GPU memory for PyTorch
@@ -123,52 +131,35 @@ def main(argv: list[str]) -> int:
             report["versions"] |= in_torch.versions()
         if values.scaling:
             report["scaling"] = {name: scaling(row, values.rounds, SECONDS) for name, row in trainers.items()}
-    print(table(report))
-    if output:
-        write_json(output, report)
-    return 0
+    return report
 
 
-def _compile_for(values: flags.FlagValues, config: ConfigDict, name: str, output: Path | None) -> int:
+def _compile_for(values: flags.FlagValues, config: ConfigDict, name: str) -> dict[str, Any]:
+    """Compile a config for an accelerator, and return the report."""
     chip, devices = targets.describe(values.compile_for)
     shape = (values.image_size, values.image_size, values.channels, values.num_classes) if values.image_size else None
     dataset = compiled.stand_in(config, chip, shape, values.num_images)
-    report = compiled.compile_for(config, name, chip, devices, dataset, values.against)
-    print(compiled_table(report))
-    if output:
-        write_json(output, report)
-    return 1 if any("does_not_fit" in row for row in report["programs"].values()) else 0
+    return compiled.compile_for(config, name, chip, devices, dataset, values.against)
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("rounds", 7, "measurements of each workload", lower_bound=1, flag_values=values)
-    flags.DEFINE_string(
-        "against", None, "also measure torch or torchvision; with --compile_for: paper or plain", flag_values=values
-    )
-    flags.DEFINE_string(
-        "compile_for", None, f"compile for an accelerator you do not have: {targets.EXAMPLES}", flag_values=values
-    )
-    flags.DEFINE_integer(
-        "reading", None, "measure the reading of this many images from their files", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_integer("num_images", None, "training images, with --compile_for", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean(
-        "scaling", False, "also measure how time and memory grow with the batch and the depth", flag_values=values
-    )
-    flags.DEFINE_boolean(
-        "autocast", True, "also measure PyTorch in bfloat16 (slow on CPUs without it)", flag_values=values
-    )
-    flags.DEFINE_list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone", flag_values=values)
-    flags.DEFINE_integer(
+def _define_flags(define: cli.Define) -> None:
+    define.integer("rounds", 7, "measurements of each workload", lower_bound=1)
+    define.string("against", None, "also measure torch or torchvision; with --compile_for: paper or plain")
+    define.string("compile_for", None, f"compile for an accelerator you do not have: {targets.EXAMPLES}")
+    define.integer("reading", None, "measure the reading of this many images from their files", lower_bound=1)
+    define.integer("num_images", None, "training images, with --compile_for", lower_bound=1)
+    define.boolean("scaling", False, "also measure how time and memory grow with the batch and the depth")
+    define.boolean("autocast", True, "also measure PyTorch in bfloat16 (slow on CPUs without it)")
+    define.list("forward", ["1", "16", "128"], "batch sizes of the forward pass alone")
+    define.integer(
         "image_size",
         None,
         "use images this high and wide instead of the config's: random pixels, or only a shape with --compile_for",
         lower_bound=1,
-        flag_values=values,
     )
-    flags.DEFINE_integer("channels", 3, "of the images of --image_size", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("num_classes", 10, "of the images of --image_size", lower_bound=1, flag_values=values)
-    define_flags(values, "JSON file to write the measurements to")
+    define.integer("channels", 3, "of the images of --image_size", lower_bound=1)
+    define.integer("num_classes", 10, "of the images of --image_size", lower_bound=1)
+    define.output("JSON file to write the measurements to")
 
 
 def _torch_side(against: str) -> Any:

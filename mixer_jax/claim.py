@@ -68,12 +68,12 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
         changes = _changes(run, config)  # again: another process may have trained here since `require_usable`
         require_same_data(run, config, dataset)
         to_the_end = config.schedule.name in TO_THE_END or config.augment.mixing.until < 1
-        if "epochs" in changes and to_the_end and (step := _steps_done(run)):
+        if "epochs" in changes and to_the_end and (step := steps_done(run)):
             extended = [*extended, {"step": step, "epochs": run.config().epochs}]
-    content = {"config": _plain(config), "dataset": dataset} | ({"extended": extended} if extended else {})
-    write_json(run.config_file, content)
+    # Renamed first: a finished run with the new config would look as if it had been trained by that.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
         run.results_file.rename(free_name(run.path, "results.old", ".json"))
+    write_json(run.config_file, {"config": config.to_dict(), "dataset": dataset, "extended": extended})
 
 
 def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any], finished: bool = False) -> None:
@@ -106,7 +106,8 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
         )
 
 
-def _steps_done(run: RunDirectory) -> int:
+def steps_done(run: RunDirectory) -> int:
+    """Return the number of training steps after which a run resumes."""
     saved = [int(p.name) for p in run.checkpoints.glob("*") if p.name.isdecimal()]
     return max([*saved, *(epoch.step for epoch in run.read_metrics())], default=0)
 
@@ -121,12 +122,9 @@ def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
     return changes
 
 
-def _plain(config: ConfigDict) -> dict[str, Any]:
-    """Return the config after a round trip through JSON: tuples become lists."""
-    return json.loads(config.to_json_best_effort())
-
-
 def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
     """Return a description of each field in which two configs differ, by the field's name."""
-    old, new = dict(flat(ConfigDict(_plain(old)))), dict(flat(ConfigDict(_plain(new))))
-    return {key: f"{key}: {old[key]} in the run, {new[key]} now" for key in sorted(old) if old[key] != new[key]}
+    before, now = dict(flat(old)), dict(flat(new))
+    return {
+        key: f"{key}: {before[key]} in the run, {now[key]} now" for key in sorted(before) if before[key] != now[key]
+    }

@@ -1,6 +1,7 @@
-"""The command line, shared by all commands: configs with overrides, flags, and one-line error messages."""
+"""What the commands share: configs with overrides, flags, output files, and one-line error messages."""
 
 import contextlib
+import functools
 import gc
 import io
 import os
@@ -8,7 +9,7 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import jax
@@ -17,19 +18,19 @@ from ml_collections import ConfigDict, config_flags
 
 from mixer_jax.cache import keep_compiled, tidy
 from mixer_jax.config import check, flat, unknown_field
-from mixer_jax.config_files import load_config
+from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError, did_you_mean
 from mixer_jax.messages import show_on_console
 
 
-def run(main: Callable[[list[str]], int | None]) -> None:
+def run(main: Callable[[list[str]], int]) -> None:
     """Run a command's `main`, and exit the process with the code that `main` returns.
 
     The exit code is 2 after a user's mistake, which is printed in one line; 130 after Ctrl-C; 141 if the reader of the
     output has closed the pipe; and 1 if one of several processes fails.
 
     Args:
-      main: receives the command line, program name first; returns the exit code, None for 0.
+      main: receives the command line, program name first; returns the exit code.
     """
     logging.set_verbosity(logging.ERROR)  # TFDS and Orbax log internal details as warnings
     for stream in (sys.stdout, sys.stderr):
@@ -66,9 +67,28 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     sys.exit(code)
 
 
+class Define:
+    """Defines the flags of a command, by the functions of absl without their DEFINE_.
+
+    Attributes:
+      boolean, integer, list, string: functions of the name, the default and the help text of a flag.
+    """
+
+    def __init__(self, values: flags.FlagValues):
+        self.boolean = functools.partial(flags.DEFINE_boolean, flag_values=values)
+        self.integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+        self.list = functools.partial(flags.DEFINE_list, flag_values=values)
+        self.string = functools.partial(flags.DEFINE_string, flag_values=values)
+
+    def output(self, what: str) -> None:
+        """Define --output, with the help text `what`, and --overwrite; see `require_new`."""
+        self.string("output", None, what)
+        self.boolean("overwrite", False, "write over what is there already")
+
+
 def parse(
     argv: Sequence[str],
-    define: Callable[[flags.FlagValues], None],
+    define: "Callable[[Define], None]",
     usage: str,
     default: ConfigDict | None = None,
 ) -> tuple[flags.FlagValues, ConfigDict, str]:
@@ -89,11 +109,9 @@ def parse(
       SystemExit: after printing the help, if --help is given.
     """
 
-    def define_all(values: flags.FlagValues) -> None:
-        flags.DEFINE_string(
-            "config", None, "config file, or name of a shipped one, such as cifar10[:arg]", flag_values=values
-        )
-        define(values)
+    def define_all(own: Define) -> None:
+        own.string("config", None, "config file, or name of a shipped one, such as cifar10[:arg]")
+        define(own)
 
     values, rest = _parse_known(argv, define_all, usage)
     if files := [argument for argument in rest[1:] if argument.endswith(".py")]:
@@ -101,13 +119,13 @@ def parse(
     if not values.config and default is None:
         raise UserError("no config: give one with --config, such as --config digits")
     path, _, argument = (values.config or "").partition(":")
-    config = load_config(path, argument or None) if values.config else default
+    config = get_config(values.config) if values.config else default
     name = Path(path).stem + (f"_{re.sub(r'[^A-Za-z0-9.-]+', '_', argument)}" if argument else "")
     return values, _override(config, rest, list(values)), name or "default"
 
 
 def parse_flags(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str, num_paths: int | None = 0
+    argv: Sequence[str], define: "Callable[[Define], None]", usage: str, num_paths: int | None = 0
 ) -> tuple[flags.FlagValues, list[str]]:
     """Parse the command line of a command that takes paths and no config.
 
@@ -153,7 +171,7 @@ def naming_flags() -> Iterator[None]:
 
 def parse_run(
     argv: Sequence[str],
-    define: Callable[[flags.FlagValues], None],
+    define: "Callable[[Define], None]",
     usage: str,
     num_paths: int | None = 0,
     workdir: str | None = None,
@@ -171,12 +189,10 @@ def parse_run(
       UserError: as in `parse_flags`, or without a model.
     """
 
-    def define_all(values: flags.FlagValues) -> None:
-        flags.DEFINE_string(
-            "workdir", workdir, "a run directory, or weights: a file, folder, URL or name", flag_values=values
-        )
-        flags.DEFINE_string("checkpoint", "best", "best, latest, or the step of a checkpoint", flag_values=values)
-        define(values)
+    def define_all(own: Define) -> None:
+        own.string("workdir", workdir, "a run directory, or weights: a file, folder, URL or name")
+        own.string("checkpoint", "best", "best, latest, or the step of a checkpoint")
+        define(own)
 
     values, paths = parse_flags(argv, define_all, usage, num_paths)
     if not values.workdir:
@@ -184,12 +200,36 @@ def parse_run(
     return values, paths
 
 
+def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
+    """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
+    for path in paths:
+        if path.exists() and not (overwrite and path.is_file()):
+            remedy = "choose" if path.is_dir() else "--overwrite writes over it, or choose"
+            raise UserError(f"{path} is there already: {remedy} {otherwise}")
+
+
+def folder(output: str | None, workdir: str, name: str) -> Path:
+    """Return the folder for the results of a command.
+
+    Args:
+      output: the value of --output, if given.
+      workdir: the run directory, or a file or address of weights.
+      name: of the default folder. It is in the run directory if that can be written to, else in a folder of the current
+        directory that is named after `workdir`.
+    """
+    if output:
+        return Path(output)
+    run = Path(workdir)
+    return run / name if run.is_dir() and os.access(run, os.W_OK) else Path(run.resolve().stem) / name
+
+
 def _parse_known(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], usage: str
+    argv: Sequence[str], define: "Callable[[Define], None]", usage: str
 ) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
-    flags.DEFINE_boolean("help", False, "show this and exit", short_name="h", flag_values=values)
-    define(values)
+    own = Define(values)
+    own.boolean("help", False, "show this and exit", short_name="h")
+    define(own)
     try:
         rest = values(list(argv), known_only=True)
     except flags.Error as error:
@@ -203,7 +243,6 @@ def _parse_known(
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:
     """Return the checked config after applying `--config.a.b=v` arguments; any other argument is an error."""
-    config = check(config)  # adds the fields that the file leaves out, so that they can be overridden, too
     known = dict(flat(config))
     for argument in arguments[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)

@@ -9,10 +9,7 @@ for models of several sizes, costs.png.
 
 from pathlib import Path
 
-from absl import flags
-
 from mixer_jax import cli
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.studies import compare, require_free
 from mixer_jax.studies.comparison import WRITTEN
 
@@ -22,15 +19,15 @@ def main(argv: list[str]) -> int:
     values, arguments = cli.parse_flags(argv, _define_flags, __doc__, num_paths=None)
     paths, output = list(map(Path, arguments)), Path(values.output or "comparison")
     require_free(output, paths)
-    require_new((output / name for name in WRITTEN), values.overwrite)
+    cli.require_new((output / name for name in WRITTEN), values.overwrite)
     print(compare(paths, output, values.merge, values.rows))
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_flags(values, "folder for the results; by default comparison")
-    flags.DEFINE_string("rows", "", "regular expression that the titles of the rows must match", flag_values=values)
-    flags.DEFINE_boolean("merge", False, "merge rows with the same title and recipe", flag_values=values)
+def _define_flags(define: cli.Define) -> None:
+    define.output("folder for the results; by default comparison")
+    define.string("rows", "", "regular expression that the titles of the rows must match")
+    define.boolean("merge", False, "merge rows with the same title and recipe")
 
 
 if __name__ == "__main__":

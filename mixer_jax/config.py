@@ -9,57 +9,36 @@ from ml_collections.config_dict import placeholder
 from mixer_jax.errors import UserError, did_you_mean
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
-POSITIVE = ("must be positive", lambda value: value > 0)
-NOT_NEGATIVE = ("must not be negative", lambda value: value >= 0)
-FEW = ("must be in 1..1000", lambda value: 1 <= value <= 1000)  # for counts that cost time to compile, or memory
-FRACTION = ("must be in [0, 1)", lambda value: 0 <= value < 1)
-PROBABILITY = ("must be in [0, 1]", lambda value: 0 <= value <= 1)
-# By the last part of a field's name: the error's message, and a test of the value. Most values that are names, such as
-# the optimiser's, are checked where they are used.
-RULES = {
-    "accumulation_steps": NOT_NEGATIVE,
-    "area": ("must be LOW,HIGH with 0 < LOW <= HIGH <= 1", lambda value: _ordered(value) and value[1] <= 1),
-    "aspect": ("must be LOW,HIGH with 0 < LOW <= HIGH", lambda value: _ordered(value)),
-    "b1": FRACTION,
-    "b2": FRACTION,
-    "batch_size": POSITIVE,
-    "bits": ("must be in 8..16", lambda value: 8 <= value <= 16),
-    "checkpoint_minutes": POSITIVE,
-    "checkpoint_steps": NOT_NEGATIVE,
-    "clip_norm": NOT_NEGATIVE,
-    "crop_padding": FEW,
-    "cutmix_alpha": NOT_NEGATIVE,
-    "decay_epochs": POSITIVE,
-    "decay_rate": POSITIVE,
-    "dropout_rate": FRACTION,
-    "dtype": ("must be auto, float32 or bfloat16", lambda value: value in ("auto", "float32", "bfloat16")),
-    "early_stopping_patience": NOT_NEGATIVE,
-    "end_learning_rate": NOT_NEGATIVE,
-    "ema_decay": FRACTION,
-    "epochs": ("must be positive, or -1", lambda value: value > 0 or value == -1),
-    "eps": POSITIVE,
-    "eval_batch_size": POSITIVE,
-    "eval_crop": ("must be in (0, 1]", lambda value: 0 < value <= 1),
-    "label_smoothing": FRACTION,
-    "layer_decay": ("must be in (0, 1]", lambda value: 0 < value <= 1),
-    "layer_norm_epsilon": POSITIVE,
-    "learning_rate": POSITIVE,
-    "magnitude": ("must be in 0..30", lambda value: 0 <= value <= 30),
-    "memory_budget_gib": NOT_NEGATIVE,
-    "mixup_alpha": NOT_NEGATIVE,
-    "momentum": FRACTION,
-    "num_blocks": FEW,
-    "num_ops": FEW,
-    "num_seeds": FEW,
-    "probability": PROBABILITY,
-    "reader_threads": FEW,
-    "sam_rho": NOT_NEGATIVE,
-    "seed": ("must be in 0..2147483647", lambda value: 0 <= value < 2**31),
-    "stochastic_depth_rate": FRACTION,
-    "until": ("must be in (0, 1]", lambda value: 0 < value <= 1),
-    "warmup_epochs": NOT_NEGATIVE,
-    "weight_decay": NOT_NEGATIVE,
+RULES = {  # by the error's message: a test of the value, and the fields it is for, by the last part of their names
+    "must be positive": (
+        lambda value: value > 0,
+        "batch_size checkpoint_minutes decay_epochs decay_rate eps eval_batch_size layer_norm_epsilon learning_rate",
+    ),
+    "must not be negative": (
+        lambda value: value >= 0,
+        "accumulation_steps checkpoint_steps clip_norm cutmix_alpha early_stopping_patience end_learning_rate "
+        "memory_budget_gib mixup_alpha sam_rho warmup_epochs weight_decay",
+    ),
+    # Counts that cost time to compile, or memory.
+    "must be in 1..1000": (
+        lambda value: 1 <= value <= 1000,
+        "crop_padding num_blocks num_ops num_seeds reader_threads",
+    ),
+    "must be in [0, 1)": (
+        lambda value: 0 <= value < 1,
+        "b1 b2 dropout_rate ema_decay label_smoothing momentum stochastic_depth_rate",
+    ),
+    "must be in [0, 1]": (lambda value: 0 <= value <= 1, "probability"),
+    "must be in (0, 1]": (lambda value: 0 < value <= 1, "eval_crop layer_decay until"),
+    "must be in 8..16": (lambda value: 8 <= value <= 16, "bits"),
+    "must be in 0..30": (lambda value: 0 <= value <= 30, "magnitude"),
+    "must be in 0..2147483647": (lambda value: 0 <= value < 2**31, "seed"),
+    "must be positive, or -1": (lambda value: value > 0 or value == -1, "epochs"),
+    "must be auto, float32 or bfloat16": (lambda value: value in ("auto", "float32", "bfloat16"), "dtype"),
+    "must be LOW,HIGH with 0 < LOW <= HIGH": (lambda value: _ordered(value), "aspect"),
+    "must be LOW,HIGH with 0 < LOW <= HIGH <= 1": (lambda value: _ordered(value) and value[1] <= 1, "area"),
 }
+# Most values that are names, such as the optimiser's, are checked where they are used.
 
 
 def _ordered(bounds: tuple[float, ...]) -> bool:
@@ -235,6 +214,7 @@ def unknown_field(path: str, known: Iterable[str]) -> UserError:
 
 
 def _check_ranges(config: ConfigDict) -> None:
+    rules = {field: (rule, holds) for rule, (holds, fields) in RULES.items() for field in fields.split()}
     for path, value in flat(config):
         if value is None:
             continue
@@ -243,7 +223,7 @@ def _check_ranges(config: ConfigDict) -> None:
             raise UserError(f"config.{path}={value}: must be finite")
         if any(abs(x) > (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT) for x in numbers):
             raise UserError(f"config.{path}={str(value)[:40]}: too large a number")
-        rule, holds = RULES.get(path.rpartition(".")[2], ("", lambda value: True))
+        rule, holds = rules.get(path.rpartition(".")[2], ("", lambda value: True))
         if not holds(value):
             raise UserError(f"config.{path}={value}: {rule}")
     if config.seed + config.num_seeds > 2**31:

@@ -18,7 +18,7 @@ def shipped() -> dict[str, Path]:
     folders = (_PACKAGE / "configs", _PACKAGE.parent / "configs")
     folder = next((folder for folder in folders if folder.is_dir()), None)
     files = sorted(folder.glob("*.py")) if folder else ()
-    return {file.stem: file for file in files if file.stem != "__init__"}
+    return {file.stem: file for file in files}
 
 
 def get_config(name: str) -> ConfigDict:
@@ -32,23 +32,10 @@ def get_config(name: str) -> ConfigDict:
       UserError: if there is no such file, if it raises, or if a field is unknown, of the wrong type or out of range.
     """
     path, _, argument = name.partition(":")
-    return check(load_config(path, argument or None))
-
-
-def load_config(name: str, argument: str | None = None) -> ConfigDict:
-    """Return the config that `get_config(argument)` of a config file returns, unchecked.
-
-    Args:
-      name: the name of a shipped config, or the path of a Python file.
-      argument: the argument of `get_config`; None to call it without one.
-
-    Raises:
-      UserError: if there is no such file or function, if it raises, or if it does not return a `ConfigDict`.
-    """
-    config = call_in(name, "get_config", *([] if argument is None else [argument]))
+    config = call_in(path, "get_config", *filter(None, [argument]))
     if not isinstance(config, ConfigDict):
-        raise UserError(f"{name}: get_config returns {type(config).__name__}, not a ConfigDict")
-    return config
+        raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
+    return check(config)
 
 
 def call_in(name: str, function: str, *arguments: str) -> Any:
@@ -78,4 +65,4 @@ def call_in(name: str, function: str, *arguments: str) -> Any:
         raise
     except Exception as error:  # a user's file can raise anything
         detail = " ".join(str(error).strip("'\"").split())
-        raise UserError(f"{path}: {type(error).__name__}: {detail}") from error
+        raise UserError(f"{path}: {type(error).__name__}{detail and f': {detail}'}") from error

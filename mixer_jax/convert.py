@@ -19,13 +19,10 @@ python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 import re
 from pathlib import Path
 
-from absl import flags
-
 from mixer_jax import cli
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.inference import Classifier, Known, architecture, at_image_size, load, require_mixer
 from mixer_jax.messages import warn
-from mixer_jax.output import require_new
 from mixer_jax.weights import READERS
 
 LAYOUTS_OF = {
@@ -46,7 +43,7 @@ def main(argv: list[str]) -> int:
     layout = values.layout or layouts[0]
     if layout not in layouts:
         raise one_of(f"layout of {suffix or 'a folder'}", layout, layouts)
-    require_new([target, *Classifier.files(target, layout)], values.overwrite, "another name")
+    cli.require_new([target, *Classifier.files(target, layout)], values.overwrite, "another name")
     size = _image_size(values.image_size)
     try:
         classifier = load(source, values.checkpoint, Known(size, values.patch_size, values.channels))
@@ -66,23 +63,16 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "layout",
-        None,
-        "layout of TO: timm, lucidrains or paper for a .safetensors; paper or timm for a folder",
-        flag_values=values,
+def _define_flags(define: cli.Define) -> None:
+    define.string(
+        "layout", None, "layout of TO: timm, lucidrains or paper for a .safetensors; paper or timm for a folder"
     )
-    flags.DEFINE_string(
-        "checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it", flag_values=values
-    )
-    flags.DEFINE_boolean("overwrite", False, "write over a file that is there already", flag_values=values)
-    flags.DEFINE_list("image_size", [], "HEIGHT,WIDTH of the images that TO is for", flag_values=values)
-    flags.DEFINE_integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("channels", None, "of FROM, if it does not record them", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean(
-        "interpolate", False, "for another size: interpolate token mixing instead of tiling it", flag_values=values
-    )
+    define.string("checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it")
+    define.boolean("overwrite", False, "write over a file that is there already")
+    define.list("image_size", [], "HEIGHT,WIDTH of the images that TO is for")
+    define.integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1)
+    define.integer("channels", None, "of FROM, if it does not record them", lower_bound=1)
+    define.boolean("interpolate", False, "for another size: interpolate token mixing instead of tiling it")
 
 
 def _image_size(sides: list[str]) -> tuple[int, ...]:

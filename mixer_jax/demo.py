@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 from PIL import Image
 
 from mixer_jax import cli
@@ -47,11 +46,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer("port", None, "of the page; else the first free from 7860", 1, 65535, flag_values=values)
-    flags.DEFINE_boolean(
-        "share", False, "also serve the page at a public link through Gradio's servers, for a week", flag_values=values
-    )
+def _define_flags(define: cli.Define) -> None:
+    define.integer("port", None, "of the page; else the first free from 7860", 1, 65535)
+    define.boolean("share", False, "also serve the page at a public link through Gradio's servers, for a week")
 
 
 def build(workdir: str | Path, checkpoint: str = "best") -> Any:

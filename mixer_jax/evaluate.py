@@ -8,14 +8,12 @@ or weights (a file, folder, URL or name) together with --dataset.
 from pathlib import Path
 
 import jax
-from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli
 from mixer_jax.errors import one_of
 from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
 from mixer_jax.metrics import classification_scores
-from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.reporting import describe, plot_confusion, write_classes, write_confusion, write_predictions
 from mixer_jax.storage import write_json, writing
 
@@ -28,8 +26,8 @@ def main(argv: list[str]) -> int:
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if values.split not in SPLITS:
         raise one_of("split", values.split, SPLITS)
-    output = folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
-    require_new((output / name for name in WRITTEN), values.overwrite)
+    output = cli.folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
+    cli.require_new((output / name for name in WRITTEN), values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
     with cli.naming_flags():
         dataset = dataset_of(classifier, values.dataset, values.data_dir)
@@ -37,12 +35,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("split", "test", "train, validation or test", flag_values=values)
-    flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
-    define_flags(values, "folder for the results; by default in the run directory")
-    flags.DEFINE_integer("batch_size", 512, "images at a time", lower_bound=1, flag_values=values)
+def _define_flags(define: cli.Define) -> None:
+    define.string("split", "test", "train, validation or test")
+    define.string("dataset", None, "as config.dataset.name; by default the run's")
+    define.string("data_dir", None, "where the data is now, if not where it was")
+    define.output("folder for the results; by default in the run directory")
+    define.integer("batch_size", 512, "images at a time", lower_bound=1)
 
 
 def _evaluate(

@@ -24,7 +24,6 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
@@ -32,7 +31,6 @@ from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.inference import Classifier, dataset_of, load, open_split, require_head
 from mixer_jax.messages import warn
-from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.storage import write_json, writing
 
 FORMATS = {"stablehlo": "model.stablehlo", "onnx": "model.onnx", "onnx_int8": "model_int8.onnx"}
@@ -52,28 +50,22 @@ def main(argv: list[str]) -> int:
     needed = [] if values.format == "stablehlo" else ["torch", "onnx", "onnxscript", "onnxruntime"]
     if missing := [name for name in needed if not importlib.util.find_spec(name)]:
         raise UserError(f"--format={values.format} needs more packages: pip install {' '.join(missing)}")
-    output = folder(values.output, values.workdir, "export")
-    require_new([output / FORMATS[values.format]], values.overwrite)
+    output = cli.folder(values.output, values.workdir, "export")
+    cli.require_new([output / FORMATS[values.format]], values.overwrite)
     require_head(classifier := load(values.workdir, values.checkpoint))
     if not _holds(output / LABELS, classifier.label_names):
-        require_new([output / LABELS], values.overwrite)
+        cli.require_new([output / LABELS], values.overwrite)
     split, name = _test_images(classifier, values.dataset, values.data_dir)
     return _export(classifier, values.format, split, name, values.num_images, output, values.benchmark)
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("format", "stablehlo", "stablehlo, onnx or onnx_int8", flag_values=values)
-    flags.DEFINE_string(
-        "dataset", None, "dataset to check the exported file on, as config.dataset.name", flag_values=values
-    )
-    flags.DEFINE_string("data_dir", None, "where the data is now, if not where it was", flag_values=values)
-    flags.DEFINE_integer(
-        "num_images", 1000, "the most test images to check the exported file on", lower_bound=1, flag_values=values
-    )
-    flags.DEFINE_boolean(
-        "benchmark", False, "compare the speed of the exported file with the model's", flag_values=values
-    )
-    define_flags(values, "folder for the file; by default export/ in the run directory")
+def _define_flags(define: cli.Define) -> None:
+    define.string("format", "stablehlo", "stablehlo, onnx or onnx_int8")
+    define.string("dataset", None, "dataset to check the exported file on, as config.dataset.name")
+    define.string("data_dir", None, "where the data is now, if not where it was")
+    define.integer("num_images", 1000, "the most test images to check the exported file on", lower_bound=1)
+    define.boolean("benchmark", False, "compare the speed of the exported file with the model's")
+    define.output("folder for the file; by default export/ in the run directory")
 
 
 def _holds(file: Path, label_names: tuple[str, ...]) -> bool:

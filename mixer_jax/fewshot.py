@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
@@ -19,7 +18,6 @@ from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, dataset_of, load, over_split
-from mixer_jax.output import define_flags, folder, require_new
 from mixer_jax.storage import write_json, writing
 
 L2 = tuple(2.0**i for i in range(-10, 20))
@@ -30,30 +28,27 @@ def main(argv: list[str]) -> int:
     values, _ = cli.parse_run(argv, _define_flags, __doc__)
     if not values.shots or not all(re.fullmatch("[1-9][0-9]{0,5}", shots) for shots in values.shots):
         raise UserError(f"--shots={','.join(values.shots)}: give numbers of images per class, such as 1,5,10,25")
-    for name in ("seeds", "batch_size"):
-        if values[name].value < 1:
-            raise UserError(f"--{name}={values[name].value}: must be positive")
     classifier, shots = load(values.workdir, values.checkpoint), sorted(set(map(int, values.shots)))
     with cli.naming_flags():
         dataset = dataset_of(classifier, values.dataset, values.data_dir)
     name = f"{Path(dataset.name).name}_{values.checkpoint}.json"
-    output = Path(values.output) if values.output else folder(None, values.workdir, "fewshot") / name
-    require_new([output], values.overwrite)
+    output = Path(values.output) if values.output else cli.folder(None, values.workdir, "fewshot") / name
+    cli.require_new([output], values.overwrite)
     with cli.naming_flags():
-        fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
+        _fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("dataset", None, "as config.dataset.name; by default the run's", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "where it is, as config.dataset.data_dir", flag_values=values)
-    flags.DEFINE_list("shots", ["1", "5", "10", "25"], "training images of each class", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "draws of the training images", flag_values=values)
-    flags.DEFINE_integer("batch_size", 512, "images at a time", flag_values=values)
-    define_flags(values, "JSON file to write; by default in the run directory")
+def _define_flags(define: cli.Define) -> None:
+    define.string("dataset", None, "as config.dataset.name; by default the run's")
+    define.string("data_dir", None, "where it is, as config.dataset.data_dir")
+    define.list("shots", ["1", "5", "10", "25"], "training images of each class")
+    define.integer("seeds", 3, "draws of the training images", lower_bound=1)
+    define.integer("batch_size", 512, "images at a time", lower_bound=1)
+    define.output("JSON file to write; by default in the run directory")
 
 
-def fewshot(
+def _fewshot(
     classifier: Classifier,
     dataset: ConfigDict,
     checkpoint: str,
@@ -61,26 +56,11 @@ def fewshot(
     num_seeds: int,
     batch_size: int,
     output: Path,
-) -> dict[str, Any]:
+) -> None:
     """Measure the few-shot accuracy of a model's features, print a table, and write a JSON file.
 
-    Args:
-      classifier: the model.
-      dataset: the `dataset` section of a config; its images must have the shape of the model's.
-      checkpoint: the name of the model's checkpoint, "best", "latest" or a step, for the output.
-      shots: numbers of training images per class, increasing.
-      num_seeds: the number of random draws of the training images.
-      batch_size: images per batch.
-      output: the JSON file.
-
-    Returns:
-      The content of the JSON file: `dataset`, `checkpoint`, `step`, `seeds`, `test_images`, `classes`, and in `shots` a
-      row for each number of shots. A row has the test `accuracies` in percent and the chosen regularisations `l2`, one
-      per seed, and the `mean` and `std` of the accuracies; `std` is None for a single seed.
-
-    Raises:
-      UserError: if a split cannot be read, has images of another shape, or has too few images of a class, before
-        anything is written; or if the file cannot be written.
+    A row of the file has the number of `shots`, the test `accuracies` in percent and the chosen regularisations `l2`,
+    one per seed, and the `mean` and `std` of the accuracies; `std` is None for a single seed.
     """
     config = dataset.copy_and_resolve_references()
     if data.selected_on(config) == "test":
@@ -95,13 +75,8 @@ def fewshot(
     drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
     held_out = [over_split(classifier.features, splits[name], batch_size, name) for name in ("validation", "test")]
     rows = [_row(drawn, held_out, n) for n in shots]
-    circumstances = {
-        "dataset": config.name,
-        "checkpoint": checkpoint,
-        "step": classifier.origin.step,
-        "seeds": num_seeds,
-    }
-    result = circumstances | {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
+    result = {"dataset": config.name, "checkpoint": checkpoint, "step": classifier.origin.step, "seeds": num_seeds}
+    result |= {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
     print(
         f"{config.name}, {result['test_images']:,} test images of {len(label_names)} classes, {num_seeds} seeds; "
         f"{checkpoint}, checkpoint of step {classifier.origin.step}\n\n"
@@ -114,7 +89,6 @@ def fewshot(
         output.parent.mkdir(parents=True, exist_ok=True)
         write_json(output, result)
     print(f"\n{output}")
-    return result
 
 
 def _draw(

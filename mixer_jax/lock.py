@@ -25,16 +25,22 @@ SIGN = re.compile(r"process (\d+) on (.*), (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
 
 @contextlib.contextmanager
 def locked(file: Path) -> Iterator[None]:
-    """Hold a lock file, whose folder has to exist; the lock of a dead process does not count.
+    """Hold a lock file, in a folder that is created if it does not exist; the lock of a dead process does not count.
 
     Raises:
-      UserError: if another process holds it.
-      OSError: if it cannot be written.
+      UserError: if another process holds it, or if it cannot be written.
     """
-    with _opened(file, os.O_RDWR | os.O_CREAT) as descriptor:
-        _require_free(descriptor, file.parent)
-        os.ftruncate(descriptor, 0)
-        _sign(descriptor)
+    with contextlib.ExitStack() as stack:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.touch()
+            descriptor = stack.enter_context(file.open("r+b", buffering=0)).fileno()
+            _require_free(descriptor, file.parent)
+            os.ftruncate(descriptor, 0)
+            _sign(descriptor)
+        except OSError as error:
+            message = f"workdir {file.parent} is not writable ({error.strerror}): choose another workdir"
+            raise UserError(message) from error
         over = threading.Event()
         beat = threading.Thread(target=_beat, args=(descriptor, over), daemon=True)
         beat.start()
@@ -49,24 +55,15 @@ def locked(file: Path) -> Iterator[None]:
 
 def require_free(file: Path) -> None:
     """Raise `UserError` if another process holds a lock file; the file need not exist."""
-    with contextlib.suppress(OSError), _opened(file, os.O_RDONLY) as descriptor:
-        _require_free(descriptor, file.parent)
-
-
-@contextlib.contextmanager
-def _opened(file: Path, how: int) -> Iterator[int]:
-    descriptor = os.open(file, how, 0o666)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with contextlib.suppress(OSError), file.open("rb", buffering=0) as opened:
+        _require_free(opened.fileno(), file.parent)
 
 
 def _require_free(descriptor: int, folder: Path) -> None:
-    locked = False
+    alone = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        locked = True
+        alone = True
     except BlockingIOError as error:
         raise _in_use(folder, _read(descriptor)) from error
     except OSError:
@@ -76,7 +73,7 @@ def _require_free(descriptor: int, folder: Path) -> None:
         return
     process, host, said = int(match[1]), match[2], datetime.datetime.fromisoformat(match[3])
     age = (datetime.datetime.now(datetime.UTC) - said).total_seconds()
-    if age > GONE_SECONDS or (host == socket.gethostname() and (locked or not _lives(process))):
+    if age > GONE_SECONDS or (host == socket.gethostname() and (alone or not _lives(process))):
         return
     left = GONE_SECONDS - max(age, 0.0)
     warn(f"{folder} was in use by {sign} a moment ago: waiting up to {left:.0f} s for another sign of it")

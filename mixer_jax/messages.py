@@ -8,14 +8,8 @@ from tqdm import tqdm
 LOGGER = logging.getLogger("mixer_jax")
 
 
-def say(line: str) -> None:
-    """Log a line of information."""
-    LOGGER.info(line)
-
-
-def warn(line: str) -> None:
-    """Log a line about a problem that does not stop the command."""
-    LOGGER.warning(line)
+say = LOGGER.info  # logs a line of information
+warn = LOGGER.warning  # logs a line about a problem that does not stop the command
 
 
 def show_on_console() -> None:

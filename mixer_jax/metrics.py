@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
 TOP = 5
 CALIBRATION_BINS = 15  # as in Guo et al., "On Calibration of Modern Neural Networks", 2017
@@ -120,10 +121,8 @@ def accuracy_and_loss(logits: np.ndarray, labels: np.ndarray) -> tuple[float, fl
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
     """Return the softmax of logits (n, classes), as float64."""
-    # Not SciPy's, which would be imported for this function alone.
     return np.exp(_log_softmax(logits))
 
 
 def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return log_softmax(logits.astype(np.float64), axis=1)

@@ -8,12 +8,10 @@ Their losses are compared at each of the first `--steps` steps, with Adam (learn
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 
 from mixer_jax import cli, data
 from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting import plot_trajectories
 from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
@@ -37,7 +35,7 @@ def main(argv: list[str]) -> int:
     if config.num_seeds > 1:
         raise UserError(f"config.num_seeds={config.num_seeds}: one run is compared at a time")
     output = Path(values.output or Path("parity") / name)
-    require_new([output / name for name in WRITTEN], values.overwrite)
+    cli.require_new([output / name for name in WRITTEN], values.overwrite)
     plain, dataset = trajectory.without_randomness(config), data.load(config.dataset)
     if isinstance(dataset.train, StreamedSplit):
         raise UserError(
@@ -71,11 +69,9 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_integer(
-        "steps", None, f"training steps; by default {STEPS}, or as many as the config takes", 1, flag_values=values
-    )
-    define_flags(values, "folder for the results; by default parity/<config>")
+def _define_flags(define: cli.Define) -> None:
+    define.integer("steps", None, f"training steps; by default {STEPS}, or as many as the config takes", 1)
+    define.output("folder for the results; by default parity/<config>")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from absl import flags
 from tqdm import tqdm
 
 from mixer_jax import cli
@@ -23,7 +22,6 @@ from mixer_jax.data import IMAGE_SUFFIXES
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, load, require_head
 from mixer_jax.messages import warn
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.storage import replacing, writing
 
 FEW = 10  # the largest number of images that get a table each
@@ -37,7 +35,7 @@ def main(argv: list[str]) -> int:
     if output and output.suffix not in (".csv", ".json"):
         raise UserError(f"--output={output}: give a name that ends in .csv or .json")
     if output:
-        require_new([output], values.overwrite)
+        cli.require_new([output], values.overwrite)
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(IMAGE_SUFFIXES)}")
@@ -48,10 +46,10 @@ def main(argv: list[str]) -> int:
     return _predict(classifier, files, output, top, min(values.batch_size, len(files)))
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_flags(values, "file to write all predictions to, .csv or .json")
-    flags.DEFINE_integer("top", 5, "likeliest classes of each image", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("batch_size", 64, "images at a time", lower_bound=1, flag_values=values)
+def _define_flags(define: cli.Define) -> None:
+    define.output("file to write all predictions to, .csv or .json")
+    define.integer("top", 5, "likeliest classes of each image", lower_bound=1)
+    define.integer("batch_size", 64, "images at a time", lower_bound=1)
 
 
 def _files(path: Path) -> list[Path]:

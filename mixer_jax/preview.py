@@ -10,14 +10,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
 from mixer_jax.augment import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.operations import RANDAUGMENT, SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting.augmented import PictureRow, augmentation, augmented_batches, plot_rows, target_caption
 from mixer_jax.storage import writing
 
@@ -34,7 +32,7 @@ def main(argv: list[str]) -> int:
     path = Path(values.output or f"previews/{name}.png")
     if path.suffix.lower() != ".png":
         raise UserError(f"--output={path}: a preview is a PNG: the name must end in .png")
-    require_new([path], values.overwrite)
+    cli.require_new([path], values.overwrite)
     config.dataset.memory_budget_gib = 0.0  # streamed, because only a few images are read
     dataset = data.load(config.dataset)
     print("Compiling the augmentation, stage by stage", flush=True)
@@ -48,8 +46,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_flags(values, "PNG to write; by default previews/<config>.png")
+def _define_flags(define: cli.Define) -> None:
+    define.output("PNG to write; by default previews/<config>.png")
 
 
 def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:

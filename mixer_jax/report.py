@@ -14,7 +14,6 @@ from absl import flags
 from mixer_jax import cli
 from mixer_jax.errors import UserError
 from mixer_jax.inference import load, load_run
-from mixer_jax.output import define_flags, require_new
 from mixer_jax.reporting.report import draw_curves, unfinished, write_report, write_weights_report
 from mixer_jax.run_directory import RunDirectory
 
@@ -32,8 +31,8 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    define_flags(values, "page to write, for weights; by default weights.html")
+def _define_flags(define: cli.Define) -> None:
+    define.output("page to write, for weights; by default weights.html")
 
 
 def _of_run(run: RunDirectory) -> None:
@@ -48,7 +47,7 @@ def _of_run(run: RunDirectory) -> None:
 
 def _of_weights(path: str, values: flags.FlagValues) -> int:
     output = Path(values.output or "weights.html")
-    require_new([output], values.overwrite)
+    cli.require_new([output], values.overwrite)
     write_weights_report(load(path), output)
     print(f"wrote {output}")
     return 0

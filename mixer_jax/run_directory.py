@@ -1,9 +1,9 @@
 """The run directory: the files of a run."""
 
-import contextlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -71,23 +71,9 @@ class RunDirectory:
             runs.append((RunDirectory(self.path / f"seed_{seed}"), alone))
         return runs
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Create the directory if it does not exist, and lock it; the lock of a dead process is ignored.
-
-        Raises:
-          UserError: if another process holds the lock, or if the directory is not writable.
-        """
-        with contextlib.ExitStack() as stack:
-            try:
-                self.path.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock.locked(self.lock_file))
-            except OSError as error:
-                raise self._not_writable(error) from error
-            yield
-
-    def _not_writable(self, error: OSError) -> UserError:
-        return UserError(f"workdir {self.path} is not writable ({error.strerror}): choose another workdir")
+    def locked(self) -> AbstractContextManager[None]:
+        """Create the directory if it does not exist, and lock it; see `lock.locked`."""
+        return lock.locked(self.lock_file)
 
     def set_aside(self) -> Path | None:
         """Move the directory of a run to a free name next to it, such as `digits.old1`.
@@ -193,7 +179,7 @@ class RunDirectory:
     def append_metrics(self, epoch: Epoch) -> None:
         """Append an epoch's line to metrics.jsonl."""
         with writing(self.metrics_file), self.metrics_file.open("a") as file:
-            file.write(json.dumps(epoch.to_json()) + "\n")
+            file.write(_text([epoch]))
 
     def read_metrics(self) -> list[Epoch]:
         """Return the epochs so far, up to the first damaged line: a crash can leave the last line unfinished."""
@@ -201,12 +187,12 @@ class RunDirectory:
 
     def write_metrics(self, epochs: list[Epoch]) -> None:
         """Rewrite metrics.jsonl with these epochs; later epochs are dropped, because they will be trained again."""
-        write_text(self.metrics_file, "".join(json.dumps(epoch.to_json()) + "\n" for epoch in epochs))
+        write_text(self.metrics_file, _text(epochs))
 
     def append_steps(self, steps: Sequence[StepMetrics]) -> None:
         """Append lines to steps.jsonl."""
         with writing(self.steps_file), self.steps_file.open("a") as file:
-            file.writelines(json.dumps(step.to_json()) + "\n" for step in steps)
+            file.write(_text(steps))
 
     def read_steps(self) -> list[StepMetrics]:
         """Return the logged steps, up to the first damaged line; empty for a run of an older release."""
@@ -214,10 +200,11 @@ class RunDirectory:
 
     def drop_steps_after(self, step: int) -> None:
         """Rewrite steps.jsonl without the steps after `step`, because they will be trained again."""
-        steps = self.read_steps()
-        if not steps or steps[-1].step > step:
-            kept = [json.dumps(one.to_json()) + "\n" for one in steps if one.step <= step]
-            write_text(self.steps_file, "".join(kept))
+        write_text(self.steps_file, _text(one for one in self.read_steps() if one.step <= step))
+
+
+def _text(records: Iterable[Epoch | StepMetrics]) -> str:
+    return "".join(json.dumps(record.to_json()) + "\n" for record in records)
 
 
 def _lines(path: Path, kind: type[_Line]) -> list[_Line]:

@@ -12,8 +12,6 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from absl import flags
-
 from mixer_jax import cli
 from mixer_jax.config_files import call_in
 from mixer_jax.errors import UserError, one_of
@@ -56,14 +54,12 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string(
-        "workdir", None, "directory of the study; by default runs/<name of the config>", flag_values=values
-    )
-    flags.DEFINE_list("arms", [], "train these arms only", flag_values=values)
-    flags.DEFINE_string("protocol", None, "train under this protocol only: published or clean", flag_values=values)
-    flags.DEFINE_integer("seeds", None, "the largest number of seeds per arm", lower_bound=1, flag_values=values)
-    flags.DEFINE_boolean("report", False, "train nothing, and compare what there is", flag_values=values)
+def _define_flags(define: cli.Define) -> None:
+    define.string("workdir", None, "directory of the study; by default runs/<name of the config>")
+    define.list("arms", [], "train these arms only")
+    define.string("protocol", None, "train under this protocol only: published or clean")
+    define.integer("seeds", None, "the largest number of seeds per arm", lower_bound=1)
+    define.boolean("report", False, "train nothing, and compare what there is")
 
 
 def _described(arm: Arm) -> dict:

@@ -6,8 +6,6 @@ The same command resumes a run, or shows the results of a finished one. mixer_ja
 import sys
 from pathlib import Path
 
-from absl import flags
-
 from mixer_jax import cli
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Diverged, Interrupted, processes, train
@@ -31,20 +29,13 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _define_flags(values: flags.FlagValues) -> None:
-    flags.DEFINE_string("workdir", None, "run directory; by default runs/<name of the config>", flag_values=values)
-    flags.DEFINE_boolean(
-        "overwrite",
-        False,
-        "start over; an earlier run in the workdir is moved to DIR.old1, DIR.old2, ...",
-        flag_values=values,
-    )
-    flags.DEFINE_boolean(
-        "distributed", False, "train with several processes, detected by JAX (Cloud TPU, Slurm)", flag_values=values
-    )
-    flags.DEFINE_string("coordinator_address", None, "of several processes: HOST:PORT of the first", flag_values=values)
-    flags.DEFINE_integer("num_processes", None, "the number of processes", flag_values=values)
-    flags.DEFINE_integer("process_id", None, "the number of this process, from 0", flag_values=values)
+def _define_flags(define: cli.Define) -> None:
+    define.string("workdir", None, "run directory; by default runs/<name of the config>")
+    define.boolean("overwrite", False, "start over; an earlier run in the workdir is moved to DIR.old1, DIR.old2, ...")
+    define.boolean("distributed", False, "train with several processes, detected by JAX (Cloud TPU, Slurm)")
+    define.string("coordinator_address", None, "of several processes: HOST:PORT of the first")
+    define.integer("num_processes", None, "the number of processes")
+    define.integer("process_id", None, "the number of this process, from 0")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from mixer_jax import claim as claim_module
 from mixer_jax.claim import claim, require_same_data, require_usable
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch
@@ -62,14 +63,33 @@ def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
             claim(run, make_config(**fields), {})
             run.append_metrics(Epoch(epoch=1, step=30))
             claim(run, make_config(**fields, early_stopping_patience=3), {})
+            run.results_file.write_text('{"epochs": 1.0, "steps": 30}')
+            claim(run, make_config(**fields, early_stopping_patience=4), {})  # which sets the results aside
+            assert [file.name for file in run.path.glob("results*")] == ["results.old1.json"]
             assert run.extended == []
             claim(run, make_config(**fields, epochs=4.0, early_stopping_patience=3), {})
         assert run.extended == told
 
 
+def test_a_crash_while_a_finished_run_is_extended_leaves_it_to_be_extended(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path)
+    claim(run, make_config(epochs=2.0), {})
+    run.results_file.write_text("{}")
+    monkeypatch.setattr(claim_module, "write_json", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        claim(run, make_config(epochs=3.0), {})
+    monkeypatch.undo()
+    assert not run.results_file.exists()
+    claim(run, make_config(epochs=3.0), {})
+    assert (run.config().epochs, run.results_file.exists()) == (3.0, False)
+
+
 def test_a_run_of_an_older_release_was_extended_where_it_kept_earlier_results(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(epochs=4.0), {})
+    content = json.loads(run.config_file.read_text())
+    del content["extended"]
+    run.config_file.write_text(json.dumps(content))
     (tmp_path / "results.old1.json").write_text('{"epochs": 2.0, "steps": 60}')
     assert run.extended == [{"step": 60, "epochs": 2.0}]
 

@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-from absl import flags
 
 from mixer_jax import cache, cli
 from mixer_jax.cache import _processor_key, cores
@@ -18,7 +17,7 @@ DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 
 def parse(*arguments):
     def define(values):
-        flags.DEFINE_string("workdir", None, "directory", flag_values=values)
+        values.string("workdir", None, "directory")
 
     return cli.parse(["program", *arguments], define, "usage")
 
@@ -51,6 +50,16 @@ def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch):
     _, by_path, _ = parse(DIGITS, "--config.seed=7")
     assert (by_name.to_dict(), name) == (by_path.to_dict(), "digits")
     assert parse("--config=mixer_nano_cifar10:0.67M")[2] == "mixer_nano_cifar10_0.67M"
+
+
+def test_every_shipped_config_is_found_in_any_folder(tmp_path):
+    program = (
+        "from mixer_jax import config_files as files; import sys\n"
+        "for name in files.shipped(): files.get_config(name)\n"
+        "for name in ('mnist_study', 'cifar10_study'): files.call_in(name, 'get_arms')\n"
+        "assert 'configs' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ import sys
 
 import pytest
 
-from mixer_jax import benchmark, cli
+from mixer_jax import benchmark
 from mixer_jax.benchmarks import hlo, targets
 from mixer_jax.benchmarks.compiled import stand_in
+from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError
 from support import ROOT, make_config
 
@@ -155,7 +156,7 @@ def programs():
     """The shipped configs, one of those that differ by their data and epochs alone."""
     different = {}
     for path in sorted((ROOT / "configs").glob("*.py")):
-        config = cli.load_config(str(path))
+        config = get_config(str(path))
         config.dataset.name, config.epochs = "", 1.0
         different.setdefault(json.dumps(config.to_dict()), path.stem)
     return [*different.values(), "mixer_nano_cifar10:0.67M"]

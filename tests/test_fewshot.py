@@ -113,7 +113,7 @@ def test_one_seed_has_no_deviation_and_test_images_choose_nothing(tmp_path, monk
         (["--shots=0"], "--shots=0: give numbers of images per class"),
         (["--shots=a,2"], "--shots=a,2: give numbers"),
         (["--shots=1000"], "class . has only .* training images, fewer than --shots=1000"),
-        (["--seeds=0"], "--seeds=0: must be positive"),
+        (["--seeds=0"], "--seeds=0: 0 is not a positive integer"),
         (["--dataset=digitz"], "digitz"),
         (["--checkpoint=7"], "no checkpoint '7'"),
     ],

@@ -30,7 +30,7 @@ ROOMS = [
     "messages",
     "errors",
 ]
-FOR_COMMANDS = {"cli", "output"}  # what commands share
+FOR_COMMANDS = {"cli"}  # what commands share
 PACKAGE = ROOT / "mixer_jax"
 
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax import preview
+from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError
 from support import ROOT
 
@@ -39,9 +40,7 @@ def test_a_config_without_augmentation_shows_its_batches(tmp_path):
 
 
 def _rows(config):
-    from mixer_jax import cli
-
-    augment = cli.load_config(str(ROOT / f"configs/{config}.py")).augment
+    augment = get_config(config).augment
     return preview.BATCH_ROWS + sum(augment[name] != "none" for name in ("crop", "flip")) + 1  # and the mixing
 
 

@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import archives
-from mixer_jax import cli
 from mixer_jax.config import check
+from mixer_jax.config_files import get_config
 from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
@@ -71,15 +71,14 @@ def test_shipped_config_of_large_images_streams_them(tmp_path, capsys):
 
 @pytest.mark.parametrize(("parameters", "count"), [("", 1_132_170), (":1.13M", 1_132_170), (":0.67M", 673_418)])
 def test_the_published_nano_mixer_at_either_parameter_count(parameters, count):
-    path, _, argument = f"configs/mixer_nano_cifar10.py{parameters}".partition(":")
-    config = cli.load_config(str(ROOT / path), argument or None)
+    config = get_config(f"{ROOT}/configs/mixer_nano_cifar10.py{parameters}")
     dataset = make_dataset(size=32, channels=3, num_train=500)
     assert Trainer(config, dataset).num_params == count
 
 
 def test_a_parameter_count_that_was_not_published():
     with pytest.raises(UserError, match=r"unknown number of parameters '1M'.*1.13M"):
-        cli.load_config(str(ROOT / "configs/mixer_nano_cifar10.py"), "1M")
+        get_config("mixer_nano_cifar10:1M")
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +152,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
 
 
 def test_a_run_of_fewer_epochs_than_its_warmup_has_a_shorter_one(tmp_path, capsys):
-    config = cli.load_config(str(ROOT / "configs/digits.py"))
+    config = get_config("digits")
     assert main("digits", tmp_path / "run", *SHRINK, "--config.epochs=1", "--config.schedule.warmup_epochs=1") == 0
     assert "0.1 epochs of warmup" in capsys.readouterr().out
     config.epochs = 1.0

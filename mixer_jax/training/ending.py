@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.claim import steps_done
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.run_directory import RunDirectory
@@ -30,7 +30,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
-    step = max([*Checkpoints(run.checkpoints).saved_steps(), *(epoch.step for epoch in history[-1:])], default=0)
+    step = steps_done(run)
     if step > total:
         raise UserError(
             f"config.epochs={config.epochs:g}: the run in {run.path} is already at step {step}, past the requested "

@@ -184,6 +184,20 @@ def test_steps_before_a_checkpoint_survive_a_kill(tmp_path):
     assert [one.step for one in run.read_steps()] == list(range(1, 31))
 
 
+def test_a_torn_line_does_not_hide_later_steps(tmp_path):
+    run, rates = RunDirectory(tmp_path), np.ones(30)
+    log = StepLog(run, rates)
+    log.progress(dispatch(0, 10))
+    log.closed()
+    with run.steps_file.open("a") as file:
+        file.write('{"step": 11, "lo')
+    log = StepLog(run, rates)
+    log.started([], 10, 1.0)
+    log.progress(dispatch(10, 30))
+    log.closed()
+    assert [one.step for one in run.read_steps()] == list(range(1, 31))
+
+
 def test_a_full_disk_costs_the_log_of_steps_and_one_warning(tmp_path, capsys):
     run = RunDirectory(tmp_path / "gone")
     log = StepLog(run, np.ones(30))
