@@ -49,6 +49,7 @@ from mixer_jax.benchmarks.tables import compiled_table, reading_table, table
 from mixer_jax.cache import processor
 from mixer_jax.config import default_config
 from mixer_jax.errors import UserError, one_of
+from mixer_jax.models import name_of
 from mixer_jax.models.baselines import BASELINES
 from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
@@ -71,6 +72,10 @@ def main(argv: list[str]) -> int:
         raise UserError(f"config.num_seeds={config.num_seeds}: one run is measured at a time")
     if not all(n.isdecimal() and int(n) for n in values.forward):
         raise UserError(f"--forward={','.join(values.forward)}: give batch sizes, such as 1,16,128")
+    if values.reading and (values.against not in (None, "torchvision") or values.compile_for or values.image_size):
+        raise UserError("--reading measures the files of a config's dataset, alone or with --against torchvision")
+    if values.scaling and (values.compile_for or values.reading):
+        raise UserError("--scaling measures training steps: leave out --compile_for and --reading")
     output = Path(values.output) if values.output else None
     if output:
         cli.require_new([output], values.overwrite)
@@ -102,7 +107,7 @@ def _measure(values: flags.FlagValues, config: ConfigDict, name: str) -> dict[st
     # Errors come before anything is measured.
     plain = steps.without_policy(config)
     trainer = Trainer(plain, dataset)
-    trainers = grid(plain, dataset) if values.scaling else {}
+    trainers = grid(trainer) if values.scaling else {}
     if values.against:
         in_torch.check(trainer)
     if values.against == "torchvision" and not steps.has_policy(config):
@@ -124,7 +129,7 @@ def _measure(values: flags.FlagValues, config: ConfigDict, name: str) -> dict[st
                 works[theirs_alone] = on_one_core(works[in_torch.PIL], beside=ours_alone)
         seconds = measure(works, values.rounds, SECONDS)
         report = {"config": name, **_described(trainer), "compile_seconds": ours.compile_seconds}
-        report |= {"program_bytes": program_bytes, "peak_bytes": _peak_bytes(trainer), "rounds": values.rounds}
+        report |= {"program_bytes": program_bytes, "rounds": values.rounds}
         report |= _numbers(works, seconds)
         if theirs:
             report |= {"logit_difference": theirs.difference, "torch_peak_bytes": in_torch.peak_memory()}
@@ -252,7 +257,7 @@ def _numbers(works: dict[str, Work], seconds: dict[str, list[float]]) -> dict[st
 def _described(trainer: Trainer) -> dict[str, Any]:
     config, device = trainer.config, trainer.parallel.devices[0]
     return {
-        "model": config.model.variant,
+        "model": name_of(config.model, trainer.model),
         "num_params": trainer.num_params,
         "image_shape": trainer.functions.augment.input_shape,
         "batch_size": config.batch_size,
@@ -260,14 +265,9 @@ def _described(trainer: Trainer) -> dict[str, Any]:
         "dtype": str(trainer.dtype),
         "device": f"{len(trainer.parallel.devices)} x {device.device_kind}",
         "cpu": f"{os.cpu_count()} cores, {processor('model name')}",
+        "peak_bytes": (device.memory_stats() or {}).get("peak_bytes_in_use"),  # None for a CPU
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("jax", "jaxlib", "flax")},
     }
-
-
-def _peak_bytes(trainer: Trainer) -> int | None:
-    """Return the peak memory that the device reports; None for a CPU, which reports none."""
-    statistics = trainer.parallel.devices[0].memory_stats() or {}
-    return statistics.get("peak_bytes_in_use")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,16 @@ import os
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import pytest
 
 from mixer_jax import benchmark
 from mixer_jax.benchmarks import hlo, targets
 from mixer_jax.benchmarks.compiled import stand_in
+from mixer_jax.benchmarks.paper import require_paper
 from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError
+from mixer_jax.models import from_variant
 from support import ROOT, make_config
 
 PROGRAM = """HloModule jit_train
@@ -62,17 +65,17 @@ ENTRY %main (p: s32[]) -> s32[] {
 
 def test_cycles_count_loops_as_often_as_they_run():
     program = hlo.read(PROGRAM)
-    assert program.step_cycles == 1000 + 3 * 10 + 7 + 100
-    assert program.cycles == 5
-    assert next(iter(program.kinds)) == "backward MixerBlock_*/Dense_*/mul"
-    assert (program.gathers, program.single_gathers, program.scatters, program.sorts) == (2, 1, 1, 0)
-    assert (program.loops, program.open_loops) == (2, 1)
+    assert program["step_cycles"] == 1000 + 3 * 10 + 7 + 100
+    assert program["dispatch_cycles"] == 5
+    assert next(iter(program["kinds"])) == "backward MixerBlock_*/Dense_*/mul"
+    assert [program[key] for key in ("gathers", "single_gathers", "scatters", "sorts")] == [2, 1, 1, 0]
+    assert (program["loops"], program["open_loops"]) == (2, 1)
 
 
 def test_bytes_are_those_of_operands_and_results():
     program = hlo.read(PROGRAM.split("  %w =")[0] + PROGRAM.split("slice_sizes={1,3072}\n")[1])
     # The fusion reads the same 64 bytes twice and writes 64; the scatter writes 512 and reads what is not here.
-    assert (program.kernels, program.bytes_moved) == (2, 64 + 64 + 64 + 512)
+    assert (program["kernels"], program["bytes_moved"]) == (2, 64 + 64 + 64 + 512)
 
 
 class TestMistakes:
@@ -93,8 +96,17 @@ class TestMistakes:
             benchmark.main(
                 ["b", "--config", str(ROOT / "configs/digits.py"), "--compile_for=v5e:1x1", "--against=torch"]
             )
-        with pytest.raises(UserError, match="config.dataset.name=svhn: .* give image_size, channels and num_classes"):
-            stand_in(make_config(dataset__name="svhn"), targets.TPUS["v5e"], None, None)
+        for shape, num_images in ((None, None), ((32, 32, 3, 10), None), (None, 100)):
+            with pytest.raises(UserError, match="config.dataset.name=svhn: .* give image_size, .* and num_images"):
+                stand_in(make_config(dataset__name="svhn"), targets.TPUS["v5e"], shape, num_images)
+
+    @pytest.mark.parametrize("fields", [{"pre_head_norm": False}, {"gelu": "exact"}, {"token_mixing": False}])
+    def test_a_model_that_the_papers_code_does_not_have(self, fields):
+        model = from_variant("Pico/4", 10, **fields)
+        [(name, value)] = fields.items()
+        with pytest.raises(UserError, match=f"config.model.{name}={value}: the paper's code has "):
+            require_paper(model)
+        require_paper(from_variant("Pico/4", 10, dropout_rate=0.1, dtype=jnp.bfloat16, zero_init_head=False))
 
 
 def test_a_set_that_would_not_fit_is_streamed():

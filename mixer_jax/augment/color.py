@@ -16,16 +16,8 @@ LEVELS = np.arange(256, dtype=np.int32)[None, :]
 BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum of the entries before each entry
 
 
-def pack(image: jax.Array) -> jax.Array:
-    """Pack an image (height, width, channels) uint8 into (pixels,) int32, eight bits per channel.
-
-    So all channels of a pixel are moved together.
-    """
-    return pack_planes(jnp.moveaxis(image.astype(jnp.int32), -1, 0).reshape(image.shape[-1], -1))
-
-
-def pack_planes(planes: jax.Array) -> jax.Array:
-    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel."""
+def pack(planes: jax.Array) -> jax.Array:
+    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel, so that these are moved together."""
     return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
 
 
@@ -33,11 +25,6 @@ def unpack(pixels: jax.Array, channels: int) -> jax.Array:
     """Return the planes, (channels, pixels) int32, of packed pixels (pixels,)."""
     shifts = 8 * np.arange(channels, dtype=np.int32)
     return (pixels[None, :] >> shifts[:, None]) & 255
-
-
-def unpack_image(pixels: jax.Array, shape: tuple[int, int, int]) -> jax.Array:
-    """Invert `pack`: return an image of the given shape (height, width, channels), uint8."""
-    return unpack(pixels, shape[-1]).T.reshape(shape).astype(jnp.uint8)
 
 
 def look_up(planes: jax.Array, table: jax.Array) -> jax.Array:

@@ -46,14 +46,6 @@ def sources(coefficients: jax.Array, height: int, width: int) -> tuple[jax.Array
     return (a * x + (b * y + c)) >> 16, (d * x + (e * y + f)) >> 16
 
 
-def one_hot(indices: jax.Array, size: int) -> jax.Array:
-    """Return columns (size, n) bfloat16 with a 1 at each index (n,).
-
-    If an index is out of range, its column is zero.
-    """
-    return (indices[None, :] == jnp.arange(size)[:, None]).astype(jnp.bfloat16)
-
-
 def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     """Pad with black on all sides and crop to the old size at a random place, like torchvision's `RandomCrop(padding)`.
 
@@ -71,7 +63,11 @@ def pad_and_crop(key: jax.Array, image: jax.Array, padding: int) -> jax.Array:
     def shift(image: jax.Array, place: jax.Array) -> jax.Array:
         height, width, _ = image.shape
         top, left = place - padding
-        rows, columns = one_hot(jnp.arange(height) + top, height), one_hot(jnp.arange(width) + left, width)
+        # Columns without a 1 are the padding.
+        rows, columns = (
+            jax.nn.one_hot(jnp.arange(size) + start, size, dtype=jnp.bfloat16, axis=0)
+            for size, start in ((height, top), (width, left))
+        )
         return jnp.einsum("hy,hwc,wx->yxc", rows, image.astype(jnp.bfloat16), columns).astype(image.dtype)
 
     return jax.lax.platform_dependent(image, place, tpu=shift, default=slice_padded)

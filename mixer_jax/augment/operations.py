@@ -177,11 +177,11 @@ def _on_pixels(image: jax.Array, settings: jax.Array) -> jax.Array:
         pixels = only_where(uneven, _look_up, pixels, table)
         sharpen = functools.partial(_sharpen, height, width, channels)
         pixels = only_where(operation == INDEX["Sharpness"], sharpen, pixels, factor)
-        return color.pack_planes(_adjust(color.unpack(pixels, channels), settings)), None
+        return color.pack(_adjust(color.unpack(pixels, channels), settings)), None
 
     # A loop, although it is short: XLA stores its carry, instead of computing the pixels again for each use.
-    pixels, _ = jax.lax.scan(one, color.pack(image), settings)
-    return color.unpack_image(pixels, image.shape)
+    pixels, _ = jax.lax.scan(one, color.pack(image.reshape(-1, channels).T.astype(jnp.int32)), settings)
+    return color.unpack(pixels, channels).T.reshape(image.shape).astype(jnp.uint8)
 
 
 def _adjust(levels: jax.Array, settings: jax.Array, smoothed: jax.Array | None = None) -> jax.Array:
@@ -215,9 +215,9 @@ def _table(identity: jax.Array, pixels: jax.Array, operation: jax.Array) -> jax.
 
 
 def _look_up(pixels: jax.Array, table: jax.Array) -> jax.Array:
-    return color.pack_planes(color.look_up(color.unpack(pixels, len(table)), table))
+    return color.pack(color.look_up(color.unpack(pixels, len(table)), table))
 
 
 def _sharpen(height: int, width: int, channels: int, pixels: jax.Array, factor: jax.Array) -> jax.Array:
     planes = color.unpack(pixels, channels)
-    return color.pack_planes(color.blend(color.smooth(planes, height, width), planes, factor))
+    return color.pack(color.blend(color.smooth(planes, height, width), planes, factor))

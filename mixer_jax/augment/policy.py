@@ -44,10 +44,7 @@ class Augment:
     def __init__(
         self,
         config: ConfigDict,
-        *,
-        image_shape: tuple[int, int, int],
-        mean: tuple[float, ...],
-        std: tuple[float, ...],
+        images: Any,
         num_classes: int,
         total_steps: int | None = None,
     ):
@@ -55,8 +52,7 @@ class Augment:
 
         Args:
           config: the `augment` section; see `mixer_jax.config`.
-          image_shape: (height, width, channels) of the images from the input pipeline.
-          mean, std: the mean and standard deviation of the pixels, one per channel, as fractions of 255.
+          images: a `Dataset` or a `Preprocessing`, whose `image_shape`, `mean` and `std` are used.
           num_classes: the number of classes.
           total_steps: the training steps of the run, for `mixing.until`; None mixes at every step.
 
@@ -68,7 +64,7 @@ class Augment:
                 raise one_of(f"config.augment.{key}", config[key], valid)
         if config.erasing.fill not in FILLS:
             raise one_of("config.augment.erasing.fill", config.erasing.fill, FILLS)
-        height, width, channels = image_shape
+        height, width, channels = images.image_shape
         size = tuple(config.input_size) or (height, width)
         size = size * 2 if len(size) == 1 else size
         if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
@@ -79,9 +75,9 @@ class Augment:
             raise UserError(
                 f"config.augment.automatic={config.automatic} needs 1 or 3 channels, but the images have {channels}"
             )
-        self.image_shape, self.input_shape = image_shape, (*size, channels)
+        self.image_shape, self.input_shape = images.image_shape, (*size, channels)
         self.num_classes = num_classes
-        self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, 1, -1) for x in (mean, std))
+        self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, 1, -1) for x in (images.mean, images.std))
         self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
         self._flip = config.flip
         self._automatic = {

@@ -6,12 +6,13 @@ grey levels with one-hot matrices are exact in bfloat16. Every operation is comp
 depends on the draw. The results equal those of `color` and `geometry`, bit for bit.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mixer_jax.augment import color
-from mixer_jax.augment.geometry import one_hot, sources
+from mixer_jax.augment.geometry import sources
 
 BLOCK = 2**20  # the most numbers per image that a warp holds at a time
 
@@ -26,7 +27,7 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 
     def of_block(places: tuple[jax.Array, jax.Array]) -> jax.Array:
         from_x, from_y = places  # (batch, pixels)
-        columns = jax.vmap(one_hot, in_axes=(0, None))(from_x, width)
+        columns = jax.nn.one_hot(from_x, width, dtype=jnp.bfloat16, axis=1)
         there = from_y[:, None] == jnp.arange(height)[None, :, None]
 
         def of_plane(plane: jax.Array) -> jax.Array:
@@ -45,29 +46,15 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
     return jnp.moveaxis(jax.lax.map(of_block, tuple(blocks)), 0, 2).reshape(planes.shape)
 
 
-def histogram(planes: jax.Array) -> jax.Array:
-    """Count the pixels of each grey level, (channels, batch, 256) int32, like `color.histogram`."""
-    high, low = (digit.astype(jnp.bfloat16) for digit in _digits(planes))
-    counts = jnp.einsum("cbhp,cblp->cbhl", high, low, preferred_element_type=jnp.float32)
-    return counts.reshape(*planes.shape[:2], 256).astype(jnp.int32)
-
-
-def look_up(planes: jax.Array, tables: jax.Array) -> jax.Array:
-    """Replace grey levels by their entries in tables (channels, batch, 256), like `color.look_up`."""
-    high, low = _digits(planes)
-    tables = tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16)
-    sixteens = jnp.einsum("cbhl,cblp->cbhp", tables, low.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
-    return jnp.sum(jnp.where(high, sixteens, 0), axis=2).astype(jnp.int32)
-
-
-def _digits(planes: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return the two hexadecimal digits of grey levels, one-hot: each (channels, batch, 16, pixels) bool."""
-    return tuple(digit[:, :, None] == np.arange(16).reshape(1, 1, 16, 1) for digit in (planes >> 4, planes & 15))
-
-
 def even_out(planes: jax.Array, equalize: jax.Array) -> jax.Array:
-    """Apply Equalize to the images for which `equalize` (batch,) is true, and AutoContrast to the others."""
-    counts = histogram(planes)
-    rows = counts.reshape(-1, 256)
-    tables = [make(rows).reshape(counts.shape) for make in (color.equalize_table, color.autocontrast_table)]
-    return look_up(planes, jnp.where(equalize[None, :, None], *tables))
+    """Apply Equalize to the images for which `equalize` (batch,) is true, and AutoContrast to the others.
+
+    Counting and looking up are products with the two hexadecimal digits of the grey levels, one-hot.
+    """
+    high, low = (jax.nn.one_hot(digit, 16, dtype=jnp.bfloat16, axis=2) for digit in (planes >> 4, planes & 15))
+    product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+    counts = product("cbhp,cblp->cbhl", high, low).astype(jnp.int32).reshape(-1, 256)
+    chosen = jnp.tile(equalize, len(planes))[:, None]
+    tables = jnp.where(chosen, color.equalize_table(counts), color.autocontrast_table(counts))
+    tables = tables.reshape(*planes.shape[:2], 16, 16).astype(jnp.bfloat16)
+    return jnp.sum(high * product("cbhl,cblp->cbhp", tables, low), axis=2).astype(jnp.int32)

@@ -21,10 +21,11 @@ from ml_collections import ConfigDict
 from mixer_jax import data
 from mixer_jax.benchmarks import hlo
 from mixer_jax.benchmarks.flops import forward_flops
-from mixer_jax.benchmarks.paper import PaperMixer
+from mixer_jax.benchmarks.paper import PaperMixer, require_paper
 from mixer_jax.benchmarks.steps import has_policy, without_policy
 from mixer_jax.benchmarks.targets import Chip
 from mixer_jax.errors import UserError
+from mixer_jax.models import name_of
 from mixer_jax.training import Trainer
 from mixer_jax.training.parallel import program_bytes
 
@@ -37,8 +38,7 @@ KNOWN = {
     "cifar100": (50_000, 10_000, (32, 32, 3), 100),
     "folder": (1_281_167, 50_000, (224, 224, 3), 1000),  # ImageNet-1k as an example
 }
-KINDS = 8  # kinds of instruction to list, those with the most cycles
-VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin")
+VERSIONS = ("jax", "jaxlib", "libtpu", "jax-cuda12-plugin", "jax-cuda13-plugin")
 STEP, PLAIN, STILL = "training", "training, not augmented", "training, nothing random"
 PAPER = "training by the paper's code, nothing random"
 
@@ -55,11 +55,12 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
       num_images: training images, including the held-out validation images; None for those of the config's dataset.
 
     Raises:
-      UserError: if the dataset's sizes are not known and `shape` is None.
+      UserError: if the dataset's sizes are not known, and `shape` or `num_images` is None.
     """
-    if config.dataset.name not in KNOWN and not shape:
+    if config.dataset.name not in KNOWN and not (shape and num_images):
         raise UserError(
-            f"config.dataset.name={config.dataset.name}: to compile for it give image_size, channels and num_classes"
+            f"config.dataset.name={config.dataset.name}: to compile for it give image_size, channels, num_classes and "
+            "num_images"
         )
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
     size = data.given_size(config.dataset.image_size)
@@ -78,17 +79,9 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
     return data.Dataset(config.dataset.name, names, **splits, mean=mean, std=std)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Nothing:
-    size: int
-
-    def __len__(self) -> int:
-        return self.size
-
-
 def _split(size: int, shape: tuple[int, int, int], streamed: bool) -> data.Split | data.StreamedSplit:
     if streamed:
-        return data.StreamedSplit(_Nothing(size), shape)
+        return data.StreamedSplit(range(size), shape)  # type: ignore[arg-type]  # only its length is used
     # Broadcasting one image to all takes no memory.
     return data.Split(np.broadcast_to(np.zeros((1, *shape), np.uint8), (size, *shape)), np.zeros(size, np.int32))
 
@@ -116,7 +109,7 @@ def compile_for(
         "config": name,
         "target": f"{len(devices)} x {chip.name}",
         "chip": dataclasses.asdict(chip),
-        "model": config.model.variant,
+        "model": name_of(config.model, trainer.model),
         "num_params": trainer.num_params,
         "image_shape": trainer.functions.augment.input_shape,
         "batch_size": config.batch_size,
@@ -131,6 +124,7 @@ def compile_for(
     if against == "plain" and has_policy(config):
         programs[PLAIN] = ("train", Trainer(still, dataset, devices), None)
     if against == "paper":
+        require_paper(trainer.model)
         still.model.update(dropout_rate=0.0, stochastic_depth_rate=0.0)
         alone = trainer if still.to_dict() == config.to_dict() else Trainer(still, dataset, devices)
         if alone is not trainer:
@@ -140,7 +134,13 @@ def compile_for(
         title: _compiled(each.lower(name, functions), chip, images, flops if name == "train" else 0)
         for title, (name, each, functions) in programs.items()
     }
-    report["ratios"] = dict(_ratios(report["programs"]))
+    cycles = {title: row.get("step_cycles") for title, row in report["programs"].items()}
+    pairs = ((STEP, PLAIN), (STILL if STILL in programs else STEP, PAPER))
+    report["ratios"] = {
+        f"cycles, {over} / {under}": cycles[over] / cycles[under]
+        for over, under in pairs
+        if cycles.get(over) and cycles.get(under)
+    }
     return report
 
 
@@ -158,42 +158,25 @@ def _compiled(lowered: jax.stages.Lowered, chip: Chip, images: int, flops: float
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return {"does_not_fit": _first_line(str(error))}
+        return {"does_not_fit": str(error).splitlines()[0][:300]}
     row: dict[str, Any] = {"compile_seconds": round(time.perf_counter() - start, 1), "host_bytes": _peak()}
     sizes = program.memory_analysis()
     row |= {"device_bytes": program_bytes(program), "argument_bytes": sizes.argument_size_in_bytes}
     row |= {"temporary_bytes": sizes.temp_size_in_bytes, "code_bytes": sizes.generated_code_size_in_bytes}
     if row["device_bytes"] > chip.memory:
         row["does_not_fit"] = f"{row['device_bytes']:,} bytes of {chip.memory:,}"
-    estimate = hlo.read(program.as_text())
-    row |= {"gathers": estimate.gathers, "single_gathers": estimate.single_gathers, "scatters": estimate.scatters}
-    row |= {"sorts": estimate.sorts, "loops": estimate.loops, "open_loops": estimate.open_loops}
-    if estimate.step_cycles:
-        row |= {"dispatch_cycles": estimate.cycles, "step_cycles": estimate.step_cycles}
-        row["kinds"] = dict(list(estimate.kinds.items())[:KINDS])
-        if chip.gigahertz:
-            seconds = estimate.step_cycles / (chip.gigahertz * 1e9)
-            row |= {"milliseconds": 1e3 * seconds}
-            if flops:
-                row |= {
-                    "images_per_second": images / seconds,
-                    "percent_of_peak": 100 * flops / seconds / (chip.teraflops * 1e12),
-                }
-    else:  # a GPU, for which XLA estimates no cycles
-        row |= {"kernels": estimate.kernels, "bytes_moved": estimate.bytes_moved}
-        row["milliseconds_of_moving"] = 1e3 * estimate.bytes_moved / (chip.gigabytes_per_second * 1e9)
+    row |= hlo.read(program.as_text())
+    if not row["step_cycles"]:  # a GPU, for which XLA estimates no cycles
+        row["milliseconds_of_moving"] = 1e3 * row["bytes_moved"] / (chip.gigabytes_per_second * 1e9)
+    elif chip.gigahertz:
+        seconds = row["step_cycles"] / (chip.gigahertz * 1e9)
+        row |= {"milliseconds": 1e3 * seconds}
+        if flops:
+            row |= {
+                "images_per_second": images / seconds,
+                "percent_of_peak": 100 * flops / seconds / (chip.teraflops * 1e12),
+            }
     return row
-
-
-def _ratios(programs: dict[str, dict[str, Any]]):
-    def ratio(over: str, under: str):
-        if over in programs and under in programs:
-            cycles = [programs[name].get("step_cycles") for name in (over, under)]
-            if all(cycles):
-                yield f"cycles, {over} / {under}", cycles[0] / cycles[1]
-
-    yield from ratio(STEP, PLAIN)
-    yield from ratio(STILL if STILL in programs else STEP, PAPER)
 
 
 def _forget_peak() -> None:
@@ -207,7 +190,3 @@ def _peak() -> int:
     with contextlib.suppress(OSError, AttributeError, TypeError):
         return 1024 * int(re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _first_line(message: str) -> str:
-    return " ".join(message.splitlines()[0].split())[:300]

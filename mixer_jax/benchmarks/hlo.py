@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import math
 import re
+from typing import Any
 
 COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) \(.*\{$")
 CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
@@ -17,36 +18,8 @@ BOUND = re.compile(r" s32\[\]\S* constant\((\d+)\)")
 CALLED = re.compile(r"(?:to_apply|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)")
 GATHER = re.compile(r" gather\(.*slice_sizes=\{([\d,]*)\}")
 NAMES = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional", "after-all"}
+KINDS = 8  # kinds of instruction to list, those with the most cycles
 KIND_PARTS = 3  # parts of an operation's name to keep: enough to identify it, few enough to group similar operations
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """An analysis of a compiled program.
-
-    Attributes:
-      cycles: XLA's estimate for a dispatch without the loop over its steps; 0 if XLA makes none, as for a GPU.
-      step_cycles: XLA's estimate for one step, the body of that loop; inner loops count as often as they run.
-      kernels: the number of instructions in a step that compute something, each of them a kernel launch on a GPU.
-      bytes_moved: bytes of the operands and results of these instructions.
-      kinds: cycles of a step by kind of instruction, in descending order.
-      gathers, single_gathers: numbers of gathers in the program, and of gathers of single elements.
-      scatters, sorts: numbers of these instructions in the program.
-      loops: the number of inner loops in a step.
-      open_loops: the number of inner loops whose length depends on data; the estimate counts their body once.
-    """
-
-    cycles: int
-    step_cycles: int
-    kernels: int
-    bytes_moved: int
-    kinds: dict[str, int]
-    gathers: int
-    single_gathers: int
-    scatters: int
-    sorts: int
-    loops: int
-    open_loops: int
 
 
 @dataclasses.dataclass
@@ -57,8 +30,22 @@ class _Computation:
     bounds: list[int] = dataclasses.field(default_factory=list)  # integer constants, which can be a loop's bound
     called: list[str] = dataclasses.field(default_factory=list)
 
+    @property
+    def traffic(self) -> dict[str, int]:
+        """The `kernels` among the instructions, and the `bytes_moved`, those of their operands and results."""
+        sizes, kernels, moved = {}, 0, 0
+        for line in self.lines:
+            if not (found := INSTRUCTION.match(line)):
+                continue
+            name, shape, opcode, operands = found.groups()
+            sizes[name] = sum(map(_bytes, ARRAY.finditer(shape)))
+            if opcode not in NAMES:
+                kernels += 1
+                moved += sizes[name] + sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
+        return {"kernels": kernels, "bytes_moved": moved}
 
-def read(text: str) -> Program:
+
+def read(text: str) -> dict[str, Any]:
     """Analyse the text of a compiled program that loops over its steps.
 
     Among the loops of unknown length in the entry computation, the one that takes the most cycles is the loop over the
@@ -66,6 +53,19 @@ def read(text: str) -> Program:
 
     Args:
       text: from `jax.stages.Compiled.as_text`.
+
+    Returns:
+      A dictionary of JSON values:
+
+      dispatch_cycles: XLA's estimate for a dispatch without the loop over its steps; 0 if XLA makes none, as for a GPU.
+      step_cycles: XLA's estimate for one step, the body of that loop; inner loops count as often as they run.
+      kinds: cycles of a step by kind of instruction, in descending order, of the KINDS with the most.
+      kernels: the number of instructions in a step that compute something, each of them a kernel launch on a GPU.
+      bytes_moved: bytes of the operands and results of these instructions.
+      gathers, single_gathers: numbers of gathers in the program, and of gathers of single elements.
+      scatters, sorts: numbers of these instructions in the program.
+      loops: the number of inner loops in a step.
+      open_loops: the number of inner loops whose length depends on data; the estimate counts their body once.
     """
     computations, entry = _computations(text)
     trips = {
@@ -75,49 +75,40 @@ def read(text: str) -> Program:
     }
 
     @functools.cache
-    def kinds(name: str) -> collections.Counter:
-        """Return the cycles by kind of a computation and all computations that it calls."""
-        total = collections.Counter(computations[name].kinds)
-        for _, body, _ in computations[name].loops:
-            total.update({kind: cycles * (trips[body] or 1) for kind, cycles in kinds(body).items()})
-        for called in computations[name].called:
-            total.update(kinds(called))
-        return total
+    def total(name: str, field: str) -> collections.Counter:
+        """Return a counter of a computation and of all that it calls; loops count as often as they run."""
+        counted = collections.Counter(getattr(computations[name], field))
+        inner = [(body, trips[body] or 1) for _, body, _ in computations[name].loops]
+        for below, times in inner + [(called, 1) for called in computations[name].called]:
+            counted.update({key: times * n for key, n in total(below, field).items()})
+        return counted
+
+    def cycles(name: str) -> int:
+        return total(name, "kinds").total()
 
     def loops(name: str) -> list[str]:
         """Return the bodies of the loops in a computation, nested ones included."""
         own = [body for _, body, _ in computations[name].loops]
         return own + [inner for below in [*own, *computations[name].called] for inner in loops(below)]
 
-    def traffic(name: str) -> tuple[int, int]:
-        """Return the numbers of kernels and of their bytes in a computation and all computations that it calls."""
-        kernels, moved = _traffic(computations[name].lines)
-        inner = [(body, trips[body] or 1) for _, body, _ in computations[name].loops]
-        for below, times in inner + [(called, 1) for called in computations[name].called]:
-            more = traffic(below)
-            kernels, moved = kernels + times * more[0], moved + times * more[1]
-        return kernels, moved
-
     outer = [body for _, body, _ in computations[entry].loops if trips[body] is None]
-    step = max(outer, key=lambda body: (kinds(body).total(), len(computations[body].lines)), default=None)
-    if step is None or (kinds(entry).total() and not kinds(step).total()):
+    step = max(outer, key=lambda body: (cycles(body), len(computations[body].lines)), default=None)
+    if step is None or (cycles(entry) and not cycles(step)):
         step = entry  # XLA has inlined a loop of one step
-    of_step, inside = kinds(step), [body for body in loops(step) if body not in outer]
-    kernels, moved = traffic(step)
+    inside = [body for body in loops(step) if body not in outer]
     slices = [found[1] for found in GATHER.finditer(text)]
-    return Program(
-        cycles=kinds(entry).total() - of_step.total(),
-        step_cycles=of_step.total(),
-        kernels=kernels,
-        bytes_moved=moved,
-        kinds=dict(of_step.most_common()),
-        gathers=len(slices),
-        single_gathers=sum(all(size == "1" for size in sizes.split(",")) for sizes in slices),
-        scatters=len(re.findall(r" scatter\(", text)),
-        sorts=len(re.findall(r" sort\(", text)),
-        loops=len(inside),
-        open_loops=sum(trips[body] is None for body in inside),
-    )
+    return {
+        "dispatch_cycles": cycles(entry) - cycles(step),
+        "step_cycles": cycles(step),
+        "kinds": dict(total(step, "kinds").most_common(KINDS)),
+        **{"kernels": 0, "bytes_moved": 0} | total(step, "traffic"),
+        "gathers": len(slices),
+        "single_gathers": sum(all(size == "1" for size in sizes.split(",")) for sizes in slices),
+        "scatters": len(re.findall(r" scatter\(", text)),
+        "sorts": len(re.findall(r" sort\(", text)),
+        "loops": len(inside),
+        "open_loops": sum(trips[body] is None for body in inside),
+    }
 
 
 def _computations(text: str) -> tuple[dict[str, _Computation], str]:
@@ -140,20 +131,6 @@ def _computations(text: str) -> tuple[dict[str, _Computation], str]:
         elif " call(" in line or " conditional(" in line:
             current.called += [name.strip("% ") for found in CALLED.finditer(line) for name in found[1].split(",")]
     return computations, entry
-
-
-def _traffic(lines: list[str]) -> tuple[int, int]:
-    """Return the number of kernels among a computation's instructions, and the bytes of their operands and results."""
-    sizes, kernels, moved = {}, 0, 0
-    for line in lines:
-        if not (found := INSTRUCTION.match(line)):
-            continue
-        name, shape, opcode, operands = found.groups()
-        sizes[name] = sum(map(_bytes, ARRAY.finditer(shape)))
-        if opcode not in NAMES:
-            kernels += 1
-            moved += sizes[name] + sum(sizes.get(operand, 0) for operand in re.findall(r"%([\w.\-]+)", operands))
-    return kernels, moved
 
 
 def _bytes(array: re.Match) -> int:

@@ -1,6 +1,7 @@
 """The PyTorch side of a benchmark: the same model and weights, and torchvision's augmentation; requires torch."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -94,29 +95,27 @@ class Theirs:
         batch_size = self._trainer.config.batch_size
         _, labels = examples(self._trainer.dataset, batch_size)
         images, targets = self._place(normalized_images(self._trainer, batch_size)), torch.from_numpy(labels).long()
-        batch, step = (images, targets.to(self.device)), self._stepper(kind)
-
-        def run(times: int) -> None:
-            for _ in range(times):
-                loss = step(*batch)
-            loss.item()  # waits for the device
-
-        run(2)
+        work = self._work(kind, itertools.repeat((images, targets.to(self.device))))
         # Comparing bfloat16 with float32 would say nothing about the programs.
-        like = kind == AUTOCAST or self._trainer.dtype == "float32"
-        return Work(run, batch_size, beside=STEP if like else None)
+        same = (kind == AUTOCAST) == (self._trainer.dtype == "bfloat16")
+        return dataclasses.replace(work, beside=STEP if same else None)
 
     def fed(self, batches: Iterator[Any]) -> Work:
         """Return the workload of training steps on the batches of a loader: pairs of image and target tensors."""
-        step = self._stepper(AUTOCAST if self._trainer.dtype == "bfloat16" else COMPILED)
+        work = self._work(AUTOCAST if self._trainer.dtype == "bfloat16" else COMPILED, batches)
+        return dataclasses.replace(work, beside=END_TO_END)
+
+    def _work(self, kind: str, batches: Iterator[tuple[torch.Tensor, torch.Tensor]]) -> Work:
+        config, model = self._trainer.config, self._model(self._params).train()
+        step = stepper(config, model, model if kind == EAGER else torch.compile(model), autocast=kind == AUTOCAST)
 
         def run(times: int) -> None:
             for images, targets in itertools.islice(batches, times):
-                loss = step(images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True))
-            loss.item()
+                loss, _ = step(images.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True))
+            loss.item()  # waits for the device
 
         run(2)
-        return Work(run, self._trainer.config.batch_size, beside=END_TO_END)
+        return Work(run, config.batch_size)
 
     def _model(self, params: Any) -> torch.nn.Module:
         model = twin(self._trainer.model, self._trainer.functions.augment.input_shape)
@@ -126,23 +125,39 @@ class Theirs:
     def _place(self, images: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(self.device)
 
-    def _stepper(self, kind: str) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-        config, model = self._trainer.config, self._model(self._params).train()
-        optimizer = create_optimizer(config.optimizer, model)
-        forward = model if kind == EAGER else torch.compile(model)
-        smoothing, clip_norm, device_type = config.label_smoothing, config.optimizer.clip_norm, self.device.type
 
-        def step(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-            optimizer.zero_grad()
-            with torch.autocast(device_type, torch.bfloat16, enabled=kind == AUTOCAST):
-                loss = torch.nn.functional.cross_entropy(forward(images), targets, label_smoothing=smoothing)
-            loss.backward()
-            if clip_norm:
-                torch.nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-            optimizer.step()
-            return loss.detach()
+def stepper(
+    config: ConfigDict, model: torch.nn.Module, forward: Callable | None = None, autocast: bool = False
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Return a function `step(images, targets, rate=None)` that trains a model by one step, as a config says.
 
-        return step
+    Args:
+      config: the full config.
+      model: the module to train.
+      forward: computes the logits in place of `model`, such as the compiled module.
+      autocast: whether to compute in bfloat16.
+
+    Returns:
+      The function, which returns the loss and the logits. Without `rate`, the learning rate is that of the config.
+    """
+    forward = model if forward is None else forward  # a compiled module has no truth value
+    optimizer, device_type = create_optimizer(config.optimizer, model), next(model.parameters()).device.type
+
+    def step(images: torch.Tensor, targets: torch.Tensor, rate: float | None = None):
+        if rate is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        optimizer.zero_grad()
+        with torch.autocast(device_type, torch.bfloat16, enabled=autocast):
+            logits = forward(images)
+            loss = torch.nn.functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        loss.backward()
+        if config.optimizer.clip_norm:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
+        optimizer.step()
+        return loss.detach(), logits.detach()
+
+    return step
 
 
 def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:

@@ -1,9 +1,12 @@
 """The Mixer in plain Flax as in the paper's code, a baseline for the speed of this library's implementation."""
 
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mixer_jax.errors import UserError
 from mixer_jax.models import MlpMixer
 
 
@@ -29,6 +32,17 @@ class _MixerBlock(nn.Module):
         x = x + jnp.swapaxes(y, 1, 2)
         y = nn.LayerNorm(dtype=self.dtype)(x)
         return x + _MlpBlock(self.channels_mlp_dim, self.dtype, name="channel_mixing")(y)
+
+
+def require_paper(model: MlpMixer) -> None:
+    """Raise `UserError` if a model differs from the paper's in more than its sizes and what is random in training."""
+    sizes = (field.name for field in dataclasses.fields(model) if field.default is dataclasses.MISSING)
+    free = {*sizes, "dropout_rate", "stochastic_depth_rate", "dtype", "initialization", "zero_init_head"}
+    for field in dataclasses.fields(model):
+        if field.name not in {*free, "name", "parent"} and getattr(model, field.name) != field.default:
+            raise UserError(
+                f"config.model.{field.name}={getattr(model, field.name)}: the paper's code has {field.default}"
+            )
 
 
 class PaperMixer(nn.Module):

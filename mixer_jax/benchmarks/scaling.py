@@ -4,9 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from mixer_jax import data
 from mixer_jax.benchmarks.rounds import measure, spread
 from mixer_jax.benchmarks.steps import Ours
 from mixer_jax.training import Trainer
@@ -14,14 +12,10 @@ from mixer_jax.training import Trainer
 FACTORS = (1, 2, 4, 8, 16)
 
 
-def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Trainer]]:
+def grid(trainer: Trainer) -> dict[str, dict[int, Trainer]]:
     """Return trainers with 1 to 16 times a small batch size, and trainers with 1 to 16 times a small depth.
 
-    The small value is a quarter of the config's own batch size or number of blocks, rounded down, but at least 1.
-
-    Args:
-      config: the complete config.
-      dataset: for all trainers.
+    The small value is a quarter of the trainer's own batch size or number of blocks, rounded down, but at least 1.
 
     Returns:
       The trainers by value, for "batch_size" and for "num_blocks".
@@ -29,16 +23,15 @@ def grid(config: ConfigDict, dataset: data.Dataset) -> dict[str, dict[int, Train
     Raises:
       UserError: if one of the configs is invalid or does not fit the devices.
     """
-    own = {"batch_size": config.batch_size, "num_blocks": Trainer(config, dataset).model.num_blocks}
-    fields = {"batch_size": "batch_size", "num_blocks": "model.num_blocks"}
+    own = {"batch_size": trainer.config.batch_size, "num_blocks": trainer.model.num_blocks}
 
-    def trainer(name: str, value: int) -> Trainer:
-        changed = config.copy_and_resolve_references()
-        changed.update_from_flattened_dict({fields[name]: value})
-        return Trainer(changed, dataset)
+    def changed(name: str, value: int) -> Trainer:
+        config = trainer.config.copy_and_resolve_references()
+        (config if name == "batch_size" else config.model)[name] = value
+        return Trainer(config, trainer.dataset)
 
     values = {name: [max(n // 4, 1) * factor for factor in FACTORS] for name, n in own.items()}
-    return {name: {value: trainer(name, value) for value in values[name]} for name in own}
+    return {name: {value: changed(name, value) for value in values[name]} for name in own}
 
 
 def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> list[dict[str, Any]]:

@@ -1,6 +1,5 @@
 """This library's side of a benchmark: training steps, the training loop, augmentation and the forward pass."""
 
-import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -51,7 +50,6 @@ def without_policy(config: ConfigDict) -> ConfigDict:
     return plain
 
 
-@dataclasses.dataclass
 class Ours:
     """A trainer under measurement.
 
@@ -61,10 +59,8 @@ class Ours:
       compile_seconds: time to compile the training step, in seconds; the caller has to keep compilation caches empty.
     """
 
-    trainer: Trainer
-
-    def __post_init__(self):
-        self.state, self._step = self.trainer.init(), 0
+    def __init__(self, trainer: Trainer):
+        self.trainer, self.state, self._step = trainer, trainer.init(), 0
         jax.block_until_ready(self.state)
         self._length = DispatchLength(self.trainer.max_steps)
         start = time.perf_counter()

@@ -5,6 +5,7 @@ Initialisation and dropout are PyTorch's. The run directory has no checkpoints, 
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,12 @@ from ml_collections import ConfigDict
 from torch import nn
 
 from mixer_jax import data
-from mixer_jax.benchmarks.in_torch import LACKS, create_optimizer, optimizer_class, refuse
+from mixer_jax.benchmarks.in_torch import LACKS, optimizer_class, refuse, stepper
 from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_mixer import twin
 from mixer_jax.messages import say
+from mixer_jax.models import name_of
 from mixer_jax.records import Epoch, Results, best_epoch
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training import Trainer, check_epochs, require_finite, stale
@@ -54,13 +56,14 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
     torch.manual_seed(config.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = twin(trainer.model, trainer.functions.augment.input_shape).to(device)
-    optimizer = create_optimizer(config.optimizer, model)
+    step_once = stepper(config, model)
     splits = {name: _placed(getattr(dataset, name), trainer, device) for name in ("train", "val", "test")}
     history, best, step = [], None, 0
     for epoch in range(1, math.ceil(config.epochs) + 1):
         end = trainer.sampler.steps_in(min(epoch, config.epochs))
         start = time.monotonic()
-        train = _epoch(trainer, model, optimizer, splits["train"], step, end)
+        model.train()
+        train = _epoch(trainer, step_once, splits["train"], step, end)
         train["seconds"] = time.monotonic() - start
         step, val = end, _score(model, splits["val"])
         require_finite(np.array([train["train_loss"], val["loss"]]), step, "a loss")
@@ -89,7 +92,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
         train_seconds=seconds,
         images_per_second=step * config.batch_size / seconds,
         dataset=dataset.name,
-        model=config.model.variant,
+        model=name_of(config.model, trainer.model),
         num_params=sum(p.numel() for p in model.parameters()),
         selected_on=data.selected_on(config.dataset),
         platform="gpu" if device.type == "cuda" else "cpu",
@@ -113,30 +116,17 @@ def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.T
     return torch.from_numpy(np.concatenate(parts)).to(device), torch.from_numpy(split.labels).long().to(device)
 
 
-def _epoch(
-    trainer: Trainer, model: nn.Module, optimizer: torch.optim.Optimizer, split: Any, start: int, end: int
-) -> dict[str, float]:
+def _epoch(trainer: Trainer, step_once: Callable, split: Any, start: int, end: int) -> dict[str, float]:
     """Train from step `start` to step `end`; return the mean loss and the accuracy in percent over the steps."""
-    config, (images, labels) = trainer.config, split
-    model.train()
+    images, labels = split
     loss_sum, correct = torch.zeros((), device=images.device), torch.zeros((), device=images.device)
     for step, indices in enumerate(trainer.sampler.batches(start, end - start)["indices"], start):
         batch = torch.from_numpy(np.asarray(indices)).long().to(images.device)
-        for group in optimizer.param_groups:
-            group["lr"] = float(trainer.schedule(step))
-        logits = model(images[batch])
-        loss = nn.functional.cross_entropy(logits, labels[batch], label_smoothing=config.label_smoothing)
-        optimizer.zero_grad()
-        loss.backward()
-        if config.optimizer.clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), config.optimizer.clip_norm)
-        optimizer.step()
-        loss_sum, correct = loss_sum + loss.detach(), correct + (logits.argmax(1) == labels[batch]).sum()
-    examples = (end - start) * config.batch_size
-    return {
-        "train_loss": loss_sum.item() * config.batch_size / examples,
-        "train_accuracy": 100 * correct.item() / examples,
-    }
+        loss, logits = step_once(images[batch], labels[batch], float(trainer.schedule(step)))
+        loss_sum, correct = loss_sum + loss, correct + (logits.argmax(1) == labels[batch]).sum()
+    steps = end - start
+    accuracy = 100 * correct.item() / (steps * trainer.config.batch_size)
+    return {"train_loss": loss_sum.item() / steps, "train_accuracy": accuracy}
 
 
 @torch.no_grad()

@@ -74,8 +74,7 @@ class Preprocessing:
         """Return the preprocessing as an `Augment`, whose methods process images."""
         config = default_config().augment
         config.update(input_size=self.input_size, eval_crop=self.eval_crop)
-        shape, mean, std = self.image_shape, self.mean, self.std
-        return Augment(config, image_shape=shape, mean=mean, std=std, num_classes=num_classes)
+        return Augment(config, self, num_classes)
 
 
 @dataclasses.dataclass(frozen=True)

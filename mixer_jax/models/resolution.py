@@ -32,11 +32,10 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
     num_tiles = copies[0] * copies[1]
     own = tile == np.arange(num_tiles)[:, None]
 
-    def larger(mlp):
-        (kernel_in, bias_in), (kernel_out, bias_out) = (_arrays(mlp[f"Dense_{i}"]) for i in range(2))
+    def larger(kernel_in, bias_in, kernel_out, bias_out):
         kernel_in = np.where(own.T[:, :, None], kernel_in[place][:, None], 0).reshape(len(tile), -1)
         kernel_out = np.where(own[:, None], kernel_out[:, place], 0).reshape(-1, len(tile))
-        return _mlp(kernel_in, np.tile(bias_in, num_tiles), kernel_out, bias_out[place])
+        return kernel_in, np.tile(bias_in, num_tiles), kernel_out, bias_out[place]
 
     return _of_token_mixing(params, larger)
 
@@ -60,23 +59,19 @@ def interpolated(params: Any, grid: Grid, new_grid: Grid) -> Any:
 
     share = np.float32(np.prod(grid) / np.prod(new_grid))
 
-    def other(mlp):
-        (kernel_in, bias_in), (kernel_out, bias_out) = (_arrays(mlp[f"Dense_{i}"]) for i in range(2))
-        return _mlp(share * resized(kernel_in), bias_in, resized(kernel_out.T).T, resized(bias_out))
+    def other(kernel_in, bias_in, kernel_out, bias_out):
+        return share * resized(kernel_in), bias_in, resized(kernel_out.T).T, resized(bias_out)
 
     return _of_token_mixing(params, other)
 
 
 def _of_token_mixing(params, change):
-    return {
-        name: block | {"token_mixing": change(block["token_mixing"])} if "token_mixing" in block else block
-        for name, block in params.items()
-    }
-
-
-def _arrays(dense):
-    return np.asarray(dense["kernel"]), np.asarray(dense["bias"])
-
-
-def _mlp(kernel_in, bias_in, kernel_out, bias_out):
-    return {"Dense_0": {"kernel": kernel_in, "bias": bias_in}, "Dense_1": {"kernel": kernel_out, "bias": bias_out}}
+    """Return the parameters with the kernels and biases of both dense layers of each token mixing changed."""
+    changed = dict(params)
+    for name, block in params.items():
+        if "token_mixing" in block:
+            layers = [block["token_mixing"][f"Dense_{i}"] for i in range(2)]
+            arrays = change(*(np.asarray(layer[key]) for layer in layers for key in ("kernel", "bias")))
+            first, second = (dict(zip(("kernel", "bias"), pair, strict=True)) for pair in (arrays[:2], arrays[2:]))
+            changed[name] = block | {"token_mixing": {"Dense_0": first, "Dense_1": second}}
+    return changed

@@ -4,37 +4,22 @@ The part before the slash is the size, and the number after it is the patch size
 any patch size that divides the image. `PAPER_VARIANTS` lists the paper's own pairs.
 """
 
-import dataclasses
 import math
 from collections.abc import Iterable
 
 from mixer_jax.errors import UserError, one_of
 
-
-@dataclasses.dataclass(frozen=True)
-class Size:
-    """The sizes of a model, as in a column of the paper's table 1, without the patch size.
-
-    Attributes:
-      num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim: as in `MlpMixer`.
-    """
-
-    num_blocks: int
-    hidden_dim: int
-    tokens_mlp_dim: int
-    channels_mlp_dim: int
-
-
+FIELDS = ("num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim")  # of `MlpMixer`, as in a row of SIZES
 SIZES = {
     # From the paper's table 1.
-    "S": Size(num_blocks=8, hidden_dim=512, tokens_mlp_dim=256, channels_mlp_dim=2048),
-    "B": Size(num_blocks=12, hidden_dim=768, tokens_mlp_dim=384, channels_mlp_dim=3072),
-    "L": Size(num_blocks=24, hidden_dim=1024, tokens_mlp_dim=512, channels_mlp_dim=4096),
-    "H": Size(num_blocks=32, hidden_dim=1280, tokens_mlp_dim=640, channels_mlp_dim=5120),
+    "S": (8, 512, 256, 2048),
+    "B": (12, 768, 384, 3072),
+    "L": (24, 1024, 512, 4096),
+    "H": (32, 1280, 640, 5120),
     # For small images; Nano is the published CIFAR-10 model of omihub777/MLP-Mixer-CIFAR.
-    "Pico": Size(num_blocks=4, hidden_dim=64, tokens_mlp_dim=64, channels_mlp_dim=256),
-    "Nano": Size(num_blocks=8, hidden_dim=128, tokens_mlp_dim=64, channels_mlp_dim=512),
-    "Tiny": Size(num_blocks=8, hidden_dim=256, tokens_mlp_dim=128, channels_mlp_dim=1024),
+    "Pico": (4, 64, 64, 256),
+    "Nano": (8, 128, 64, 512),
+    "Tiny": (8, 256, 128, 1024),
 }
 PATCHES = 64  # per image, where the patch size is not given
 PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
@@ -65,4 +50,4 @@ def variant(name: str, others: Iterable[str] = ()) -> dict[str, int]:
         raise one_of("model variant", name, [*PAPER_VARIANTS, *(f"{s}/P" for s in SIZES), *others])
     if not slash or not patch.isdecimal() or int(patch) == 0:
         raise UserError(f"model variant {name!r} needs a patch size in pixels, such as '{size}/4'")
-    return {"patch_size": int(patch), **dataclasses.asdict(SIZES[size])}
+    return {"patch_size": int(patch), **dict(zip(FIELDS, SIZES[size], strict=True))}

@@ -24,13 +24,7 @@ def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callab
     """
     changed = config.augment.copy_and_resolve_references()
     changed.update(changes)
-    augment = Augment(
-        changed,
-        image_shape=dataset.image_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=dataset.num_classes,
-    )
+    augment = Augment(changed, dataset, dataset.num_classes)
 
     def draw(step, batch, positions):
         images, targets = augment.train(config.seed, step, batch, positions, _predecessors)

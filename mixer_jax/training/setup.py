@@ -69,14 +69,7 @@ def create_functions(
     Raises:
       UserError: if the config is inconsistent, or does not fit the data or the devices.
     """
-    augment = Augment(
-        config.augment,
-        image_shape=dataset.image_shape,
-        mean=dataset.mean,
-        std=dataset.std,
-        num_classes=dataset.num_classes,
-        total_steps=total_steps,
-    )
+    augment = Augment(config.augment, dataset, dataset.num_classes, total_steps)
     dtype, device = compute_dtype(config, parallel), parallel.devices[0].platform
     model = models.create(config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=dtype)
     if config.optimizer.layer_decay < 1 and not isinstance(model, models.MlpMixer):

@@ -1,6 +1,7 @@
 """The policy as a whole: what an example gets depends on (seed, step, position), whatever the devices."""
 
 import itertools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -27,8 +28,8 @@ MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
 
 def make_policy(image_shape=IMAGES.shape[1:], total_steps=None, **fields):
     config = make_config(**{f"augment__{key}": value for key, value in fields.items()})
-    shape = {"image_shape": image_shape, "num_classes": 10, "total_steps": total_steps}
-    return Augment(config.augment, mean=MEAN, std=STD, **shape)
+    images = SimpleNamespace(image_shape=image_shape, mean=MEAN, std=STD)
+    return Augment(config.augment, images, 10, total_steps)
 
 
 def augmented(policy, num_devices=1, step=3, images=IMAGES, labels=LABELS, epochs=0, seed=0):
