@@ -37,9 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
         with writing(path):
             yield partial
             partial.replace(path)
-    finally:
+    except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink()
+        raise
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -108,6 +108,7 @@ def test_seeds_of_several_machines_are_one_row(runs, tmp_path, capsys):
         table = (tmp_path / str(number) / "comparison.md").read_text()
         assert table.count("| three: digits, Pico/2 |") == len(cells)
         assert all(cell in table for cell in cells)
+        assert "## " not in table  # one dataset, also for a row without results
     del row["recipe"]
     (tmp_path / "old.json").write_text(json.dumps({"rows": [row]}))
     assert call(tmp_path / "old.json", f"--output={tmp_path / 'old'}") == 0

@@ -32,7 +32,7 @@ class _Computation:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """The `kernels` among the instructions, and the `bytes_moved`, those of their operands and results."""
+        """The numbers of `kernels` among the instructions, and of `bytes_moved`, in their operands and results."""
         sizes, kernels, moved = {}, 0, 0
         for line in self.lines:
             if not (found := INSTRUCTION.match(line)):

@@ -16,8 +16,8 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
 
     The properties are: a single class, classes without an image in a split or with few training images, classes of very
     different size, and test images that are also training images. With `same_split`, the config names one split for
-    training and testing, so all test images are. Otherwise, test images with the same pixels as a training image are
-    counted, but only if both splits are in memory.
+    training and testing, so all test images are training images. Otherwise, test images with the same pixels as a
+    training image are counted, but only if both splits are in memory.
     """
     if dataset.num_classes == 1:
         yield f"there is only one class, {dataset.label_names[0]}: any model gets 100%"

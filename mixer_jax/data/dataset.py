@@ -97,20 +97,24 @@ class StreamedSplit:
           UserError: if an image has a different shape, or a label is out of range.
         """
         images = np.zeros((len(indices), *self.image_shape), np.uint8)
-        labels, num_classes = np.zeros(len(indices), np.int32), len(self.source.label_names)
+        labels = np.zeros(len(indices), np.int32)
         present = [(place, int(index)) for place, index in enumerate(indices) if index >= 0]
         examples = self.source.__getitems__([index for _, index in present]) if present else []
         for (place, index), (image, label) in zip(present, examples, strict=True):
-            if image.shape != self.image_shape:
-                one, other = ("x".join(map(str, shape)) for shape in (self.image_shape, image.shape))
-                raise UserError(
-                    f"images differ in shape: {self.source.describe(0)} is {one}, {self.source.describe(index)} is "
-                    f"{other}; give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
-                )
-            if not 0 <= label < num_classes:
-                raise UserError(f"{self.source.describe(index)} has label {label}, outside 0..{num_classes - 1}")
+            self.require(index, image, label)
             images[place], labels[place] = image, label
         return images, labels
+
+    def require(self, index: int, image: np.ndarray, label: int) -> None:
+        """Raise `UserError` if an example has another shape than the first one, or a label that is out of range."""
+        if image.shape != self.image_shape:
+            one, other = ("x".join(map(str, shape)) for shape in (self.image_shape, image.shape))
+            raise UserError(
+                f"images differ in shape: {self.source.describe(0)} is {one}, {self.source.describe(index)} is "
+                f"{other}; give the size to fit them to with config.dataset.image_size=HEIGHT,WIDTH"
+            )
+        if not 0 <= label < (num_classes := len(self.source.label_names)):
+            raise UserError(f"{self.source.describe(index)} has label {label}, outside 0..{num_classes - 1}")
 
     def name(self, index: int) -> str:
         """Return a short name of an example; see `Source.name`."""
@@ -189,8 +193,9 @@ def stream(source: Source, title: str) -> StreamedSplit:
     """
     if not len(source):
         raise UserError(f"{title} has no examples")
-    split = StreamedSplit(source, source.__getitems__([0])[0][0].shape)
-    split.read([0])  # whose label is checked; TFDS has splits without labels, where all are -1
+    [(image, label)] = source.__getitems__([0])
+    split = StreamedSplit(source, image.shape)
+    split.require(0, image, label)  # TFDS has splits without labels, where all are -1
     return split
 
 

@@ -61,10 +61,9 @@ def builder_in(folder: str) -> tfds.core.DatasetBuilder:
       UserError: if the folder cannot be read.
     """
     try:
-        builder = tfds.builder_from_directory(Path(folder).expanduser())
+        return tfds.builder_from_directory(Path(folder).expanduser())
     except Exception as error:  # each part of it raises its own
         raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
-    return builder
 
 
 def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:

@@ -25,7 +25,8 @@ class TfdsSource:
         """Open the split of a prepared dataset.
 
         Raises:
-          UserError: if the split is unknown, or only TensorFlow can read the format the dataset is prepared in.
+          UserError: if the dataset is not for image classification, the split is unknown, or only TensorFlow can read
+            the format that the dataset is prepared in.
         """
         self._builder = builder
         self._split, self._title = split, f"{builder.name} {split}"

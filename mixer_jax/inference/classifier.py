@@ -182,9 +182,9 @@ class Classifier:
             raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_file(path, to_layout(self.params, layout), self._description(layout))
             if (config := path.with_name(CONFIG_FILE)) in written:
                 write_json(config, config_of(require_mixer(self), self.preprocessing, self.label_names))
+            write_file(path, to_layout(self.params, layout), self._description(layout))
         return written
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""The Mixer in PyTorch: the same function of the same weights, as a reference for speed and correctness.
+"""The models in PyTorch: the same functions of the same weights, as a reference for speed and correctness.
 
 Modules have the names of the Flax modules, so that weights convert by name.
 """

@@ -133,4 +133,10 @@ def chart(
 def series(label: str, x: Sequence[float], y: Sequence[float | None], color: int, **style: Any) -> dict[str, Any]:
     """Return a series; None and values that are not finite are gaps."""
     points = [None if value is None or not math.isfinite(value) else float(f"{value:.6g}") for value in y]
-    return {"label": label, "x": [None if math.isnan(one) else one for one in x], "y": points, "color": color, **style}
+    return {
+        "label": label,
+        "x": [one if math.isfinite(one) else None for one in x],
+        "y": points,
+        "color": color,
+        **style,
+    }

@@ -66,7 +66,7 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Draw the curves of a run and write its report, before results.json exists; if that fails, only warn.
+    """Write the predictions, the curves and the report of a run, before results.json exists; if that fails, only warn.
 
     Args:
       run: the run directory.
@@ -76,12 +76,12 @@ def finish(
       dataset: of the run.
     """
     try:
-        draw_curves(run, results)
         names = [dataset.test.name(i) for i in range(len(labels))]
         with writing(run.predictions_table):
             write_predictions(run.predictions_table, names, logits, labels, classifier.label_names)
         evidence = gather(classifier, logits, labels, dataset, run.config())
         evidence.save(run.predictions_file)
+        draw_curves(run, results)
         write_report(run, classifier, results)
     except Exception as error:  # a failed report must not cost the results
         warn(f"no report: {in_one_line(error)}")
@@ -138,10 +138,9 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     environment = [(name, str(version)) for name, version in results.versions.items()]
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
     parts += [page.folded("Environment", page.table(["package", "version"], environment))]
-    with writing(run.report_file):
-        write_text(run.report_file, page.page(title, parts))
-        if done:
-            write_text(run.card_file, model_card(config, info, results))
+    write_text(run.report_file, page.page(title, parts))
+    if done:
+        write_text(run.card_file, model_card(config, info, results))
     return run.report_file
 
 
@@ -162,8 +161,7 @@ def write_weights_report(classifier: Classifier, file: Path) -> None:
         ("pixels, mean and standard deviation", "; ".join(f"{mean:.3g}, {std:.3g}" for mean, std in pairs)),
     ]
     parts = [page.facts(facts), *sections.weights(classifier)]
-    with writing(file):
-        write_text(file, page.page(classifier.origin.name, parts))
+    write_text(file, page.page(classifier.origin.name, parts))
 
 
 def _dataset_name(config: ConfigDict) -> str:

@@ -1,4 +1,4 @@
-"""The scores of a model for people to read: on the console, and of classes, images and confusions as CSV and PNG.
+"""The scores of a model for people to read: lines for the console, tables as CSV, and the confusion matrix as a PNG.
 
 A confusion matrix is (classes, classes) int, with a row for each true class and a column for each predicted one.
 """

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 
 # Widespread fonts, of which matplotlib takes each character from the first that is installed and has it.
@@ -11,6 +12,7 @@ FONTS = (
     "Malgun Gothic", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Sans Arabic", "Noto Sans Hebrew", "Segoe UI",
     "Arial Unicode MS",
 )  # fmt: skip
+_DRAWING = threading.RLock()  # matplotlib's settings are those of the process
 MISSING = "\u25a1"  # a box, in place of a character that no font has
 
 
@@ -33,7 +35,7 @@ def fonts() -> Iterator[None]:
     """Let matplotlib draw in the installed ones of `FONTS`; decorate each function that draws with this."""
     import matplotlib  # here, because it is slow to import
 
-    with matplotlib.rc_context({"font.family": _families()}):
+    with _DRAWING, matplotlib.rc_context({"font.family": _families()}):
         yield
 
 

@@ -1,5 +1,6 @@
 """The charts of a comparison's page; see `mixer_jax.reporting.charts` for their form."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
             if field == "val_accuracies" and lines:
                 lines += _published(rows, max(line["x"][-1] for line in lines))
         charts.append(chart(title, AXES, views))
-    late = (one for row in rows for curve in row.curves for one in curve.val_accuracies[EARLY:])
+    late = (x for row in rows for curve in row.curves for x in curve.val_accuracies[EARLY:] if math.isfinite(x))
     charts[0]["low"] = min(late, default=None)
     return [one for one in charts if one["views"]]
 

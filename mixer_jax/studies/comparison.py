@@ -1,5 +1,6 @@
 """Comparisons of runs: tables, plots and an HTML page in a folder."""
 
+import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
@@ -47,6 +48,9 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
             raise UserError(f"no row has a title that matches {only!r}")
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
+    known = {row.dataset for row in rows if row.dataset}
+    if len(known) == 1:  # in a file of an older release, a row without results does not say its dataset
+        rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
     folders = (path.resolve().parent if path.name == TEXTS[-1] else path.resolve() for path in paths)
     names = (path.stem if path.suffix == ".json" else path.name for path in folders)

@@ -206,7 +206,12 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
         notes = (*notes, f"started for {epochs} epochs, then extended, so the learning rate decayed more than once")
-    return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe)
+    of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
+    return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe, of_dataset=of_dataset)
+
+
+def _dataset(run: RunDirectory) -> str:
+    return _named(run.config().dataset.name, run.dataset_info()["fingerprint"])
 
 
 def _named(dataset: str, fingerprint: str) -> str:
@@ -232,8 +237,8 @@ def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
         return None
     config, done = runs[0].config(), min(len(curve.val_accuracies) for curve in curves)
     title = f"{title}, epoch {done} of {math.ceil(config.epochs)}, not finished"
-    dataset = _named(config.dataset.name, runs[0].dataset_info()["fingerprint"])
-    return Row(title, (), curves, epochs=done, selected_on=selected_on(config.dataset), of_dataset=dataset)
+    split = selected_on(config.dataset)
+    return Row(title, (), curves, epochs=done, selected_on=split, of_dataset=_dataset(runs[0]))
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
@@ -264,15 +269,14 @@ def to_json(row: Row) -> dict[str, Any]:
 def _of_comparison(path: Path) -> Iterator[Row]:
     try:
         for row in read_json(path)["rows"]:
-            curves = [
-                Curve(**{name: row[name][i] for name in COURSES if name in row})
-                for i in range(len(row["val_accuracies"]))
-            ]
+            names, length = [name for name in COURSES if name in row], len(row["val_accuracies"])
             missing = [name for run in row["results"] for name in KEPT if name not in run]
+            missing += [f"a part of {name}" for name in names if len(row[name]) < length]
             rest = {key: row[key] for key in SOMETIMES if key in row}
+            curves = [] if missing else [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
             if missing or not (row["results"] or row["published"] or curves or "diverged" in rest):
                 raise KeyError(missing[0] if missing else "results")
             results = list(map(Results.from_json, row["results"]))
             yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)
-    except (KeyError, TypeError, IndexError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} was not written by this command: {error} is missing") from error

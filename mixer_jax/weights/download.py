@@ -85,7 +85,7 @@ def _fetch(session: Any, address: str, partial: Path, largest: int, optional: bo
     if size and tag_file.exists():
         headers |= {"Range": f"bytes={size}-", "If-Range": tag_file.read_text()}
     with session.get(address, stream=True, headers=headers, timeout=(CONNECT_SECONDS, READ_SECONDS)) as response:
-        if response.status_code == 416:  # all of it was there, so fetch it again
+        if response.status_code == 416:  # all of it was there: the next command starts afresh
             partial.unlink()
         if response.status_code == 404 and optional:
             return None

@@ -12,14 +12,14 @@ from mixer_jax.errors import UserError, did_you_mean
 
 # The trained models that come with the package, each a file beside its model card.
 SHIPPED = {file.stem: file for file in sorted(Path(__file__).parent.glob("shipped_models/*.safetensors"))}
-# By the paper's bucket.
+# The paper's models, by folder of its bucket.
 OF_PAPER = {
     "imagenet21k": ("B/16", "L/16"),
     "imagenet1k": ("B/16", "L/16"),
     "sam": ("B/16", "B/32"),
     "gsam": ("S/8", "S/16", "S/32", "B/16", "B/32"),
 }
-# By timm's names, the same files on GitHub under its earlier names; they end with the first digits of their SHA-256.
+# timm's models, each with its file on GitHub under an earlier name; that ends with the first digits of its SHA-256.
 OF_TIMM = {
     "mixer_b16_224.goog_in21k": "v0.1-vitjx/jx_mixer_b16_224_in21k-617b3de2.pth",
     "mixer_b16_224.goog_in21k_ft_in1k": "v0.1-vitjx/jx_mixer_b16_224-76587d61.pth",

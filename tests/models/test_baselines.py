@@ -86,6 +86,7 @@ def test_logits_and_gradients_are_pytorchs(model):
     np.testing.assert_allclose(model.apply({"params": params}, IMAGES), logits.detach(), atol=1e-5)
     torch.logsumexp(logits, -1).sum().backward()
     ours = jax.grad(lambda p: jax.nn.logsumexp(model.apply({"params": p}, IMAGES), -1).sum())(params)
+    assert to_torch(ours).keys() == dict(theirs.named_parameters()).keys()
     for name, parameter in theirs.named_parameters():
         np.testing.assert_allclose(to_torch(ours)[name], parameter.grad, atol=1e-4)
 

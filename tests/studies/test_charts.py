@@ -35,6 +35,12 @@ def test_a_comparison_of_an_older_release_has_accuracies_over_epochs():
     assert curves([Row("published", [], published={"last": 90.0})]) == []
 
 
+def test_a_curve_that_is_not_finite_has_gaps():
+    [accuracy] = curves([Row("torn", [result(90.0)], [Curve([50.0, 60.0, float("nan"), 70.0])])])
+    [series] = accuracy["views"]["epoch"]["series"]
+    assert (series["y"], accuracy["low"]) == ([50.0, 60.0, None, 70.0], 70.0)
+
+
 def test_costs_need_two_models():
     rows = [Row("small", [result(90.0, num_params=1000, train_seconds=60.0)]),
             Row("large", [result(97.0, num_params=5000, train_seconds=600.0)]),

@@ -44,7 +44,9 @@ def test_a_file_brings_them_back(tmp_path):
 def test_a_file_without_some_curves_is_refused(tmp_path):
     row = to_json(seeds("trained", 0, 1))
     write_json(tmp_path / "rows.json", {"rows": [row | {"val_losses": row["val_losses"][:1]}]})
-    with pytest.raises(UserError, match=r"rows.json was not written by this command"):
+    with pytest.raises(
+        UserError, match=r"rows.json was not written by this command: 'a part of val_losses' is missing"
+    ):
         list(read_rows(tmp_path / "rows.json"))
 
 
