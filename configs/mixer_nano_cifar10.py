@@ -15,7 +15,7 @@ decays kernels only.
 from mixer_jax.config import default_config
 from mixer_jax.errors import one_of
 
-# tokens_mlp_dim and channels_mlp_dim
+# tokens_mlp_dim and channels_mlp_dim; configs/cifar10_study.py lists both sizes
 WIDTHS = {"1.13M": (64, 512), "0.67M": (512, 64)}
 
 

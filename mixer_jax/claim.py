@@ -18,7 +18,8 @@ MAY_CHANGE = (
     *ENDING, "checkpoint_minutes", "checkpoint_steps",
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
-BEFORE_CONFIG = {".lock", ".partial.config.json"}  # files of a run that was killed before it wrote its config
+# Files of a run that was killed before it wrote its config; the last one is of older releases.
+BEFORE_CONFIG = {".lock", ".partial.config.json", ".config.json.partial"}
 
 
 def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
@@ -70,7 +71,7 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
         to_the_end = config.schedule.name in TO_THE_END or config.augment.mixing.until < 1
         if "epochs" in changes and to_the_end and (step := steps_done(run)):
             extended = [*extended, {"step": step, "epochs": run.config().epochs}]
-    # Renamed first: a finished run with the new config would look as if it had been trained by that.
+    # Renamed first: beside the new config, the old results would pass for that config's.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
         run.results_file.rename(free_name(run.path, "results.old", ".json"))
     write_json(run.config_file, {"config": config.to_dict(), "dataset": dataset, "extended": extended})
@@ -107,7 +108,7 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
 
 
 def steps_done(run: RunDirectory) -> int:
-    """Return the number of training steps after which a run resumes."""
+    """Return the number of training steps that a run has done, by its checkpoints and its metrics."""
     saved = [int(p.name) for p in run.checkpoints.glob("*") if p.name.isdecimal()]
     return max([*saved, *(epoch.step for epoch in run.read_metrics())], default=0)
 

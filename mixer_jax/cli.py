@@ -68,7 +68,7 @@ def run(main: Callable[[list[str]], int]) -> None:
 
 
 class Define:
-    """Defines the flags of a command, by the functions of absl without their DEFINE_.
+    """Defines the flags of a command: `integer` is absl's `DEFINE_integer`, and so on.
 
     Attributes:
       boolean, integer, list, string: functions of the name, the default and the help text of a flag.
@@ -88,7 +88,7 @@ class Define:
 
 def parse(
     argv: Sequence[str],
-    define: "Callable[[Define], None]",
+    define: Callable[[Define], None],
     usage: str,
     default: ConfigDict | None = None,
 ) -> tuple[flags.FlagValues, ConfigDict, str]:
@@ -98,7 +98,7 @@ def parse(
       argv: the command line, program name first.
       define: defines the command's own flags.
       usage: printed before the list of flags on --help.
-      default: the config to use without --config; None if --config is required.
+      default: the checked config to use without --config; None if --config is required.
 
     Returns:
       The command's own flags, the checked config, and the name of the config. The name is that of its file without .py,
@@ -125,7 +125,7 @@ def parse(
 
 
 def parse_flags(
-    argv: Sequence[str], define: "Callable[[Define], None]", usage: str, num_paths: int | None = 0
+    argv: Sequence[str], define: Callable[[Define], None], usage: str, num_paths: int | None = 0
 ) -> tuple[flags.FlagValues, list[str]]:
     """Parse the command line of a command that takes paths and no config.
 
@@ -171,7 +171,7 @@ def naming_flags() -> Iterator[None]:
 
 def parse_run(
     argv: Sequence[str],
-    define: "Callable[[Define], None]",
+    define: Callable[[Define], None],
     usage: str,
     num_paths: int | None = 0,
     workdir: str | None = None,
@@ -224,7 +224,7 @@ def folder(output: str | None, workdir: str, name: str) -> Path:
 
 
 def _parse_known(
-    argv: Sequence[str], define: "Callable[[Define], None]", usage: str
+    argv: Sequence[str], define: Callable[[Define], None], usage: str
 ) -> tuple[flags.FlagValues, list[str]]:
     values = flags.FlagValues()
     own = Define(values)
@@ -235,14 +235,14 @@ def _parse_known(
     except flags.Error as error:
         raise UserError(str(error)) from error
     if values.help:
-        own, _, _ = values.get_help().partition("\n\nabsl.flags:")
-        print(f"{usage.strip()}\n{own}", flush=True)
+        text, _, _ = values.get_help().partition("\n\nabsl.flags:")
+        print(f"{usage.strip()}\n{text}", flush=True)
         sys.exit(0)
     return values, rest
 
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:
-    """Return the checked config after applying `--config.a.b=v` arguments; any other argument is an error."""
+    """Return a checked config after applying `--config.a.b=v` arguments; any other argument is an error."""
     known = dict(flat(config))
     for argument in arguments[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)

@@ -32,7 +32,7 @@ def get_config(name: str) -> ConfigDict:
       UserError: if there is no such file, if it raises, or if a field is unknown, of the wrong type or out of range.
     """
     path, _, argument = name.partition(":")
-    config = call_in(path, "get_config", *filter(None, [argument]))
+    config = call_in(path, "get_config", *([argument] if argument else []))
     if not isinstance(config, ConfigDict):
         raise UserError(f"{path}: get_config returns {type(config).__name__}, not a ConfigDict")
     return check(config)
@@ -49,8 +49,8 @@ def call_in(name: str, function: str, *arguments: str) -> Any:
     Raises:
       UserError: if there is no such file or function, or if it raises.
     """
-    path = Path(name) if Path(name).is_file() else shipped().get(name)
-    if path is None:
+    path = shipped().get(name, Path(name))
+    if not path.is_file():
         raise UserError(f"no config file {name}{did_you_mean(Path(name).stem, shipped())}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:

@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--format={values.format} needs more packages: pip install {' '.join(missing)}")
     output = cli.folder(values.output, values.workdir, "export")
     cli.require_new([output / FORMATS[values.format]], values.overwrite)
-    require_head(classifier := load(values.workdir, values.checkpoint))
+    classifier = load(values.workdir, values.checkpoint)
+    require_head(classifier)
     if not _holds(output / LABELS, classifier.label_names):
         cli.require_new([output / LABELS], values.overwrite)
     split, name = _test_images(classifier, values.dataset, values.data_dir)

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
     files = [file for path in paths for file in _files(Path(path))]
     if not files:
         raise UserError(f"no images in {', '.join(paths)}: looked for {', '.join(IMAGE_SUFFIXES)}")
-    require_head(classifier := load(values.workdir, values.checkpoint))
+    classifier = load(values.workdir, values.checkpoint)
+    require_head(classifier)
     if how_far := classifier.origin.unfinished:
         warn(f"{values.workdir}: {how_far}")
     top = min(values.top, len(classifier.label_names))

@@ -133,8 +133,9 @@ class RunDirectory:
         Raises:
           UserError: if config.json cannot be read or holds no valid config.
         """
+        content = read_json(self.config_file)
         try:
-            return self.adopted(check(ConfigDict(read_json(self.config_file)["config"])))
+            return self.adopted(check(ConfigDict(content["config"])))
         except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
             raise unreadable(self.config_file, error) from error
 

@@ -116,8 +116,9 @@ def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
     claim(run, roomy, kept)
 
 
-def test_a_first_start_that_was_killed_leaves_a_free_directory(tmp_path):
-    (tmp_path / ".partial.config.json").write_text("{")
+@pytest.mark.parametrize("left", [".partial.config.json", ".config.json.partial"])
+def test_a_first_start_that_was_killed_leaves_a_free_directory(left, tmp_path):
+    (tmp_path / left).write_text("{")
     assert require_usable(RunDirectory(tmp_path), make_config()) == {}
 
 

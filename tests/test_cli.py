@@ -16,10 +16,10 @@ DIGITS = f"--config={ROOT / 'configs' / 'digits.py'}"
 
 
 def parse(*arguments):
-    def define(values):
-        values.string("workdir", None, "directory")
+    def define_flags(define):
+        define.string("workdir", None, "directory")
 
-    return cli.parse(["program", *arguments], define, "usage")
+    return cli.parse(["program", *arguments], define_flags, "usage")
 
 
 def test_fields_are_overridden_with_their_types():

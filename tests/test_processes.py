@@ -137,7 +137,12 @@ def test_data_that_the_first_cannot_read_ends_both_with_a_line(command, tmp_path
 
 
 @pytest.mark.parametrize(
-    ("flag", "what"), [("--config.seed=1", "config"), ("--config.dataset.test_split=test[:199]", "config")]
+    ("flag", "what"),
+    [
+        ("--config.seed=1", "config"),
+        ("--config.num_seeds=2", "config"),
+        ("--config.dataset.test_split=test[:199]", "config"),
+    ],
 )
 def test_processes_that_would_train_something_else_end_with_a_line(flag, what, command, tmp_path):
     with two(command, tmp_path / "run", flag) as (processes, logs):

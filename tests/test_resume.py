@@ -1,15 +1,17 @@
 """How runs go on and how they end: resuming, early stopping, the best epoch, and a loss that is no number."""
 
 import gc
+import os
+import signal
 
 import jax
 import pytest
 
-from mixer_jax import train, training
+from mixer_jax import reporting, train, training
 from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.reporting import Observer
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged, stages
+from mixer_jax.training import Diverged, Interrupted, stages
 from mixer_jax.training.loop import train_epochs
 from runs import Crash, crashing, main, run
 from support import make_config, make_dataset
@@ -131,3 +133,17 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert not (tmp_path / "late" / "results.json").exists()
     monkeypatch.setattr(train, "train", lambda *args, **kwargs: (_ for _ in ()).throw(Diverged("the loss became nan")))
     assert main("digits", tmp_path / "x") == 1
+
+
+def test_a_signal_while_the_report_is_drawn_is_not_taken_for_a_failed_report(tmp_path, monkeypatch):
+    def finish(*_):
+        with reporting.optional("report"):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "finish", finish)
+        with pytest.raises(Interrupted, match="training is over, and the final checkpoint is saved"):
+            run(tmp_path / "run", make_dataset(), patch)
+    assert not (tmp_path / "run" / "results.json").exists()
+    results, _ = run(tmp_path / "run", make_dataset(), monkeypatch)
+    assert results["epochs"] == 2

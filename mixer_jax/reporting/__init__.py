@@ -3,7 +3,7 @@
 from mixer_jax.reporting.curves import LiveCurves, plot_curves, plot_trajectories
 from mixer_jax.reporting.observer import Observer
 from mixer_jax.reporting.progress import ConsoleProgress, SeedsProgress
-from mixer_jax.reporting.report import draw_curves, finish
+from mixer_jax.reporting.report import draw_curves, finish, optional
 from mixer_jax.reporting.scores import describe, plot_confusion, write_classes, write_confusion, write_predictions
 from mixer_jax.reporting.steps import StepLog
 from mixer_jax.reporting.summary import summarize
@@ -19,6 +19,7 @@ __all__ = [
     "describe",
     "draw_curves",
     "finish",
+    "optional",
     "plot_confusion",
     "plot_curves",
     "plot_trajectories",

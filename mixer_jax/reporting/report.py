@@ -1,8 +1,9 @@
 """The report of a run: report.html, its figures, and the model card."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -66,7 +67,7 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Write the predictions, the curves and the report of a run, before results.json exists; if that fails, only warn.
+    """Write the curves, the predictions and the report of a run, before results.json exists; if that fails, only warn.
 
     Args:
       run: the run directory.
@@ -75,21 +76,26 @@ def finish(
       logits, labels: (n, classes) and (n,), of all test images.
       dataset: of the run.
     """
-    try:
+    with optional("curves"):
+        draw_curves(run, results)
+    with optional("report"):
         names = [dataset.test.name(i) for i in range(len(labels))]
         with writing(run.predictions_table):
             write_predictions(run.predictions_table, names, logits, labels, classifier.label_names)
         evidence = gather(classifier, logits, labels, dataset, run.config())
         evidence.save(run.predictions_file)
-        draw_curves(run, results)
         write_report(run, classifier, results)
-    except Exception as error:  # a failed report must not cost the results
-        warn(f"no report: {in_one_line(error)}")
-        return
+        with optional("pictures for TensorBoard"):
+            _write_pictures(run, results, classifier, evidence)
+
+
+@contextlib.contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Turn an error into a warning that `what` is missing: no picture may cost a run its results."""
     try:
-        _write_pictures(run, results, classifier, evidence)
+        yield
     except Exception as error:
-        warn(f"no pictures for TensorBoard: {in_one_line(error)}")
+        warn(f"no {what}: {in_one_line(error)}")
 
 
 def _write_pictures(run: RunDirectory, results: Results, classifier: Classifier, evidence: Evidence) -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):  # like KeyboardInterrupt, so that no handler of errors swallows it
     """The run has stopped because of a signal, and can be resumed; `signal` is the number of the signal."""
 
     def __init__(self, message: str, signal: int):

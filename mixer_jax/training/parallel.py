@@ -73,7 +73,7 @@ def predecessors(tree: Any) -> Any:
 
 
 def has_bfloat16(device: jax.Device) -> bool:
-    """Return whether a device multiplies in bfloat16: TPUs do, and NVIDIA GPUs from compute capability 8.0 on."""
+    """Return whether a device multiplies in bfloat16: TPUs and AMD's GPUs do, and NVIDIA's from capability 8.0 on."""
     if device.platform == "gpu":
         capability = str(getattr(device, "compute_capability", ""))
         # AMD's are called by names such as gfx90a.

@@ -1,7 +1,6 @@
 """A run from its config to its results: checks, training, scoring and the report."""
 
 import contextlib
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,11 +104,11 @@ def _length(run: RunDirectory) -> tuple[float, int] | None:
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Return a config, which leaves the epochs to the dataset, with those of an earlier run of this patience."""
-    if patience != config.early_stopping_patience:
-        return scaled(config, epochs)
-    config.epochs = epochs  # they were given, which leaves the patience as it is
-    return config
+    """Return a config whose epochs the dataset would choose, with the epochs and so the patience of an earlier run."""
+    longer = scaled(config, epochs)
+    if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
+        longer.early_stopping_patience = patience
+    return longer
 
 
 def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
@@ -122,9 +121,13 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
             "config.dataset.memory_budget_gib if it fits into memory, or train the seeds one after the other"
         )
     directories = [seed for seed, _ in run.runs(config)]
-    if not overwrite:
+
+    def check_endings() -> None:
         for one in dict.fromkeys((run, *directories)):
-            on_first(functools.partial(check_ending, trainer, one))
+            check_ending(trainer, one)
+
+    if not overwrite:
+        on_first(check_endings)
     # For each seed, one to fall back on and one that is being written.
     shapes, copies, replaced = trainer.state_shapes, 2 * config.num_seeds, [one.checkpoints for one in directories]
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, replaced))

@@ -160,7 +160,9 @@ class SideBySide:
     def __init__(self, trainer: Trainer, num_seeds: int):
         self._num_seeds = num_seeds
         self._programs = {
-            name: trainer.parallel.compile(_with_seed_axis(getattr(trainer.functions, name), name == "train"))
+            name: trainer.parallel.compile(
+                _with_seed_axis(getattr(trainer.functions, name), own_batches=name == "train")
+            )
             for name in Programs._fields
         }
 

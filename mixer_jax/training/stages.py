@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
 from mixer_jax.records import Results, aggregate
 from mixer_jax.reporting import (
@@ -18,6 +17,7 @@ from mixer_jax.reporting import (
     TensorBoard,
     draw_curves,
     finish,
+    optional,
     summarize,
 )
 from mixer_jax.run_directory import RunDirectory
@@ -125,10 +125,8 @@ def _finish_seeds(
     for seed, directory, outcome in zip(seeds, directories, outcomes, strict=True):
         every.append(_finish(trainer.of_seed(seed), directory, outcome, len(seeds), show=False))
     together = aggregate(every)
-    try:
+    with optional("curves"):
         draw_curves(run, together, directories)
-    except UserError as error:  # a failed picture must not cost the results
-        warn(str(error))
     run.write_results(together)
     say(summarize(run, together))
     return together

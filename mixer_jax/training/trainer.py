@@ -107,16 +107,17 @@ class Trainer:
         require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
         self.initial: Any = None
         self._placed: dict[AnySplit, dict[str, jax.Array]] = {}
-        self.programs = self._compiled(self.functions)
+        self.programs = self.compiled(self.functions)
         self._pipeline = self._pipeline_of(dataset.train, self.sampler)
         self.max_steps = self._pipeline.max_steps
         # On the CPUs of several processes, the collectives of two dispatches could run in different orders on different
         # processes.
         self.ahead = 0 if self.platform == "cpu" and self._shard.num_processes > 1 else 1
 
-    def _compiled(self, functions: DeviceFunctions) -> Programs:
-        names = Programs._fields
-        return Programs(*(self.parallel.compile(getattr(functions, one), donate_state=one == "train") for one in names))
+    def compiled(self, functions: DeviceFunctions) -> Programs:
+        """Return the methods of `functions`, each compiled on its first call for all devices."""
+        methods = {name: getattr(functions, name) for name in Programs._fields}
+        return Programs(*(self.parallel.compile(f, donate_state=name == "train") for name, f in methods.items()))
 
     def of_seed(self, seed: int) -> "Trainer":
         """Return the trainer of another seed, which shares the programs and the data on the devices."""
@@ -164,7 +165,7 @@ class Trainer:
           name: of the program.
           functions: replace the trainer's own, for example with another model of the same parameters.
         """
-        programs = self._compiled(functions) if functions else self.programs
+        programs = self.compiled(functions) if functions else self.programs
         state, pipeline = self.state_shapes, self._pipeline
         if name == "evaluate":
             val = self.dataset.val

@@ -24,7 +24,7 @@ def trained(packed, **fields):
     if packed:
         params = models.param_shapes(trainer.model, trainer.functions.augment.input_shape)
         trainer.functions = dataclasses.replace(trainer.functions, packing=Packing(params))
-        trainer.programs = trainer._compiled(trainer.functions)
+        trainer.programs = trainer.compiled(trainer.functions)
     state, metrics = trainer.train(trainer.init(), 0, 10)
     return jax.device_get(state), np.asarray(metrics["loss"])[:10]
 
