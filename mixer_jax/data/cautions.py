@@ -7,6 +7,7 @@ import numpy as np
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.listing import some
 
+CLASSES = 5  # the most classes that one warning names
 FEW = 10  # training images of a class that are worth a warning
 UNEQUAL = 10  # the ratio of the largest to the smallest class that is worth one
 
@@ -26,7 +27,8 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
         if labels is not None and dataset.num_classes > 1:
             missing = np.flatnonzero(np.bincount(labels, minlength=dataset.num_classes) == 0)
             if len(missing):
-                yield f"{_classes(len(missing))} no {name} image: {some([dataset.label_names[i] for i in missing])}"
+                names = some([dataset.label_names[i] for i in missing], CLASSES)
+                yield f"{_classes(len(missing))} no {name} image: {names}"
     labels = dataset.train.known_labels()
     if labels is not None and dataset.num_classes > 1:
         yield from _sizes(np.bincount(labels, minlength=dataset.num_classes), dataset.label_names)
@@ -43,7 +45,7 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
 def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
     """Yield warnings about classes with few training images, and about classes of very different size."""
     if len(few := np.flatnonzero((counts > 0) & (counts < FEW))):
-        names = some([f"{label_names[i]} {counts[i]}" for i in few.tolist()])
+        names = some([f"{label_names[i]} {counts[i]}" for i in few.tolist()], CLASSES)
         yield f"{_classes(len(few))} fewer than {FEW} training images: {names}"
     least, most = int(np.where(counts, counts, counts.max()).argmin()), int(counts.argmax())
     if counts[most] >= UNEQUAL * counts[least]:

@@ -108,9 +108,9 @@ class Listing:
             self.other_files.setdefault(f"{suffix} files" if suffix else "files without a suffix", []).append(path)
 
 
-def some(names: Sequence[str]) -> str:
-    """Return the first `NAMED` names, and how many more there are."""
-    return ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+def some(names: Sequence[str], most: int = NAMED) -> str:
+    """Return the first `most` names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def entries(folder: Path) -> list[os.DirEntry]:

@@ -80,7 +80,7 @@ def test_a_class_without_an_image_is_named():
     assert warnings(dataclasses.replace(dataset, test=test), False) == ("a class has no test image: 3",)
     val = dataset.val.subset(np.flatnonzero(dataset.val.labels < 2))
     [line] = warnings(dataclasses.replace(dataset, val=val), False)
-    assert line == "8 classes have no validation image: 2, 3, 4 and 5 more"
+    assert line == "8 classes have no validation image: 2, 3, 4, 5, 6 and 3 more"
 
 
 def test_test_images_that_were_trained_on_are_counted():
@@ -107,7 +107,7 @@ def test_test_images_that_were_trained_on_are_counted():
                 "class the same weight",
             ),
         ),
-        ([1, 2, 3, 4, 5, 6, 7], ("7 classes have fewer than 10 training images: 0 1, 1 2, 2 3 and 4 more",)),
+        ([1, 2, 3, 4, 5, 6, 7], ("7 classes have fewer than 10 training images: 0 1, 1 2, 2 3, 3 4, 4 5 and 2 more",)),
     ],
 )
 def test_small_and_unequal_classes_are_named(counts, expected):
