@@ -129,7 +129,10 @@ def compile_for(
         alone = trainer if still.to_dict() == config.to_dict() else Trainer(still, dataset, devices)
         if alone is not trainer:
             programs[STILL] = ("train", alone, None)
-        programs[PAPER] = ("train", alone, dataclasses.replace(alone.functions, model=PaperMixer(alone.model)))
+        paper = dataclasses.replace(
+            alone.functions, model=PaperMixer(alone.model), accumulation_steps=config.accumulation_steps or 1
+        )
+        programs[PAPER] = ("train", alone, paper)
     report["programs"] = {
         title: _compiled(each.lower(name, functions), chip, images, flops if name == "train" else 0)
         for title, (name, each, functions) in programs.items()

@@ -203,20 +203,31 @@ def draw_words(key: jax.Array, positions: jax.Array, num_words: int) -> jax.Arra
     return jax.vmap(lambda key: jax.random.bits(key, (num_words,)), out_axes=1)(keys)
 
 
-def dropout(x: jax.Array, words: jax.Array | None, rate: float, whole_channels: bool = False) -> jax.Array:
-    """Zero entries of activations with probability `rate`, and divide the others by 1 - rate.
+def dropout(
+    x: jax.Array,
+    words: jax.Array | None,
+    rate: float,
+    function: Callable[[jax.Array], jax.Array] = lambda x: x,
+    whole_channels: bool = False,
+    stored: bool = True,
+) -> jax.Array:
+    """Apply an elementwise function, zero entries of the result with probability `rate`, and divide by 1 - rate.
+
+    The entries are zeroed before the function, which XLA can fuse with what computes x.
 
     Args:
       x: activations (places, batch, channels).
-      words: (batch,) uint32, one row of the result of `draw_words`, or None to return x unchanged.
+      words: (batch,) uint32, one row of the result of `draw_words`, or None to drop nothing.
       rate: the probability of dropping an entry.
+      function: maps zero to zero, as the identity and GELU do.
       whole_channels: whether all places of a channel are dropped together, as in PyTorch's `Dropout2d`.
+      stored: as for `mask`.
     """
     if words is None or not rate:
-        return x
+        return function(x)
     places, _, channels = x.shape
-    keep = mask(words, (1 if whole_channels else places, channels), rate)
-    return jnp.where(keep, x / (1.0 - rate), jnp.zeros_like(x))
+    keep = mask(words, (1 if whole_channels else places, channels), rate, stored)
+    return function(jnp.where(keep, x, jnp.zeros_like(x))) / (1.0 - rate)
 
 
 def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.Array | None:
@@ -242,36 +253,45 @@ def threshold(rate: float) -> np.uint32:
     return np.uint32(rate * 2**32)
 
 
-@functools.partial(jax.jit, static_argnums=(1, 2))  # so that it is traced once, not in every layer
-def mask(words: jax.Array, shape: tuple[int, int], rate: float) -> jax.Array:
-    """Return the entries to keep, bool (places, batch, channels), for words (batch,) and shape (places, channels)."""
-    places, channels = shape
+@functools.partial(jax.jit, static_argnums=(1, 2, 3))  # so that it is traced once, not in every layer
+def mask(words: jax.Array, shape: tuple[int, int], rate: float, stored: bool = True) -> jax.Array:
+    """Return the entries to keep.
 
-    def of_place(place: jax.Array) -> jax.Array:
-        return random_bits(
-            words[:, None], place * channels + jnp.arange(channels, dtype=jnp.uint32)[None]
-        ) >= threshold(rate)
+    Args:
+      words: (batch,) uint32, random.
+      shape: (places, channels).
+      rate: the probability of dropping an entry.
+      stored: whether an accelerator computes the mask once and stores it. If not, XLA may compute it again for each
+        use, which takes less time where it fuses the mask into large matrix products. A CPU always stores it.
 
-    # XLA would compute the hash again for each use of the mask. On a CPU, only a loop prevents that.
-    def in_turn(places: jax.Array) -> jax.Array:
-        return jax.lax.map(of_place, places)
-
-    def at_once(places: jax.Array) -> jax.Array:
-        return jax.lax.optimization_barrier(jax.vmap(of_place)(places))
-
-    return jax.lax.platform_dependent(jnp.arange(places, dtype=jnp.uint32), cpu=in_turn, default=at_once)
-
-
-def random_bits(words: jax.Array, entries: jax.Array) -> jax.Array:
-    """Hash random words and the indices of entries, both uint32, to uint32 of their broadcast shape.
-
-    JAX's own generator takes longer than the matrix products of a small Mixer. A hash is good enough for a mask.
+    Returns:
+      bool (places, batch, channels).
     """
-    return _mixed(_mixed(entries + np.uint32(1)) ^ words)
+    places, channels = shape
+    # The barrier keeps XLA from computing the factors again for each example.
+    factors = jax.lax.optimization_barrier(entry_factors((places, 1, channels)))
+
+    def of_place(factors: jax.Array) -> jax.Array:
+        return factors * words[:, None] >= threshold(rate)
+
+    def in_turn(factors: jax.Array) -> jax.Array:
+        return jax.lax.map(of_place, factors)  # on a CPU, only a loop stores the result
+
+    def at_once(factors: jax.Array) -> jax.Array:
+        keep = jax.vmap(of_place)(factors)
+        return jax.lax.optimization_barrier(keep) if stored else keep
+
+    return jax.lax.platform_dependent(factors, cpu=in_turn, default=at_once)
 
 
-def _mixed(x: jax.Array) -> jax.Array:
-    """Apply Wellons' lowbias32, in which each bit of the result depends on every bit of x."""
+def entry_factors(shape: tuple[int, ...]) -> jax.Array:
+    """Return a random odd uint32 for each entry of an array of that shape, the same ones each time.
+
+    The product of an odd number and a uniform random word is uniform modulo 2^32. JAX's own generator takes longer than
+    the matrix products of a small Mixer; a multiplicative hash is good enough for a mask.
+    """
+    # Wellons' lowbias32, in which each bit of the result depends on every bit of x.
+    x = jnp.arange(1, math.prod(shape) + 1, dtype=jnp.uint32).reshape(shape)
     x = (x ^ (x >> 16)) * np.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * np.uint32(0x846CA68B)
-    return x ^ (x >> 16)
+    return (x ^ (x >> 16)) | np.uint32(1)

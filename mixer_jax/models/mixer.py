@@ -63,7 +63,7 @@ class MlpBlock(nn.Module):
             stochastic depth. If they are None, nothing is dropped.
         """
         y = Dense(self.mlp_dim, self.axis, self.dtype, self.initialization)(x)
-        y = dropout(GELUS[self.gelu](y), words[0], self.dropout_rate)
+        y = dropout(y, words[0], self.dropout_rate, GELUS[self.gelu], stored=self.axis == 0)
         scale = depth_scale(words[2], self.stochastic_depth_rate, self.dtype)
         y = Dense(x.shape[self.axis], self.axis, self.dtype, self.initialization)(y, scale)
         return dropout(y, words[1], self.dropout_rate)
@@ -175,10 +175,10 @@ class MlpMixer(nn.Module):
         Returns:
           Logits (batch, num_classes), float32; without a head, features (batch, hidden_dim).
         """
-        words: Any = [(None,) * 6] * self.num_blocks
+        words: Any = (None,) * 6 * self.num_blocks
         if train and (self.dropout_rate or self.stochastic_depth_rate):
             positions = jnp.arange(images.shape[0]) if positions is None else positions
-            words = draw_words(self.make_rng("dropout"), positions, 6 * self.num_blocks).reshape(self.num_blocks, 6, -1)
+            words = jnp.unstack(draw_words(self.make_rng("dropout"), positions, 6 * self.num_blocks))
         x = Stem(self.hidden_dim, self.patch_size, self.dtype, self.initialization, name="stem")(images)
         for i in range(self.num_blocks):
             x = MixerBlock(
@@ -194,7 +194,7 @@ class MlpMixer(nn.Module):
                 dtype=self.dtype,
                 initialization=self.initialization,
                 name=f"MixerBlock_{i}",
-            )(x, words[i])
+            )(x, words[6 * i : 6 * i + 6])
         if self.pre_head_norm:
             x = LayerNorm(self.layer_norm_epsilon, self.dtype, name="pre_head_layer_norm")(x)
         # The mean and the head stay in float32: they cost next to nothing, and the loss is computed from their result.

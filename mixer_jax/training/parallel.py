@@ -2,16 +2,32 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-CACHE_BYTES = 7 * 2**20  # the largest activation for which a CPU's cache works well
-FEWEST = 4  # images per microbatch at least, so that its matrix products stay large
 AXIS = "batch"  # the axis of devices in a step's collectives (pmean, psum, axis_index)
+
+
+class Fast(NamedTuple):
+    """The microbatches with which a device is fastest.
+
+    Attributes:
+      largest: the bytes of the largest activation for which the device's fast memory works well.
+      fewest: images per microbatch at least, so that its matrix products stay large.
+      multiple: the number of images is a multiple of this.
+    """
+
+    largest: int
+    fewest: int
+    multiple: int
+
+
+# A TPU has 128 MiB of vector memory (VMEM), and pads rows to a multiple of 8.
+FAST = {"cpu": Fast(7 * 2**20, 4, 1), "tpu": Fast(56 * 2**20, 8, 8)}
 
 
 class DataParallel:
@@ -82,18 +98,18 @@ def has_bfloat16(device: jax.Device) -> bool:
 
 
 def microbatches(platform: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches with which a device is fastest: 1, except on a CPU, where the cache decides.
+    """Return the number of microbatches with which a device is fastest, as `FAST` says; on a GPU, 1.
 
     Args:
       platform: the platform of the device.
       num_images: the number of images in the device's shard of a batch.
       widest: the bytes of the largest activation of one image.
     """
-    if platform != "cpu":
+    if platform not in FAST:
         return 1
-    most = max(CACHE_BYTES // widest, FEWEST)
-    sizes = [n for n in range(FEWEST, min(most, num_images) + 1) if num_images % n == 0]
-    return num_images // max(sizes, default=num_images)
+    largest, fewest, multiple = FAST[platform]
+    sizes = range(fewest, min(max(largest // widest, fewest), num_images) + 1, multiple)
+    return num_images // max((size for size in sizes if num_images % size == 0), default=num_images)
 
 
 def to_host(tree: Any) -> Any:

@@ -7,43 +7,56 @@ import pytest
 from scipy import stats
 
 from mixer_jax.models import MlpMixer
-from mixer_jax.models.layers import draw_words, dropout, mask, random_bits
+from mixer_jax.models.layers import draw_words, dropout, entry_factors, mask
 from support import programs_for
 
 PLACES, EXAMPLES, CHANNELS = 16, 64, 32
-ENTRIES = np.arange(PLACES * CHANNELS, dtype=np.uint32).reshape(PLACES, 1, CHANNELS)
 
 
 @pytest.fixture(scope="module")
 def bits():
     (words,) = draw_words(jax.random.key(0), jnp.arange(EXAMPLES), 1)
-    return np.asarray(random_bits(words[None, :, None], ENTRIES))
+    return np.asarray(entry_factors((PLACES, 1, CHANNELS)) * words[None, :, None])
 
 
 def reference(word, entry):
-    """The hash in Python's own integers."""
-
-    def mixed(x):
-        x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
-        x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
-        return x ^ (x >> 16)
-
-    return mixed(mixed(entry + 1) ^ word)
+    """The product of a word and the factor of an entry in Python's own integers."""
+    x = entry + 1
+    x = ((x ^ (x >> 16)) * 0x7FEB352D) & 0xFFFFFFFF
+    x = ((x ^ (x >> 15)) * 0x846CA68B) & 0xFFFFFFFF
+    return ((x ^ (x >> 16)) | 1) * word & 0xFFFFFFFF
 
 
-def test_they_are_the_hash_of_a_word_and_the_entry():
-    words = np.random.default_rng(0).integers(0, 2**32, 3, dtype=np.uint32)
-    expected = [[reference(int(word), entry) for entry in range(20)] for word in words]
-    np.testing.assert_array_equal(random_bits(words[:, None], np.arange(20, dtype=np.uint32)[None]), expected)
-
-
+@pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
-def test_an_entry_is_kept_if_its_bits_say_so_on_every_platform(platform):
+def test_an_entry_is_kept_if_its_bits_say_so_on_every_platform(platform, stored):
     words = jax.random.bits(jax.random.key(1), (5,))
     with programs_for(platform):
-        kept = np.asarray(mask(words, (3, 7), 0.4))
+        kept = np.asarray(mask(words, (3, 7), 0.4, stored))
     for place, example, channel in np.ndindex(kept.shape):
         assert kept[place, example, channel] == (reference(int(words[example]), 7 * place + channel) >= 0.4 * 2**32)
+
+
+def test_each_example_and_each_entry_is_dropped_at_the_rate():
+    rate, (words,) = 0.1, draw_words(jax.random.key(3), jnp.arange(512), 1)
+    kept = np.asarray(mask(words, (64, 128), rate))
+    for axis in ((1,), (0, 2)):  # of an entry over the examples, and of an example over the entries
+        dropped = np.sum(~kept, axis=axis).ravel()
+        n = kept.size // dropped.size
+        z = (dropped - n * rate) / np.sqrt(n * rate * (1 - rate))
+        assert abs(np.mean(z)) < 4 / np.sqrt(z.size)
+        assert np.std(z) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("function", [jax.nn.gelu, lambda x: x], ids=["gelu", "identity"])
+def test_the_function_is_applied_before_entries_are_dropped(function):
+    x, words = jax.random.normal(jax.random.key(4), (3, 5, 7)), jax.random.bits(jax.random.key(5), (5,))
+    keep = np.asarray(mask(words, (3, 7), 0.4))
+    value, pull = jax.vjp(lambda x: dropout(x, words, 0.4, function), x)
+    np.testing.assert_allclose(value, np.where(keep, function(x) / 0.6, 0), rtol=1e-6)
+    (gradient,) = pull(jnp.ones_like(x))
+    expected = jax.vmap(jax.vmap(jax.vmap(jax.grad(function))))(x)
+    np.testing.assert_allclose(gradient, np.where(keep, expected / 0.6, 0), rtol=1e-5, atol=1e-6)
 
 
 def test_they_are_uniform(bits):
@@ -76,7 +89,7 @@ def test_another_layer_step_or_position_draws_anew():
 
 def test_no_two_layers_of_a_model_use_the_same_words(monkeypatch):
     used = []
-    monkeypatch.setattr("mixer_jax.models.mixer.dropout", lambda x, words, rate: used.append(words) or x)
+    monkeypatch.setattr("mixer_jax.models.mixer.dropout", lambda x, words, *_, **__: used.append(words) or x)
     monkeypatch.setattr("mixer_jax.models.mixer.depth_scale", lambda words, rate, dtype: used.append(words))
     model = MlpMixer(10, 3, 4, 8, 8, 8, dropout_rate=0.1, stochastic_depth_rate=0.1)
     images = jnp.ones((5, 8, 8, 3))

@@ -11,6 +11,7 @@ from mixer_jax.data import Split
 from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer, check_epochs
 from mixer_jax.training import trainer as trainer_module
+from mixer_jax.training.parallel import microbatches
 from mixer_jax.training.seeds import SeedGroup, SideBySide
 from support import make_config, make_dataset, streamed
 
@@ -75,6 +76,16 @@ def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, par
     fields = {f"model__{key}": value for key, value in fields.items()}
     config = make_config(batch_size=batch_size, model__num_blocks=1, **fields)
     assert Trainer(config, make_dataset(), jax.devices()[:num_devices]).functions.accumulation_steps == parts
+
+
+@pytest.mark.parametrize(
+    ("num_images", "megabytes", "parts"),
+    [(128, 0.1, 1), (512, 0.125, 2), (128, 1.2, 4), (64, 100, 8), (100, 1.2, 1), (120, 1.2, 3)],
+)
+def test_the_parts_of_a_batch_fit_the_vector_memory_of_a_tpu(num_images, megabytes, parts):
+    widest = int(megabytes * 2**20)
+    assert microbatches("tpu", num_images, widest) == parts
+    assert microbatches("gpu", num_images, widest) == 1
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
