@@ -160,10 +160,6 @@ class TestOnATpu:
         assert "DOES NOT FIT" in result.stdout
 
 
-# What the docstrings say to add where a single chip is too small.
-ADDED = {"imagenet": ["--config.accumulation_steps=16"], "finetune_cifar10": ["--config.accumulation_steps=8"]}
-
-
 def programs():
     """The shipped configs, one of those that differ by their data and epochs alone."""
     different = {}
@@ -179,7 +175,7 @@ def programs():
 def test_every_shipped_config_fits_a_tpu_of_colab(name, tmp_path):
     path, _, argument = name.partition(":")
     config = f"configs/{path}.py" + (f":{argument}" if argument else "")
-    report, result = compiled(tmp_path / "r.json", "--config", config, *ADDED.get(name, []))
+    report, result = compiled(tmp_path / "r.json", "--config", config)
     assert result.returncode == 0, result.stdout
     for row in report["programs"].values():
         assert row["device_bytes"] < report["chip"]["memory"]

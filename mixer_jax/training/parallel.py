@@ -26,7 +26,7 @@ class Fast(NamedTuple):
     multiple: int
 
 
-# A TPU has 128 MiB of vector memory (VMEM), and pads rows to a multiple of 8.
+# A TPU v5e or v6e has 128 MiB of vector memory (VMEM); a TPU pads rows to a multiple of 8.
 FAST = {"cpu": Fast(7 * 2**20, 4, 1), "tpu": Fast(56 * 2**20, 8, 8)}
 
 
