@@ -147,17 +147,20 @@ class TestOnATpu:
         assert report["set_bytes"] > 3.0 * 2**30
         assert row["device_bytes"] < 1.3 * report["set_bytes"]
 
-    def test_what_does_not_fit_is_said_and_ends_with_1(self, tmp_path):
+    def test_what_does_not_fit_is_said_and_ends_with_1_but_fits_in_microbatches(self, tmp_path):
         arguments = [
             "--image_size=224",
             "--config.model.variant=L/16",
             "--config.batch_size=4096",
             "--config.model.num_blocks=2",
         ]
-        report, result = compiled(tmp_path / "r.json", *arguments)
+        report, result = compiled(tmp_path / "whole.json", *arguments, "--config.accumulation_steps=1")
         assert result.returncode == 1
         assert "does_not_fit" in report["programs"]["training"]
         assert "DOES NOT FIT" in result.stdout
+        _, result = compiled(tmp_path / "parts.json", *arguments)
+        assert result.returncode == 0
+        assert "batch 4096 in 128 microbatches, bfloat16" in result.stdout
 
 
 def programs():

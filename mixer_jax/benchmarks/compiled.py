@@ -113,6 +113,7 @@ def compile_for(
         "num_params": trainer.num_params,
         "image_shape": trainer.functions.augment.input_shape,
         "batch_size": config.batch_size,
+        "microbatches": trainer.functions.accumulation_steps,
         "dtype": str(trainer.dtype),
         "streamed": dataset.streamed,
         "set_bytes": 0 if dataset.streamed else dataset.train.images.size,
