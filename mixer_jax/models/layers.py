@@ -213,7 +213,7 @@ def dropout(
 ) -> jax.Array:
     """Apply an elementwise function, zero entries of the result with probability `rate`, and divide by 1 - rate.
 
-    The entries are zeroed before the function, which XLA can fuse with what computes x.
+    Entries are zeroed before the function is applied, because XLA can then fuse the mask with the product before it.
 
     Args:
       x: activations (places, batch, channels).

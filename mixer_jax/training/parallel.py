@@ -12,22 +12,22 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "batch"  # the axis of devices in a step's collectives (pmean, psum, axis_index)
 
 
-class Fast(NamedTuple):
-    """The microbatches with which a device is fastest.
+class MicrobatchSize(NamedTuple):
+    """The size of the microbatches with which a device is fastest.
 
     Attributes:
-      largest: the bytes of the largest activation for which the device's fast memory works well.
-      fewest: images per microbatch at least, so that its matrix products stay large.
+      most_bytes: of the largest activation, so that activations stay in the device's fast memory.
+      fewest: the least number of images, so that matrix products stay large.
       multiple: the number of images is a multiple of this.
     """
 
-    largest: int
+    most_bytes: int
     fewest: int
     multiple: int
 
 
 # A TPU v5e or v6e has 128 MiB of vector memory (VMEM); a TPU pads rows to a multiple of 8.
-FAST = {"cpu": Fast(7 * 2**20, 4, 1), "tpu": Fast(56 * 2**20, 8, 8)}
+MICROBATCH_SIZES = {"cpu": MicrobatchSize(7 * 2**20, 4, 1), "tpu": MicrobatchSize(56 * 2**20, 8, 8)}
 
 
 class DataParallel:
@@ -98,17 +98,17 @@ def has_bfloat16(device: jax.Device) -> bool:
 
 
 def microbatches(platform: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches with which a device is fastest, as `FAST` says; on a GPU, 1.
+    """Return the number of microbatches with which a device is fastest: 1, except on a CPU and on a TPU.
 
     Args:
       platform: the platform of the device.
       num_images: the number of images in the device's shard of a batch.
       widest: the bytes of the largest activation of one image.
     """
-    if platform not in FAST:
+    if platform not in MICROBATCH_SIZES:
         return 1
-    largest, fewest, multiple = FAST[platform]
-    sizes = range(fewest, min(max(largest // widest, fewest), num_images) + 1, multiple)
+    most_bytes, fewest, multiple = MICROBATCH_SIZES[platform]
+    sizes = range(fewest, min(max(most_bytes // widest, fewest), num_images) + 1, multiple)
     return num_images // max((size for size in sizes if num_images % size == 0), default=num_images)
 
 
