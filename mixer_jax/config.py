@@ -135,7 +135,7 @@ def default_config() -> ConfigDict:
     config.init_from = ""  # weights to start from, as for `load`; "": random initial parameters
     config.frozen_trunk = False  # train the head alone, a linear probe
     config.batch_size = 128  # of all devices together
-    config.accumulation_steps = 0  # microbatches per batch; 0: automatic (more than 1 where it is faster)
+    config.accumulation_steps = 0  # microbatches, to save memory; 0: automatic (1, except on a CPU and some TPUs)
     config.epochs = 10.0  # may be fractional; -1: by the dataset, see mixer_jax/training/length.py
     config.dtype = "auto"  # of the computation: "float32", "bfloat16", or "auto": bfloat16 if the devices support it
     config.label_smoothing = 0.0  # probability that is spread evenly over all classes

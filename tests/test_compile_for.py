@@ -160,7 +160,7 @@ class TestOnATpu:
         assert "DOES NOT FIT" in result.stdout
         _, result = compiled(tmp_path / "parts.json", *arguments)
         assert result.returncode == 0
-        assert "batch 4096 in 128 microbatches, bfloat16" in result.stdout
+        assert "batch 4096 in 128 microbatches per device, bfloat16" in result.stdout
 
 
 def programs():

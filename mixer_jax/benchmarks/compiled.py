@@ -97,7 +97,8 @@ def compile_for(
       chip, devices: from `targets.describe`.
       dataset: from `stand_in`.
       against: "plain" adds the training step without augmentation. "paper" adds the training step without randomness,
-        of this library's model and of the model in plain Flax as in the paper's code. None adds nothing.
+        of this library's model and of the model in plain Flax as in the paper's code. The latter computes the whole
+        batch at once, unless the config sets `accumulation_steps`. None adds nothing.
 
     Returns:
       The report, serializable as JSON.

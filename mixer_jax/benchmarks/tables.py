@@ -66,9 +66,10 @@ def _mib(size: int | None) -> str:
 def compiled_table(report: dict[str, Any]) -> str:
     """Return a report of `compiled.compile_for` as lines of text."""
     r = report
+    parts = f" in {r['microbatches']} microbatches per device" if r["microbatches"] > 1 else ""
     lines = [
         f"{r['config']}: {r['model']}, {r['num_params']:,} parameters, {'x'.join(map(str, r['image_shape']))} images, "
-        f"batch {r['batch_size']}{f' in {n} microbatches' if (n := r['microbatches']) > 1 else ''}, {r['dtype']}",
+        f"batch {r['batch_size']}{parts}, {r['dtype']}",
         f"compiled for {r['target']}, without the device; {', '.join(f'{k} {v}' for k, v in r['versions'].items())}",
         "the dataset is streamed" if r["streamed"] else f"the training set takes {_mib(r['set_bytes'])} of memory",
         "What follows is XLA's memory analysis and cycle estimate, not a measurement.",

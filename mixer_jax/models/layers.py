@@ -211,9 +211,10 @@ def dropout(
     whole_channels: bool = False,
     stored: bool = True,
 ) -> jax.Array:
-    """Apply an elementwise function, zero entries of the result with probability `rate`, and divide by 1 - rate.
+    """Zero entries with probability `rate`, apply an elementwise function, and divide by 1 - rate.
 
-    Entries are zeroed before the function is applied, because XLA can then fuse the mask with the product before it.
+    The function maps zero to zero, so the result is the same as if entries were zeroed after it. In this order, XLA can
+    fuse the mask into the preceding matrix product.
 
     Args:
       x: activations (places, batch, channels).
@@ -285,7 +286,7 @@ def mask(words: jax.Array, shape: tuple[int, int], rate: float, stored: bool = T
 
 
 def entry_factors(shape: tuple[int, ...]) -> jax.Array:
-    """Return a random odd uint32 for each entry of an array of that shape, the same ones each time.
+    """Return a fixed pseudorandom odd uint32 for each entry of an array of that shape.
 
     The product of an odd number and a uniform random word is uniform modulo 2^32. JAX's own generator takes longer than
     the matrix products of a small Mixer; a multiplicative hash is good enough for a mask.

@@ -16,7 +16,7 @@ class MicrobatchSize(NamedTuple):
     """The size of the microbatches with which a device is fastest.
 
     Attributes:
-      most_bytes: of the largest activation, so that activations stay in the device's fast memory.
+      most_bytes: the most bytes that the largest activation may take, so that it stays in the device's fast memory.
       fewest: the least number of images, so that matrix products stay large.
       multiple: the number of images is a multiple of this.
     """
@@ -26,8 +26,12 @@ class MicrobatchSize(NamedTuple):
     multiple: int
 
 
-# A TPU v5e or v6e has 128 MiB of vector memory (VMEM); a TPU pads rows to a multiple of 8.
-MICROBATCH_SIZES = {"cpu": MicrobatchSize(7 * 2**20, 4, 1), "tpu": MicrobatchSize(56 * 2**20, 8, 8)}
+# By the kind of device. A TPU v5e or v6e ("lite") has 128 MiB of vector memory (VMEM), and pads rows to 8.
+MICROBATCH_SIZES = {
+    "cpu": MicrobatchSize(7 * 2**20, 4, 1),
+    "TPU v5 lite": MicrobatchSize(56 * 2**20, 8, 8),
+    "TPU v6 lite": MicrobatchSize(56 * 2**20, 8, 8),
+}
 
 
 class DataParallel:
@@ -97,17 +101,17 @@ def has_bfloat16(device: jax.Device) -> bool:
     return device.platform != "cpu"
 
 
-def microbatches(platform: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches with which a device is fastest: 1, except on a CPU and on a TPU.
+def microbatches(device_kind: str, num_images: int, widest: int) -> int:
+    """Return the number of microbatches with which a device is fastest: 1, unless `MICROBATCH_SIZES` has its kind.
 
     Args:
-      platform: the platform of the device.
+      device_kind: the kind of the device.
       num_images: the number of images in the device's shard of a batch.
       widest: the bytes of the largest activation of one image.
     """
-    if platform not in MICROBATCH_SIZES:
+    if device_kind not in MICROBATCH_SIZES:
         return 1
-    most_bytes, fewest, multiple = MICROBATCH_SIZES[platform]
+    most_bytes, fewest, multiple = MICROBATCH_SIZES[device_kind]
     sizes = range(fewest, min(max(most_bytes // widest, fewest), num_images) + 1, multiple)
     return num_images // max((size for size in sizes if num_images % size == 0), default=num_images)
 

@@ -70,22 +70,24 @@ def create_functions(
       UserError: if the config is inconsistent, or does not fit the data or the devices.
     """
     augment = Augment(config.augment, dataset, dataset.num_classes, total_steps)
-    dtype, device = compute_dtype(config, parallel), parallel.devices[0].platform
+    dtype, device = compute_dtype(config, parallel), parallel.devices[0]
     model = models.create(config.model, num_classes=dataset.num_classes, image_shape=augment.input_shape, dtype=dtype)
     if config.optimizer.layer_decay < 1 and not isinstance(model, models.MlpMixer):
         raise UserError(f"config.optimizer.layer_decay={config.optimizer.layer_decay:g}: works only for Mixer models")
     per_device = config.batch_size // len(parallel.devices)
+    seeds = 1 if device.platform == "cpu" else config.num_seeds  # an accelerator trains all at the same time
+    widest = seeds * model.widest(augment.input_shape)
     functions = DeviceFunctions(
         model,
         create_optimizer(config.optimizer, schedule),
         augment,
         config.label_smoothing,
-        config.accumulation_steps or microbatches(device, per_device, model.widest(augment.input_shape)),
+        config.accumulation_steps or microbatches(device.device_kind, per_device, widest),
         config.ema_decay,
         config.frozen_trunk,
         config.optimizer.sam_rho,
     )
-    if device != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
+    if device.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
         functions = dataclasses.replace(functions, packing=Packing(models.param_shapes(model, augment.input_shape)))
     return functions
 

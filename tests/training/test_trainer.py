@@ -84,8 +84,8 @@ def test_the_parts_of_a_batch_fit_the_cache(batch_size, num_devices, fields, par
 )
 def test_the_parts_of_a_batch_fit_the_vector_memory_of_a_tpu(num_images, megabytes, parts):
     widest = int(megabytes * 2**20)
-    assert microbatches("tpu", num_images, widest) == parts
-    assert microbatches("gpu", num_images, widest) == 1
+    assert microbatches("TPU v5 lite", num_images, widest) == microbatches("TPU v6 lite", num_images, widest) == parts
+    assert microbatches("NVIDIA H100", num_images, widest) == 1
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
