@@ -7,8 +7,9 @@ such as "L/16 imagenet21k"; if their size differs, also set --config.model.varia
 default weights: 96.82% on test, with the same 10,000 steps of 512 images at 224 pixels
 (https://github.com/google-research/vision_transformer). Not measured here yet.
 
-A TPU computes the batch in microbatches; if a GPU is short of memory, set --config.accumulation_steps=8. For a linear
-probe, freeze the trunk: --config.frozen_trunk=True. For twice the resolution, as in the paper's appendix C:
+A TPU v5e or v6e computes the batch in microbatches; if another device is short of memory, set
+--config.accumulation_steps=8. For a linear probe, freeze the trunk: --config.frozen_trunk=True. For twice the
+resolution, as in the paper's appendix C:
 --config.augment.input_size=448,448 --config.model.tokens_mlp_dim=1536
 """
 

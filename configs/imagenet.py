@@ -8,8 +8,8 @@ unless it fits into memory. Published: 76.44% on val. Not measured here yet.
 
 Two things differ from the paper. Images are scaled and cropped to 256x256 pixels when they are read, so the random crop
 is taken from that square and not from the whole photograph. RandAugment's operations and magnitudes are torchvision's.
-The batch of 4,096 is meant for a pod slice. Fewer TPU chips compute it in microbatches; on a
-GPU, set --config.accumulation_steps=16.
+The batch of 4,096 is meant for a pod slice. Fewer chips of a TPU v5e or v6e compute it in microbatches; on other
+devices, set --config.accumulation_steps=16.
 """
 
 from mixer_jax.config import default_config

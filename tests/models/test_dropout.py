@@ -28,6 +28,12 @@ def reference(word, entry):
     return ((x ^ (x >> 16)) | 1) * word & 0xFFFFFFFF
 
 
+def test_they_are_the_product_of_a_word_and_the_factor_of_an_entry(bits):
+    (words,) = draw_words(jax.random.key(0), jnp.arange(EXAMPLES), 1)
+    for place, example, channel in ((0, 0, 0), (0, 1, 2), (3, 5, 31), (15, 63, 31)):
+        assert bits[place, example, channel] == reference(int(words[example]), CHANNELS * place + channel)
+
+
 @pytest.mark.parametrize("stored", [True, False])
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
 def test_an_entry_is_kept_if_its_bits_say_so_on_every_platform(platform, stored):

@@ -2,6 +2,7 @@
 
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from mixer_jax.training import Trainer, check_epochs
 from mixer_jax.training import trainer as trainer_module
 from mixer_jax.training.parallel import microbatches
 from mixer_jax.training.seeds import SeedGroup, SideBySide
+from mixer_jax.training.setup import create_functions
 from support import make_config, make_dataset, streamed
 
 # All that is random but for RandAugment, which takes long to compile and has its own test on several devices.
@@ -86,6 +88,16 @@ def test_the_parts_of_a_batch_fit_the_vector_memory_of_a_tpu(num_images, megabyt
     widest = int(megabytes * 2**20)
     assert microbatches("TPU v5 lite", num_images, widest) == microbatches("TPU v6 lite", num_images, widest) == parts
     assert microbatches("NVIDIA H100", num_images, widest) == 1
+
+
+@pytest.mark.parametrize(("num_seeds", "parts"), [(1, 1), (2, 2), (8, 8)])
+def test_all_seeds_share_the_vector_memory_of_a_tpu(num_seeds, parts):
+    tpu = SimpleNamespace(platform="tpu", device_kind="TPU v5 lite")
+    parallel = SimpleNamespace(devices=[tpu])
+    # An image takes a quarter of a MiB in bfloat16; of 224, 112 and 28 that fit, 128, 64 and 16 go evenly.
+    config = make_config(batch_size=128, num_seeds=num_seeds, model__channels_mlp_dim=1 << 15, dtype="bfloat16")
+    functions = create_functions(config, make_dataset(), parallel, lambda step: 0.1, 1)
+    assert functions.accumulation_steps == parts
 
 
 def test_the_length_of_a_dispatch_changes_nothing():
