@@ -130,7 +130,7 @@ def test_published_numbers_stand_beside_a_run(runs, tmp_path):
         studies.compare(paths, tmp_path / out)
         told = (tmp_path / out / "comparison.md").read_text()
         assert "| MLP-Mixer, PyTorch (kentaroy47/vision-transformers-cifar10) [2] | 1,819,530 | 500 |" in told
-        for number in ("90.83", "88.00 (best)", "71.20"):
+        for number in ("90.83", "88.00 (best)", "71.20", "3 h 35 min"):
             assert number in told
         assert "673,418" in told
         assert (tmp_path / out / "curves.png").exists()

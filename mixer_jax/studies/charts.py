@@ -70,16 +70,18 @@ def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of the test accuracy of the last epoch against parameters and training time.
 
     Args:
-      rows: of one dataset. Those of which only a published accuracy is known are hollow points.
+      rows: of one dataset. Published accuracies are hollow points.
     """
     sizes, times = [], []
     for color, row in enumerate(rows):
-        if row.results:
-            accuracy = float(np.mean(row.accuracies("last")))
-            sizes.append(series(row.title, [row.results[0].num_params], [accuracy], color, mark="full"))
-            times.append(series(row.title, [round(row.seconds / 60, 3)], [accuracy], color, mark="full"))
-        elif row.published and row.num_params:
-            sizes.append(series(row.title, [row.num_params], [row.published[row.against]], color, mark="hollow"))
+        if not (row.results or row.published):
+            continue
+        accuracy = float(np.mean(row.accuracies("last") or row.published[row.against]))
+        mark = "full" if row.results else "hollow"
+        if row.size is not None:
+            sizes.append(series(row.title, [row.size], [accuracy], color, mark=mark))
+        if row.seconds is not None:
+            times.append(series(row.title, [round(row.seconds / 60, 3)], [accuracy], color, mark=mark))
     if len(sizes) < 2:
         return []
     charts = [chart("Test accuracy (%) over parameters", {"parameters": "parameters"}, {"parameters": sizes}, log=True)]

@@ -79,8 +79,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the test accuracy of the last epoch against the number of parameters and the training time, as a PNG.
 
     There are two panels for each dataset with models of at least two sizes. Points are means over seeds, with error
-    bars of one standard deviation, at the training time of the fastest seed. Published numbers, whose training time is
-    not known, are hollow points.
+    bars of one standard deviation, at the training time of the fastest seed. Published numbers are hollow points.
 
     Args:
       rows: of the comparison.
@@ -95,12 +94,10 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
 
     sections = []
     for dataset in datasets(rows):
-        trained = [row for row in rows if row.dataset == dataset and row.results]
-        published = [
-            row for row in rows if row.dataset == dataset and row.published and not row.results and row.num_params
-        ]
-        sizes = {row.results[0].num_params for row in trained} | {row.num_params for row in published}
-        if trained and len(sizes) > 1:
+        known = [row for row in rows if row.dataset == dataset and (row.size or row.seconds)]
+        trained = [row for row in known if row.results]
+        published = [row for row in known if row.published and not row.results]
+        if trained and len({row.size for row in trained + published} - {None}) > 1:
             sections.append((dataset, trained + published))
     if not sections:
         return False
@@ -110,15 +107,13 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     for panels, (dataset, shown) in zip(grid, sections, strict=True):
         for row in shown:
             i = list(handles).index(row.title) if row.title in handles else len(handles)
-            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none"}
-            if not row.results:
-                drawn = panels[0].errorbar(row.num_params, row.published[row.against], markerfacecolor="none", **style)
-            else:
-                values = row.accuracies("last")
-                bar = np.std(values, ddof=1) if len(values) > 1 else None
-                panels[1].errorbar(row.seconds / 60, np.mean(values), bar, capsize=3, **style)
-                drawn = panels[0].errorbar(row.results[0].num_params, np.mean(values), bar, capsize=3, **style)
-            handles.setdefault(row.title, drawn)
+            style = {"color": f"C{i % 10}", "marker": "osD^v"[i // 10 % 5], "linestyle": "none", "capsize": 3}
+            style |= {} if row.results else {"markerfacecolor": "none"}
+            values = row.accuracies("last") or [row.published[row.against]]
+            bar = np.std(values, ddof=1) if len(values) > 1 else None
+            for panel, cost in zip(panels, (row.size, row.seconds and row.seconds / 60), strict=True):
+                if cost is not None:
+                    handles[row.title] = panel.errorbar(cost, np.mean(values), bar, **style)
         for panel, label in zip(panels, ("parameters", "training time (min), on the machine used"), strict=True):
             panel.set(xscale="log", xlabel=label)
             low, high = panel.get_xlim()

@@ -27,7 +27,7 @@ KEPT = (
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
 # Optional fields of a row in comparison.json.
-SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "selected_on", "of_dataset")
+SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
 # Fields of a config that belong to the seed or the machine, and so do not distinguish recipes.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
@@ -65,7 +65,7 @@ class Row:
       curves: of each run.
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
-      num_params, epochs, selected_on, of_dataset: of a published or unfinished row, if known.
+      num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
       diverged: the number of further runs without results, because their loss became infinite or NaN.
       recipe: a hash of the training recipe; "" if unknown.
     """
@@ -77,6 +77,7 @@ class Row:
     notes: Sequence[str] = ()
     num_params: int | None = None
     epochs: float | None = None
+    train_seconds: float | None = None
     diverged: int = 0
     recipe: str = ""
     selected_on: str = ""
@@ -97,9 +98,14 @@ class Row:
         return [run.last_test_accuracy if which == "last" else run.test_accuracy for run in self.results]
 
     @property
-    def seconds(self) -> float:
-        """The training time of the fastest run in seconds, because other load on a machine only adds time."""
-        return min(run.train_seconds for run in self.results)
+    def size(self) -> int | None:
+        """The number of parameters; None if unknown."""
+        return self.results[0].num_params if self.results else self.num_params
+
+    @property
+    def seconds(self) -> float | None:
+        """The training time of the fastest run in seconds, because other load on a machine only adds time; or None."""
+        return min((run.train_seconds for run in self.results), default=self.train_seconds)
 
     @property
     def against(self) -> str:

@@ -54,19 +54,18 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         if row.results:
             first, epochs = row.results[0], [run.epochs for run in row.results]
             line |= {
-                "parameters": f"{first.num_params:,}",
                 "epochs": " to ".join(f"{x:g}" for x in sorted({min(epochs), max(epochs)})),
                 "test accuracy, last epoch": _with_interval(row.accuracies("last")),
                 "test accuracy, best epoch": _with_interval(row.accuracies("best")),
                 "chosen on": first.selected_on,
-                "training time, fastest run": duration(row.seconds),
             }
             if published is not None:
                 line["difference"] = f"{np.mean(values) - published:+.2f}"
                 line["verdict"] = against_one(values, published)
-        else:
-            line["parameters"] = "" if row.num_params is None else f"{row.num_params:,}"
-            line["epochs"] = "" if row.epochs is None else f"{row.epochs:,}"
+        elif row.epochs is not None:
+            line["epochs"] = f"{row.epochs:,}"
+        line["parameters"] = "" if row.size is None else f"{row.size:,}"
+        line["training time, fastest run"] = "" if row.seconds is None else duration(row.seconds)
         table.append(list(line.values()))
     return *_without_empty(list(COLUMNS), table), notes
 
@@ -165,11 +164,10 @@ def as_csv(rows: Sequence[Row]) -> str:
     for row in rows:
         published = row.published.get(row.against, "")
         accuracies = [number for which in ("last", "best") for number in _numbers(row.accuracies(which))]
-        first = row.results[0] if row.results else row
         epochs = np.mean([run.epochs for run in row.results]) if row.results else row.epochs
         writer.writerow([
-            row.dataset, row.title, first.num_params, epochs, len(row.results), row.diverged, row.protocol, published,
-            row.against if published != "" else "", *accuracies, row.seconds if row.results else "",
+            row.dataset, row.title, row.size, epochs, len(row.results), row.diverged, row.protocol, published,
+            row.against if published != "" else "", *accuracies, row.seconds,
         ])  # fmt: skip
     return file.getvalue()
 

@@ -44,12 +44,14 @@ def test_a_curve_that_is_not_finite_has_gaps():
 def test_costs_need_two_models():
     rows = [Row("small", [result(90.0, num_params=1000, train_seconds=60.0)]),
             Row("large", [result(97.0, num_params=5000, train_seconds=600.0)]),
-            Row("theirs", [], published={"best": 88.0}, num_params=3000)]  # fmt: skip
+            Row("theirs", [], published={"best": 88.0}, num_params=3000, train_seconds=1200.0)]  # fmt: skip
     sizes, times = costs(rows)
     assert [(one["x"], one["y"], one["mark"]) for one in sizes["views"]["parameters"]["series"]] == [
         ([1000], [90.0], "full"),
         ([5000], [97.0], "full"),
         ([3000], [88.0], "hollow"),
     ]
-    assert [one["x"] for one in times["views"]["minutes"]["series"]] == [[1.0], [10.0]]
+    assert [(one["x"], one["mark"]) for one in times["views"]["minutes"]["series"]] == [
+        ([1.0], "full"), ([10.0], "full"), ([20.0], "hollow")
+    ]  # fmt: skip
     assert costs(rows[:1]) == []

@@ -49,14 +49,17 @@ def test_accuracy_stands_beside_what_it_costs(tmp_path, monkeypatch):
     small = Row("small", [result(x, num_params=1000, train_seconds=60.0 * n) for n, x in ((1, 90.0), (3, 92.0))])
     large = [Row("large", [result(97.0, num_params=5000, selected_on=on)]) for on in ("test", "validation")]
     published = Row("theirs", [], published={"best": 88.0}, num_params=3000, of_dataset="mnist")
+    timed = Row("of known time", [], published={"last": 94.0}, train_seconds=1800.0, of_dataset="mnist")
     unknown = Row("of no known size", [], published={"last": 80.0}, of_dataset="mnist")
     unfinished = Row("not finished", [], num_params=4000, of_dataset="mnist")
-    assert plot_costs([small, *large, published, unknown, unfinished], tmp_path / "costs.png", "title")
+    assert plot_costs([small, *large, published, timed, unknown, unfinished], tmp_path / "costs.png", "title")
     [figure] = figures
     marks = [[line for line in panel.lines if line.get_marker() in ("o", "s", "D")] for panel in figure.axes]
     points = [sorted((*line.get_xdata(), *line.get_ydata()) for line in lines) for lines in marks]
     assert points[0] == [(1000.0, 91.0), (3000.0, 88.0), (5000.0, 97.0), (5000.0, 97.0)]
-    assert points[1] == [(1.0, 91.0), (20.0, 97.0), (20.0, 97.0)]
-    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "large", "theirs"]
+    assert points[1] == [(1.0, 91.0), (20.0, 97.0), (20.0, 97.0), (30.0, 94.0)]
+    hollow = [line for lines in marks for line in lines if line.get_markerfacecolor() == "none"]
+    assert [line.get_ydata().tolist() for line in hollow] == [[88.0], [94.0]]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["small", "large", "theirs", "of known time"]
     assert not plot_costs([small, unknown], tmp_path / "none.png", "title")  # one size: nothing to set against
     assert not plot_costs([published, unknown], tmp_path / "none.png", "title")
