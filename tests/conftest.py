@@ -11,6 +11,7 @@ import pytest
 
 from mixer_jax.messages import show_on_console
 from mixer_jax.training import stages
+from support import programs_for
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the time goes into compiling tiny programs, which need not be fast: no test measures time.
@@ -59,6 +60,13 @@ def with_pictures(without_pictures):
     with pytest.MonkeyPatch.context() as patch:
         for name, draw in PICTURES.items():
             patch.setattr(stages, name, draw)
+        yield
+
+
+@pytest.fixture(params=["cpu", "tpu"])
+def each_platform(request):
+    """Programs for a CPU, and those for a TPU, computed on the CPU."""
+    with programs_for(request.param):
         yield
 
 

@@ -118,6 +118,11 @@ def test_a_mixer_for_another_size_goes_through_files_too(tmp_path, capsys):
             np.testing.assert_array_equal(
                 load(file).logits(some_images(expected)), expected.logits(some_images(expected))
             )
+    flags = ["--image_size=16", "--interpolate", "--overwrite"]
+    assert call(tmp_path / "small.npz", tmp_path / "square.npz", *flags) == 0
+    assert "interpolated" in capsys.readouterr().out
+    small, square = load(tmp_path / "small.npz").config, load(tmp_path / "square.npz").config
+    assert square.tokens_mlp_dim == small.tokens_mlp_dim
     with pytest.raises(UserError, match="--image_size=9,9: give HEIGHT,WIDTH, multiples of the patches' 4 pixels"):
         call(tmp_path / "small.npz", tmp_path / "x.npz", "--image_size=9")
 

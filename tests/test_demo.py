@@ -1,6 +1,7 @@
 """The demo's page in a browser, and its errors."""
 
 import io
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
@@ -82,6 +83,27 @@ def test_a_damaged_upload_gets_one_line_on_the_page_and_none_in_the_terminal(
         assert "Traceback" not in terminal.getvalue()
     finally:
         served.close()
+
+
+@pytest.mark.parametrize(
+    ("flags", "model", "launched"),
+    [
+        ([], ("mnist", "best"), {"server_port": None, "share": False}),
+        (
+            ["--workdir=runs/x", "--checkpoint=7", "--port=80", "--share"],
+            ("runs/x", "7"),
+            {"server_port": 80, "share": True},
+        ),
+    ],
+)
+def test_the_command_serves_the_model_at_the_port(flags, model, launched, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setattr(
+        demo, "build", lambda *args: served.append(tuple(map(str, args))) or SimpleNamespace(launch=launch)
+    )
+    served, launch = [], lambda **settings: served.append(settings)
+    assert demo.main(["demo", *flags]) == 0
+    assert served == [model, launched]
 
 
 def test_a_demo_without_a_run_says_so(gradio):

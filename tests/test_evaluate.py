@@ -46,11 +46,14 @@ def test_scores_are_those_of_scikit_learn():
     wrong = [predicted[(labels == 0) & (predicted == other)].size for other in range(1, 8)]
     assert found["per_class"]["a"]["confused_with"] == "bcdefgh"[int(np.argmax(wrong))]
     # The definition, bin by bin: (lower, upper], the share of the examples times the gap.
-    confidence, error = probabilities.max(1), 0.0
+    confidence, error, bins = probabilities.max(1), 0.0, []
     for lower in np.arange(15) / 15:
         inside = (confidence > lower) & (confidence <= lower + 1 / 15)
         if inside.any():
-            error += inside.mean() * abs((predicted == labels)[inside].mean() - confidence[inside].mean())
+            right, sure = (predicted == labels)[inside].mean(), confidence[inside].mean()
+            error += inside.mean() * abs(right - sure)
+            bins.append({"confidence": 100 * sure, "accuracy": 100 * right, "count": inside.sum()})
+    assert [*map(pytest.approx, bins)] == found["calibration"]
     assert found["calibration_error"] == pytest.approx(100 * error)
 
 

@@ -42,6 +42,17 @@ def test_a_few_images_get_a_table_that_holds_the_models_own_numbers(run, tmp_pat
     assert [line.split()[:2] for line in lines[1:]] == [[str(i), f"{100 * probabilities[i]:.2f}%"] for i in order]
 
 
+def test_many_images_get_a_line_each(run, tmp_path, capsys):
+    pixels = [some_pixels(8, 8, 1, seed) for seed in range(11)]
+    for i, image in enumerate(pixels):
+        Image.fromarray(image[..., 0]).save(tmp_path / f"{i:02}.png")
+    assert call(run, tmp_path) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    probabilities = np.asarray(jax.nn.softmax(load(run).logits(np.stack(pixels), 11)))
+    for i, (line, own) in enumerate(zip(lines, probabilities, strict=True)):
+        assert line == [f"{100 * own.max():.2f}%", str(own.argmax()), str(tmp_path / f"{i:02}.png")]
+
+
 def test_a_file_and_a_folder_of_weights_predict_what_the_run_does(run, tmp_path, capsys):
     Image.fromarray(some_pixels(20, 13)).save(tmp_path / "a.png")
     load(run).save(tmp_path / "weights.npz")
@@ -147,11 +158,16 @@ def test_mistakes_get_one_line(arguments, line, run, tmp_path):
 def test_the_logits_of_the_tokens_have_the_images_as_their_mean(run):
     classifier = load(run)
     images, _ = open_split(classifier, dataset_of(classifier), "test").read(range(3))
+    mean, std = classifier.preprocessing.mean[0], classifier.preprocessing.std[0]
     for image, logits in zip(images, classifier.logits(images, 3), strict=True):
         evidence, sizes = classifier.token_maps(image)
         np.testing.assert_allclose(evidence.mean((0, 1)), logits, atol=1e-5)
         assert evidence.shape == (4, 4, 10)
         assert sizes.shape == (1, 4, 4)
+        prepared = (classifier.seen(image)[None] / 255.0 - mean) / std
+        _, layers = classifier.model.apply({"params": classifier.params}, prepared, capture_intermediates=True)
+        [tokens] = layers["intermediates"]["MixerBlock_0"]["__call__"]
+        np.testing.assert_allclose(sizes[0].ravel(), np.sqrt(np.square(tokens[:, 0]).mean(-1)), rtol=1e-4)
     # A bias of the head is in each token's logits, and nothing else changes.
     classifier.params["head"]["bias"] = classifier.params["head"]["bias"] + 1
     np.testing.assert_allclose(classifier.token_maps(images[2])[0], evidence + 1, atol=1e-5)

@@ -1,5 +1,9 @@
 """The preview command: a picture of the policy, over nothing but its own pictures."""
 
+import functools
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -7,7 +11,9 @@ from PIL import Image
 from mixer_jax import preview
 from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError
-from support import ROOT
+from mixer_jax.reporting.augmented import augmented_batches, target_caption
+from mixer_jax.training import Trainer
+from support import ROOT, make_config, make_dataset
 
 POLICY = [
     "--config.augment.crop=pad", "--config.augment.flip=alternating", "--config.augment.automatic=randaugment",
@@ -42,6 +48,30 @@ def test_a_config_without_augmentation_shows_its_batches(tmp_path):
 def _rows(config):
     augment = get_config(config).augment
     return preview.BATCH_ROWS + sum(augment[name] != "none" for name in ("crop", "flip")) + 1  # and the mixing
+
+
+def test_its_batches_are_those_of_the_training():
+    policy = {
+        "crop": "pad", "flip": "random", "automatic": "randaugment", "erasing__probability": 0.5,
+        "mixing__mixup_alpha": 1.0, "mixing__cutmix_alpha": 1.0,
+    }  # fmt: skip
+    config = make_config(batch_size=16, seed=3, **{f"augment__{key}": value for key, value in policy.items()})
+    dataset = make_dataset(channels=3)
+    trainer = Trainer(config, dataset, jax.devices()[:1])
+    for step, (images, captions) in enumerate(augmented_batches(config, dataset, 2, 5)):
+        batch = {key: x[0] for key, x in trainer.sampler.batches(step, 1).items()}
+        of_batch, labels = dataset.train.read(batch["indices"])
+        batch |= {"images": of_batch, "labels": labels}
+        predecessors = functools.partial(jax.tree.map, lambda x: jnp.roll(x, 1, axis=0))
+        augment = trainer.functions.augment
+        expected, targets = augment.train(config.seed, step, batch, np.arange(16), predecessors)
+        expected = np.asarray(augment.denormalize(expected), int)
+        assert np.abs(images - expected[:5]).max() <= 1
+        assert np.abs(images - of_batch[:5].astype(int)).max() > 1
+        assert captions == [target_caption(dataset, np.asarray(target)) for target in targets[:5]]
+    label, share = captions[0].split("\n")[0].split()
+    assert float(share) == pytest.approx(float(targets[0].max()), abs=0.005)
+    assert dataset.label_names.index(label) == int(targets[0].argmax())
 
 
 def test_what_is_there_is_not_overwritten_unasked(tmp_path):

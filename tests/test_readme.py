@@ -84,7 +84,7 @@ def test_it_works_as_typed(command, folder, monkeypatch):
     monkeypatch.setattr(benchmark, "IMAGES", 64)
     name, *arguments = shlex.split(command.replace("...", "").replace("[--scaling]", ""))
     if name == "demo":
-        return  # it would serve until it is interrupted; tests/test_pages.py opens it
+        return  # it would serve until it is interrupted; tests/test_demo.py has it
     stand_ins = {
         "RUN": "runs/digits", "FILE": "configs/digits.py", "IMAGE_OR_FOLDER": "images", "FROM": "runs/mixer",
         "TO": "mixer.npz", "--config.init_from=RUN_OR_FILE_OR_NAME": "--config.init_from=runs/mixer",

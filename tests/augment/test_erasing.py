@@ -28,6 +28,7 @@ def reference_box(rng, height, width, area, aspect):
         ((32, 32), (0.02, 0.33), (0.3, 3.3)),  # torchvision
         ((32, 32), (0.02, 1 / 3), (0.3, 1 / 0.3)),  # timm
         ((28, 40), (0.5, 1.0), (0.1, 10.0)),  # where most draws do not fit
+        ((32, 32), (0.02, 0.2), (0.4, 0.8)),  # wider than high
     ],
 )
 def test_boxes_fall_as_torchvisions(shape, area, aspect):

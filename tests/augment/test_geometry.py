@@ -7,15 +7,17 @@ from PIL import Image
 from scipy import stats
 
 from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resized_crop
-from support import draws, same_distribution
+from support import draws, programs_for, same_distribution
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
 
 
-def test_pad_and_crop_is_a_shift_and_all_shifts_are_equally_likely():
+@pytest.mark.parametrize("platform", ["cpu", "tpu"])
+def test_pad_and_crop_is_a_shift_and_all_shifts_are_equally_likely(platform):
     padded = np.pad(IMAGE, ((2, 2), (2, 2), (0, 0)))
     crops = {padded[y : y + 9, x : x + 12].tobytes(): (y, x) for y in range(5) for x in range(5)}
-    drawn = draws(lambda key: pad_and_crop(key, IMAGE, 2), 5000)
+    with programs_for(platform):
+        drawn = draws(lambda key: pad_and_crop(key, IMAGE, 2), 5000)
     places = [crops[crop.tobytes()] for crop in drawn]
     counts = [places.count(place) for place in crops.values()]
     assert stats.chisquare(counts).pvalue > 0.001
@@ -57,10 +59,15 @@ def reference_crop(rng, height, width, area, aspect):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "area"), [(64, 64, (0.08, 1.0)), (40, 100, (0.5, 1.0)), (100, 40, (0.9, 1.0))]
+    ("height", "width", "area", "aspect"),
+    [
+        (64, 64, (0.08, 1.0), (3 / 4, 4 / 3)),
+        (40, 100, (0.5, 1.0), (3 / 4, 4 / 3)),
+        (100, 40, (0.9, 1.0), (3 / 4, 4 / 3)),
+        (64, 64, (0.08, 0.5), (0.4, 0.8)),  # higher than wide
+    ],
 )
-def test_inception_crop_falls_as_torchvisions(height, width, area):
-    aspect = (3 / 4, 4 / 3)
+def test_inception_crop_falls_as_torchvisions(height, width, area, aspect):
     ours = np.stack(draws(lambda key: crop_box(key, height, width, area, aspect), 4000), -1)
     rng = np.random.default_rng(0)
     theirs = np.array([reference_crop(rng, height, width, area, aspect) for _ in range(4000)])

@@ -140,6 +140,53 @@ def test_the_alternating_flip_shows_the_other_side_every_epoch():
         assert np.array_equal(later, ~earlier)
 
 
+def test_the_padding_is_the_configs():
+    padded = np.pad(IMAGES, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    policy = make_policy(crop="pad", crop_padding=1)
+    shifts = set()
+    for step in range(4):
+        for own, image in zip(padded, policy.denormalize(augmented(policy, step=step)[0]), strict=True):
+            places = [(y, x) for y in range(3) for x in range(3) if np.array_equal(own[y : y + 16, x : x + 20], image)]
+            assert len(places) == 1
+            shifts.update(places)
+    assert len(shifts) > 6
+
+
+def test_the_box_of_an_inception_crop_is_the_configs():
+    policy = make_policy(crop="inception", inception__area=(0.25, 0.25), inception__aspect=(1.0, 1.0))
+    for own, image in zip(IMAGES[:4], policy.denormalize(augmented(policy)[0]), strict=False):
+        boxes = (
+            Image.fromarray(own[y : y + 9, x : x + 9]) for y in range(8) for x in range(12)
+        )  # sqrt(320 / 4) pixels
+        scaled = (np.asarray(box.resize((20, 16), Image.Resampling.BILINEAR), int) for box in boxes)
+        assert min(np.abs(one - image).max() for one in scaled) <= 1
+
+
+@pytest.mark.parametrize("fill", ["zero", "color", "noise"])
+def test_what_is_erased_is_the_configs(fill):
+    box = {"erasing__area": (0.25, 0.25), "erasing__aspect": (1.0, 1.0)}
+    policy = make_policy(erasing__probability=1.0, erasing__fill=fill, **box)
+    for own, image in zip(policy.evaluate(IMAGES), augmented(policy)[0], strict=True):
+        erased = np.any(np.abs(image - own) > 1e-6, axis=-1)
+        assert erased.sum() == 81
+        kinds = len(np.unique(image[erased], axis=0))
+        assert kinds == (81 if fill == "noise" else 1)
+        assert np.any(image[erased]) == (fill != "zero")
+
+
+@pytest.mark.parametrize(
+    ("num_ops", "magnitude", "low", "high"),
+    [(1, 0, 0.7, 0.87), (3, 0, 0.4, 0.58), (1, 30, 0.04, 0.2)],  # at magnitude 0, 11 of 14 operations do nothing
+)
+def test_the_number_and_the_magnitude_of_operations_are_the_configs(num_ops, magnitude, low, high):
+    settings = {"rand_augment__num_ops": num_ops, "rand_augment__magnitude": magnitude}
+    policy = make_policy(automatic="randaugment", **settings)
+    images = np.tile(IMAGES, (25, 1, 1, 1))
+    changed, _ = augmented(policy, images=images, labels=np.zeros(400, int))
+    same = np.all(policy.denormalize(changed) == images, axis=(1, 2, 3))
+    assert low < same.mean() < high
+
+
 def test_nothing_is_done_by_default():
     images, targets = augmented(make_policy())
     np.testing.assert_allclose(images, (IMAGES / 255 - MEAN) / STD, atol=1e-5)

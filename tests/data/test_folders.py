@@ -18,10 +18,6 @@ from mixer_jax.run_directory import RunDirectory
 from support import make_config, shared
 
 
-def test_the_table_is_long_enough():
-    assert len(CASES) >= 40
-
-
 @pytest.mark.parametrize("name", CASES)
 def test_a_folder(name, tmp_path):
     case = CASES[name]
@@ -67,11 +63,6 @@ def test_a_split_that_is_wanted_must_be_there(tmp_path):
     assert len(data.open_split(block(tmp_path).dataset, "test")) == 2
     with pytest.raises(UserError, match="no train images in "):
         load(tmp_path)
-    for field in ("train_split", "val_split"):
-        with pytest.raises(
-            UserError, match=f"no (train )?images in .*, which config.dataset.{field} names|no train images"
-        ):
-            load(tmp_path, **{field: "gone"})
     write(tmp_path, "train/{cat,dog}/{a,b,d}.png")
     with pytest.raises(UserError, match="no images in .*/gone, which config.dataset.val_split names"):
         load(tmp_path, val_split="gone")
@@ -86,31 +77,16 @@ def test_what_is_drawn_is_always_the_same(tmp_path):
         "train cat": 32, "test cat": 8, "train dog": 16, "test dog": 4, "train owl": 24, "test owl": 6,
     }  # fmt: skip
     assert used(look(tmp_path), tmp_path) == first
-    for seed in (0, 7):
-        config = block(tmp_path, memory_budget_gib=0.0)
-        config.seed = seed
-        dataset = data.load(config.dataset)
-        assert {path.relative_to(tmp_path).as_posix() for path in dataset.test.source.paths} == set.union(
-            *(files for part, files in first.items() if part.startswith("test"))
-        )
-        split = data.open_split(config.dataset, "test")
-        assert split.source.paths == dataset.test.source.paths
-        assert split.source.label_names == dataset.label_names
     drawn = set.union(*(files for part, files in first.items() if part.startswith("test")))
+    config = block(tmp_path, memory_budget_gib=0.0)
+    dataset, split = data.load(config.dataset), data.open_split(config.dataset, "test")
+    assert {path.relative_to(tmp_path).as_posix() for path in dataset.test.source.paths} == drawn
+    assert split.source.paths == dataset.test.source.paths
+    assert split.source.label_names == dataset.label_names
     moved = tmp_path.rename(tmp_path.parent / "elsewhere")
     write(moved, "", {f"cat/new{i}.png": encoded(1000 + i) for i in range(10)})
     again = set.union(*(files for part, files in used(look(moved), moved).items() if part.startswith("test")))
     assert len(drawn - again) <= 2  # others move at the border alone
-
-
-def test_in_memory_and_streamed_have_the_same_images(tmp_path):
-    write(tmp_path, f"cat/{TEN} dog/{TEN}")
-    resident, streamed = load(tmp_path), load(tmp_path, memory_budget_gib=0.0)
-    for name in ("train", "val", "test"):
-        split = getattr(streamed, name)
-        images, labels = split.read(range(len(split)))
-        assert np.array_equal(images, getattr(resident, name).images)
-        assert np.array_equal(labels, getattr(resident, name).labels)
 
 
 @pytest.mark.parametrize("budget", [None, 0.0])

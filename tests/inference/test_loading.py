@@ -15,7 +15,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.inference import load
 from mixer_jax.inference.classifier import MODEL_FILE
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.weights import LAYOUTS
+from mixer_jax.weights import LAYOUTS, to_layout
 from runs import train_digits
 from support import GOLDEN
 
@@ -126,6 +126,21 @@ def test_a_file_of_another_project_gives_its_logits(file):
     given = io["images"] if layout == "paper" else io["images_nchw"].transpose(0, 2, 3, 1)
     logits = jax.jit(classifier.model.apply)({"params": classifier.params}, given)
     np.testing.assert_allclose(logits, io["logits"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "mean", "std", "resize"),
+    [
+        ("mixer_b16_224_miil-9229a591.pth", 0.0, 1.0, "bilinear"),  # timm's of Alibaba: pixels from 0 to 1
+        ("jx_mixer_b16_224-76587d61.pth", 0.5, 0.5, "bicubic"),
+    ],
+)
+def test_a_downloaded_file_of_timms_is_known_by_its_name(name, mean, std, resize, tmp_path):
+    model = made_classifier((224, 224, 3), patch_size=16)
+    save_file({key: np.ascontiguousarray(x) for key, x in to_layout(model.params, "timm").items()}, tmp_path / name)
+    preprocessing = load(tmp_path / name).preprocessing
+    assert (preprocessing.mean, preprocessing.std) == ((mean,) * 3, (std,) * 3)
+    assert preprocessing.resize == f"{resize}/0.875"
 
 
 def test_a_run_is_loaded_of_its_best_epoch_its_last_or_a_step(run):

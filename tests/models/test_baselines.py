@@ -37,6 +37,7 @@ def test_the_mlp_is_numpys():
     np.testing.assert_allclose(Mlp(0).apply({"params": params}, IMAGES), hidden, atol=1e-5)
 
 
+@pytest.mark.usefixtures("each_platform")
 def test_the_cnn_is_numpys():
     params = made(Cnn(10))
 
@@ -63,6 +64,16 @@ def test_the_cnns_dropout_follows_the_position_and_is_off_in_evaluation():
     assert len(np.unique(logits[:, 0])) == 64
     np.testing.assert_allclose(apply(jnp.arange(32, 64)), logits[32:], atol=1e-5)
     assert np.ptp(np.asarray(Cnn(10).apply({"params": params}, image)), axis=0).max() < 1e-6
+
+
+def test_the_cnns_dropout_has_the_published_rates(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "mixer_jax.models.baselines.dropout", lambda x, words, rate, **settings: drawn.append((rate, settings)) or x
+    )
+    rngs = {"params": jax.random.key(0), "dropout": jax.random.key(1)}
+    jax.eval_shape(lambda: Cnn(10).init(rngs, IMAGES, train=True))
+    assert drawn == [(0.25, {"whole_channels": True}), (0.5, {})]
 
 
 def test_channels_are_dropped_together():

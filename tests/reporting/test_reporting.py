@@ -15,6 +15,7 @@ from mixer_jax.reporting import ConsoleProgress, LiveCurves, StepLog, TensorBoar
 from mixer_jax.reporting import curves as curves_module
 from mixer_jax.reporting import progress as progress_module
 from mixer_jax.reporting.observer import Dispatch
+from mixer_jax.reporting.progress import SeedsProgress
 from mixer_jax.run_directory import RunDirectory
 
 
@@ -46,6 +47,32 @@ def follow(file, history=()):
         console.epoch(best if epoch == 1 else record(epoch), best)
     console.closed()
     return file.getvalue()
+
+
+def test_several_seeds_are_shown_as_one_run(capsys):
+    """Means and the deviation over the seeds, the images of all; the second seed stops after two of three epochs."""
+    console = SeedsProgress(num_epochs=3, total_steps=30, batch_size=32, seeds=[4, 5])
+    first, second = (console.observer(i) for i in range(2))
+    first.note("Compiling")
+    second.note("Compiling")
+    for seed in (first, second):
+        seed.started((), 0, 2.0)
+    for epoch, accuracies in ((1, (50.0, 60.0)), (2, (70.0, 74.0)), (3, (80.0,))):
+        if epoch == 3:
+            second.note("stopped early")
+            second.closed()
+        for seed, accuracy in zip((first, second), accuracies, strict=False):
+            seed.epoch(record(epoch, accuracy), record(epoch))
+    first.closed()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == ["Compiling", "Compiled in 2.0 s", progress_module.HEADER]
+    assert lines[3] == "      1/3     2.0000    40.00%     1.5000    55.00%         320     00:02   \u00b17.07"
+    assert lines[4] == "      2/3     1.0000    40.00%     0.7500    72.00%         320     00:01   \u00b12.83"
+    assert lines[5] == "seed 5: stopped early"
+    # The seed that stopped counts with its last epoch.
+    assert lines[6].split()[:5] == ["3/3", "0.8333", "40.00%", "0.6250", "77.00%"]
+    assert lines[6].endswith("160     00:00   \u00b14.24 1 of 2 still training")
+    assert len(lines) == 7
 
 
 def test_a_pipe_gets_a_plain_line_an_epoch():

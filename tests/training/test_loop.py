@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from mixer_jax.training import Trainer, epoch
+from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.training import Trainer, epoch, loop
 from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, DispatchLength, Sums, train_steps
 from mixer_jax.training.trainer import Scores
+from runs import run
 from support import make_config, make_dataset
 
 
@@ -30,11 +32,14 @@ def test_the_length_comes_near_to_a_dispatchs_seconds_and_keeps_its_bounds():
 @pytest.mark.parametrize(("steps", "length", "expected"), [(41, 20, [14, 14, 13]), (40, 20, [20, 20]), (3, 20, [3])])
 def test_dispatches_of_an_epoch_are_even(steps, length, expected, monkeypatch):
     trainer = Trainer(make_config(batch_size=16), make_dataset())
-    original, asked = trainer.train, []
+    original, asked, losses, correct = trainer.train, [], [], []
 
     def train(state, step, num_steps):
         asked.append(num_steps)
-        return original(state, step, num_steps)
+        state, metrics = original(state, step, num_steps)
+        losses.extend(np.asarray(metrics["loss"])[:num_steps].tolist())
+        correct.extend(np.asarray(metrics["correct"])[:num_steps].tolist())
+        return state, metrics
 
     monkeypatch.setattr(trainer, "train", train)
     steady = DispatchLength(256)
@@ -45,9 +50,28 @@ def test_dispatches_of_an_epoch_are_even(steps, length, expected, monkeypatch):
     assert asked == expected
     assert int(state.step) == step == sums.steps == steps
     record = sums.epoch(1, steps, 16, 0.1, Scores(2.0, 50.0, 10, 20))
-    assert 0 < record.train_loss < 3
-    assert record.train_accuracy == 100 * sums.correct / (16 * steps)
+    assert record.train_loss == pytest.approx(np.mean(losses), rel=1e-12)
+    assert record.train_accuracy == pytest.approx(100 * np.sum(correct) / (16 * steps))
     assert (record.epoch, record.step, record.val_loss, record.val_accuracy) == (1, steps, 2.0, 50.0)
+
+
+@pytest.mark.parametrize(("on_network", "configured", "minutes"), [(False, None, 5), (True, None, 20), (True, 7.0, 7)])
+def test_minutes_between_checkpoints(on_network, configured, minutes, tmp_path, monkeypatch):
+    clock, saved = [0.0], []
+
+    class Slow(loop._Loop):
+        def _pause(self):
+            clock[0] += 30
+            return super()._pause()
+
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(loop, "on_network", lambda path: on_network)
+    monkeypatch.setattr(loop, "_Loop", Slow)
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *args: saved.append(clock[0]) or save(*args))
+    run(tmp_path / "run", make_dataset(), monkeypatch, epochs=30.0, checkpoint_minutes=configured)
+    assert len(saved) >= 2
+    assert np.diff([0.0, *saved[:-1]]) / 60 == pytest.approx(minutes, abs=1)  # the last is that of the end
 
 
 @pytest.mark.parametrize("ahead", [0, 1])

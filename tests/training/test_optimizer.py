@@ -8,16 +8,24 @@ import pytest
 
 from mixer_jax.data import TrainSampler
 from mixer_jax.errors import UserError
-from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, kernel_mask, layer_scales
+from mixer_jax.training.optimizer import OPTIMIZERS, create_optimizer, layer_scales
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.weights import from_layout, to_layout
 from support import make_config
 
-PARAMS = {"Dense_0": {"kernel": np.float32([[1.0, -2.0], [3.0, 0.5]]), "bias": np.float32([1.0, -1.0])}}
-GRADIENTS = [
-    {"Dense_0": {"kernel": np.float32([[0.3, 0.1], [-0.2, 0.4]]) * s, "bias": np.float32([0.5, -0.1]) * s}}
-    for s in (1.0, -0.5, 2.0)
-]
+PARAMS = {
+    "Dense_0": {  # with the scale of a norm
+        "kernel": np.float32([[1.0, -2.0], [3.0, 0.5]]),
+        "bias": np.float32([1.0, -1.0]),
+        "scale": np.float32([1.5, 0.5]),
+    }
+}
+GRADIENT = {
+    "kernel": np.float32([[0.3, 0.1], [-0.2, 0.4]]),
+    "bias": np.float32([0.5, -0.1]),
+    "scale": np.float32([-0.3, 0.2]),
+}
+GRADIENTS = [{"Dense_0": {key: s * x for key, x in GRADIENT.items()}} for s in (1.0, -0.5, 2.0)]
 
 
 def run(learning_rate=0.1, **fields):
@@ -80,7 +88,8 @@ def test_every_optimiser_decays_kernels_only(name):
     assert np.all(np.isfinite(plain["kernel"]))
     assert np.any(plain["kernel"] != PARAMS["Dense_0"]["kernel"])
     assert np.any(plain["kernel"] != decayed["kernel"])
-    np.testing.assert_allclose(plain["bias"], decayed["bias"], rtol=1e-5)
+    for key in ("bias", "scale"):
+        np.testing.assert_allclose(plain[key], decayed[key], rtol=1e-5)
 
 
 def test_a_layers_learning_rate_is_a_share_of_the_next_ones():
@@ -140,7 +149,8 @@ def test_muon_is_optaxs_on_each_block(num_blocks, stem_as_matrix):
     config = make_config(optimizer__name="muon", optimizer__weight_decay=0.3).optimizer
     config.stem_as_matrix = stem_as_matrix
     ours = create_optimizer(config, schedule)
-    theirs = optax.contrib.muon(schedule, weight_decay=0.3, weight_decay_mask=kernel_mask)
+    kernels = jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", for_optax(drawn()))
+    theirs = optax.contrib.muon(schedule, weight_decay=0.3, weight_decay_mask=kernels)
     params = drawn()
     state, their_state = ours.init(params), theirs.init(for_optax(params))
     for _ in range(3):

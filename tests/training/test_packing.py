@@ -10,7 +10,7 @@ import pytest
 
 from mixer_jax import models
 from mixer_jax.training import Trainer
-from mixer_jax.training.optimizer import OPTIMIZERS, is_entrywise
+from mixer_jax.training.optimizer import OPTIMIZERS, is_entrywise, kernel_mask
 from mixer_jax.training.packing import VECTORS, Packing
 from support import make_config, make_dataset
 
@@ -54,6 +54,7 @@ def test_only_matrices_stay_by_themselves_and_unpacking_undoes_it():
     packed = packing.pack(params)
     assert all(x.ndim > 1 for key, layer in packed.items() if key != VECTORS for x in jax.tree.leaves(layer))
     assert packed[VECTORS].ndim == 1
+    assert kernel_mask(packed)[VECTORS] is False  # weight decay is for matrices
 
 
 def test_which_optimisers_know_one_array_from_another():

@@ -1,5 +1,7 @@
 """Steps that are taken otherwise: with the trunk frozen, and sharpness-aware, against JAX's own gradients and optax."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,32 @@ def test_the_gradient_norm_is_that_before_clipping(fields):
     norm = np.sqrt(sum(np.square(x, dtype=np.float64).sum() for x in jax.tree.leaves(jax.device_get(gradient))))
     _, metrics = trainer.train(state, 0, 1)
     assert float(metrics["gradient_norm"][0]) == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize(("num_devices", "accumulation_steps"), [(1, 1), (2, 2)])
+def test_the_loss_and_the_correct_predictions_are_numpys(num_devices, accumulation_steps):
+    """The label of a mixed example is the class of which it has the most."""
+    mixing = {"augment__mixing__mixup_alpha": 1.0, "augment__mixing__cutmix_alpha": 1.0, "label_smoothing": 0.1}
+    config = make_config(batch_size=16, accumulation_steps=accumulation_steps, **mixing, **SGD)
+    trainer = Trainer(config, make_dataset(), jax.devices()[:num_devices])
+    state, train, all_correct, mixed = trainer.init(), trainer.dataset.train, [], 0
+    for step in range(6):
+        params = jax.device_get(state.params)
+        batch = {key: x[0] for key, x in trainer.sampler.batches(step, 1).items()}
+        batch |= {"images": train.images[batch["indices"]], "labels": train.labels[batch["indices"]]}
+        predecessors = functools.partial(jax.tree.map, lambda x: jnp.roll(x, 1, axis=0))
+        images, targets = trainer.functions.augment.train(config.seed, step, batch, np.arange(16), predecessors)
+        logits = np.asarray(trainer.model.apply({"params": params}, images))
+        log_p = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        loss = -np.sum((0.9 * np.asarray(targets) + 0.01) * log_p, 1).mean()
+        correct = int(np.sum(np.argmax(logits, 1) == np.argmax(targets, 1)))
+        state, metrics = trainer.train(state, step, 1)
+        assert float(metrics["loss"][0]) == pytest.approx(loss, rel=1e-4)
+        assert int(metrics["correct"][0]) == correct
+        all_correct.append(correct)
+        mixed += np.any(np.count_nonzero(targets, axis=1) > 1)
+    assert mixed >= 4
+    assert 0 < sum(all_correct) < 6 * 16
 
 
 def test_of_a_frozen_trunk_the_optimiser_keeps_nothing():
