@@ -2,11 +2,11 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer_jax import lock
 from mixer_jax.config import flat
 from mixer_jax.errors import UserError
 from mixer_jax.run_directory import TO_THE_END, RunDirectory
@@ -35,18 +35,22 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
 
     Raises:
       UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
-        other fields or cannot be read, or if another process trains in it, or if it is not writable.
+        other fields or cannot be read, or if another process trains in it, or if it cannot be moved aside for
+        `overwrite`, or if it is not writable and its run not finished.
     """
     try:
         held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
     except OSError as error:
         raise UserError(f"cannot use workdir {run.path}: {error.strerror}") from error
-    if held and not run.config_file.exists():
+    if held and not run.exists:
         raise UserError(f"workdir {run.path} holds other files ({held[0]}, ...): choose another workdir")
-    lock.require_free(run.lock_file)
+    run.require_free()
+    if held and overwrite and Path.cwd().is_relative_to(run.path.resolve()):
+        raise UserError(f"workdir {run.path} holds the current folder, and cannot be moved aside: go to another folder")
     changes = _changes(run, config) if held and not overwrite else {}
+    finished = held and not overwrite and run.results_file.exists() and changes.keys().isdisjoint(ENDING)
     existing = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
-    if not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
+    if not finished and not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise UserError(f"workdir {run.path} is not writable: choose another workdir")
     return changes
 
@@ -65,12 +69,15 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
       UserError: if an existing run used different data or a different config, or if the file cannot be written.
     """
     changes, extended = {}, run.extended
-    if run.config_file.exists():
+    if run.exists:
         changes = _changes(run, config)  # again: another process may have trained here since `require_usable`
         require_same_data(run, config, dataset)
-        to_the_end = config.schedule.name in TO_THE_END or config.augment.mixing.until < 1
-        if "epochs" in changes and to_the_end and (step := steps_done(run)):
-            extended = [*extended, {"step": step, "epochs": run.config().epochs}]
+        before, mixing = run.config().epochs, config.augment.mixing
+        # A run no longer than its warmup is warmed up for a tenth of its epochs.
+        shorter_warmup = config.schedule.warmup_epochs >= min(before, config.epochs)
+        depends = config.schedule.name in TO_THE_END or shorter_warmup or mixing.until < 1
+        if "epochs" in changes and depends and (step := steps_done(run)):
+            extended = [*extended, {"step": step, "epochs": before}]
     # Renamed first: beside the new config, the old results would pass for that config's.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
         run.results_file.rename(free_name(run.path, "results.old", ".json"))

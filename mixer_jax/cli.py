@@ -61,10 +61,16 @@ def run(main: Callable[[list[str]], int]) -> None:
         if isinstance(error, jax.errors.JaxRuntimeError):
             print("error: a process failed or ended: run the same commands again to resume", file=sys.stderr)
         code = 1
-    if code in (1, 2) and jax.distributed.is_initialized():
-        sys.stdout.flush()
-        os._exit(code)  # a normal exit would wait for the other processes, which wait for this one
+    if code in (1, 2):
+        leave(code)
     sys.exit(code)
+
+
+def leave(code: int) -> None:
+    """Exit at once if there are several processes: a normal exit would wait for them, while they wait for this one."""
+    if jax.distributed.is_initialized():
+        sys.stdout.flush()
+        os._exit(code)
 
 
 class Define:

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
     """Parse the command line, write the report, and return the exit code."""
     values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=1)
     run = RunDirectory(paths[0])
-    if not run.config_file.exists():
+    if not run.exists:
         return _of_weights(paths[0], values)
     if values.output:
         raise UserError(f"--output={values.output}: the report of a run is always {run.report_file}")

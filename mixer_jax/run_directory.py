@@ -1,6 +1,7 @@
 """The run directory: the files of a run."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -43,7 +44,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
+        self.path = Path(os.path.expanduser(path))
         self.config_file = self.path / "config.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.steps_file = self.path / "steps.jsonl"
@@ -75,6 +76,16 @@ class RunDirectory:
         """Create the directory if it does not exist, and lock it; see `lock.locked`."""
         return lock.locked(self.lock_file)
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a run; False for a directory that must not be read."""
+        return os.path.exists(self.config_file)
+
+    def require_free(self) -> None:
+        """Raise `UserError` if another process trains here, or one of the seeds."""
+        for file in (self.lock_file, *sorted(self.path.glob(f"seed_*/{self.lock_file.name}"))):
+            lock.require_free(file)
+
     def set_aside(self) -> Path | None:
         """Move the directory of a run to a free name next to it, such as `digits.old1`.
 
@@ -84,10 +95,11 @@ class RunDirectory:
         Raises:
           UserError: if another process trains in it, or if it cannot be moved.
         """
-        if not self.config_file.exists():
+        if not self.exists:
             return None
         path = self.path.absolute()
         aside = free_name(path.parent, f"{path.name}.old")
+        self.require_free()
         with self.locked():
             try:
                 path.rename(aside)
@@ -102,7 +114,7 @@ class RunDirectory:
         Empty if neither the learning-rate schedule nor the augmentation depends on the number of epochs: the run then
         equals one that was started with the present value of `epochs`.
         """
-        if not self.config_file.exists():
+        if not self.exists:
             return []
         extended = read_json(self.config_file).get("extended")
         if extended is None and self.config().schedule.name in TO_THE_END:  # older releases kept only the results
@@ -121,7 +133,7 @@ class RunDirectory:
 
         Empty if there is no run here.
         """
-        if not self.config_file.exists():
+        if not self.exists:
             return {}
         known = read_json(self.config_file).get("config")
         known = dict(flat(ConfigDict(known))) if isinstance(known, dict) else {}

@@ -129,6 +129,6 @@ def on_network(path: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     except OSError:
         return False
     where = {Path(line[1].replace("\\040", " ")): line[2] for line in lines if len(line) > 2}
-    here = path.absolute()
+    here = path.resolve()
     kind = next((where[folder] for folder in (here, *here.parents) if folder in where), "")
     return kind in NETWORK or kind.startswith("fuse")

@@ -20,11 +20,14 @@ def main(argv: list[str]) -> int:
         with processes.speaking_once():
             train(config, RunDirectory(workdir), overwrite=values.overwrite)
     except Diverged as error:
-        print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
+        if processes.is_first():
+            print(f"stopped: {error}. A lower learning rate, a longer warmup or clip_norm may help", file=sys.stderr)
         return 1
     except Interrupted as error:
-        if processes.is_first():
+        if processes.is_first() or error.alone:
             print(error, file=sys.stderr)
+        if error.alone:
+            cli.leave(128 + error.signal)
         return 128 + error.signal
     return 0
 

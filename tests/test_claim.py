@@ -1,6 +1,9 @@
 """Who may train in a run directory: nobody beside another process, with another config or on other data."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -54,9 +57,15 @@ def test_other_data_in_another_folder_names_both(tmp_path):
 
 def test_a_run_that_was_extended_says_so_where_that_makes_another_run(tmp_path):
     then = [{"step": 30, "epochs": 2.0}]
-    for schedule, until, told in (("cosine", 1.0, then), ("constant", 0.8, then), ("constant", 1.0, [])):
-        run = RunDirectory(tmp_path / f"{schedule}_{until}")
-        fields = {"schedule__name": schedule, "augment__mixing__until": until}
+    for schedule, until, warmup, told in (
+        ("cosine", 1.0, 0.0, then),
+        ("constant", 0.8, 0.0, then),
+        ("constant", 1.0, 2.0, then),  # a warmup that was shortened, as the run was no longer
+        ("constant", 1.0, 1.5, []),
+        ("constant", 1.0, 0.0, []),
+    ):
+        run = RunDirectory(tmp_path / f"{schedule}_{until}_{warmup}")
+        fields = {"schedule__name": schedule, "augment__mixing__until": until, "schedule__warmup_epochs": warmup}
         with run.locked():
             claim(run, make_config(**fields), {})
             claim(run, make_config(**fields, epochs=3.0), {})  # before its first step
@@ -128,6 +137,65 @@ def test_a_folder_of_something_else_is_never_touched(tmp_path, overwrite):
     with pytest.raises(UserError, match=r"holds other files \(thesis.tex, ...\): choose another workdir"):
         require_usable(RunDirectory(tmp_path), make_config(), overwrite)
     assert RunDirectory(tmp_path).set_aside() is None
+
+
+def test_a_run_with_a_seed_in_training_is_neither_used_nor_moved(tmp_path):
+    """The seed alone is in training, as when it is extended in its own directory."""
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    claim(run, make_config(num_seeds=2), {})
+    (run.path / "seed_1").mkdir()
+    program = "import fcntl; file = open('.lock', 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    seed = subprocess.Popen([sys.executable, "-c", program], cwd=run.path / "seed_1", **pipes)
+    seed.stdout.readline()
+    try:
+        held = "seed_1 is in use by another process: wait"
+        for act in (lambda: require_usable(run, make_config(num_seeds=2), overwrite=True), run.set_aside):
+            with pytest.raises(UserError, match=held):
+                act()
+    finally:
+        seed.communicate(b"\n")
+    assert run.set_aside() == tmp_path / "run.old1"
+
+
+def test_the_current_folder_is_not_moved_aside(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path / "run")
+    run.path.mkdir()
+    claim(run, make_config(), {})
+    (run.path / "inside").mkdir()
+    for folder, path in ((run.path, "."), (run.path / "inside", ".."), (run.path / "inside", run.path)):
+        monkeypatch.chdir(folder)
+        with pytest.raises(UserError, match="holds the current folder, and cannot be moved aside: go to another"):
+            require_usable(RunDirectory(path), make_config(), overwrite=True)
+        require_usable(RunDirectory(path), make_config())
+
+
+def test_a_finished_run_need_not_be_writable(tmp_path, monkeypatch):
+    run = RunDirectory(tmp_path)
+    claim(run, make_config(), {})
+    monkeypatch.setattr(claim_module.os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="is not writable"):
+        require_usable(run, make_config())
+    run.results_file.write_text("{}")
+    assert require_usable(run, make_config()) == {}
+    for config, overwrite in ((make_config(epochs=3.0), False), (make_config(), True)):
+        with pytest.raises(UserError, match="is not writable"):
+            require_usable(run, config, overwrite)
+
+
+def test_a_workdir_may_begin_with_a_tilde(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert RunDirectory("~/run").path == tmp_path / "run"
+    assert RunDirectory("~nobody-here/run").path == Path("~nobody-here/run")
+
+
+def test_a_workdir_that_cannot_be_looked_at(tmp_path):
+    run = RunDirectory(tmp_path / ("x" * 300))
+    assert not run.exists
+    assert run.newer_fields() == {}
+    with pytest.raises(UserError, match="cannot use workdir .*: File name too long"):
+        require_usable(run, make_config())
 
 
 def test_a_workdir_that_cannot_be_written(tmp_path):

@@ -58,3 +58,5 @@ def test_drives_that_are_elsewhere_are_known(tmp_path):
     }
     assert {path: storage.on_network(Path(path), mounts) for path in remote} == remote
     assert not storage.on_network(Path("/content/drive"), tmp_path / "nothing")
+    (tmp_path / "link").symlink_to("/content/drive/run")
+    assert storage.on_network(tmp_path / "link" / "x", mounts)

@@ -89,19 +89,19 @@ class Checkpoints:
         remarks, self._remarks = self._remarks, []
         return remarks
 
-    def require_room(self, state: Tree, best: Tree, copies: int, others: Sequence[Path] = ()) -> None:
-        """Raise `UserError` if the disk has no room for a number of checkpoints; the existing ones count as free space.
+    def require_room(self, state: Tree, best: Tree, copies: int, replaced: Sequence[Path] = ()) -> None:
+        """Raise `UserError` if the disk has no room for a number of checkpoints.
 
         Args:
           state, best: trees with the shapes and dtypes of a checkpoint's `state` and `best`.
           copies: the number of checkpoints.
-          others: more folders of checkpoints, whose space also counts as free, because it will be replaced.
+          replaced: folders of checkpoints that will be replaced, so that their space counts as free.
         """
         needed = copies * _size(state, best)
-        folder = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
-        files = (file for replaced in {self.directory, *others} for file in replaced.rglob("*") if file.is_file())
+        disk = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
+        files = (file for folder in {*replaced} for file in folder.rglob("*") if file.is_file())
         mine = sum(file.stat().st_size for file in files)
-        free = shutil.disk_usage(folder).free + mine
+        free = shutil.disk_usage(disk).free + mine
         if free < needed:
             raise UserError(
                 f"no room for checkpoints in {self.directory}: {copies} take {needed / 2**20:,.1f} MiB, and "

@@ -78,12 +78,12 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
         # The Hugging Face Hub's config.json, beside the weights, has the name of that of a run.
         if in_folder and not run.checkpoints.exists():
             classifier = _load_file(in_folder, str(in_folder), entry, known)
-        elif run.config_file.exists() and (run.checkpoints.exists() or not read_config(run.config_file)):
+        elif run.exists and (run.checkpoints.exists() or not read_config(run.config_file)):
             classifier = load_run(run, checkpoint)
         else:
             others = sorted(file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
             instead = f": give {path / others[0]}" if others else ""
-            config = "the config.json of timm and no" if run.config_file.exists() else "no config.json, nor a"
+            config = "the config.json of timm and no" if run.exists else "no config.json, nor a"
             raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
     elif path.exists() or str(source) in SHIPPED:
         classifier = _load_file(path if path.exists() else SHIPPED[str(source)], str(source), entry, known)
@@ -106,7 +106,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     Raises:
       UserError: if the directory is not that of a single run, or cannot be read.
     """
-    if not run.config_file.exists():
+    if not run.exists:
         raise UserError(f"{run.path} is not a run directory: it has no {run.config_file.name}")
     config = run.config()
     if config.num_seeds > 1:

@@ -5,7 +5,7 @@ from mixer_jax.reporting.observer import Observer
 from mixer_jax.reporting.progress import ConsoleProgress, SeedsProgress
 from mixer_jax.reporting.report import draw_curves, finish, optional
 from mixer_jax.reporting.scores import describe, plot_confusion, write_classes, write_confusion, write_predictions
-from mixer_jax.reporting.steps import StepLog
+from mixer_jax.reporting.steps import StepLog, chosen_steps
 from mixer_jax.reporting.summary import summarize
 from mixer_jax.reporting.tensorboard import TensorBoard
 
@@ -16,6 +16,7 @@ __all__ = [
     "SeedsProgress",
     "StepLog",
     "TensorBoard",
+    "chosen_steps",
     "describe",
     "draw_curves",
     "finish",

@@ -1,9 +1,7 @@
 """The metrics of single training steps, evenly spaced, in steps.jsonl."""
 
 import time
-from collections.abc import Callable, Sequence
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from mixer_jax.errors import UserError
 from mixer_jax.messages import warn
@@ -15,30 +13,34 @@ POINTS = 1000  # about this many steps are logged, roughly one per pixel of a ch
 SECONDS = 5.0  # between writes, because some disks are slow
 
 
-class StepObserver(Observer):
-    """An observer of about POINTS steps, whose choice does not depend on the length of dispatches."""
+def chosen_steps(total: int) -> range:
+    """Return the steps of a run of `total` that are logged, counted from 1."""
+    every = max(1, round(total / POINTS))
+    return range(every, total + 1, every)
 
-    def __init__(self, learning_rates: np.ndarray, lost: str):
+
+class StepObserver(Observer):
+    """An observer of chosen steps."""
+
+    def __init__(self, learning_rates: Mapping[int, float], lost: str):
         """Create the observer.
 
         Args:
-          learning_rates: (steps,) float, of all steps of the run.
+          learning_rates: of the chosen steps, by step.
           lost: what the run goes without once writing fails, for the warning.
         """
-        self._every, self._learning_rates = max(1, round(len(learning_rates) / POINTS)), learning_rates
-        self._lost, self._failed = lost, False
+        self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:
         """Pass the chosen steps of the dispatch to `steps`."""
-        chosen = range(self._every * (dispatch.first // self._every + 1), dispatch.step + 1, self._every)
+        chosen = [step for step in range(dispatch.first + 1, dispatch.step + 1) if step in self._learning_rates]
         if chosen:
             self.steps([self._metrics(dispatch, step) for step in chosen])
 
     def _metrics(self, dispatch: Dispatch, step: int) -> StepMetrics:
         columns = (dispatch.losses, dispatch.accuracies, dispatch.gradient_norms)
         values = (float(column[step - 1 - dispatch.first]) for column in columns)
-        rate = float(self._learning_rates[step - 1])
-        return StepMetrics(step, *values, rate, round(dispatch.images_per_second, 1))
+        return StepMetrics(step, *values, self._learning_rates[step], round(dispatch.images_per_second, 1))
 
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
         """Handle the metrics of consecutive chosen steps."""
@@ -57,7 +59,7 @@ class StepObserver(Observer):
 class StepLog(StepObserver):
     """An observer that writes the chosen steps to steps.jsonl, and stops with one warning if writing fails."""
 
-    def __init__(self, run: RunDirectory, learning_rates: np.ndarray):
+    def __init__(self, run: RunDirectory, learning_rates: Mapping[int, float]):
         super().__init__(learning_rates, "steps.jsonl is no longer written")
         self._run = run
         self._unwritten: list[StepMetrics] = []

@@ -33,7 +33,7 @@ class TensorBoard(StepObserver):
     If writing fails, it stops with one warning.
     """
 
-    def __init__(self, directory: Path, learning_rates: np.ndarray):
+    def __init__(self, directory: Path, learning_rates: Mapping[int, float]):
         super().__init__(learning_rates, "no more scalars for TensorBoard; metrics.jsonl and steps.jsonl have them")
         self._directory = directory
         self._first_step = 1

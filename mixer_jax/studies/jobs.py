@@ -109,10 +109,10 @@ def create_jobs(
         if protocol not in arm.protocols:
             continue
         run, config = RunDirectory(directory / arm.name / protocol), arm.config(base, protocol, num_seeds)
-        begun = [one for one, _ in [(run, config), *run.seeds(config)] if one.config_file.exists()]
+        begun = [one for one, _ in [(run, config), *run.seeds(config)] if one.exists]
         config = begun[0].adopted(config) if begun else config
         seeds = run.seeds(config)
-        alone = run.diverged or (not run.config_file.exists() and any(one.path.exists() for one, _ in seeds))
+        alone = run.diverged or (not run.exists and any(one.path.exists() for one, _ in seeds))
         if together and len(seeds) > 1 and not alone and not arm.in_torch:
             seeds = [(run, config)]
         jobs += [Job(arm, protocol, one, its_config) for one, its_config in seeds]

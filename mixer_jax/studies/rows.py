@@ -133,7 +133,7 @@ def read_rows(path: Path) -> Iterator[Row]:
             raise UserError(f"{path / STUDY_FILE} was not written by a study: {error}") from error
     else:
         run = RunDirectory(path)
-        if not run.config_file.exists():
+        if not run.exists:
             raise UserError(f"{path} is not a run directory, study or .json file")
         config = run.config()
         title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"

@@ -73,7 +73,7 @@ class Sums:
             step=step,
             train_loss=self.loss / self.steps,
             train_accuracy=100.0 * self.correct / images,
-            images_per_second=round(images / self.seconds, 1),
+            images_per_second=round(images / self.seconds, 1) or images / self.seconds,  # never 0
             seconds=round(self.seconds, 3),
             learning_rate=learning_rate,
             val_loss=validation.loss,

@@ -12,11 +12,16 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):  # like KeyboardInterrupt, so that no handler of errors swallows it
-    """The run has stopped because of a signal, and can be resumed; `signal` is the number of the signal."""
+    """The run has stopped because of a signal, and can be resumed.
 
-    def __init__(self, message: str, signal: int):
+    Attributes:
+      signal: the number of the signal.
+      alone: whether, of several processes, only this one has stopped.
+    """
+
+    def __init__(self, message: str, signal: int, alone: bool = False):
         super().__init__(message)
-        self.signal = signal
+        self.signal, self.alone = signal, alone
 
 
 class StopRequest(contextlib.ExitStack):
@@ -47,11 +52,14 @@ class StopRequest(contextlib.ExitStack):
 
 @contextlib.contextmanager
 def stopping_at_once(message: str) -> Iterator[None]:
-    """In this context, raise `Interrupted` with this message on each signal; for a run with nothing left to save."""
+    """In this context, raise `Interrupted` with this message on each signal; for a run with nothing left to save.
+
+    Other processes of the run do not stop.
+    """
 
     def stop(number: int, frame: FrameType | None) -> None:
         _say("")
-        raise Interrupted(message, number)
+        raise Interrupted(message, number, alone=True)
 
     with _handling(stop):
         yield

@@ -220,9 +220,10 @@ class _Loop:
     def _pause(self) -> bool:
         """Return, with the same result on all processes, whether a checkpoint is due or a process was asked to stop."""
         time_is_up = (time.monotonic() - self._saved_at) / 60 >= self._minutes
-        self._signal, self._time_is_up, self._length.steps = self._agreement.settle(
+        self._signal, due, self._length.steps = self._agreement.settle(
             self._stop.signal, time_is_up, self._length.steps
         )
+        self._time_is_up |= due
         return bool(self._signal) or self._time_is_up
 
     def _due(self) -> bool:

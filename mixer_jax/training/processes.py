@@ -136,7 +136,8 @@ class Agreement:
 
         Returns:
           The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they are
-          from the last message received; before the first one, they are 0, False and `length`.
+          from the last message received; before the first one, they are 0, False and `length`. A message makes a
+          checkpoint due once, as no other message arrives until the next dispatch.
         """
         if self.message is None:
             return signal, time_is_up, length
@@ -144,6 +145,7 @@ class Agreement:
         if self._received is None:
             return 0, False, length
         signal, due, length = map(int, self._received)
+        self._received = np.array([signal, 0, length], np.int32)
         return signal, bool(due), length
 
     def receive(self, metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

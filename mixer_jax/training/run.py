@@ -97,7 +97,7 @@ def train(
 
 def _length(run: RunDirectory) -> tuple[float, int] | None:
     """Return the epochs and the patience of an earlier run in this directory; None without one."""
-    if not run.config_file.exists():
+    if not run.exists:
         return None
     config = run.config()
     return config.epochs, config.early_stopping_patience
@@ -129,7 +129,8 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
     if not overwrite:
         on_first(check_endings)
     # For each seed, one to fall back on and one that is being written.
-    shapes, copies, replaced = trainer.state_shapes, 2 * config.num_seeds, [one.checkpoints for one in directories]
+    shapes, copies = trainer.state_shapes, 2 * config.num_seeds
+    replaced = [] if overwrite else [one.checkpoints for one in (run, *directories)]
     on_first(lambda: Checkpoints(run.checkpoints).require_room(shapes, shapes.evaluated, copies, replaced))
 
 

@@ -23,7 +23,7 @@ def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> opt
     The learning rate first rises linearly from 0 to `optimizer.learning_rate` over `warmup_epochs`. Then it depends on
     `schedule.name`:
 
-    - "cosine" and "linear" decay the learning rate to `schedule.end_learning_rate` at the last step.
+    - "cosine" and "linear" decay the learning rate to `schedule.end_learning_rate` at the end of training.
     - "step" multiplies it by `schedule.decay_rate` every `schedule.decay_epochs` epochs, counted from the start of
       training, like torch's StepLR.
     - "constant" does not change it.

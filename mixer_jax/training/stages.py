@@ -15,6 +15,7 @@ from mixer_jax.reporting import (
     SeedsProgress,
     StepLog,
     TensorBoard,
+    chosen_steps,
     draw_curves,
     finish,
     optional,
@@ -75,11 +76,14 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 
 
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
-    """Raise the worst of the exceptions that ended seeds; a seed that diverges does not end the others."""
+    """Raise the worst of the exceptions that ended seeds.
+
+    A seed that diverges does not end the others. Once resumed, it diverges again, so a request to stop comes first.
+    """
     errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]
     if not errors:
         return
-    seed, worst = min(errors, key=lambda pair: (isinstance(pair[1], Interrupted), isinstance(pair[1], Diverged)))
+    seed, worst = min(errors, key=lambda pair: (isinstance(pair[1], Diverged), isinstance(pair[1], Interrupted)))
     if isinstance(worst, Diverged):
         raise Diverged(f"seed {seed}: {worst}") from worst
     raise worst
@@ -91,7 +95,7 @@ def _scoring(trainer: Trainer, stop: StopRequest) -> Iterator[None]:
     say(f"Scoring {len(trainer.dataset.test):,} test images")
     with stopping_at_once(OVER):
         if stop.signal:
-            raise Interrupted(OVER, stop.signal)
+            raise Interrupted(OVER, stop.signal, alone=True)
         yield
 
 
@@ -134,7 +138,7 @@ def _finish_seeds(
 
 def _logs(trainer: Trainer, run: RunDirectory) -> list[Observer]:
     """Return the observers that log single steps."""
-    learning_rates = trainer.learning_rates()
+    learning_rates = trainer.learning_rates(chosen_steps(trainer.total_steps))
     return [StepLog(run, learning_rates), TensorBoard(run.tensorboard, learning_rates)]
 
 

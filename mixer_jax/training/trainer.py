@@ -154,9 +154,10 @@ class Trainer:
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
-    def learning_rates(self) -> np.ndarray:
-        """Return the learning rate of every step, (total_steps,) float32."""
-        return np.asarray(jax.jit(jax.vmap(self.schedule))(np.arange(self.total_steps)))
+    def learning_rates(self, steps: Sequence[int]) -> dict[int, float]:
+        """Return the learning rate of each of the given steps, counted from 1."""
+        rates = jax.jit(jax.vmap(self.schedule))(np.array(steps) - 1)
+        return dict(zip(steps, np.asarray(rates).tolist(), strict=True))
 
     def lower(self, name: str, functions: DeviceFunctions | None = None) -> jax.stages.Lowered:
         """Lower a program, "train" or "evaluate", without computing or placing anything.

@@ -79,6 +79,11 @@ def test_inception_crop_falls_as_torchvisions(height, width, area, aspect):
     assert same_distribution(h * w, theirs[:, 2] * theirs[:, 3])
 
 
+@pytest.mark.parametrize(("aspect", "box"), [((100.0, 200.0), (3, 0, 1, 8)), ((0.005, 0.01), (0, 3, 8, 1))])
+def test_an_inception_crop_of_an_extreme_aspect_has_a_pixel(aspect, box):
+    assert tuple(map(int, crop_box(jax.random.key(0), 8, 8, (0.08, 1.0), aspect))) == box
+
+
 def test_central_box():
     assert central_box(256, 256, (224, 224), 0.875) == (16, 16, 224, 224)
     assert central_box(100, 60, (32, 32), 1.0) == (20, 0, 60, 60)

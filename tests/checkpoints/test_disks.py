@@ -108,6 +108,9 @@ def test_room_is_asked_for_the_checkpoints_of_all_seeds_with_those_that_are_ther
     resize(f"{(used + needed - mine // 2) // 1024}k")  # there is room but for half of those that are there already
     results = training.train(config, RunDirectory(path / "run"), dataset=dataset)
     assert results.seeds == [0, 1]
+    with pytest.raises(UserError, match="no room for checkpoints"):  # the earlier run stays on the disk
+        training.train(config, RunDirectory(path / "run"), dataset=dataset, overwrite=True)
+    assert not (path / "run.old1").exists()
 
 
 def test_a_disk_that_fills_up_leaves_the_last_good_checkpoint(small_disk, tmp_path, monkeypatch, capsys):

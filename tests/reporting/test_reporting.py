@@ -11,12 +11,16 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mixer_jax.records import Epoch
-from mixer_jax.reporting import ConsoleProgress, LiveCurves, StepLog, TensorBoard, plot_curves
+from mixer_jax.reporting import ConsoleProgress, LiveCurves, StepLog, TensorBoard, chosen_steps, plot_curves
 from mixer_jax.reporting import curves as curves_module
 from mixer_jax.reporting import progress as progress_module
 from mixer_jax.reporting.observer import Dispatch
 from mixer_jax.reporting.progress import SeedsProgress
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.epoch import Sums
+from mixer_jax.training.trainer import Scores
+
+RATES = dict.fromkeys(range(1, 31), 1.0)
 
 
 class Terminal(io.StringIO):
@@ -73,6 +77,14 @@ def test_several_seeds_are_shown_as_one_run(capsys):
     assert lines[6].split()[:5] == ["3/3", "0.8333", "40.00%", "0.6250", "77.00%"]
     assert lines[6].endswith("160     00:00   \u00b14.24 1 of 2 still training")
     assert len(lines) == 7
+
+
+def test_an_epoch_of_less_than_an_image_in_twenty_seconds_is_shown():
+    slow = Sums(loss=4.0, correct=1, steps=2, seconds=90.0).epoch(1, 2, 2, 0.1, Scores(1.0, 50.0, 1, 2))
+    assert slow.images_per_second == pytest.approx(4 / 90)
+    console = ConsoleProgress(1, 4, 2, file=io.StringIO())
+    console.epoch(slow, slow)
+    assert console._file.getvalue().split()[-1] == "01:30"
 
 
 def test_a_pipe_gets_a_plain_line_an_epoch():
@@ -147,7 +159,7 @@ def test_in_a_notebook_the_curves_change_in_place(tmp_path, monkeypatch):
 @pytest.mark.parametrize("ended", [1, 2])  # the epoch that the resumed run's checkpoint is of
 def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
     def write(done, accuracy):
-        board = TensorBoard(tmp_path / "scalars", np.linspace(0.0, 1.0, 30))
+        board = TensorBoard(tmp_path / "scalars", RATES)
         board.started([record(epoch) for epoch in range(1, done + 1)], step=10 * done, compile_seconds=1.0)
         for epoch in range(done + 1, 4):
             board.progress(dispatch(10 * epoch - 10, 10 * epoch, accuracies=[accuracy] * 10))
@@ -172,7 +184,7 @@ def test_tensorboard_shows_of_a_resumed_run_what_counts(tmp_path, ended):
 
 @pytest.mark.parametrize("lengths", [[4000], [1] * 4000, [7, 1993, 500, 1500]])
 def test_the_logged_steps_do_not_depend_on_the_length_of_dispatches(tmp_path, lengths):
-    run, rates, step = RunDirectory(tmp_path), np.linspace(0.1, 0.4, 4000, dtype=np.float32), 0
+    run, rates, step = RunDirectory(tmp_path), {chosen: 0.1 / chosen for chosen in chosen_steps(4000)}, 0
     log = StepLog(run, rates)
     log.started([], 0, 1.0)
     for length in lengths:
@@ -183,13 +195,13 @@ def test_the_logged_steps_do_not_depend_on_the_length_of_dispatches(tmp_path, le
     assert [one.step for one in logged] == list(range(4, 4001, 4))
     assert [one.loss for one in logged] == [float(one.step) for one in logged]
     assert [one.gradient_norm for one in logged] == [one.step / 10 for one in logged]
-    assert [one.learning_rate for one in logged] == [float(rates[one.step - 1]) for one in logged]
+    assert [one.learning_rate for one in logged] == [0.1 / one.step for one in logged]
 
 
 def test_a_resumed_run_logs_each_step_once(tmp_path):
-    run, rates = RunDirectory(tmp_path), np.ones(30)
+    run = RunDirectory(tmp_path)
     for done, end, value in ((0, 17, 60.0), (10, 30, 70.0)):  # killed after step 17, resumed from step 10
-        log = StepLog(run, rates)
+        log = StepLog(run, RATES)
         log.started([record(1)], done, 1.0)
         log.progress(dispatch(done, end, accuracies=[value] * (end - done)))
         log.closed()
@@ -199,12 +211,12 @@ def test_a_resumed_run_logs_each_step_once(tmp_path):
 
 
 def test_steps_before_a_checkpoint_survive_a_kill(tmp_path):
-    run, rates = RunDirectory(tmp_path), np.ones(30)
-    log = StepLog(run, rates)
+    run = RunDirectory(tmp_path)
+    log = StepLog(run, RATES)
     log.progress(dispatch(0, 10))
     log.saving()
     log.progress(dispatch(10, 17))  # killed here, and resumed from the checkpoint
-    log = StepLog(run, rates)
+    log = StepLog(run, RATES)
     log.started([], 10, 1.0)
     log.progress(dispatch(10, 30))
     log.closed()
@@ -212,13 +224,13 @@ def test_steps_before_a_checkpoint_survive_a_kill(tmp_path):
 
 
 def test_a_torn_line_does_not_hide_later_steps(tmp_path):
-    run, rates = RunDirectory(tmp_path), np.ones(30)
-    log = StepLog(run, rates)
+    run = RunDirectory(tmp_path)
+    log = StepLog(run, RATES)
     log.progress(dispatch(0, 10))
     log.closed()
     with run.steps_file.open("a") as file:
         file.write('{"step": 11, "lo')
-    log = StepLog(run, rates)
+    log = StepLog(run, RATES)
     log.started([], 10, 1.0)
     log.progress(dispatch(10, 30))
     log.closed()
@@ -227,7 +239,7 @@ def test_a_torn_line_does_not_hide_later_steps(tmp_path):
 
 def test_a_full_disk_costs_the_log_of_steps_and_one_warning(tmp_path, capsys):
     run = RunDirectory(tmp_path / "gone")
-    log = StepLog(run, np.ones(30))
+    log = StepLog(run, RATES)
     for step in range(3):
         log.progress(dispatch(step, step + 1))
         log.epoch(record(1), record(1))

@@ -42,6 +42,8 @@ def test_what_all_do_is_what_the_metrics_brought(one_of_two):
         assert agreement.receive({"loss": 1, "message": received}) == {"loss": 1}
         one_of_two(process)
         assert agreement.settle(0, False, 5 + process) == (15, True, 9)
+        # The checkpoint is due once, though no other message comes before the next dispatch.
+        assert agreement.settle(0, False, 5 + process) == (15, False, 9)
 
 
 def test_each_seed_settles_by_the_messages_of_its_own_dispatches(one_of_two):

@@ -74,6 +74,34 @@ def test_minutes_between_checkpoints(on_network, configured, minutes, tmp_path, 
     assert np.diff([0.0, *saved[:-1]]) / 60 == pytest.approx(minutes, abs=1)  # the last is that of the end
 
 
+def test_a_checkpoint_that_processes_agree_on_does_not_stop_them(tmp_path, monkeypatch):
+    """One is due before every dispatch, and each is saved once."""
+    pauses, saved = [], []
+
+    class OfTwo(loop.Agreement):
+        def __init__(self):
+            super().__init__()
+            self.message = np.zeros(3, np.int32)
+
+        def settle(self, *args):
+            pauses.append(args)
+            assert len(pauses) < 200
+            return super().settle(*args)
+
+    def train(self, state, step, num_steps, message=None):
+        state, metrics = original(self, state, step, num_steps)
+        return state, metrics if message is None else metrics | {"message": message}
+
+    original = Trainer.train
+    monkeypatch.setattr(Trainer, "train", train)
+    monkeypatch.setattr(loop, "Agreement", OfTwo)
+    save = Checkpoints.save
+    monkeypatch.setattr(Checkpoints, "save", lambda *args: saved.append(args[1].step) or save(*args))
+    _, metrics = run(tmp_path / "run", make_dataset(), monkeypatch, epochs=4.0, checkpoint_minutes=1e-9)
+    assert len(metrics) == 4
+    assert len(saved) == len(set(saved)) >= 4
+
+
 @pytest.mark.parametrize("ahead", [0, 1])
 def test_a_dispatch_is_started_ahead_only_where_the_trainer_allows_it(ahead):
     events = []

@@ -16,7 +16,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.records import Epoch
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged, Interrupted, Trainer, epoch, setup
+from mixer_jax.training import Diverged, Interrupted, Trainer, epoch, setup, stages
 from mixer_jax.training.seeds import OnCores, SideBySide
 from runs import DEVICES, Crash, as_on_an_accelerator, crashing, without_times
 from saved import same
@@ -261,6 +261,17 @@ def test_a_seed_that_diverges_is_named(tmp_path):
     fields = {"optimizer__learning_rate": 1e30, "epochs": 4.0, "early_stopping_patience": 0}
     with pytest.raises(Diverged, match=r"seed 0: the loss became nan at step \d+ \(epoch 1\)"):
         train(tmp_path / "run", **fields)
+
+
+def test_a_request_to_stop_comes_before_a_seed_that_diverged():
+    stopped, diverged, failed = Interrupted("stopped", signal.SIGTERM), Diverged("nan"), OSError("disk")
+    for outcomes, expected in (
+        ([diverged, None, stopped], Interrupted),
+        ([stopped, diverged, failed], OSError),
+        ([None, diverged, None], Diverged),
+    ):
+        with pytest.raises(expected):
+            stages._raise_errors(outcomes, range(3))
 
 
 def test_a_seed_that_diverges_does_not_end_the_others(at_once, tmp_path, monkeypatch):
