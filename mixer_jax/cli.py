@@ -209,8 +209,8 @@ def parse_run(
 def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
     """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
     for path in paths:
-        if path.exists() and not (overwrite and path.is_file()):
-            remedy = "choose" if path.is_dir() else "--overwrite writes over it, or choose"
+        if os.path.exists(path) and not (overwrite and os.path.isfile(path)):
+            remedy = "choose" if os.path.isdir(path) else "--overwrite writes over it, or choose"
             raise UserError(f"{path} is there already: {remedy} {otherwise}")
 
 
@@ -220,13 +220,17 @@ def folder(output: str | None, workdir: str, name: str) -> Path:
     Args:
       output: the value of --output, if given.
       workdir: the run directory, or a file or address of weights.
-      name: of the default folder. It is in the run directory if that can be written to, else in a folder of the current
-        directory that is named after `workdir`.
+      name: of the default folder, such as "evaluation/test_best". It is in the run directory if that can be written to.
+        Otherwise it is in the current directory, and a folder named after `workdir` follows the first part.
     """
     if output:
         return Path(output)
     run = Path(workdir)
-    return run / name if run.is_dir() and os.access(run, os.W_OK) else Path(run.resolve().stem) / name
+    if os.path.isdir(run) and os.access(run, os.W_OK):
+        return run / name
+    first, *rest = Path(name).parts
+    model = run.resolve().name if os.path.exists(run) else re.sub(r"[^\w.-]+", "_", workdir)
+    return Path(first, model, *rest)
 
 
 def _parse_known(

@@ -1,6 +1,7 @@
 """Config files: those shipped with the package, given by name, and users' own, given by path."""
 
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def call_in(name: str, function: str, *arguments: str) -> Any:
       UserError: if there is no such file or function, or if it raises.
     """
     path = shipped().get(name, Path(name))
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no config file {name}{did_you_mean(Path(name).stem, shipped())}")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:

@@ -16,6 +16,7 @@ record its image size, --image_size states that size, if the number of patches a
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """
 
+import os
 import re
 from pathlib import Path
 
@@ -43,7 +44,13 @@ def main(argv: list[str]) -> int:
     layout = values.layout or layouts[0]
     if layout not in layouts:
         raise one_of(f"layout of {suffix or 'a folder'}", layout, layouts)
-    cli.require_new([target, *Classifier.files(target, layout)], values.overwrite, "another name")
+    written = Classifier.files(target, layout)
+    if not suffix and os.path.isdir(target):
+        if others := sorted({path.name for path in target.iterdir()} - {path.name for path in written}):
+            raise UserError(f"{target} holds other files ({others[0]}, ...): choose another name")
+        cli.require_new(written, values.overwrite, "another name")
+    else:
+        cli.require_new([target, *written], values.overwrite, "another name")
     size = _image_size(values.image_size)
     try:
         classifier = load(source, values.checkpoint, Known(size, values.patch_size, values.channels))

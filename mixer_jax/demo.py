@@ -19,7 +19,7 @@ from PIL import Image
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, load
+from mixer_jax.inference import Classifier, load, require_head
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MlpMixer
 from mixer_jax.reporting.evidence import Evidence
@@ -64,6 +64,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
     import gradio
 
     classifier = load(workdir, checkpoint)
+    require_head(classifier)
     dataset, dark = classifier.origin.dataset, np.mean(classifier.preprocessing.mean) < DARK
 
     def of_file(path: str | None) -> tuple[dict[str, float] | None, Image.Image | None]:

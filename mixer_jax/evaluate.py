@@ -2,7 +2,8 @@
 
 Prints and writes (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
 and F1 of every class, and the prediction for every image. Needs the images of the split. --workdir is a run directory,
-or weights (a file, folder, URL or name) together with --dataset.
+or weights (a file, folder, URL or name) together with --dataset. Of a folder of images (--dataset folder) without a
+folder called test, the fifth that is drawn for testing is used.
 """
 
 from pathlib import Path

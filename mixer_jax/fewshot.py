@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from mixer_jax import cli, data
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
+from mixer_jax.data.sources import Subset
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, dataset_of, load, over_split
 from mixer_jax.storage import write_json, writing
@@ -66,7 +67,8 @@ def _fewshot(
     if data.selected_on(config) == "test":
         # The regularisation is never chosen on the test images, even if the run's best epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
-    splits = {name: data.open_split(config, name) for name in ("train", "validation", "test")}
+    channels = 1 if classifier.image_shape[2] == 1 else 3
+    splits = {name: data.open_split(config, name, channels) for name in ("train", "validation", "test")}
     for name in splits:
         if splits[name].image_shape != classifier.image_shape:
             there, here = splits[name].image_shape, classifier.image_shape
@@ -97,6 +99,14 @@ def _draw(
     """Draw `shots` images of each class; return their features, labels, and ranks among the images of their class."""
     counts, parts = np.zeros(len(label_names), int), []
     order = np.random.default_rng(seed).permutation(len(split))
+    if (known := split.known_labels()) is not None:
+        # Only the images that are drawn are read.
+        drawn = [order[known[order] == label][:shots] for label in range(len(label_names))]
+        if (counts := np.array([len(of_class) for of_class in drawn])).min() < shots:
+            raise _too_few(label_names, counts, shots)
+        chosen = StreamedSplit(Subset(split.source, np.concatenate(drawn)), split.image_shape)
+        features, labels = over_split(classifier.features, chosen, batch_size, "train")
+        return features, labels, np.tile(np.arange(shots), len(label_names))
     # Stop once every class has enough images, usually long before the end of a large dataset.
     for start in range(0, len(split), batch_size):
         images, labels = split.read(order[start : start + batch_size])
@@ -109,8 +119,12 @@ def _draw(
         if counts.min() >= shots:
             features, labels, ranks = (np.concatenate(part) for part in zip(*parts, strict=True))
             return features, labels, ranks
+    raise _too_few(label_names, counts, shots)
+
+
+def _too_few(label_names: Sequence[str], counts: np.ndarray, shots: int) -> UserError:
     rarest, count = label_names[counts.argmin()], counts.min()
-    raise UserError(f"class {rarest} has only {count} training images, fewer than --shots={shots}")
+    return UserError(f"class {rarest} has only {count} training images, fewer than --shots={shots}")
 
 
 def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[str, Any]:

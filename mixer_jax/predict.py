@@ -9,6 +9,7 @@ import contextlib
 import csv
 import itertools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from mixer_jax import cli
 from mixer_jax.data import IMAGE_SUFFIXES
+from mixer_jax.data.listing import Listing
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, load, require_head
 from mixer_jax.messages import warn
@@ -54,10 +56,10 @@ def _define_flags(define: cli.Define) -> None:
 
 
 def _files(path: Path) -> list[Path]:
-    """Return the file itself, or all images in a folder and its subfolders."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
-    if not path.exists():
+    """Return the file itself, or all images in a folder and its subfolders, but hidden ones."""
+    if os.path.isdir(path):
+        return sorted(Listing(path).images(path, deep=True))
+    if not os.path.exists(path):
         raise UserError(f"there is no image or folder {path}")
     return [path]
 

@@ -13,16 +13,17 @@ from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.errors import UserError
-from mixer_jax.inference import load, load_run
+from mixer_jax.inference import load, load_run, weights_in
 from mixer_jax.reporting.report import draw_curves, unfinished, write_report, write_weights_report
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.storage import writing
 
 
 def main(argv: list[str]) -> int:
     """Parse the command line, write the report, and return the exit code."""
     values, paths = cli.parse_flags(argv, _define_flags, __doc__, num_paths=1)
     run = RunDirectory(paths[0])
-    if not run.exists:
+    if not run.exists or weights_in(run.path):
         return _of_weights(paths[0], values)
     if values.output:
         raise UserError(f"--output={values.output}: the report of a run is always {run.report_file}")
@@ -48,7 +49,10 @@ def _of_run(run: RunDirectory) -> None:
 def _of_weights(path: str, values: flags.FlagValues) -> int:
     output = Path(values.output or "weights.html")
     cli.require_new([output], values.overwrite)
-    write_weights_report(load(path), output)
+    classifier = load(path)
+    with writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_weights_report(classifier, output)
     print(f"wrote {output}")
     return 0
 

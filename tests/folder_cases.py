@@ -307,6 +307,20 @@ CASES = {
     "ids and breeds": Case(
         "x/" + TEN, (), FIVES, other={"labels.csv": TABLE.replace("file,class", "id,breed").replace(".png", "")}
     ),
+    "a class called train, with a table": Case(
+        f"bus/{TEN} train/{TEN}",
+        ("files and classes of labels.csv; 20% of each class is drawn", NOTHING),
+        {"train bus": 8, "test bus": 2, "train train": 8, "test train": 2},
+        other={
+            "labels.csv": "file,class\n" + "\n".join(f"{c}/{x}.png,{c}" for c in ("bus", "train") for x in "abcdefghij")
+        },
+    ),
+    "semicolons in the quoted name of a column": Case(
+        TEN, (), FIVES, other={"labels.csv": TABLE.replace("file,class", '"file","class","a; b; c; d"')}
+    ),
+    "a first line by which Excel names the delimiter": Case(
+        TEN, (), FIVES, other={"labels.csv": "sep=;\n" + TABLE.replace(",", ";")}
+    ),
     "semicolons": Case(TEN, (), FIVES, other={"labels.csv": TABLE.replace(",", ";")}),
     "a byte order mark": Case(TEN, (), FIVES, other={"labels.csv": b"\xef\xbb\xbf" + TABLE.encode()}),
     "tabs, and another column": Case(

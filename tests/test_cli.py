@@ -4,6 +4,7 @@ import fnmatch
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,24 @@ def test_mistakes_in_a_config_file(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as caught:
         parse(f"--config={tmp_path / 'mine.py'}")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "expected"),
+    [
+        ("run", "run/evaluation/test_best"),
+        ("run/weights.npz", "evaluation/weights.npz/test_best"),
+        ("mnist", "evaluation/mnist/test_best"),  # not mnist/, which would look like a model of that name
+        ("timm/mixer_b16_224.goog_in21k", "evaluation/timm_mixer_b16_224.goog_in21k/test_best"),
+        ("https://host/a b.npz?x", "evaluation/https_host_a_b.npz_x/test_best"),
+    ],
+)
+def test_where_the_results_of_a_command_go(workdir, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "weights.npz").touch()
+    assert cli.folder(None, workdir, "evaluation/test_best") == Path(expected)
+    assert cli.folder("mine", workdir, "evaluation/test_best") == Path("mine")
 
 
 def test_help_shows_the_flags(capsys):

@@ -57,6 +57,15 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert (output / "curves.png").stat().st_size > 10_000
 
 
+def test_runs_of_the_same_name_are_told_apart_by_their_paths(runs, tmp_path, monkeypatch):
+    for folder in ("here", "there"):
+        shutil.copytree(runs / "one", tmp_path / folder / "one")
+    monkeypatch.chdir(tmp_path)
+    assert call("here/one", "there/one", "--output=out") == 0
+    titles = [row["title"] for row in json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]]
+    assert titles == ["one: digits, Pico/2 (here/one)", "one: digits, Pico/2 (there/one)"]
+
+
 def test_rows_can_be_chosen_by_their_titles(runs, tmp_path):
     studied = ROOT / "configs" / "results" / "cifar10_study" / "comparison.json"
     assert call(studied, f"--output={tmp_path / 'out'}", "--rows=^base(, AdamW)?$") == 0

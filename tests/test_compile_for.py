@@ -115,6 +115,8 @@ def test_a_set_that_would_not_fit_is_streamed():
     assert (len(inside.train), inside.image_shape, inside.streamed) == (1_080_000, (32, 32, 3), False)
     assert stand_in(config, chip, None, 2_000_000).streamed
     assert stand_in(config, chip, (224, 224, 3, 1000), 100_000).num_classes == 1000
+    flowers = make_config(dataset__name="oxford_flowers102", dataset__image_size=(64, 64))  # whose sizes are not known
+    assert stand_in(flowers, chip, (32, 32, 3, 102), 1000).image_shape == (32, 32, 3)
 
 
 def compiled(path, *arguments, target="v5e:1x1"):

@@ -127,6 +127,18 @@ def test_a_mixer_for_another_size_goes_through_files_too(tmp_path, capsys):
         call(tmp_path / "small.npz", tmp_path / "x.npz", "--image_size=9")
 
 
+def test_a_folder_is_written_over_only_if_nothing_else_is_in_it(tmp_path):
+    made_classifier().save(tmp_path / "x.npz")
+    (tmp_path / "folder").mkdir()
+    assert call(tmp_path / "x.npz", tmp_path / "folder") == 0
+    with pytest.raises(UserError, match="is there already: --overwrite writes over it"):
+        call(tmp_path / "x.npz", tmp_path / "folder")
+    assert call(tmp_path / "x.npz", tmp_path / "folder", "--overwrite") == 0
+    (tmp_path / "folder" / "mine.txt").touch()
+    with pytest.raises(UserError, match=r"folder holds other files \(mine.txt, ...\): choose another name"):
+        call(tmp_path / "x.npz", tmp_path / "folder", "--overwrite")
+
+
 @pytest.mark.parametrize("content", [b"", b"garbage" * 99], ids=["empty", "garbage"])
 @pytest.mark.parametrize("target", ["folder", "y.npz", "y.safetensors"])
 def test_what_is_no_file_of_weights_leaves_nothing(content, target, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from browser import WIDTHS, opened
+from made_models import made_classifier
 from mixer_jax import demo, inference
 from mixer_jax.errors import UserError
 from mixer_jax.reporting.evidence import Evidence
@@ -109,6 +110,12 @@ def test_the_command_serves_the_model_at_the_port(flags, model, launched, monkey
 def test_a_demo_without_a_run_says_so(gradio):
     with pytest.raises(UserError, match="there is no run directory or file nowhere"):
         demo.main(["demo", "--workdir=nowhere"])
+
+
+def test_a_demo_of_a_model_without_a_head_says_so(gradio, tmp_path):
+    made_classifier(label_names=()).save(tmp_path / "x.npz")
+    with pytest.raises(UserError, match="has no head and so no classes"):
+        demo.build(tmp_path / "x.npz")
 
 
 def test_a_demo_without_gradio_says_so(monkeypatch, tmp_path):

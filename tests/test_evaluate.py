@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 from sklearn import metrics
+from sklearn.datasets import load_digits
 
 from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
@@ -201,6 +202,22 @@ def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(r
     results = json.loads((run / "results.json").read_text())
     assert found["accuracy"] == pytest.approx(results["test_accuracy"])
     assert found["loss"] == pytest.approx(results["test_loss"], rel=1e-5)
+
+
+def test_a_grey_model_is_evaluated_on_a_folder_of_images(tmp_path, capsys, monkeypatch):
+    digits = load_digits()
+    for i in range(100):
+        for number in (i, 100 + i):
+            path = tmp_path / "digits" / str(digits.target[number]) / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((digits.images[number] * 15.9).astype(np.uint8)).convert("RGB").save(path)
+    monkeypatch.chdir(tmp_path)
+    assert call("--workdir", "mnist", "--dataset", "folder", "--data_dir", "digits") == 0
+    out = capsys.readouterr().out
+    assert "digits: a folder for each class; 20% of each class is drawn for testing" in out
+    found = json.loads((tmp_path / "evaluation" / "mnist" / "test_best" / "evaluation.json").read_text())
+    assert found["examples"] == 40
+    assert found["accuracy"] > 40
 
 
 def test_damage_is_named_and_the_checkpoint_before_it_used(run, tmp_path, capsys):

@@ -94,8 +94,8 @@ def test_another_dataset_is_fitted_to_the_runs_images(trained, write_folder, tmp
 def test_one_seed_has_no_deviation_and_test_images_choose_nothing(tmp_path, monkeypatch, capsys):
     run, opened, original = tmp_path / "run", {}, data.open_split
 
-    def open_split(config, name):
-        opened[name] = original(config, name)
+    def open_split(config, name, channels):
+        opened[name] = original(config, name, channels)
         return opened[name]
 
     monkeypatch.setattr(fewshot.data, "open_split", open_split)

@@ -53,6 +53,21 @@ def test_many_images_get_a_line_each(run, tmp_path, capsys):
         assert line == [f"{100 * own.max():.2f}%", str(own.argmax()), str(tmp_path / f"{i:02}.png")]
 
 
+def test_hidden_files_are_left_out_and_links_followed(run, tmp_path, capsys):
+    Image.fromarray(some_pixels(8, 8)).save(tmp_path / "a.png")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("._a.png", "__MACOSX/a.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"of macOS")
+    (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "other").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere").mkdir()
+    Image.fromarray(some_pixels(8, 8)).save(tmp_path / "elsewhere" / "b.png")
+    assert call(run, folder, "--top=1") == 0
+    assert capsys.readouterr().out.splitlines()[0] == str(folder / "other" / "b.png")
+
+
 def test_a_file_and_a_folder_of_weights_predict_what_the_run_does(run, tmp_path, capsys):
     Image.fromarray(some_pixels(20, 13)).save(tmp_path / "a.png")
     load(run).save(tmp_path / "weights.npz")

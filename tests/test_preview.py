@@ -74,6 +74,10 @@ def test_its_batches_are_those_of_the_training():
     assert dataset.label_names.index(label) == int(targets[0].argmax())
 
 
+def test_a_dataset_of_one_class_has_captions():
+    assert target_caption(make_dataset(num_classes=1), np.ones(1)) == "0"
+
+
 def test_what_is_there_is_not_overwritten_unasked(tmp_path):
     mine = tmp_path / "mine.png"
     Image.new("RGB", (4, 4)).save(mine)

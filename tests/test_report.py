@@ -11,6 +11,7 @@ from scipy.special import softmax
 from sklearn.metrics.pairwise import cosine_similarity
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from made_models import made_classifier
 from mixer_jax import data, inference, report
 from mixer_jax.errors import UserError
 from mixer_jax.records import best_epoch
@@ -259,6 +260,15 @@ def test_weights_have_a_page_of_what_they_look_at(trained, tmp_path):
         assert part in text
     assert not re.search(r'(src|href)="(?!data:)', text)
     assert len(text) < 400_000  # it has no charts, so not the library that draws them
+
+
+def test_a_folder_as_on_the_hugging_face_hub_has_a_page(tmp_path):
+    """Its config.json has the name of that of a run."""
+    made_classifier((8, 8, 3)).save(tmp_path / "folder", "timm")
+    assert (tmp_path / "folder" / "config.json").exists()
+    page = tmp_path / "new" / "page.html"
+    assert report.main(["report", str(tmp_path / "folder"), f"--output={page}"]) == 0
+    assert "What the token-mixing units look at" in page.read_text()
 
 
 def test_each_of_several_seeds_has_its_report(tmp_path, with_pictures):

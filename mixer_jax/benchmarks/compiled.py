@@ -64,10 +64,10 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
         )
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
     size = data.given_size(config.dataset.image_size)
-    if size != ():
-        image_shape = (*(size or 2 * data.SIDES[-1:]), image_shape[-1])
     if shape:
         *image_shape, num_classes = shape
+    elif size != ():
+        image_shape = (*(size or 2 * data.SIDES[-1:]), image_shape[-1])
     held_out = 0 if config.dataset.val_split else round((num_images or train) * config.dataset.val_fraction)
     sizes = {"train": (num_images or train) - held_out, "val": held_out or test, "test": test}
     budget = config.dataset.memory_budget_gib

@@ -12,6 +12,7 @@ from mixer_jax import data
 from mixer_jax.benchmarks.rounds import ratio, spread
 from mixer_jax.cache import cores
 from mixer_jax.data.sources import FolderSource, Subset
+from mixer_jax.data.tar_files import DISK
 from mixer_jax.errors import UserError
 from mixer_jax.training.parallel import DataParallel
 
@@ -101,8 +102,8 @@ def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_siz
         raise UserError(f"--against torchvision: {error}; pip install torch torchvision") from error
     if isinstance(source, Subset):
         source, chosen = source.source, source.indices[chosen]
-    if not isinstance(source, FolderSource):
-        raise UserError("--reading with --against torchvision works only for image folders")
+    if not isinstance(source, FolderSource) or source.store is not DISK:
+        raise UserError("--reading with --against torchvision works only for folders of image files")
     images = TorchFolder(source, chosen, size)
     loader = DataLoader(
         images, batch_size, num_workers=cores(), persistent_workers=True, multiprocessing_context="spawn"

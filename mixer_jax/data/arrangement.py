@@ -127,7 +127,8 @@ class Arrangement:
             match = expression.search(path.relative_to(self._root).as_posix() if "/" in pattern else path.name)
             groups = (match.group("class"),) if match and named else match.groups() if match else ()
             if label := next((group.strip() for group in groups if group and group.strip()), ""):
-                yield Image(path, unicodedata.normalize("NFC", label), self._split_of(path))
+                label = unicodedata.normalize("NFC", label)
+                yield Image(path, label, self._split_of(path, label))
             else:
                 self._listing.leave_out(path, "not matched by class_pattern")
 
@@ -156,7 +157,7 @@ class Arrangement:
             else:
                 [(label, split)] = said[path]
                 if label:
-                    yield Image(path, label, whole or self._split_called(split) or self._split_of(path))
+                    yield Image(path, label, whole or self._split_called(split) or self._split_of(path, label))
                 else:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
@@ -271,9 +272,13 @@ class Arrangement:
         splits = {self._split_called(word) for word in _words(name)} - {""}
         return splits.pop() if len(splits) == 1 else ""
 
-    def _split_of(self, path: Path) -> str:
-        """Return the split that a folder above a file is named after; "" if there is none."""
-        found = (self._split_called(part) for part in path.relative_to(self._root).parts[:-1])
+    def _split_of(self, path: Path, label: str = "") -> str:
+        """Return the split that a folder above a file is named after; "" if there is none.
+
+        A folder named after the file's class does not count: a class can be called "train".
+        """
+        folders = path.relative_to(self._root).parts[:-1]
+        found = (self._split_called(name) for name in folders if name.lower() != label.lower())
         return next(filter(None, found), "")
 
 

@@ -230,8 +230,10 @@ def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
     """
     levels = np.arange(256) / 255
     mean, std = [], []
+    parts = np.array_split(images, len(images) // 1000 + 1)  # as `bincount` makes a copy of 8 bytes per value
     for channel in range(images.shape[-1]):
-        share = np.bincount(images[..., channel].ravel(), minlength=256) / images[..., channel].size
+        counts = np.sum([np.bincount(part[..., channel].ravel(), minlength=256) for part in parts], axis=0)
+        share = counts / images[..., channel].size
         mean.append(float(share @ levels))
         std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
     return tuple(mean), tuple(std)

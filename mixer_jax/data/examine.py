@@ -101,6 +101,7 @@ def _properties(content: bytes) -> dict[str, Any]:
         width, height = image.size
         if is_turned(image):
             width, height = height, width
+        SMALL.reduce(image)
         as_pixels(image, SMALL)
         return {"height": height, "width": width, "level": highest_level(image)}
 

@@ -6,6 +6,7 @@ damaged files are to be left out.
 """
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
@@ -48,9 +49,9 @@ class ImageFolder:
           UserError: if the section is invalid, the folder cannot be read, or no arrangement of `data.arrangement` is
             recognised.
         """
-        root = Path(config.data_dir).expanduser()
-        if not root.is_dir():
-            what = f"{root} is not a folder" if root.exists() else f"there is no folder {root}"
+        root = Path(os.path.expanduser(config.data_dir))
+        if not os.path.isdir(root):
+            what = f"{root} is not a folder" if os.path.exists(root) else f"there is no folder {root}"
             raise UserError(f"{what}: give the folder of the images with config.dataset.data_dir=DATA_DIR")
         self._listing = Listing(root)
         self._arrangement = Arrangement(config, self._listing)
@@ -101,6 +102,7 @@ class ImageFolder:
             fit,
             self._listing.top,
             self._arrangement.store,
+            layout=self.layout,
         )
 
     def named(self, config: ConfigDict) -> ConfigDict:

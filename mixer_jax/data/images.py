@@ -119,14 +119,14 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: Binary
     """
     try:
         with Image.open(file or path, formats=IMAGE_FORMATS) as image:
+            fit.reduce(image)
             return as_pixels(image, fit, channels)
     except Exception as error:  # each of Pillow's decoders raises its own, and its warnings may be raised
         raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
 
 
 def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
-    """Return an image as an array, as `read_image` does."""
-    fit.reduce(image)
+    """Return an image as an array, as `read_image` does, but without `draft`, which would change the image."""
     flat = _flat(ImageOps.exif_transpose(image), fit.bits)
     pixels = np.asarray(fit(flat.convert("L" if channels == 1 else "RGB")))
     return pixels[..., None] if channels == 1 else pixels
@@ -134,7 +134,7 @@ def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np
 
 def is_turned(image: Image.Image) -> bool:
     """Return whether the EXIF tag of an image turns its rows into columns."""
-    return image.getexif().get(ExifTags.Base.Orientation, 1) > 4
+    return image.getexif().get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
 
 
 def highest_level(image: Image.Image) -> int:
@@ -145,7 +145,8 @@ def highest_level(image: Image.Image) -> int:
 def _flat(image: Image.Image, bits: int) -> Image.Image:
     """Return the image with 8 bits and without transparency."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        return Image.fromarray((np.asarray(image).astype(np.uint32) >> (bits - 8)).clip(0, 255).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int32).clip(0)  # those of some files are signed
+        return Image.fromarray((levels >> (bits - 8)).clip(0, 255).astype(np.uint8))
     if image.mode == "F":  # floating point; the levels of black and white are not known
         raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")
     if image.has_transparency_data:

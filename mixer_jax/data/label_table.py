@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -80,14 +81,20 @@ Cells = tuple[list[str], list[list[str]]]  # the header and the rows
 def _read_text(table: Path) -> Cells:
     try:
         text = table.read_text(encoding="utf-8-sig")
-        first = text.partition("\n")[0]
-        delimiter = max(",;\t", key=first.count)  # some spreadsheets write semicolons
+        text = re.sub(r"\A(?:\s*\n|sep=.\r?\n)+", "", text)  # Excel names the delimiter in a first line
+        delimiter = max(",;\t", key=lambda delimiter: _fits(text, delimiter))
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {table}: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
         raise UserError(f"cannot read {table}: {getattr(error, 'strerror', None) or error}") from error
     return header, rows
+
+
+def _fits(text: str, delimiter: str) -> tuple[int, int]:
+    """Return how many of `COLUMNS` a table's header has, and how many columns in all, if this is the delimiter."""
+    header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    return sum(_column(header, names) is not None for names in COLUMNS.values()), len(header)
 
 
 def _read_parquet(table: Path) -> Cells:
@@ -112,13 +119,14 @@ class Files:
 
     def __init__(self, files: Sequence[Path], root: Path):
         """Note the paths of files below the folder `root`, and the ends of these paths, with and without the suffix."""
-        self._found: dict[str, list[tuple[int, Path]]] = {}  # how good a match each file is, best 0
+        # By whole paths and by their ends, each with and without the suffix, the best match first.
+        self._found: list[dict[str, list[Path]]] = [{}, {}, {}, {}]
         for path in files:
             whole = unicodedata.normalize("NFC", path.relative_to(root).as_posix())
             for without_suffix, name in enumerate((whole, whole.removesuffix(path.suffix))):
                 parts = name.split("/")
                 for i in range(len(parts)):
-                    self._found.setdefault("/".join(parts[i:]), []).append((2 * (i > 0) + without_suffix, path))
+                    self._found[2 * (i > 0) + without_suffix].setdefault("/".join(parts[i:]), []).append(path)
 
     def find(self, name: str) -> list[Path]:
         """Return the files that a name could mean.
@@ -129,8 +137,7 @@ class Files:
         """
         parts = name.replace("\\", "/").removeprefix("./").split("/")
         for i in range(len(parts)):
-            found = [(match, path) for match, path in self._found.get("/".join(parts[i:]), []) if i == 0 or match < 2]
-            if found:
-                best = min(match for match, _ in found)
-                return [path for match, path in found if match == best]
+            for of_match in self._found if i == 0 else self._found[:2]:
+                if found := of_match.get("/".join(parts[i:])):
+                    return found
         return []

@@ -1,6 +1,7 @@
 """Open the dataset that the `dataset` section of a config describes."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from mixer_jax.data.holdout import hold_out
 from mixer_jax.data.images import RESIZES, Fit
 from mixer_jax.data.memory import budget, resident_size
 from mixer_jax.data.size import CHOSEN, choose_size, given_size
-from mixer_jax.data.sources import Digits, Source, Subset, image_folder
+from mixer_jax.data.sources import Digits, FolderSource, Source, Subset, image_folder
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.messages import say
 
@@ -92,7 +93,7 @@ def load(config: ConfigDict) -> Dataset:
     return dataclasses.replace(dataset, cautions=(*found, *(folder.cautions() if folder else ())))
 
 
-def open_split(config: ConfigDict, name: str) -> StreamedSplit:
+def open_split(config: ConfigDict, name: str, channels: int = 3) -> StreamedSplit:
     """Open one split of a dataset; its images are decoded on demand.
 
     The other splits need not exist.
@@ -100,15 +101,21 @@ def open_split(config: ConfigDict, name: str) -> StreamedSplit:
     Args:
       config: the `dataset` section; see `mixer_jax.config`.
       name: "train" (without the images that are held out of it), "validation" or "test".
+      channels: of images read from files, 1 for grey or 3 for RGB.
 
     Raises:
       UserError: as in `load`.
     """
     config, opener, _ = _opened(config)
+
+    def opened(split: str) -> Source:
+        source = opener(split)
+        return dataclasses.replace(source, channels=channels) if isinstance(source, FolderSource) else source
+
     if name == "test" or config.val_split:
         names = {"train": config.train_split, "validation": config.val_split, "test": config.test_split}
-        return stream(opener(names[name]), f"{name} images")
-    rest, held_out = _held_out(config, opener(config.train_split))
+        return stream(opened(names[name]), f"{name} images")
+    rest, held_out = _held_out(config, opened(config.train_split))
     return stream(rest if name == "train" else held_out, f"{name} images")
 
 
@@ -146,7 +153,7 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
         fit = Fit(size or (), config.resize, config.draft, config.bits or 16)
     except ValueError as error:
         raise one_of("config.dataset.resize", config.resize, RESIZES) from error
-    prepared = config.name == "folder" and (Path(config.data_dir).expanduser() / PREPARED).is_file()
+    prepared = config.name == "folder" and os.path.isfile(Path(os.path.expanduser(config.data_dir)) / PREPARED)
     if config.name == "folder" and not prepared:
         if not config.data_dir:
             raise UserError("config.dataset.data_dir is not set: give the folder of the images")

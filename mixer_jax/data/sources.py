@@ -159,7 +159,7 @@ def _digits() -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class FolderSource:
-    """Labelled image files, read as RGB; see `read_image` and `Source`.
+    """Labelled image files; see `read_image` and `Source`.
 
     Attributes:
       paths: the image files.
@@ -168,6 +168,8 @@ class FolderSource:
       fit: how the images are scaled and cropped.
       root: the folder of the dataset.
       store: what the files are read from.
+      channels: 1 to read them as grey, 3 as RGB.
+      layout: how the images were found in the folder, and what was drawn from them; "" if it was not looked through.
     """
 
     paths: tuple[Path, ...]
@@ -176,6 +178,8 @@ class FolderSource:
     fit: Fit
     root: Path
     store: Store = DISK
+    channels: int = 3
+    layout: str = ""
     labels_at_hand = True
 
     def labels(self) -> np.ndarray:
@@ -214,7 +218,7 @@ class FolderSource:
     def _read(self, path: Path) -> np.ndarray:
         try:
             with self.store.open(path) as file:
-                return read_image(path, self.fit, file=file)
+                return read_image(path, self.fit, self.channels, file)
         except OSError as error:
             raise UserError(f"cannot read image {path}: {error.strerror}") from error
 

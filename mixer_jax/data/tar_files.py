@@ -18,7 +18,7 @@ from mixer_jax.data.label_table import COLUMNS
 from mixer_jax.errors import UserError
 from mixer_jax.storage import write_json
 
-FORMAT = 1  # of the kept list of a tar file's members
+FORMAT = 2  # of the kept list of a tar file's members
 CLASS_SUFFIXES = (".cls", ".json")  # of the members that hold the class of the image with the same name
 
 
@@ -117,7 +117,8 @@ def _members(tar: Path) -> list[_Member]:
     with contextlib.suppress(Exception):  # no list, or a damaged one
         return [_Member(*member) for member in json.loads(kept.read_text())]
     with tarfile.open(tar, "r:") as file:
-        found = [_Member(m.name.removeprefix("./"), m.offset_data, m.size) for m in file if m.isreg() and not m.sparse]
+        regular = (m for m in file if m.isreg() and not m.sparse)
+        found = [_Member(m.name.removeprefix("./").lstrip("/"), m.offset_data, m.size) for m in regular]
     found = [member for member in found if not PurePosixPath(member.name).name.startswith(".")]
     with contextlib.suppress(Exception):  # without it, the tar file is read through again
         kept.parent.mkdir(parents=True, exist_ok=True)

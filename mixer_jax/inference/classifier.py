@@ -126,7 +126,10 @@ class Classifier:
             if image.ndim != 2 and not (image.ndim == 3 and 1 <= image.shape[-1] <= 4):
                 raise UserError(f"an image is an array of shape {image.shape}: give (height, width, channels)")
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-        return as_pixels(image, fit, channels)
+        try:
+            return as_pixels(image, fit, channels)
+        except Exception as error:  # Pillow's, of an image that is cut short, has no pixels, or has a rare mode
+            raise UserError(f"cannot read the image: {next(iter(str(error).splitlines()), 'damaged')}") from error
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Return the logits (n, classes) float32 of images (n, *image_shape) uint8."""

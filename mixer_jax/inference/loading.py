@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -73,20 +74,19 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
     """
     path, entry = Path(source), "" if checkpoint in ("best", "latest") else checkpoint
     run = RunDirectory(path)
-    if path.is_dir():
-        in_folder = next((path / name for name in IN_FOLDER if (path / name).exists()), None)
-        # The Hugging Face Hub's config.json, beside the weights, has the name of that of a run.
-        if in_folder and not run.checkpoints.exists():
-            classifier = _load_file(in_folder, str(in_folder), entry, known)
-        elif run.exists and (run.checkpoints.exists() or not read_config(run.config_file)):
-            classifier = load_run(run, checkpoint)
-        else:
-            others = sorted(file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
-            instead = f": give {path / others[0]}" if others else ""
-            config = "the config.json of timm and no" if run.exists else "no config.json, nor a"
-            raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
-    elif path.exists() or str(source) in SHIPPED:
-        classifier = _load_file(path if path.exists() else SHIPPED[str(source)], str(source), entry, known)
+    if weights := weights_in(run.path):
+        classifier = _load_file(weights, str(weights), entry, known)
+    elif run.exists and (run.checkpoints.exists() or not read_config(run.config_file)):
+        classifier = load_run(run, checkpoint)
+    elif os.path.isfile(path):
+        classifier = _load_file(path, str(source), entry, known)
+    elif str(source) in SHIPPED:
+        classifier = _load_file(SHIPPED[str(source)], str(source), entry, known)
+    elif os.path.isdir(path) and not published(str(source)):
+        others = sorted(file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
+        instead = f": give {path / others[0]}" if others else ""
+        config = "the config.json of timm and no" if run.exists else "no config.json, nor a"
+        raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
     else:
         classifier = _load_remote(str(source), entry, known)
     for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
@@ -94,6 +94,16 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
             name = jax.tree_util.keystr(key, simple=True, separator="/")
             raise UserError(f"{source}: {name} holds NaN or infinity, so the logits would be meaningless")
     return classifier
+
+
+def weights_in(folder: Path) -> Path | None:
+    """Return the file of weights in a folder as on the Hugging Face Hub; None for a run directory or another path.
+
+    The config.json of such a folder has the name of that of a run.
+    """
+    if os.path.isdir(RunDirectory(folder).checkpoints):
+        return None
+    return next((folder / name for name in IN_FOLDER if os.path.exists(folder / name)), None)
 
 
 def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:

@@ -11,8 +11,10 @@ from mixer_jax import data
 from mixer_jax.cache import cores
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit, given_size
-from mixer_jax.errors import UserError
+from mixer_jax.data.sources import FolderSource
+from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.classifier import Classifier
+from mixer_jax.messages import say
 
 
 def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | None = None) -> ConfigDict:
@@ -55,8 +57,11 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.
     """
-    images = data.open_split(dataset, split)
-    label_names = images.source.label_names
+    images = data.open_split(dataset, split, 1 if classifier.image_shape[2] == 1 else 3)
+    source = images.source
+    if isinstance(source, FolderSource) and source.layout:
+        say(f"Images in {printable(source.root)}: {source.layout}")
+    label_names = source.label_names
     unnamed = tuple(f"class {i}" for i in range(len(label_names)))  # other projects' files hold no names
     if classifier.label_names not in (label_names, unnamed):
         odd = sorted(set(label_names) ^ set(classifier.label_names))

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -79,13 +80,16 @@ def read_config(file: Path) -> TimmConfig | None:
         names = given.get("label_names") or config.get("label_names") or config.get("id2label") or ()
         if isinstance(names, dict):  # from the numbers of the classes, as strings
             names = [names[str(i)] for i in range(len(names)) if str(i) in names]
+        names = list(map(str, names))
+        again = {name for name, count in Counter(names).items() if count > 1}  # as "crane" in ImageNet
+        names = [f"{name} ({i})" if name in again else name for i, name in enumerate(names)]
         return TimmConfig(
             (int(height), int(width)),
             channels,
             tuple(map(float, given.get("mean") or IMAGENET_MEAN)),
             tuple(map(float, given.get("std") or IMAGENET_STD)),
             filter_ if crop == 1 else f"{filter_}/{crop}",
-            tuple(map(str, names)),
+            tuple(names),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         detail = next(iter(str(error).splitlines()), "it is damaged")

@@ -75,10 +75,10 @@ def _cpu() -> jax.Device | None:
 
 def target_caption(dataset: data.Dataset, target: np.ndarray) -> str:
     """Return the one or two classes of a target (classes,), the larger first."""
-    first, second = np.argsort(-target)[:2]
-    if target[second] < 0.005:
-        return dataset.label_names[first]
-    return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in (first, second))
+    likeliest = [c for c in np.argsort(-target)[:2] if target[c] >= 0.005]
+    if len(likeliest) == 1:
+        return dataset.label_names[likeliest[0]]
+    return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in likeliest)
 
 
 @dataclasses.dataclass(frozen=True)

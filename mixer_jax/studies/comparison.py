@@ -36,9 +36,16 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
         seed, or the folder contains one of the paths or anything other than an earlier comparison.
     """
     require_free(output, paths)
-    rows = [row for path in paths for row in read_rows(path)]
+    read = [(path, row) for path in paths for row in read_rows(path)]
+    rows = [row for _, row in read]
     if merge:
         rows = merged(rows)
+    elif len(set(paths)) == len(paths):
+        where = {row.title: {path for path, other in read if other.title == row.title} for row in rows}
+        rows = [
+            dataclasses.replace(row, title=f"{row.title} ({path})") if len(where[row.title]) > 1 else row
+            for path, row in read
+        ]
     if only:
         try:
             rows = [row for row in rows if re.search(only, row.title)]

@@ -12,7 +12,7 @@ from PIL import Image
 from image_folders import TEN, block, encoded, load, look, write
 from mixer_jax import data
 from mixer_jax.data import examine, folders
-from mixer_jax.data.images import IMAGE_FORMATS, read_image
+from mixer_jax.data.images import IMAGE_FORMATS, Fit, read_image
 from mixer_jax.errors import UserError
 
 
@@ -140,6 +140,9 @@ def test_deep_images(tmp_path):
     assert "left out: nothing" in look(tmp_path).lines()[3]
     for path in (tmp_path / "cat" / "deep.png", tmp_path / "dog" / "deep.tif"):
         np.testing.assert_array_equal(read_image(path, channels=1)[..., 0], deep >> 8)
+    signed = np.array([[-1000, 0, 1000, 2047]], np.int32)  # as of computed tomography
+    Image.fromarray(signed).save(tmp_path / "signed.tif")
+    assert read_image(tmp_path / "signed.tif", Fit(bits=11), 1)[0, :, 0].tolist() == [0, 0, 125, 255]
     Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
     with pytest.raises(UserError, match="cat/float.tif: the image has floating-point levels: convert it"):
         load(tmp_path)

@@ -1,6 +1,7 @@
 """Digits and image folders, and what `data.load` makes of them."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -51,12 +52,21 @@ def test_fingerprint_tells_data_apart():
 
 
 def test_normalization():
-    images = np.random.default_rng(0).integers(0, 256, (5, 4, 3, 2), np.uint8)
+    images = np.random.default_rng(0).integers(0, 256, (2500, 4, 3, 2), np.uint8)
     mean, std = pixel_statistics(images)
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255, rtol=1e-12)
     assert (load(normalization="paper").mean, load(normalization="paper").std) == ((0.5,), (0.5,))
     assert (load(normalization="unit").mean, load(normalization="unit").std) == ((0.0,), (1.0,))
+
+
+def test_the_statistics_take_a_fraction_of_the_images_memory():
+    images = np.zeros((30_000, 8, 8, 1), np.uint8)
+    tracemalloc.start()
+    pixel_statistics(images)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < images.nbytes / 2
 
 
 def test_folder_is_read_as_pil_reads_it(write_folder):

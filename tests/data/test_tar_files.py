@@ -43,6 +43,16 @@ def empty_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def test_names_of_members_may_begin_with_a_slash(tmp_path):
+    for split in ("train", "test"):
+        content = [(f"/data/{i}.{suffix}", text) for i in range(6) for suffix, text in
+                   (("png", encoded(i)), ("cls", b"ab"[i % 2 : i % 2 + 1]))]  # fmt: skip
+        pack(tmp_path / "set" / f"{split}.tar", content)
+    dataset = load(tmp_path / "set", val_split="test")
+    assert dataset.label_names == ("a", "b")
+    assert len(dataset.train) == len(dataset.test) == 6
+
+
 @pytest.mark.parametrize(
     ("names", "label", "classes"),
     [

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from io import BytesIO
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from made_models import made_classifier, some_images
 from mixer_jax.errors import UserError
 from mixer_jax.inference import load
 from mixer_jax.inference.classifier import MODEL_FILE
+from mixer_jax.inference.timm_config import read_config
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.weights import LAYOUTS, to_layout
 from runs import train_digits
@@ -225,11 +227,43 @@ def test_a_photo_is_turned_as_its_camera_says_from_a_file_and_from_pillow(classi
     assert classifier.predict(Image.open(tmp_path / "x.png")) == expected
 
 
+def test_the_callers_image_stays_as_it_is(classifier, tmp_path):
+    Image.new("RGB", (800, 800)).save(tmp_path / "x.jpg")
+    image = Image.open(tmp_path / "x.jpg")  # which Pillow could decode at a smaller scale
+    classifier.predict(image)
+    assert image.size == (800, 800)
+
+
+def test_an_orientation_that_is_no_number_is_ignored(classifier, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    number, text = b"\x01\x12\x00\x03", b"\x01\x12\x00\x02"  # the tag, and its type
+    assert number in exif.tobytes()
+    Image.new("RGB", (9, 8)).save(tmp_path / "x.png", exif=exif.tobytes().replace(number, text))
+    assert classifier.predict(tmp_path / "x.png") == classifier.predict(Image.new("RGB", (9, 8)))
+
+
+def test_classes_of_the_same_name_are_told_apart(tmp_path):
+    file = tmp_path / "config.json"
+    config = {"architecture": "mixer_b16_224", "pretrained_cfg": {"label_names": ["crane", "heron", "crane"]}}
+    file.write_text(json.dumps(config))
+    assert read_config(file).label_names == ("crane (0)", "heron", "crane (2)")
+
+
+def test_a_name_too_long_for_a_file_gets_one_line():
+    with pytest.raises(UserError, match="there is no run directory or file x"):
+        load("x" * 300)
+
+
 def test_images_that_cannot_be_read_get_one_line(classifier, tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 30, 3)).astype(np.uint8)).save(tmp_path / "y.png")
+    truncated = Image.open(BytesIO((tmp_path / "y.png").read_bytes()[:500]))
     for images, line in (
         (tmp_path / "x.png", "cannot read image .*x.png"),
         ([tmp_path / "nowhere.png"], "cannot read image .*nowhere.png"),
+        (truncated, "cannot read the image: image file is truncated"),
+        (np.zeros((0, 8, 3), np.uint8), "cannot read the image: "),
         (np.zeros((8, 8, 3), np.float32), "an image is an array of float32: give uint8, from 0 to 255"),
         (np.zeros(8, np.uint8), r"an image is an array of shape \(8,\): give \(height, width, channels\)"),
         ([np.zeros((2, 8, 8, 3), np.uint8)], r"an image is an array of shape \(2, 8, 8, 3\): give"),

@@ -7,6 +7,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 import mixer_jax
+from made_models import made_classifier
 from mixer_jax import inference
 from mixer_jax.errors import UserError
 from mixer_jax.metrics import accuracy_and_loss
@@ -45,8 +46,10 @@ def test_the_model_of_digits_reads_other_digits():
 def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    with pytest.raises(UserError, match="mnist is not a run directory"):
-        mixer_jax.load("mnist")
+    (tmp_path / "mnist" / "notes.txt").touch()
+    assert mixer_jax.load("mnist").image_shape == (28, 28, 1)  # a folder of something else does not
+    made_classifier((8, 8, 1)).save(tmp_path / "mnist" / "model.safetensors")
+    assert mixer_jax.load("mnist").image_shape == (8, 8, 1)
     with pytest.raises(UserError, match="no published Mixer of that name .did you mean 'mnist'"):
         mixer_jax.load("mnits")
 
