@@ -35,8 +35,8 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
 
     Raises:
       UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
-        other fields or cannot be read, or if another process trains in it, or if it cannot be moved aside for
-        `overwrite`, or if it is not writable and its run not finished.
+        other fields or cannot be read; if another process trains in it; if it is to be moved aside, but holds the
+        current folder; or if it is not writable, unless its run is finished.
     """
     try:
         held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
@@ -44,11 +44,11 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
         raise UserError(f"cannot use workdir {run.path}: {error.strerror}") from error
     if held and not run.exists:
         raise UserError(f"workdir {run.path} holds other files ({held[0]}, ...): choose another workdir")
-    run.require_free()
+    run.require_free(seeds=overwrite)
     if held and overwrite and Path.cwd().is_relative_to(run.path.resolve()):
         raise UserError(f"workdir {run.path} holds the current folder, and cannot be moved aside: go to another folder")
     changes = _changes(run, config) if held and not overwrite else {}
-    finished = held and not overwrite and run.results_file.exists() and changes.keys().isdisjoint(ENDING)
+    finished = bool(held) and not overwrite and run.results_file.exists() and changes.keys().isdisjoint(ENDING)
     existing = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
     if not finished and not (existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)):
         raise UserError(f"workdir {run.path} is not writable: choose another workdir")

@@ -20,7 +20,9 @@ from mixer_jax.cache import keep_compiled, tidy
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.config_files import get_config
 from mixer_jax.errors import UserError, did_you_mean
+from mixer_jax.inference import weights_in
 from mixer_jax.messages import show_on_console
+from mixer_jax.run_directory import RunDirectory
 
 
 def run(main: Callable[[list[str]], int]) -> None:
@@ -47,13 +49,13 @@ def run(main: Callable[[list[str]], int]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would report the pipe again at exit
-        code = 128 + signal.SIGPIPE
+        leave(code := 128 + signal.SIGPIPE)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
+        leave(code := 130)
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise
@@ -220,13 +222,13 @@ def folder(output: str | None, workdir: str, name: str) -> Path:
     Args:
       output: the value of --output, if given.
       workdir: the run directory, or a file or address of weights.
-      name: of the default folder, such as "evaluation/test_best". It is in the run directory if that can be written to.
-        Otherwise it is in the current directory, and a folder named after `workdir` follows the first part.
+      name: of the default folder, such as "evaluation/test_best". It is in the directory of the run or the weights if
+        that can be written to. Otherwise it is in the current directory, such as evaluation/MODEL/test_best.
     """
     if output:
         return Path(output)
-    run = Path(workdir)
-    if os.path.isdir(run) and os.access(run, os.W_OK):
+    run = Path(os.path.expanduser(workdir))
+    if (RunDirectory(run).exists or weights_in(run)) and os.access(run, os.W_OK):
         return run / name
     first, *rest = Path(name).parts
     model = run.resolve().name if os.path.exists(run) else re.sub(r"[^\w.-]+", "_", workdir)

@@ -45,12 +45,10 @@ def main(argv: list[str]) -> int:
     if layout not in layouts:
         raise one_of(f"layout of {suffix or 'a folder'}", layout, layouts)
     written = Classifier.files(target, layout)
-    if not suffix and os.path.isdir(target):
-        if others := sorted({path.name for path in target.iterdir()} - {path.name for path in written}):
-            raise UserError(f"{target} holds other files ({others[0]}, ...): choose another name")
-        cli.require_new(written, values.overwrite, "another name")
-    else:
-        cli.require_new([target, *written], values.overwrite, "another name")
+    is_folder = not suffix and os.path.isdir(target)
+    if is_folder and (others := sorted({path.name for path in target.glob("[!.]*")} - {path.name for path in written})):
+        raise UserError(f"{target} holds other files ({others[0]}, ...): choose another name")
+    cli.require_new(written if is_folder else [target, *written], values.overwrite, "another name")
     size = _image_size(values.image_size)
     try:
         classifier = load(source, values.checkpoint, Known(size, values.patch_size, values.channels))
@@ -75,7 +73,7 @@ def _define_flags(define: cli.Define) -> None:
         "layout", None, "layout of TO: timm, lucidrains or paper for a .safetensors; paper or timm for a folder"
     )
     define.string("checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it")
-    define.boolean("overwrite", False, "write over a file that is there already")
+    define.boolean("overwrite", False, "write over weights that are there already; a folder must hold nothing else")
     define.list("image_size", [], "HEIGHT,WIDTH of the images that TO is for")
     define.integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1)
     define.integer("channels", None, "of FROM, if it does not record them", lower_bound=1)

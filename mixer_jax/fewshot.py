@@ -18,7 +18,7 @@ from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit
 from mixer_jax.data.sources import Subset
 from mixer_jax.errors import UserError
-from mixer_jax.inference import Classifier, dataset_of, load, over_split
+from mixer_jax.inference import Classifier, dataset_of, load, over_split, say_layout
 from mixer_jax.storage import write_json, writing
 
 L2 = tuple(2.0**i for i in range(-10, 20))
@@ -67,8 +67,9 @@ def _fewshot(
     if data.selected_on(config) == "test":
         # The regularisation is never chosen on the test images, even if the run's best epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
-    channels = 1 if classifier.image_shape[2] == 1 else 3
+    channels = classifier.image_shape[2]
     splits = {name: data.open_split(config, name, channels) for name in ("train", "validation", "test")}
+    say_layout(splits["test"])
     for name in splits:
         if splits[name].image_shape != classifier.image_shape:
             there, here = splits[name].image_shape, classifier.image_shape
@@ -97,9 +98,8 @@ def _draw(
     classifier: Classifier, split: StreamedSplit, label_names: Sequence[str], shots: int, seed: int, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw `shots` images of each class; return their features, labels, and ranks among the images of their class."""
-    counts, parts = np.zeros(len(label_names), int), []
     order = np.random.default_rng(seed).permutation(len(split))
-    if (known := split.known_labels()) is not None:
+    if (known := split.source.labels()) is not None:
         # Only the images that are drawn are read.
         drawn = [order[known[order] == label][:shots] for label in range(len(label_names))]
         if (counts := np.array([len(of_class) for of_class in drawn])).min() < shots:
@@ -107,6 +107,7 @@ def _draw(
         chosen = StreamedSplit(Subset(split.source, np.concatenate(drawn)), split.image_shape)
         features, labels = over_split(classifier.features, chosen, batch_size, "train")
         return features, labels, np.tile(np.arange(shots), len(label_names))
+    counts, parts = np.zeros(len(label_names), int), []
     # Stop once every class has enough images, usually long before the end of a large dataset.
     for start in range(0, len(split), batch_size):
         images, labels = split.read(order[start : start + batch_size])

@@ -71,7 +71,7 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRo
 
 def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:
     """Yield a row for each other stage of augmentation, applied alone: an unchanged image, then random draws."""
-    images, labels = dataset.train.read([0, len(dataset.train) - 1])
+    images, labels = dataset.train.read([0, len(dataset.train) - 1])  # of two classes, if they are sorted by class
     batch = {"images": images, "labels": labels, "indices": np.arange(2), "epochs": np.zeros(2, np.int32)}
     nothing = OFF | {"automatic": "none"}
     plain, _ = augmentation(config, dataset, **nothing)(0, batch, np.arange(2))

@@ -1,5 +1,6 @@
 """The run directory: the files of a run."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -78,13 +79,16 @@ class RunDirectory:
 
     @property
     def exists(self) -> bool:
-        """Whether there is a run; False for a directory that must not be read."""
+        """Whether config.json is there; False if the directory cannot be read."""
         return os.path.exists(self.config_file)
 
-    def require_free(self) -> None:
-        """Raise `UserError` if another process trains here, or one of the seeds."""
-        for file in (self.lock_file, *sorted(self.path.glob(f"seed_*/{self.lock_file.name}"))):
+    def require_free(self, seeds: bool = False) -> None:
+        """Raise `UserError` if another process trains in this directory or, with `seeds`, in that of a seed."""
+        for file in (self.lock_file, *(self._locks_of_seeds() if seeds else ())):
             lock.require_free(file)
+
+    def _locks_of_seeds(self) -> list[Path]:
+        return sorted(self.path.glob(f"seed_*/{self.lock_file.name}"))
 
     def set_aside(self) -> Path | None:
         """Move the directory of a run to a free name next to it, such as `digits.old1`.
@@ -99,8 +103,9 @@ class RunDirectory:
             return None
         path = self.path.absolute()
         aside = free_name(path.parent, f"{path.name}.old")
-        self.require_free()
-        with self.locked():
+        with contextlib.ExitStack() as stack:
+            for file in (self.lock_file, *self._locks_of_seeds()):
+                stack.enter_context(lock.locked(file))
             try:
                 path.rename(aside)
             except OSError as error:

@@ -315,11 +315,23 @@ CASES = {
             "labels.csv": "file,class\n" + "\n".join(f"{c}/{x}.png,{c}" for c in ("bus", "train") for x in "abcdefghij")
         },
     ),
+    "a class called train in folders of the splits, with a table": Case(
+        "{train,test}/{1,2}.png",
+        ("files and classes of labels.csv", NOTHING),
+        {"train bus": 1, "train train": 1, "test bus": 1, "test train": 1},
+        other={"labels.csv": "file,class\ntrain/1.png,bus\ntrain/2.png,train\ntest/1.png,bus\ntest/2.png,train\n"},
+    ),
+    "a class called train, by a pattern": Case(
+        f"bus/{TEN} train/{TEN}",
+        (NOTHING,),
+        {"train bus": 8, "test bus": 2, "train train": 8, "test train": 2},
+        fields={"class_pattern": "^([a-z]+)/"},
+    ),
     "semicolons in the quoted name of a column": Case(
         TEN, (), FIVES, other={"labels.csv": TABLE.replace("file,class", '"file","class","a; b; c; d"')}
     ),
     "a first line by which Excel names the delimiter": Case(
-        TEN, (), FIVES, other={"labels.csv": "sep=;\n" + TABLE.replace(",", ";")}
+        TEN, (), FIVES, other={"labels.csv": "sep=|\n" + TABLE.replace(",", "|")}
     ),
     "semicolons": Case(TEN, (), FIVES, other={"labels.csv": TABLE.replace(",", ";")}),
     "a byte order mark": Case(TEN, (), FIVES, other={"labels.csv": b"\xef\xbb\xbf" + TABLE.encode()}),

@@ -128,6 +128,8 @@ def test_mistakes_in_a_config_file(tmp_path, text, message):
     ("workdir", "expected"),
     [
         ("run", "run/evaluation/test_best"),
+        ("~/run", "~/run/evaluation/test_best"),
+        ("cifar10", "evaluation/cifar10/test_best"),  # beside a folder of images of that name
         ("run/weights.npz", "evaluation/weights.npz/test_best"),
         ("mnist", "evaluation/mnist/test_best"),  # not mnist/, which would look like a model of that name
         ("timm/mixer_b16_224.goog_in21k", "evaluation/timm_mixer_b16_224.goog_in21k/test_best"),
@@ -136,9 +138,12 @@ def test_mistakes_in_a_config_file(tmp_path, text, message):
 )
 def test_where_the_results_of_a_command_go(workdir, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "weights.npz").touch()
-    assert cli.folder(None, workdir, "evaluation/test_best") == Path(expected)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("run", "cifar10"):
+        (tmp_path / folder).mkdir()
+    for file in ("config.json", "weights.npz"):
+        (tmp_path / "run" / file).touch()
+    assert cli.folder(None, workdir, "evaluation/test_best") == Path(expected).expanduser()
     assert cli.folder("mine", workdir, "evaluation/test_best") == Path("mine")
 
 

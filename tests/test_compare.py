@@ -184,7 +184,7 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [len(row["results"]) for row in written] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
-    assert "started for 2 epochs, then extended, so the learning rate decayed more than once" in out
+    assert "started for 2 epochs, then extended, so it differs from a run of that length from the start" in out
     cautions = RunDirectory(tmp_path / "run" / "x").read_results().cautions
     assert "the first 36 steps used a schedule for 2 epochs; the run was then extended" in cautions
 

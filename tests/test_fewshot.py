@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mixer_jax import data, fewshot
+from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
-from mixer_jax.inference import load
+from mixer_jax.inference import dataset_of, load, open_split
 from runs import SHRINK, main, train_digits
 
 
@@ -59,6 +60,23 @@ def test_accuracies_are_those_of_the_definition(trained, capsys):
         assert f"| {row['shots']} | {row['mean']:.2f} ± {row['std']:.2f}% |" in printed
     means = [row["mean"] for row in result["shots"]]
     assert means == sorted(means)
+
+
+def test_only_the_images_that_are_drawn_are_read(trained, monkeypatch):
+    """The same as those of a dataset whose labels are only known once its images are read."""
+    classifier, read = load(trained), []
+    split = open_split(classifier, dataset_of(classifier), "train")
+    original = StreamedSplit.read
+    monkeypatch.setattr(StreamedSplit, "read", lambda self, at: read.extend(at) or original(self, at))
+    features, labels, ranks = fewshot._draw(classifier, split, split.source.label_names, 3, 5, 64)
+    assert len(read) == 30
+    monkeypatch.setattr(type(split.source), "labels", lambda self: None)
+    others, other_labels, other_ranks = fewshot._draw(classifier, split, split.source.label_names, 3, 5, 64)
+    assert len(read) > 60
+    order, other_order = np.lexsort((ranks, labels)), np.lexsort((other_ranks, other_labels))
+    np.testing.assert_array_equal(labels[order], other_labels[other_order])
+    np.testing.assert_array_equal(ranks[order], other_ranks[other_order])
+    np.testing.assert_allclose(features[order], others[other_order], atol=1e-5)
 
 
 def test_features_are_what_the_head_takes(trained):

@@ -101,14 +101,6 @@ def test_a_checkpoint_every_quarter_of_a_second_does_not_stop_them(command, one_
     assert_same(tmp_path / "run", one_process)
 
 
-def test_a_signal_to_one_while_the_test_images_are_scored_ends_both(command, tmp_path):
-    with two(command, tmp_path / "run") as (processes, logs):
-        wait_for("Scoring", logs[0], processes[0])
-        processes[1].send_signal(signal.SIGTERM)
-        codes = [process.wait(BOUND) for process in processes]
-        assert codes in ([0, 0], [0, 143]) or (codes[1] == 143 and codes[0] != 0)
-
-
 @pytest.mark.parametrize("dying", [0, 1])
 def test_when_one_dies_the_other_ends_with_a_message_and_both_resume(dying, command, one_process, tmp_path):
     with two(command, tmp_path / "run") as (processes, logs):

@@ -135,6 +135,17 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert main("digits", tmp_path / "x") == 1
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_process_that_a_signal_ends_alone_does_not_wait_for_the_others(alone, tmp_path, monkeypatch, capsys):
+    left = []
+    monkeypatch.setattr("mixer_jax.cli.leave", left.append)
+    error = Interrupted("training is over", signal.SIGTERM, alone)
+    monkeypatch.setattr(train, "train", lambda *args, **kwargs: (_ for _ in ()).throw(error))
+    assert main("digits", tmp_path / "x") == 143
+    assert left == [143] * alone
+    assert capsys.readouterr().err == "training is over\n"
+
+
 def test_a_signal_while_the_report_is_drawn_is_not_taken_for_a_failed_report(tmp_path, monkeypatch):
     def finish(*_):
         with reporting.optional("report"):
@@ -142,8 +153,9 @@ def test_a_signal_while_the_report_is_drawn_is_not_taken_for_a_failed_report(tmp
 
     with monkeypatch.context() as patch:
         patch.setattr(stages, "finish", finish)
-        with pytest.raises(Interrupted, match="training is over, and the final checkpoint is saved"):
+        with pytest.raises(Interrupted, match="training is over, and the final checkpoint is saved") as caught:
             run(tmp_path / "run", make_dataset(), patch)
+    assert caught.value.alone
     assert not (tmp_path / "run" / "results.json").exists()
     results, _ = run(tmp_path / "run", make_dataset(), monkeypatch)
     assert results["epochs"] == 2

@@ -103,7 +103,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     top, left = random_place(place_key, height - box_height + 1, width - box_width + 1)
     ratio = min(max(width / height, aspect[0]), aspect[1])
     central = (height, round(height * ratio)) if width / height > ratio else (round(width / ratio), width)
-    central = tuple(max(1, side) for side in central)
+    central = tuple(max(1, side) for side in central)  # an extreme aspect rounds a side to 0
     fallback = ((height - central[0]) // 2, (width - central[1]) // 2, *central)
     return tuple(
         jnp.where(fits.any(), *pair) for pair in zip((top, left, box_height, box_width), fallback, strict=True)

@@ -99,9 +99,9 @@ class Checkpoints:
         """
         needed = copies * _size(state, best)
         disk = next(p for p in (self.directory, *self.directory.absolute().parents) if p.exists())
-        files = (file for folder in {*replaced} for file in folder.rglob("*") if file.is_file())
-        mine = sum(file.stat().st_size for file in files)
-        free = shutil.disk_usage(disk).free + mine
+        files = (file for folder in set(replaced) for file in folder.rglob("*") if file.is_file())
+        freed = sum(file.stat().st_size for file in files)
+        free = shutil.disk_usage(disk).free + freed
         if free < needed:
             raise UserError(
                 f"no room for checkpoints in {self.directory}: {copies} take {needed / 2**20:,.1f} MiB, and "

@@ -16,7 +16,7 @@ Folders below that of a class belong to the class.
 import os
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,14 +123,17 @@ class Arrangement:
         if not expression.groups:
             raise UserError(f"config.dataset.class_pattern={pattern}: put the part that is the class in parentheses")
         named = "class" in expression.groupindex
+        labels = dict[Path, str]()
         for path in self._listing.images(self._root, deep=True):
             match = expression.search(path.relative_to(self._root).as_posix() if "/" in pattern else path.name)
             groups = (match.group("class"),) if match and named else match.groups() if match else ()
             if label := next((group.strip() for group in groups if group and group.strip()), ""):
-                label = unicodedata.normalize("NFC", label)
-                yield Image(path, label, self._split_of(path, label))
+                labels[path] = unicodedata.normalize("NFC", label)
             else:
                 self._listing.leave_out(path, "not matched by class_pattern")
+        of_classes = self._class_folders(labels)
+        for path, label in labels.items():
+            yield Image(path, label, self._split_of(path, of_classes))
 
     def _by_table(self, table: Path, rows: Sequence[Row], whole: str = "") -> Iterator[Image]:
         """Yield the images of a table; `whole` is the split of all of them, or "" if rows or folders name it."""
@@ -149,6 +152,7 @@ class Arrangement:
                 self._listing.leave_out(table.parent / row.file, f"named in {table.name} but missing")
             else:
                 said.setdefault(found[0], set()).add((row.label, row.split))
+        of_classes = self._class_folders({path: label for path, entries in said.items() for label, _ in entries})
         for path in paths:
             if path not in said:
                 self._listing.leave_out(path, f"not in {table.name}")
@@ -157,7 +161,7 @@ class Arrangement:
             else:
                 [(label, split)] = said[path]
                 if label:
-                    yield Image(path, label, whole or self._split_called(split) or self._split_of(path, label))
+                    yield Image(path, label, whole or self._split_called(split) or self._split_of(path, of_classes))
                 else:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
@@ -272,14 +276,22 @@ class Arrangement:
         splits = {self._split_called(word) for word in _words(name)} - {""}
         return splits.pop() if len(splits) == 1 else ""
 
-    def _split_of(self, path: Path, label: str = "") -> str:
-        """Return the split that a folder above a file is named after; "" if there is none.
-
-        A folder named after the file's class does not count: a class can be called "train".
-        """
+    def _split_of(self, path: Path, of_classes: Collection[Path] = ()) -> str:
+        """Return the split that a folder above a file, but not in `of_classes`, is named after; "" if there is none."""
         folders = path.relative_to(self._root).parts[:-1]
-        found = (self._split_called(name) for name in folders if name.lower() != label.lower())
-        return next(filter(None, found), "")
+        for i, name in enumerate(folders, 1):
+            if (split := self._split_called(name)) and self._root.joinpath(*folders[:i]) not in of_classes:
+                return split
+        return ""
+
+    def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
+        """Return the folders that are named like a split, but after the class of all images in them."""
+        inside: dict[Path, set[str]] = {}
+        for path, label in labels.items():
+            for folder in path.parents:
+                if self._split_called(folder.name):
+                    inside.setdefault(folder, set()).add(label.lower())
+        return {folder for folder, found in inside.items() if found == {folder.name.lower()}}
 
 
 def _names(config: ConfigDict) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:

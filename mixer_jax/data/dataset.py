@@ -17,6 +17,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.messages import say
 
 DECODE_CHUNK = 1000  # examples that all threads together read at a time; array_record is fast only for large reads
+COUNTED = 2**20  # pixels at a time, for the statistics
 LONG = 5.0  # seconds; decoding that takes longer is reported in a line
 
 
@@ -230,10 +231,10 @@ def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float
     """
     levels = np.arange(256) / 255
     mean, std = [], []
-    parts = np.array_split(images, len(images) // 1000 + 1)  # as `bincount` makes a copy of 8 bytes per value
+    pixels = images.reshape(-1, images.shape[-1])
+    parts = np.array_split(pixels, len(pixels) // COUNTED + 1)  # `bincount` copies its input as 8 bytes per value
     for channel in range(images.shape[-1]):
-        counts = np.sum([np.bincount(part[..., channel].ravel(), minlength=256) for part in parts], axis=0)
-        share = counts / images[..., channel].size
+        share = sum(np.bincount(part[:, channel], minlength=256) for part in parts) / len(pixels)
         mean.append(float(share @ levels))
         std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
     return tuple(mean), tuple(std)

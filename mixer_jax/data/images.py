@@ -122,7 +122,12 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: Binary
             fit.reduce(image)
             return as_pixels(image, fit, channels)
     except Exception as error:  # each of Pillow's decoders raises its own, and its warnings may be raised
-        raise UserError(f"cannot read image {path}: {next(iter(str(error).splitlines()), 'damaged')}") from error
+        raise unreadable(f"image {path}", error) from error
+
+
+def unreadable(what: str, error: Exception) -> UserError:
+    """Return the error for an image that Pillow cannot read."""
+    return UserError(f"cannot read {what}: {next(iter(str(error).splitlines()), 'damaged')}")
 
 
 def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:

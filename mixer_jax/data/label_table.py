@@ -81,8 +81,10 @@ Cells = tuple[list[str], list[list[str]]]  # the header and the rows
 def _read_text(table: Path) -> Cells:
     try:
         text = table.read_text(encoding="utf-8-sig")
-        text = re.sub(r"\A(?:\s*\n|sep=.\r?\n)+", "", text)  # Excel names the delimiter in a first line
-        delimiter = max(",;\t", key=lambda delimiter: _fits(text, delimiter))
+        if named := re.match(r"\s*sep=(.)\r?\n", text):  # a first line by which Excel names the delimiter
+            delimiter, text = named[1], text[named.end() :]
+        else:
+            delimiter = max(",;\t", key=lambda delimiter: _fits(text, delimiter))
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {table}: it is not UTF-8; save it as CSV UTF-8") from error
@@ -93,7 +95,7 @@ def _read_text(table: Path) -> Cells:
 
 def _fits(text: str, delimiter: str) -> tuple[int, int]:
     """Return how many of `COLUMNS` a table's header has, and how many columns in all, if this is the delimiter."""
-    header = next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter), [])
+    header = next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), [])
     return sum(_column(header, names) is not None for names in COLUMNS.values()), len(header)
 
 

@@ -61,7 +61,7 @@ def builder_in(folder: str) -> tfds.core.DatasetBuilder:
       UserError: if the folder cannot be read.
     """
     try:
-        return tfds.builder_from_directory(Path(folder).expanduser())
+        return tfds.builder_from_directory(os.path.expanduser(folder))
     except Exception as error:  # each part of it raises its own
         raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
 

@@ -231,7 +231,7 @@ def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSourc
     Raises:
       UserError: if the folder is missing, unreadable or without class folders, or a class has no images.
     """
-    top = Path(data_dir).expanduser()
+    top = Path(os.path.expanduser(data_dir))
     root = top / split
     try:
         folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))

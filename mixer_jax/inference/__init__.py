@@ -4,7 +4,7 @@ from mixer_jax.inference.adapt import at_image_size, with_channels
 from mixer_jax.inference.classifier import Classifier, require_head, require_mixer
 from mixer_jax.inference.loading import Known, load, load_run, weights_in
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
-from mixer_jax.inference.splits import dataset_of, open_split, over_split
+from mixer_jax.inference.splits import dataset_of, open_split, over_split, say_layout
 from mixer_jax.inference.timm_config import architecture
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "over_split",
     "require_head",
     "require_mixer",
+    "say_layout",
     "weights_in",
     "with_channels",
 ]

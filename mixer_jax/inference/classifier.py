@@ -15,7 +15,7 @@ from PIL import Image
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import as_pixels, read_image
+from mixer_jax.data import as_pixels, read_image, unreadable
 from mixer_jax.errors import UserError
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
@@ -129,7 +129,7 @@ class Classifier:
         try:
             return as_pixels(image, fit, channels)
         except Exception as error:  # Pillow's, of an image that is cut short, has no pixels, or has a rare mode
-            raise UserError(f"cannot read the image: {next(iter(str(error).splitlines()), 'damaged')}") from error
+            raise unreadable("the image", error) from error
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Return the logits (n, classes) float32 of images (n, *image_shape) uint8."""

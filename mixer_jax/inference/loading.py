@@ -72,7 +72,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
     Raises:
       UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.
     """
-    path, entry = Path(source), "" if checkpoint in ("best", "latest") else checkpoint
+    path, entry = Path(os.path.expanduser(source)), "" if checkpoint in ("best", "latest") else checkpoint
     run = RunDirectory(path)
     if weights := weights_in(run.path):
         classifier = _load_file(weights, str(weights), entry, known)
@@ -97,9 +97,9 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
 
 
 def weights_in(folder: Path) -> Path | None:
-    """Return the file of weights in a folder as on the Hugging Face Hub; None for a run directory or another path.
+    """Return the file of weights of a folder in the Hugging Face layout; None if there is none, or if it is a run.
 
-    The config.json of such a folder has the name of that of a run.
+    The config.json of such a folder has the name of that of a run, but there are no checkpoints.
     """
     if os.path.isdir(RunDirectory(folder).checkpoints):
         return None

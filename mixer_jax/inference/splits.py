@@ -11,7 +11,7 @@ from mixer_jax import data
 from mixer_jax.cache import cores
 from mixer_jax.config import default_config
 from mixer_jax.data import StreamedSplit, given_size
-from mixer_jax.data.sources import FolderSource
+from mixer_jax.data.sources import FolderSource, Subset
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.classifier import Classifier
 from mixer_jax.messages import say
@@ -57,11 +57,9 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.
     """
-    images = data.open_split(dataset, split, 1 if classifier.image_shape[2] == 1 else 3)
-    source = images.source
-    if isinstance(source, FolderSource) and source.layout:
-        say(f"Images in {printable(source.root)}: {source.layout}")
-    label_names = source.label_names
+    images = data.open_split(dataset, split, classifier.image_shape[2])
+    say_layout(images)
+    label_names = images.source.label_names
     unnamed = tuple(f"class {i}" for i in range(len(label_names)))  # other projects' files hold no names
     if classifier.label_names not in (label_names, unnamed):
         odd = sorted(set(label_names) ^ set(classifier.label_names))
@@ -69,6 +67,13 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
     if images.image_shape != classifier.image_shape:
         raise UserError(f"the {split} images are {images.image_shape}, those of the model {classifier.image_shape}")
     return images
+
+
+def say_layout(split: StreamedSplit) -> None:
+    """Say how the images of a folder were found, and which of them were drawn."""
+    source = split.source.source if isinstance(split.source, Subset) else split.source
+    if isinstance(source, FolderSource) and source.layout:
+        say(f"Images in {printable(source.root)}: {source.layout}")
 
 
 def over_split(

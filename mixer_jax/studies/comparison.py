@@ -25,7 +25,8 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
     Args:
       paths: run directories, study directories and comparison.json files.
       output: the folder.
-      merge: whether to merge rows of the same title that were trained by the same recipe on the same data.
+      merge: whether to merge rows of the same title that were trained by the same recipe on the same data. Otherwise,
+        rows of the same title from several paths are told apart by their paths.
       only: a regular expression; rows whose titles do not match are left out.
 
     Returns:
@@ -37,22 +38,14 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
     """
     require_free(output, paths)
     read = [(path, row) for path in paths for row in read_rows(path)]
-    rows = [row for _, row in read]
-    if merge:
-        rows = merged(rows)
-    elif len(set(paths)) == len(paths):
-        where = {row.title: {path for path, other in read if other.title == row.title} for row in rows}
-        rows = [
-            dataclasses.replace(row, title=f"{row.title} ({path})") if len(where[row.title]) > 1 else row
-            for path, row in read
-        ]
     if only:
         try:
-            rows = [row for row in rows if re.search(only, row.title)]
+            read = [(path, row) for path, row in read if re.search(only, row.title)]
         except re.error as error:
             raise UserError(f"{only!r} is not a regular expression: {error}") from error
-        if not rows:
+        if not read:
             raise UserError(f"no row has a title that matches {only!r}")
+    rows = merged([row for _, row in read]) if merge else _told_apart(read)
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
     known = {row.dataset for row in rows if row.dataset}
@@ -78,6 +71,17 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
     width = shutil.get_terminal_size().columns
     text = "\n\n".join(_text(*each, width) for each in sections)
     return f"{text}\n\n{output}/{', '.join(TEXTS)}"
+
+
+def _told_apart(read: Sequence[tuple[Path, Row]]) -> list[Row]:
+    """Return rows whose titles name their path, if rows of other paths have the same title."""
+    paths: dict[str, set[Path]] = {}
+    for path, row in read:
+        paths.setdefault(row.title, set()).add(path)
+    return [
+        dataclasses.replace(row, title=f"{row.title} ({path})") if len(paths[row.title]) > 1 else row
+        for path, row in read
+    ]
 
 
 def _markdown(name: str, rows: Sequence[Row]) -> str:

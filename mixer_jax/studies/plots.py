@@ -80,6 +80,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
 
     There are two panels for each dataset with models of at least two sizes. Points are means over seeds, with error
     bars of one standard deviation, at the training time of the fastest seed. Published numbers are hollow points.
+    A row without a known cost is missing from that cost's panel.
 
     Args:
       rows: of the comparison.

@@ -5,6 +5,7 @@ import hashlib
 import itertools
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """The training time of the fastest run in seconds, because other load on a machine only adds time; or None."""
+        """The training time of the fastest run in seconds, as other load only adds time; None if unknown."""
         return min((run.train_seconds for run in self.results), default=self.train_seconds)
 
     @property
@@ -119,6 +120,7 @@ def read_rows(path: Path) -> Iterator[Row]:
     Raises:
       UserError: if the path is none of these or cannot be read, or if a run directory has no finished epoch.
     """
+    path = Path(os.path.expanduser(path))
     if path.suffix == ".json":
         yield from _of_comparison(path)
     elif (path / STUDY_FILE).exists():
@@ -211,7 +213,8 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
-        notes = (*notes, f"started for {epochs} epochs, then extended, so the learning rate decayed more than once")
+        differs = "so it differs from a run of that length from the start"
+        notes = (*notes, f"started for {epochs} epochs, then extended, {differs}")
     of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
     return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe, of_dataset=of_dataset)
 

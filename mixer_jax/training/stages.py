@@ -78,7 +78,8 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
     """Raise the worst of the exceptions that ended seeds.
 
-    A seed that diverges does not end the others. Once resumed, it diverges again, so a request to stop comes first.
+    A seed that diverges does not end the others. A request to stop comes before a divergence, because a seed that is
+    resumed diverges again.
     """
     errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]
     if not errors:
