@@ -49,13 +49,15 @@ def run(main: Callable[[list[str]], int]) -> None:
         sys.stdout.flush()
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would report the pipe again at exit
-        leave(code := 128 + signal.SIGPIPE)
+        code = 128 + signal.SIGPIPE
+        leave(code)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        leave(code := 130)
+        code = 130
+        leave(code)
     except Exception as error:
         if not jax.distributed.is_initialized():
             raise

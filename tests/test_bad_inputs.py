@@ -163,6 +163,10 @@ TABLE = [
 ]
 
 
+def test_the_table_is_long_enough():
+    assert len(TABLE) >= 60
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder of things that go wrong."""

@@ -160,12 +160,13 @@ def test_other_mistakes(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     (tmp_path / "x.safetensors").write_bytes(b"garbage")
     (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "mine").touch()
     save_file({"a": np.zeros(3)}, tmp_path / "there.safetensors")
     for arguments, line in (
         (["x"], "1 path given, 2 expected: python -m mixer_jax.convert FROM TO"),
         ([tmp_path / "x.npz", tmp_path / "there.safetensors"], "there.safetensors is there already"),
-        ([tmp_path / "x.npz", tmp_path / "there"], "there is there already"),
-        ([tmp_path / "x.npz", tmp_path / "there", "--overwrite"], "there is there already"),
+        ([tmp_path / "x.npz", tmp_path / "there"], r"there holds other files \(mine, ...\): choose another"),
+        ([tmp_path / "x.npz", tmp_path / "there", "--overwrite"], r"there holds other files \(mine, ...\)"),
         ([tmp_path / "x.safetensors", tmp_path / "folder"], "cannot read weights .*x.safetensors: "),
         ([tmp_path / "y.npz", tmp_path / "folder"], "no .*file .*y.npz"),
         ([tmp_path / "x.npz", tmp_path / "y.npz", "--layout=timm"], "unknown layout of .npz 'timm'.*valid: paper"),

@@ -165,7 +165,7 @@ def test_a_file_of_weights_is_exported_as_its_run(trained, tmp_path, monkeypatch
     load(trained["scaled"]).save("weights.safetensors", "lucidrains")
     assert call("weights.safetensors") == 0
     assert "only random pixels: weights.safetensors does not come from a run" in capsys.readouterr().err
-    file = tmp_path / "weights" / "export" / "model.stablehlo"
+    file = tmp_path / "export" / "weights.safetensors" / "model.stablehlo"
     images, logits = expected(trained["scaled"], 20)
     exported = jax.export.deserialize(bytearray(file.read_bytes()))
     np.testing.assert_allclose(exported.call(images), logits, atol=1e-4)
@@ -177,7 +177,7 @@ def test_a_run_that_cannot_be_written_is_exported_elsewhere(trained, tmp_path, m
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.access", lambda path, mode: False)  # root may write everywhere
     assert call(trained["plain"]) == 0
-    assert (tmp_path / "plain" / "export" / "model.stablehlo").exists()
+    assert (tmp_path / "export" / "plain" / "model.stablehlo").exists()
 
 
 @pytest.mark.parametrize(

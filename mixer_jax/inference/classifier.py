@@ -123,12 +123,12 @@ class Classifier:
         if isinstance(image, str | Path):
             return read_image(Path(image), fit, channels)
         if isinstance(image, np.ndarray):
-            if image.ndim != 2 and not (image.ndim == 3 and 1 <= image.shape[-1] <= 4):
+            if not image.size or (image.ndim != 2 and not (image.ndim == 3 and 1 <= image.shape[-1] <= 4)):
                 raise UserError(f"an image is an array of shape {image.shape}: give (height, width, channels)")
             image = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
         try:
             return as_pixels(image, fit, channels)
-        except Exception as error:  # Pillow's, of an image that is cut short, has no pixels, or has a rare mode
+        except Exception as error:  # Pillow's, of an image that is cut short or has a rare mode
             raise unreadable("the image", error) from error
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Comparisons of runs: tables, plots and an HTML page in a folder."""
 
 import dataclasses
+import os
 import re
 import shutil
 from collections.abc import Sequence
@@ -74,14 +75,17 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
 
 
 def _told_apart(read: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Return rows whose titles name their path, if rows of other paths have the same title."""
+    """Return rows whose titles end with the part of their path that differs, where paths share a title."""
     paths: dict[str, set[Path]] = {}
     for path, row in read:
-        paths.setdefault(row.title, set()).add(path)
-    return [
-        dataclasses.replace(row, title=f"{row.title} ({path})") if len(paths[row.title]) > 1 else row
-        for path, row in read
-    ]
+        paths.setdefault(row.title, set()).add(path.absolute())
+    told_apart = []
+    for path, row in read:
+        if len(same := paths[row.title]) > 1:
+            part = path.absolute().relative_to(os.path.commonpath(same))
+            row = dataclasses.replace(row, title=f"{row.title} ({part})")
+        told_apart.append(row)
+    return told_apart
 
 
 def _markdown(name: str, rows: Sequence[Row]) -> str:

@@ -18,6 +18,10 @@ from mixer_jax.run_directory import RunDirectory
 from support import make_config, shared
 
 
+def test_the_table_is_long_enough():
+    assert len(CASES) >= 40
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_folder(name, tmp_path):
     case = CASES[name]
@@ -64,10 +68,9 @@ def test_a_split_that_is_wanted_must_be_there(tmp_path):
     with pytest.raises(UserError, match="no train images in "):
         load(tmp_path)
     write(tmp_path, "train/{cat,dog}/{a,b,d}.png")
-    with pytest.raises(UserError, match="no images in .*/gone, which config.dataset.val_split names"):
-        load(tmp_path, val_split="gone")
-    with pytest.raises(UserError, match="no images in .*/gone, which config.dataset.test_split names"):
-        load(tmp_path, test_split="gone")
+    for field in ("train_split", "val_split", "test_split"):
+        with pytest.raises(UserError, match=f"no images in .*/gone, which config.dataset.{field} names"):
+            load(tmp_path, **{field: "gone"})
 
 
 def test_what_is_drawn_is_always_the_same(tmp_path):
