@@ -38,6 +38,11 @@ def keep_compiled() -> None:
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
+def keeps_compiled() -> bool:
+    """Return whether JAX keeps compiled programs on disk."""
+    return bool(jax.config.jax_compilation_cache_dir)
+
+
 def tidy() -> None:
     """Delete the least recently used files until the others are within the limits.
 

@@ -142,19 +142,23 @@ class Digits:
         yield f"digits {self._split} of scikit-learn {version('scikit-learn')}".encode()
 
     def files(self) -> Iterable[Path]:
-        spec = importlib.util.find_spec("sklearn")  # not imported, because that takes a second
-        if spec and spec.origin:
-            yield Path(spec.origin)
+        yield _digits_file()
+
+
+def _digits_file() -> Path:
+    # Found and read without importing scikit-learn, which takes longer to import than jax.
+    spec = importlib.util.find_spec("sklearn")
+    if spec is None or spec.origin is None:
+        raise UserError("config.dataset.name=digits comes with scikit-learn, which is not installed")
+    return Path(spec.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 @functools.cache
 def _digits() -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import load_digits  # imported here, because it takes longer to import than jax
-
-    data = load_digits()
-    order = shuffled(len(data.target), seed=0)
-    images = np.round(data.images[order] * (255 / 16)).astype(np.uint8)  # grey levels 0 to 16
-    return images[..., None], data.target[order]
+    numbers = np.loadtxt(_digits_file(), delimiter=",")  # a row for each image: 64 grey levels from 0 to 16, the digit
+    numbers = numbers[shuffled(len(numbers), seed=0)]
+    images = np.round(numbers[:, :-1].reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
+    return images, numbers[:, -1].astype(int)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from mixer_jax.storage import replacing
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
 RIGHT = 12  # right answers to show, each of another class
 AUGMENTED = 12  # images of a batch to show
+BATCH = 64  # images whose features are computed at a time
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
 # Limits of the search for the nearest training image, in images and in numbers: the model is applied to every image.
 CANDIDATES, NUMBERS = 2000, 2**23
@@ -118,6 +119,15 @@ def gather(
     return dataclasses.replace(evidence, **found)
 
 
+def compile_parts(classifier: Classifier, dataset: Dataset, config: ConfigDict) -> None:
+    """Compile the programs of `gather`; the arguments are those of `gather`, with any parameters."""
+    _first_batch(config, dataset)
+    blank = np.zeros((BATCH, *dataset.image_shape), np.uint8)
+    classifier.features(blank, BATCH)
+    if isinstance(classifier.model, MlpMixer):
+        classifier.token_maps(blank[0])
+
+
 def _names(split: Split | StreamedSplit, indices: np.ndarray) -> np.ndarray:
     return np.array([printable(split.name(i)) for i in indices], str)
 
@@ -156,7 +166,7 @@ def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> di
     with ThreadPoolExecutor(cores()) as pool:
         parts = list(pool.map(train.read, np.array_split(among, min(cores(), len(among)))))
     pixels, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    features = classifier.features(np.concatenate([images, pixels]), min(64, len(images) + len(pixels)))
+    features = classifier.features(np.concatenate([images, pixels]), min(BATCH, len(images) + len(pixels)))
     head = classifier.params["head"]
     answers = (features[len(images) :] @ head["kernel"] + head["bias"]).argmax(1)
     features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

@@ -72,12 +72,12 @@ def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
     return Outcome(measured, trained.best, logits, labels)
 
 
-def classifier(trainer: Trainer, outcome: Outcome) -> Classifier:
-    """Return the model of the best epoch."""
+def classifier(trainer: Trainer, params: Any, steps: int) -> Classifier:
+    """Return the run's model with parameters, host arrays, that were trained for a number of steps."""
     config, dataset = trainer.config, trainer.dataset
     preprocessing = Preprocessing.of(config, dataset.info())
-    origin = Origin("the run", config.model.variant, config.dataset, outcome.measured["steps"], "", trainer.runs_on)
-    return Classifier(config.model, outcome.params, preprocessing, dataset.label_names, origin)
+    origin = Origin("the run", config.model.variant, config.dataset, steps, "", trainer.runs_on)
+    return Classifier(config.model, params, preprocessing, dataset.label_names, origin)
 
 
 def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: int) -> Results:

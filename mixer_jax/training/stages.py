@@ -22,6 +22,7 @@ from mixer_jax.reporting import (
     summarize,
 )
 from mixer_jax.run_directory import RunDirectory
+from mixer_jax.training.ahead import CompileAhead
 from mixer_jax.training.ending import OVER
 from mixer_jax.training.epoch import Diverged
 from mixer_jax.training.interruption import Interrupted, StopRequest, stopping_at_once
@@ -42,6 +43,7 @@ def train_one(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     if is_first():
         observers += _logs(trainer, run)
         observers.append(LiveCurves(run.curves_file, f"{_title(trainer)}, not finished").observer())
+        observers.append(CompileAhead(trainer))
     with StopRequest() as stop:
         trained = train_epochs(trainer, run, stop, observers)
     with _scoring(trainer, stop):
@@ -110,7 +112,8 @@ def _finish(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
     measured = results(trainer, run, outcome, num_seeds)
     if show:
         say("Drawing the report")
-    finish(run, measured, classifier(trainer, outcome), outcome.logits, outcome.labels, trainer.dataset)
+    model = classifier(trainer, outcome.params, outcome.measured["steps"])
+    finish(run, measured, model, outcome.logits, outcome.labels, trainer.dataset)
     run.write_results(measured)
     if show:
         say(summarize(run, measured))

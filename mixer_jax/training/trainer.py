@@ -160,17 +160,17 @@ class Trainer:
         return dict(zip(steps, np.asarray(rates).tolist(), strict=True))
 
     def lower(self, name: str, functions: DeviceFunctions | None = None) -> jax.stages.Lowered:
-        """Lower a program, "train" or "evaluate", without computing or placing anything.
+        """Lower a program without computing or placing anything.
 
         Args:
-          name: of the program.
+          name: "train"; or "evaluate", on the validation split; or "predict", on the test split.
           functions: replace the trainer's own, for example with another model of the same parameters.
         """
         programs = self.compiled(functions) if functions else self.programs
         state, pipeline = self.state_shapes, self._pipeline
-        if name == "evaluate":
-            val = self.dataset.val
-            state, pipeline = state.evaluated, self._pipeline_of(val, self._eval_sampler(val))
+        if name != "train":
+            state, split = state.evaluated, self.dataset.val if name == "evaluate" else self.dataset.test
+            pipeline, _ = self._eval_pipeline(split, name)
         rest = jax.eval_shape(lambda: (pipeline.chunk(0, 0), jnp.int32(0)))
         return getattr(programs, name).lower(state, pipeline.resident_shapes, *rest)
 
@@ -204,14 +204,10 @@ class Trainer:
 
     def predict(self, params: Any, split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits (n, classes) float32 of every example of a split, and its labels (n,) int32."""
-        sampler = self._eval_sampler(split)
-        pipeline, outputs = self._pipeline_of(split, sampler), []
-        if isinstance(pipeline, ResidentPipeline):  # the logits of more steps would fill the memory
-            pipeline.max_steps = min(
-                max(MOST_LOGITS // (sampler.batch_size * self.dataset.num_classes), 1), sampler.num_steps
-            )
-        for step in range(0, sampler.num_steps, pipeline.max_steps):
-            num_steps = min(pipeline.max_steps, sampler.num_steps - step)
+        pipeline, end = self._eval_pipeline(split, "predict")
+        outputs = []
+        for step in range(0, end, pipeline.max_steps):
+            num_steps = min(pipeline.max_steps, end - step)
             resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, num_steps)
             output = jax.device_get(self.programs.predict(params, resident, chunk, np.int32(num_steps)))
             outputs.append((output["logits"][:num_steps], output["labels"][:num_steps]))
@@ -219,8 +215,8 @@ class Trainer:
         return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
 
     def _sum(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, Any]:
-        sampler = self._eval_sampler(split)
-        pipeline, end = self._pipeline_of(split, sampler), sampler.num_steps if num_steps is None else num_steps
+        pipeline, end = self._eval_pipeline(split, "evaluate")
+        end = end if num_steps is None else num_steps
         sums: dict[str, Any] = {"loss": 0.0, "correct": 0, "count": 0}
         for step in range(0, max(end, 1), pipeline.max_steps):
             n = min(pipeline.max_steps, end - step)
@@ -229,10 +225,16 @@ class Trainer:
             sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
         return sums
 
-    def _eval_sampler(self, split: AnySplit) -> EvalSampler:
+    def _eval_pipeline(self, split: AnySplit, name: str) -> tuple[ResidentPipeline | StreamingPipeline, int]:
+        """Return the pipeline of a split for the program "evaluate" or "predict", and the number of its steps."""
         num_devices = len(self.parallel.devices)
         batch_size = -(-min(self.config.eval_batch_size, len(split)) // num_devices) * num_devices
-        return EvalSampler(len(split), batch_size)
+        sampler = EvalSampler(len(split), batch_size)
+        pipeline = self._pipeline_of(split, sampler)
+        if name == "predict" and isinstance(pipeline, ResidentPipeline):  # the logits of more steps would fill memory
+            fitting = max(MOST_LOGITS // (batch_size * self.dataset.num_classes), 1)
+            pipeline.max_steps = min(fitting, sampler.num_steps)
+        return pipeline, sampler.num_steps
 
     def decoding(self) -> str:
         """Return one line on the time that decoding has taken; "" if the training images are in memory."""

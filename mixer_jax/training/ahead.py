@@ -1,0 +1,50 @@
+"""The programs that a run needs later, compiled while XLA compiles the training program."""
+
+import contextlib
+import threading
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from mixer_jax.cache import keeps_compiled
+from mixer_jax.records import Epoch
+from mixer_jax.reporting.evidence import compile_parts
+from mixer_jax.reporting.observer import Observer
+from mixer_jax.training.results import classifier
+from mixer_jax.training.trainer import Trainer
+
+SECONDS = 2  # if training starts within this time, the programs are in the cache on disk already
+
+
+class CompileAhead(Observer):
+    """An observer that compiles programs in a thread of its own, from which JAX's cache on disk passes them on.
+
+    For a CPU, XLA compiles a program mostly on one core. The compilers of accelerators use all cores themselves, and
+    the programs of several processes must be compiled in the same order on each: there, this does nothing.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self._trainer = trainer
+        self._timer = threading.Timer(SECONDS, self._compile)
+        self._timer.daemon = True  # it must not keep a process alive that has failed
+        if trainer.platform == "cpu" and jax.process_count() == 1 and keeps_compiled():
+            self._timer.start()
+
+    def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
+        """Compile no more than what has been begun."""
+        self._timer.cancel()
+
+    def closed(self) -> None:
+        """Wait for the thread."""
+        self._timer.cancel()
+        if self._timer.is_alive():
+            self._timer.join()
+
+    def _compile(self) -> None:
+        with contextlib.suppress(Exception):  # raised again, and reported, where the programs are needed
+            trainer = self._trainer
+            for name in ("evaluate", "predict"):
+                trainer.lower(name).compile()
+            params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), trainer.state_shapes.evaluated)
+            compile_parts(classifier(trainer, params, steps=0), trainer.dataset, trainer.config)
