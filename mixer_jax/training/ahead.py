@@ -1,6 +1,7 @@
 """The programs that a run needs later, compiled while XLA compiles the training program."""
 
 import contextlib
+import importlib
 import threading
 from collections.abc import Sequence
 
@@ -44,6 +45,7 @@ class CompileAhead(Observer):
     def _compile(self) -> None:
         with contextlib.suppress(Exception):  # raised again, and reported, where the programs are needed
             trainer = self._trainer
+            importlib.import_module("matplotlib.figure")  # for the curves, which are drawn during the training
             for name in ("evaluate", "predict"):
                 trainer.lower(name).compile()
             params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), trainer.state_shapes.evaluated)
