@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,7 +14,7 @@ from mixer_jax import lock
 from mixer_jax.config import check, flat
 from mixer_jax.errors import UserError, unreadable
 from mixer_jax.records import Epoch, Results, StepMetrics
-from mixer_jax.storage import free_name, read_json, write_json, write_text, writing
+from mixer_jax.storage import delete, free_name, read_json, write_json, write_text, writing
 
 # Fields that older releases lacked, with the values that match what those releases did.
 BEFORE = {"dataset.hold_out": "random", "dataset.layout": "splits", "dataset.draft": False, "dataset.bits": 16}
@@ -192,7 +191,8 @@ class RunDirectory:
 
     def drop_checkpoints(self) -> None:
         """Delete the joint checkpoints written by older releases; each seed now has its own."""
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            delete(self.checkpoints)
 
     def append_metrics(self, epoch: Epoch) -> None:
         """Append an epoch's line to metrics.jsonl."""

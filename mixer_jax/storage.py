@@ -73,10 +73,9 @@ def write_text(path: Path, text: str) -> None:
     Raises:
       UserError: if it cannot be written.
     """
-    with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+        sync(partial)
 
 
 def sync(path: Path) -> None:

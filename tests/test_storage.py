@@ -18,6 +18,15 @@ def test_a_sync_that_a_file_system_does_not_know_is_none(number, tmp_path, monke
     storage.sync(tmp_path)
 
 
+def test_a_file_is_written_where_nothing_can_be_synced(tmp_path, monkeypatch):
+    def unknown(descriptor):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", unknown)
+    storage.write_json(tmp_path / "results.json", {"a": 1})
+    assert storage.read_json(tmp_path / "results.json") == {"a": 1}
+
+
 def test_a_sync_that_fails_is_told(tmp_path, monkeypatch):
     def broken(descriptor):
         raise OSError(errno.EIO, "Input/output error")

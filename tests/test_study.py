@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,6 +107,21 @@ def test_mistakes_get_one_line(flags, line, config, tmp_path):
     with pytest.raises(UserError, match=line):
         main(config, tmp_path / "study", *flags)
     assert not list(tmp_path.rglob("seed_*"))
+
+
+def test_a_finished_study_is_not_passed_off_as_one_on_other_data(write_folder, tmp_path, capsys):
+    config = tmp_path / "of_a_folder.py"
+    folder = 'config.dataset.update(name="folder", image_size=(8, 8))\n    config.batch_size = 4\n    '
+    config.write_text(CONFIG.replace("config.epochs, config", folder + "config.epochs, config"))
+    first, path = write_folder(), tmp_path / "study"
+    flags = ("--seeds=1", "--protocol=clean")
+    assert main(config, path, *flags, f"--config.dataset.data_dir={first}") == 0
+    moved = shutil.copytree(first, tmp_path / "moved")
+    assert main(config, path, *flags, f"--config.dataset.data_dir={moved}") == 0
+    assert "2 training jobs, 2 finished" in capsys.readouterr().out
+    next(moved.rglob("*.png")).unlink()
+    with pytest.raises(UserError, match="was trained on other data.*was .*images, now .*moved"):
+        main(config, path, *flags, f"--config.dataset.data_dir={moved}")
 
 
 def test_a_config_file_that_is_no_study(tmp_path, config):

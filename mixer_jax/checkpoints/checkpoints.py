@@ -135,8 +135,9 @@ class Checkpoints:
                 problems[step] = str(error)
                 continue
             for damaged in problems if set_aside else ():
-                aside = storage.free_name(self.directory, f"{damaged}.damaged")
-                (self.directory / str(damaged)).rename(aside)
+                with contextlib.suppress(OSError):  # it is set aside at the next start, or replaced
+                    aside = storage.free_name(self.directory, f"{damaged}.damaged")
+                    (self.directory / str(damaged)).rename(aside)
             return checkpoint, list(problems.values())
         if problems:
             raise Damaged("; ".join(problems.values()))
@@ -183,14 +184,16 @@ class Checkpoints:
             storage.sync(partial / "manifest.json")
             self._put(partial, path)
         except Exception as error:  # TensorStore raises ValueErrors, even for a full disk
-            shutil.rmtree(partial, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                storage.delete(partial)
             raise OSError(f"cannot write checkpoint {path}: {in_one_line(error)[:200]}") from error
         # From here on the new checkpoint is safe, even if old ones cannot be deleted.
         with contextlib.suppress(OSError):
             storage.sync(self.directory)
-        for step in self.saved_steps()[:-KEPT]:
-            self._drop(step)
-        self._sweep()
+        with contextlib.suppress(OSError):
+            for step in self.saved_steps()[:-KEPT]:
+                self._drop(step)
+            self._sweep()
 
     def _put(self, partial: Path, path: Path) -> None:
         """Rename a complete checkpoint to its final name, which an earlier checkpoint of the same step may have."""

@@ -116,7 +116,7 @@ class SeedsProgress(ConsoleProgress):
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):
         super().__init__(num_epochs, total_steps, batch_size)
         self._seeds = [_Seed(seed, self) for seed in seeds]
-        self._shown, self._compiling = 0, False
+        self._shown, self._compiling, self._training = 0, False, len(seeds)
 
     def observer(self, i: int) -> Observer:
         """Return the observer of the i-th seed."""
@@ -153,9 +153,10 @@ class SeedsProgress(ConsoleProgress):
         trained = [seed.epochs[epoch] for seed in self._seeds if epoch in seed.epochs]
         latest = [seed.epochs[min(epoch, max(seed.epochs))] for seed in self._seeds if seed.epochs]
         values = {key: statistics.fmean(getattr(record, key) for record in latest) for key in SHOWN}
-        remark = f"   \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
-        if len(trained) < len(self._seeds):
-            remark += f" {len(trained)} of {len(self._seeds)} still training"
+        remark = f" \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
+        if len(trained) < self._training:
+            self._training = len(trained)
+            self.note(f"{len(trained)} of {len(self._seeds)} seeds are still training")
         throughput = sum(record.images_per_second for record in trained)
         self._row(Epoch(epoch=epoch, step=trained[0].step, images_per_second=throughput, **values), " ", remark)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import shlex
 
 from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
@@ -68,7 +69,7 @@ def summarize(run: RunDirectory, results: Results) -> str:
         ("results", run.results_file),
         ("report", run.report_file if one else f"{run.path}/seed_*/{run.report_file.name}"),
         ("curves", run.curves_file),
-        ("TensorBoard", f"{tensorboard} --logdir {logs}"),
+        ("TensorBoard", f"{tensorboard} --logdir {shlex.quote(str(logs))}"),
         kept,
     ]
     lines += [("caution", caution) for caution in r.cautions]

@@ -5,12 +5,13 @@ import itertools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
 
 from mixer_jax import data
-from mixer_jax.claim import ENDING, claim, require_usable
+from mixer_jax.claim import ENDING, claim, require_same_data, require_usable
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say, warn
 from mixer_jax.reporting.summary import duration
@@ -120,7 +121,12 @@ def create_jobs(
 
 
 def train_missing(jobs: Sequence[Job]) -> None:
-    """Train the jobs that are not over; consecutive jobs with the same dataset load it once."""
+    """Train the jobs that are not over; consecutive jobs with the same dataset load it once.
+
+    Raises:
+      UserError: if a job that is over was trained on other data.
+    """
+    _check_data([job for job in jobs if job.over])
     missing = [job for job in jobs if not job.over]
     say(f"{len(jobs)} training jobs, {len(jobs) - len(missing)} finished or diverged")
     spent, done, loaded, dataset = 0.0, 0.0, None, None
@@ -133,3 +139,14 @@ def train_missing(jobs: Sequence[Job]) -> None:
             loaded, dataset = job.config.dataset, data.load(job.config.dataset)
         job.train(dataset)
         spent, done = spent + time.monotonic() - start, done + job.epochs
+
+
+def _check_data(jobs: Sequence[Job]) -> None:
+    """Raise `UserError` if a job was trained on other data; data are loaded only if their folder has changed."""
+    loaded: dict[str, dict[str, Any]] = {}
+    for job in jobs:
+        for run, config in job.run.runs(job.config):
+            if run.exists and run.config().dataset.data_dir != config.dataset.data_dir:
+                key = str(config.dataset)
+                loaded[key] = loaded.get(key) or data.load(config.dataset).info()
+                require_same_data(run, config, loaded[key], finished=True)

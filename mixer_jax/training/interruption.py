@@ -5,10 +5,12 @@ import errno
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGAIN_SECONDS = 1.0
 
 
 class Interrupted(BaseException):  # like KeyboardInterrupt, so that no handler of errors swallows it
@@ -28,8 +30,9 @@ class StopRequest(contextlib.ExitStack):
     """A context in which signals are only recorded, so that the run can save its state before it stops.
 
     The signals are SIGINT (Ctrl-C), SIGTERM, which clouds and cluster managers send some seconds before they preempt a
-    process, and SIGHUP, which a process receives when its terminal is closed. A Ctrl-C after the first signal exits the
-    process at once.
+    process, and SIGHUP, which a process receives when its terminal is closed. A Ctrl-C at least AGAIN_SECONDS after the
+    first signal exits the process at once. One that comes sooner does not: Jupyter's Stop button sends SIGINT, SIGHUP
+    and SIGINT within half a second.
 
     Attributes:
       signal: the number of the first signal received; 0 for none.
@@ -37,16 +40,17 @@ class StopRequest(contextlib.ExitStack):
 
     def __init__(self):
         super().__init__()
-        self.signal = 0
+        self.signal, self._asked = 0, 0.0
 
     def __enter__(self) -> "StopRequest":
         self.enter_context(_handling(self._ask))
         return self
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.signal and number == signal.SIGINT:
+        if not self.signal:
+            self.signal, self._asked = number, time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._asked >= AGAIN_SECONDS:
             os._exit(128 + number)  # at once: an incomplete file is ignored when the run resumes
-        self.signal = self.signal or number
         _say("\nstopping after this dispatch and a checkpoint; Ctrl-C again exits at once\n")
 
 

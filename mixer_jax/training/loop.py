@@ -129,6 +129,7 @@ class _Loop:
             except Diverged as error:
                 self._wait()
                 raise Diverged(f"{error} (epoch {1 + len(self.history)}); {self._last_good()}") from None
+        self._note("Writing the last checkpoint")
         self._save()
         if not self._wait():
             raise UserError(

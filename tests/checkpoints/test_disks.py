@@ -70,6 +70,50 @@ def test_a_rename_that_fails_leaves_the_earlier_checkpoint_of_the_same_step(tmp_
     assert same(checkpoints.read(2, earlier), earlier)
 
 
+def test_a_folder_that_cannot_be_listed_fails_no_complete_checkpoint(tmp_path, monkeypatch):
+    write(tmp_path / "c", 1, 2)
+    checkpoints, third = Checkpoints(tmp_path / "c"), made(3)
+
+    def failing(self):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(
+        Checkpoints, "saved_steps", lambda self: failing(self) if (self.directory / "3").exists() else []
+    )
+    checkpoints.save(third)
+    assert checkpoints.wait() == []
+    monkeypatch.undo()
+    assert same(checkpoints.newest(third)[0], third)
+
+
+def test_what_a_failed_checkpoint_leaves_is_emptied_before_it_goes(tmp_path, monkeypatch):
+    checkpoints, emptied = Checkpoints(tmp_path / "c"), []
+
+    def failing(partial, path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(checkpoints, "_put", failing)
+    monkeypatch.setattr(os, "truncate", lambda file, size: emptied.append(file.name))
+    checkpoints.save(made(1))
+    with pytest.raises(OSError, match="cannot write checkpoint"):
+        checkpoints.wait()
+    assert "progress.json" in emptied
+    assert not list((tmp_path / "c").iterdir())
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_stops_no_resume(tmp_path, monkeypatch):
+    first, _ = write(tmp_path / "c", 1, 2)
+    (tmp_path / "c" / "2" / "progress.json").write_text("{}")
+
+    def failing(source, target):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(os, "rename", failing)
+    found, problems = Checkpoints(tmp_path / "c").newest(first)
+    assert same(found, first)
+    assert len(problems) == 1
+
+
 @pytest.fixture
 def small_disk(tmp_path):
     """A file system of 3 MiB; returns its path and a function that makes it of another size."""

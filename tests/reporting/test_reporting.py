@@ -70,13 +70,15 @@ def test_several_seeds_are_shown_as_one_run(capsys):
     first.closed()
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == ["Compiling", "Compiled in 2.0 s", progress_module.HEADER]
-    assert lines[3] == "      1/3     2.0000    40.00%     1.5000    55.00%         320     00:02   \u00b17.07"
-    assert lines[4] == "      2/3     1.0000    40.00%     0.7500    72.00%         320     00:01   \u00b12.83"
+    assert lines[3] == "      1/3     2.0000    40.00%     1.5000    55.00%         320     00:02 \u00b17.07"
+    assert lines[4] == "      2/3     1.0000    40.00%     0.7500    72.00%         320     00:01 \u00b12.83"
     assert lines[5] == "seed 5: stopped early"
+    assert lines[6] == "1 of 2 seeds are still training"
     # The seed that stopped counts with its last epoch.
-    assert lines[6].split()[:5] == ["3/3", "0.8333", "40.00%", "0.6250", "77.00%"]
-    assert lines[6].endswith("160     00:00   \u00b14.24 1 of 2 still training")
-    assert len(lines) == 7
+    assert lines[7].split()[:5] == ["3/3", "0.8333", "40.00%", "0.6250", "77.00%"]
+    assert lines[7].endswith("160     00:00 \u00b14.24")
+    assert len(lines) == 8
+    assert max(map(len, lines)) <= 80
 
 
 def test_an_epoch_of_less_than_an_image_in_twenty_seconds_is_shown():

@@ -1,0 +1,46 @@
+"""Signals that ask a run to stop."""
+
+import os
+import signal
+
+import pytest
+
+from mixer_jax.training import interruption
+from mixer_jax.training.interruption import StopRequest
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set; and `os._exit` raises."""
+
+    def leave(code):
+        raise SystemExit(code)
+
+    now = [100.0]
+    monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(interruption.os, "_exit", leave)
+    return now
+
+
+def send(*names):
+    for name in names:
+        os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
+
+
+def test_the_second_interrupt_exits_at_once(clock):
+    with StopRequest() as stop:
+        send("INT")
+        assert stop.signal == signal.SIGINT
+        clock[0] += 1.0
+        with pytest.raises(SystemExit) as left:
+            send("INT")
+    assert left.value.code == 130
+
+
+def test_the_signals_of_jupyters_stop_button_are_one_request(clock):
+    """IPython interrupts the command of a cell, and 0.2 s later ends it, as pexpect does."""
+    with StopRequest() as stop:
+        for name, seconds in (("INT", 0.2), ("HUP", 0.1), ("CONT", 0.1), ("INT", 0.1)):
+            send(name)
+            clock[0] += seconds
+        assert stop.signal == signal.SIGINT
