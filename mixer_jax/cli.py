@@ -171,11 +171,16 @@ def parse_flags(
 
 @contextlib.contextmanager
 def naming_flags() -> Iterator[None]:
-    """Name --dataset and --data_dir in errors about the fields of `config.dataset` that these flags set."""
+    """Name --dataset and --data_dir in errors about the fields of `config.dataset` that these flags set.
+
+    An error about another field says that it is that of the run's config.
+    """
     try:
         yield
     except UserError as error:
         text = str(error).replace("config.dataset.data_dir", "--data_dir").replace("config.dataset.name", "--dataset")
+        if "config.dataset." in text:
+            text += "; this command takes it from the config of the model"
         raise UserError(text) from error
 
 

@@ -231,3 +231,17 @@ def test_the_cache_keeps_what_was_used_last(tmp_path, monkeypatch):
     cache.tidy()
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
     assert left == ["mine", "mixer_jax/decoded/0", "mixer_jax/decoded/1", "mixer_jax/x86_64-01234567-2/0"]
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        ("config.dataset.data_dir=x: no such folder", "--data_dir=x: no such folder"),
+        ("set config.dataset.on_error=skip", "set config.dataset.on_error=skip; this command takes it from the config"),
+    ],
+)
+def test_an_error_about_the_data_names_what_the_command_has(error, shown):
+    with pytest.raises(UserError) as raised, cli.naming_flags():
+        raise UserError(error)
+    assert str(raised.value).startswith(shown)
+    assert ("config of the model" in str(raised.value)) == ("on_error" in error)

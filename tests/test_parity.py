@@ -47,6 +47,14 @@ def test_a_difference_is_seen(tmp_path, monkeypatch):
     assert report["optimizers"]["adam"]["largest_relative_difference"] == pytest.approx(2e-3, rel=1e-2)
 
 
+@pytest.mark.torch
+@with_torch
+def test_a_run_of_fewer_steps_is_compared_to_its_end(tmp_path):
+    assert main(*DIGITS, *SHRINK, "--config.batch_size=500", f"--output={tmp_path / 'out'}") == 0
+    report = json.loads((tmp_path / "out" / "parity.json").read_text())
+    assert report["steps"] == 5  # 2 epochs of 1,149 images
+
+
 @with_torch
 @pytest.mark.torch
 @pytest.mark.parametrize(

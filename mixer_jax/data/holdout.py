@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.data.sources import shuffled
 from mixer_jax.errors import UserError
+from mixer_jax.messages import say
 
 # Fixed, so that runs with different seeds use the same validation images.
 SEED = 1
@@ -33,8 +34,11 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     wanted = round(size * config.val_fraction)
     order = shuffled(size, SEED)
     held = order[: max(wanted, 0)]
-    if config.hold_out == "by_class" and 0 < wanted < size and (known := labels()) is not None:
-        held = by_class(order, known, wanted)
+    if config.hold_out == "by_class" and 0 < wanted < size:
+        if (known := labels()) is not None:
+            held = by_class(order, known, wanted)
+        else:
+            say(f"The validation images are drawn regardless of class: the labels of {size:,} images are not at hand")
     if not 0 < len(held) < size:
         raise UserError(
             f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "

@@ -46,6 +46,13 @@ def test_the_images_of_a_class_are_drawn_at_random_and_always_the_same():
     assert 350 < held.mean() < 650
 
 
+def test_without_labels_it_says_that_classes_do_not_count(capsys):
+    config = make_config().dataset
+    _, held = hold_out(config, 300_000, lambda: None)
+    assert len(held) == 30_000
+    assert "regardless of class: the labels of 300,000 images" in capsys.readouterr().out
+
+
 def test_an_earlier_run_holds_out_as_it_did(write_folder):
     """At random over all classes: the first images of the order in which one set was always shuffled."""
     from mixer_jax.data.sources import shuffled
