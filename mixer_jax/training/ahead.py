@@ -21,8 +21,8 @@ SECONDS = 2  # if training starts within this time, the programs are in the cach
 class CompileAhead(Observer):
     """An observer that compiles programs in a thread of its own, from which JAX's cache on disk passes them on.
 
-    For a CPU, XLA compiles a program mostly on one core. The compilers of accelerators use all cores themselves, and
-    the programs of several processes must be compiled in the same order on each: there, this does nothing.
+    XLA's compiler for CPUs uses little more than one core. Those for accelerators use all cores, so this does nothing
+    there, nor if there are several processes, all of which have to compile the same programs.
     """
 
     def __init__(self, trainer: Trainer):

@@ -129,6 +129,12 @@ class _Loop:
             except Diverged as error:
                 self._wait()
                 raise Diverged(f"{error} (epoch {1 + len(self.history)}); {self._last_good()}") from None
+        if len(self.history) < self._num_epochs:
+            last, best = self.history[-1].epoch, best_epoch(self.history).epoch
+            self._note(
+                f"Stopped early after epoch {last} of {self._num_epochs}: no validation score better than that of "
+                f"epoch {best} in {self.trainer.config.early_stopping_patience} epochs"
+            )
         self._note("Writing the last checkpoint")
         self._save()
         if not self._wait():
@@ -137,12 +143,6 @@ class _Loop:
             )
         if self._metrics_behind:
             self.run.write_metrics(self.history)
-        if len(self.history) < self._num_epochs:
-            last, best = self.history[-1].epoch, best_epoch(self.history).epoch
-            self._note(
-                f"Stopped early after epoch {last} of {self._num_epochs}: no validation score better than that of "
-                f"epoch {best} in {self.trainer.config.early_stopping_patience} epochs"
-            )
         return Trained(self.state, self.best, self.history, compile_seconds)
 
     def _restore(self) -> None:

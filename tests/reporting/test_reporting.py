@@ -53,6 +53,17 @@ def follow(file, history=()):
     return file.getvalue()
 
 
+def test_no_bar_stays_at_its_end_while_something_else_goes_on():
+    file = Terminal()
+    console = ConsoleProgress(num_epochs=1, total_steps=30, batch_size=16, file=file)
+    console.started([], 0, 1.0)
+    console.progress(dispatch(20, 30))
+    console.validating()
+    assert file.getvalue().rstrip().endswith("validation")
+    console.note("Writing the last checkpoint")
+    assert console._bar is None
+
+
 def test_several_seeds_are_shown_as_one_run(capsys):
     """Means and the deviation over the seeds, the images of all; the second seed stops after two of three epochs."""
     console = SeedsProgress(num_epochs=3, total_steps=30, batch_size=32, seeds=[4, 5])
