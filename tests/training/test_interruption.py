@@ -19,7 +19,11 @@ def clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(interruption.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(interruption.os, "_exit", leave)
-    return now
+    # As in a terminal: a shell lets what it starts in the background ignore SIGINT, nohup SIGHUP.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in interruption.SIGNALS}
+    yield now
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def send(*names):
