@@ -139,6 +139,20 @@ class Classifier:
         """Return the features, which are the head's input, (n, features) float32 of images (n, *image_shape) uint8."""
         return self._in_batches(self._features, images, batch_size)
 
+    def lower(self, batch_size: int) -> list[jax.stages.Lowered]:
+        """Lower the programs of `features` and, for a Mixer, of `token_maps`, without computing anything.
+
+        Args:
+          batch_size: that of `features`.
+        """
+        programs: list[tuple[Any, int]] = [(self._features, batch_size)]
+        if isinstance(self.model, MlpMixer):
+            programs.append((self._tokens, 1))
+        return [
+            program.lower(self.params, jax.ShapeDtypeStruct((n, *self.image_shape), np.uint8))
+            for program, n in programs
+        ]
+
     def traceable(self, images: jax.Array) -> jax.Array:
         """Return the logits (n, classes) of images (n, *image_shape); tracing makes the parameters constants."""
         return self._apply(self.params, images)

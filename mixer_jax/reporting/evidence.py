@@ -120,12 +120,10 @@ def gather(
 
 
 def compile_parts(classifier: Classifier, dataset: Dataset, config: ConfigDict) -> None:
-    """Compile the programs of `gather`; the arguments are those of `gather`, with any parameters."""
+    """Compile the programs of `gather`; of the classifier's parameters, only the shapes and dtypes are needed."""
     _first_batch(config, dataset)
-    blank = np.zeros((BATCH, *dataset.image_shape), np.uint8)
-    classifier.features(blank, BATCH)
-    if isinstance(classifier.model, MlpMixer):
-        classifier.token_maps(blank[0])
+    for lowered in classifier.lower(BATCH):
+        lowered.compile()
 
 
 def _names(split: Split | StreamedSplit, indices: np.ndarray) -> np.ndarray:

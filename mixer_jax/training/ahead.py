@@ -6,7 +6,6 @@ import threading
 from collections.abc import Sequence
 
 import jax
-import numpy as np
 
 from mixer_jax.cache import keeps_compiled
 from mixer_jax.records import Epoch
@@ -48,5 +47,5 @@ class CompileAhead(Observer):
             importlib.import_module("matplotlib.figure")  # for the curves, which are drawn during the training
             for name in ("evaluate", "predict"):
                 trainer.lower(name).compile()
-            params = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), trainer.state_shapes.evaluated)
-            compile_parts(classifier(trainer, params, steps=0), trainer.dataset, trainer.config)
+            model = classifier(trainer, trainer.state_shapes.evaluated, steps=0)
+            compile_parts(model, trainer.dataset, trainer.config)

@@ -73,7 +73,7 @@ def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
 
 
 def classifier(trainer: Trainer, params: Any, steps: int) -> Classifier:
-    """Return the run's model with parameters, host arrays, that were trained for a number of steps."""
+    """Return the run's model with parameters, host arrays or their shapes, that were trained for a number of steps."""
     config, dataset = trainer.config, trainer.dataset
     preprocessing = Preprocessing.of(config, dataset.info())
     origin = Origin("the run", config.model.variant, config.dataset, steps, "", trainer.runs_on)

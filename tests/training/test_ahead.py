@@ -1,7 +1,5 @@
 """Programs compiled ahead of their use."""
 
-import time
-
 import jax
 import numpy as np
 import pytest
@@ -47,11 +45,12 @@ def test_what_is_compiled_ahead_is_not_compiled_again(trainer, tmp_path):
 
 
 def test_a_start_from_programs_on_disk_compiles_nothing(trainer, tmp_path, monkeypatch):
-    monkeypatch.setattr(ahead, "SECONDS", 0.5)
+    monkeypatch.setattr(ahead, "SECONDS", 60)
     observer = CompileAhead(trainer)
+    assert observer._timer.is_alive()
     observer.started([], 0, 0.1)
-    observer.closed()
-    time.sleep(0.6)
+    observer._timer.join(30)
+    assert not observer._timer.is_alive()
     assert not programs(tmp_path)
 
 
