@@ -1,7 +1,6 @@
 """How runs go on and how they end: resuming, early stopping, the best epoch, and a loss that is no number."""
 
 import gc
-import os
 import signal
 
 import jax
@@ -149,7 +148,7 @@ def test_a_process_that_a_signal_ends_alone_does_not_wait_for_the_others(alone, 
 def test_a_signal_while_the_report_is_drawn_is_not_taken_for_a_failed_report(tmp_path, monkeypatch):
     def finish(*_):
         with reporting.optional("report"):
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
         patch.setattr(stages, "finish", finish)

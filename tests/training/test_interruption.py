@@ -1,6 +1,5 @@
 """Signals that ask a run to stop."""
 
-import os
 import signal
 
 import pytest
@@ -28,7 +27,7 @@ def clock(monkeypatch):
 
 def send(*names):
     for name in names:
-        os.kill(os.getpid(), getattr(signal, f"SIG{name}"))
+        signal.raise_signal(getattr(signal, f"SIG{name}"))
 
 
 def test_the_second_interrupt_exits_at_once(clock):
