@@ -67,6 +67,7 @@ def run(main: Callable[[list[str]], int]) -> None:
         code = 1
     if code in (1, 2):
         leave(code)
+    gc.freeze()  # the last collections, at exit, would look through all modules
     sys.exit(code)
 
 

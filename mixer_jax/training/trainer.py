@@ -93,9 +93,10 @@ class Trainer:
         self.config, self.dataset, self.parallel = config, dataset, DataParallel(devices)
         self._shard = create_shard(config, self.parallel)
         self.sampler = create_sampler(config, dataset)
-        self.schedule = create_schedule(config, self.sampler.steps_in)
+        schedule = create_schedule(config, self.sampler.steps_in)
+        self.schedule = jax.jit(schedule)  # without jit, each of its operations would be compiled on its own
         self.total_steps = self.sampler.steps_in(config.epochs)
-        self.functions = create_functions(config, dataset, self.parallel, self.schedule, self.total_steps)
+        self.functions = create_functions(config, dataset, self.parallel, schedule, self.total_steps)
         self.model: Any = self.functions.model
         self.platform = self.parallel.devices[0].platform
         self.dtype = compute_dtype(config, self.parallel)

@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
@@ -139,3 +140,14 @@ def test_a_dispatch_that_train_waits_for_counts_with_its_own_seconds(monkeypatch
     train_steps(trainer, None, 0, 24, length, sums, [observer])
     assert rates == [16 / 0.5] * 6
     assert (sums.steps, sums.seconds) == (24, 12.0)
+
+
+def test_a_training_compiles_five_programs(tmp_path, monkeypatch, caplog):
+    """On a TPU, each program takes a tenth of a second or more to compile, however small it is."""
+    with jax.log_compiles():
+        run(tmp_path / "run", make_dataset(), monkeypatch, epochs=2.0, schedule__name="cosine")
+    lines = "\n".join(record.getMessage() for record in caplog.records)
+    _, _, training = lines.partition("run directory")
+    training, _, _ = training.partition("Scoring")
+    # The learning rates of the steps to log, the initial state, training, evaluation, the learning rate of an epoch.
+    assert training.count("Finished XLA compilation of") == 5
