@@ -92,12 +92,13 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
       config: names the dataset and its folder in the error.
       dataset: `Dataset.info` of the dataset.
       finished: whether the run is finished. If it is, one dataset may be streamed and the other not; in that case, only
-        the class names and the image shape are compared.
+        the class names, the image shape and the numbers of images are compared.
     """
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:
-        here = {key: here[key] for key in ("label_names", "image_shape")}
-    differing = [key for key in here if there.get(key) != here[key]]
+        here = {key: here[key] for key in ("label_names", "image_shape", "num_images")}
+    here = {key: value for key, value in here.items() if key in there}  # older releases kept less
+    differing = [key for key in here if there[key] != here[key]]
     if "streamed" in differing:
         how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
         raise UserError(

@@ -129,8 +129,8 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     images = write_folder(per_class=20)
     flags = SHRINK
 
-    def again(folder):
-        return main("folder", tmp_path / "run", f"--config.dataset.data_dir={folder}", *flags)
+    def again(folder, *others):
+        return main("folder", tmp_path / "run", f"--config.dataset.data_dir={folder}", *flags, *others)
 
     assert again(images) == 0
     moved = images.rename(tmp_path / "moved")
@@ -145,6 +145,10 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     line = rf"was trained on other data \(folder: .*fingerprint differs?; data_dir: was {images}, now {other}\)"
     with pytest.raises(UserError, match=line):
         again(other)
+    streamed = "--config.dataset.memory_budget_gib=0"
+    assert again(moved, streamed) == 0
+    with pytest.raises(UserError, match=r"\(folder: num_images differs; "):
+        again(other, streamed)
     for split in ("train", "test"):
         (moved / split / "dog").rename(moved / split / "fox")
     with pytest.raises(UserError, match=r"label_names differs; data_dir: was .*images, now .*moved\)"):
