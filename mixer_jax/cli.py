@@ -28,8 +28,8 @@ from mixer_jax.run_directory import RunDirectory
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command's `main`, and exit the process with the code that `main` returns.
 
-    The exit code is 2 after a user's mistake, which is printed in one line; 130 after Ctrl-C; 141 if the reader of the
-    output has closed the pipe; and 1 if one of several processes fails.
+    The exit code is 2 after a user's mistake or a lack of memory, which are told in one line; 130 after Ctrl-C; 141 if
+    the reader of the output has closed the pipe; and 1 if one of several processes fails.
 
     Args:
       main: receives the command line, program name first; returns the exit code.
@@ -59,16 +59,28 @@ def run(main: Callable[[list[str]], int]) -> None:
         code = 130
         leave(code)
     except Exception as error:
-        if not jax.distributed.is_initialized():
+        if lack := _lack_of_memory(error):
+            print(f"error: too little memory: {lack}; smaller batches need less", file=sys.stderr)
+            code = 2
+        elif jax.distributed.is_initialized():
+            traceback.print_exc()
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                print("error: a process failed or ended: run the same commands again to resume", file=sys.stderr)
+            code = 1
+        else:
             raise
-        traceback.print_exc()
-        if isinstance(error, jax.errors.JaxRuntimeError):
-            print("error: a process failed or ended: run the same commands again to resume", file=sys.stderr)
-        code = 1
     if code in (1, 2):
         leave(code)
     gc.freeze()  # the last collections, at exit, would look through all modules
     sys.exit(code)
+
+
+def _lack_of_memory(error: Exception) -> str:
+    """Return what is said of the memory of the host or of a device, if an error is due to that; else ""."""
+    if isinstance(error, MemoryError):
+        return str(error) or "of this machine"
+    said = re.search(r"RESOURCE_EXHAUSTED: (.*)|(out of memory.*)", str(error), re.IGNORECASE)
+    return (said[1] or said[2]).rstrip(". ") if said and isinstance(error, jax.errors.JaxRuntimeError) else ""
 
 
 def leave(code: int) -> None:
@@ -174,14 +186,14 @@ def parse_flags(
 def naming_flags() -> Iterator[None]:
     """Name --dataset and --data_dir in errors about the fields of `config.dataset` that these flags set.
 
-    An error about another field says that it is that of the run's config.
+    An error about another field says that this command has no flag for it.
     """
     try:
         yield
     except UserError as error:
         text = str(error).replace("config.dataset.data_dir", "--data_dir").replace("config.dataset.name", "--dataset")
         if "config.dataset." in text:
-            text += "; this command takes it from the config of the model"
+            text += "; this command has no flag for it"
         raise UserError(text) from error
 
 

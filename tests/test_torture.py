@@ -36,13 +36,15 @@ def patience(epochs):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def hangups_reach_runs():
-    """Also where the tests were started by nohup, which runs would inherit; handlers are not inherited."""
-    before = signal.getsignal(signal.SIGHUP)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, lambda *arguments: None)
+def signals_reach_runs():
+    """Also where nohup or a shell's & let the tests ignore one, which runs would inherit, as they do no handler."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, lambda *arguments: None)
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="module")

@@ -179,6 +179,10 @@ def test_early_stopping_is_told(tmp_path, capsys):
     ]
     places = [out.index(line) for line in (*said, "test accuracy")]
     assert places == sorted(places)
+    (tmp_path / "run" / "results.json").unlink()
+    train_digits(tmp_path / "run", *flags)
+    out = capsys.readouterr().out
+    assert ("Resuming at step" in out, "Writing the last checkpoint" in out) == (True, False)
 
 
 def test_another_config_in_the_same_workdir_is_refused(digits_run):

@@ -54,13 +54,15 @@ class Checkpoints:
     def __init__(self, directory: Path):
         self.directory = directory
         self._remarks: list[str] = []
+        self._damaged: set[int] = set()
         self._writer = concurrent.futures.ThreadPoolExecutor(1, "checkpoints")
         self._writing: concurrent.futures.Future | None = None
 
     def saved_steps(self) -> list[int]:
-        """Return the steps of the existing checkpoints, damaged or not, in ascending order."""
+        """Return the steps of the checkpoints in ascending order, without those that `newest` found damaged."""
         found = self.directory.iterdir() if self.directory.is_dir() else ()
-        return sorted(int(p.name) for p in found if p.name.isdecimal() and p.is_dir())
+        steps = {int(p.name) for p in found if p.name.isdecimal() and p.is_dir()}
+        return sorted(steps - self._damaged)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """Start to write a checkpoint; once it is complete, all but the newest KEPT are deleted.
@@ -135,9 +137,13 @@ class Checkpoints:
                 problems[step] = str(error)
                 continue
             for damaged in problems if set_aside else ():
-                with contextlib.suppress(OSError):  # it is set aside at the next start, or replaced
-                    aside = storage.free_name(self.directory, f"{damaged}.damaged")
+                self._damaged.add(damaged)
+                aside = storage.free_name(self.directory, f"{damaged}.damaged")
+                try:
                     (self.directory / str(damaged)).rename(aside)
+                    problems[damaged] += "; set aside"
+                except OSError as error:
+                    problems[damaged] += f"; cannot be set aside: {error.strerror}"
             return checkpoint, list(problems.values())
         if problems:
             raise Damaged("; ".join(problems.values()))
@@ -206,6 +212,7 @@ class Checkpoints:
             if earlier.exists():
                 earlier.rename(path)
             raise
+        self._damaged.discard(int(path.name))
 
     def _make_room(self, needed: int) -> None:
         """Delete old checkpoints, except the newest, until there is room for another.

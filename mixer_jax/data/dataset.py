@@ -170,7 +170,8 @@ class Dataset:
     def info(self) -> dict[str, Any]:
         """Return the description of the dataset that a run directory stores in its config.json."""
         names = ("label_names", "image_shape", "mean", "std", "bits", "streamed", "fingerprint")
-        num_images = [len(split) for split in (self.train, self.val, self.test)]
+        # How many of a streamed set are held out may differ by a few.
+        num_images = {"train": len(self.train) + len(self.val), "test": len(self.test)}
         return {"num_images": num_images} | {name: getattr(self, name) for name in names}
 
     @functools.cached_property

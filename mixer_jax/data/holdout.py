@@ -38,7 +38,7 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
         if (known := labels()) is not None:
             held = by_class(order, known, wanted)
         else:
-            say(f"The validation images are drawn regardless of class: the labels of {size:,} images are not at hand")
+            say(f"The validation images are drawn regardless of class: reading {size:,} labels first would take long")
     if not 0 < len(held) < size:
         raise UserError(
             f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "

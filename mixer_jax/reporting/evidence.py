@@ -120,7 +120,7 @@ def gather(
 
 
 def compile_parts(classifier: Classifier, dataset: Dataset, config: ConfigDict) -> None:
-    """Compile the programs of `gather`; of the classifier's parameters, only the shapes and dtypes are needed."""
+    """Compile the programs of `gather`, for which the first batch is drawn; parameters may be shapes and dtypes."""
     _first_batch(config, dataset)
     for lowered in classifier.lower(BATCH):
         lowered.compile()

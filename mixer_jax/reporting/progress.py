@@ -156,7 +156,7 @@ class SeedsProgress(ConsoleProgress):
         remark = f" \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
         if len(trained) < self._training:
             self._training = len(trained)
-            self.note(f"{len(trained)} of {len(self._seeds)} seeds are still training")
+            self.note(f"Still training: {len(trained)} of {len(self._seeds)} seeds")
         throughput = sum(record.images_per_second for record in trained)
         self._row(Epoch(epoch=epoch, step=trained[0].step, images_per_second=throughput, **values), " ", remark)
 

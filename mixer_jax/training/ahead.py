@@ -14,7 +14,7 @@ from mixer_jax.reporting.observer import Observer
 from mixer_jax.training.results import classifier
 from mixer_jax.training.trainer import Trainer
 
-SECONDS = 2  # if training starts within this time, the programs are in the cache on disk already
+SECONDS = 2  # if training starts within this time, its program was in the cache on disk, and so will the others be
 
 
 class CompileAhead(Observer):
@@ -25,19 +25,20 @@ class CompileAhead(Observer):
     """
 
     def __init__(self, trainer: Trainer):
-        self._trainer = trainer
+        self._trainer, self._needed = trainer, True
         self._timer = threading.Timer(SECONDS, self._compile)
         self._timer.daemon = True  # it must not keep a process alive that has failed
         if trainer.platform == "cpu" and jax.process_count() == 1 and keeps_compiled():
             self._timer.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Compile no more than what has been begun."""
+        """Compile nothing if the training program was compiled before."""
         self._timer.cancel()
 
     def closed(self) -> None:
-        """Wait for the thread."""
+        """Wait for the program that is being compiled, and compile no other."""
         self._timer.cancel()
+        self._needed = False
         if self._timer.is_alive():
             self._timer.join()
 
@@ -46,6 +47,8 @@ class CompileAhead(Observer):
             trainer = self._trainer
             importlib.import_module("matplotlib.figure")  # for the curves, which are drawn during the training
             for name in ("evaluate", "predict"):
-                trainer.lower(name).compile()
-            model = classifier(trainer, trainer.state_shapes.evaluated, steps=0)
-            compile_parts(model, trainer.dataset, trainer.config)
+                if self._needed:
+                    trainer.lower(name).compile()
+            if self._needed:
+                model = classifier(trainer, trainer.state_shapes.evaluated, steps=0)
+                compile_parts(model, trainer.dataset, trainer.config)

@@ -135,7 +135,8 @@ class _Loop:
                 f"Stopped early after epoch {last} of {self._num_epochs}: no validation score better than that of "
                 f"epoch {best} in {self.trainer.config.early_stopping_patience} epochs"
             )
-        self._note("Writing the last checkpoint")
+        if self._unsaved():
+            self._note("Writing the last checkpoint")
         self._save()
         if not self._wait():
             raise UserError(
@@ -233,15 +234,17 @@ class _Loop:
 
     def _save(self) -> None:
         """Start to write a checkpoint, unless the current state is saved already."""
-        here = (self.step, len(self.history))
-        if here != self._saved and is_first():
+        if self._unsaved() and is_first():
             self._wait()
             for observer in self.observers:
                 observer.saving()
             progress = Progress(self.history, self.sums, self.trainer.runs_on).to_json(self.step)
             self.checkpoints.save(Checkpoint(self.step, to_host(self.state), self.best, progress))
-            self._saved = here
+            self._saved = (self.step, len(self.history))
         self._saved_at, self._time_is_up = time.monotonic(), False
+
+    def _unsaved(self) -> bool:
+        return self._saved != (self.step, len(self.history))
 
     def _wait(self) -> bool:
         """Wait for the newest checkpoint, and return whether it is on disk."""

@@ -82,7 +82,7 @@ def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], N
         if checkpoint is None:
             return None
         for problem in problems:
-            warn(f"{problem}; set aside, resuming from step {checkpoint.step}")
+            warn(f"{problem}; resuming from step {checkpoint.step}")
         found.append(checkpoint)
         return {"step": checkpoint.step, "best": checkpoint.best != (), "progress": checkpoint.progress}
 

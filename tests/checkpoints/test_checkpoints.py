@@ -1,7 +1,11 @@
 """Damaged checkpoints are noticed and set aside, and a run resumes from the one before; nothing is deleted."""
 
+import dataclasses
+import errno
 import os
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -118,6 +122,36 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_used(
     aside = directory / "200.damaged1"
     assert {p.relative_to(aside): p.read_bytes() for p in files(aside)} == left
     assert not (directory / "200").exists()
+
+
+def test_a_damaged_checkpoint_that_cannot_be_set_aside_never_passes_for_a_good_one(pair, tmp_path, monkeypatch):
+    """On a disk with no room for another, the intact checkpoint is the one that is kept."""
+    original, (first, last) = pair
+    directory = shutil.copytree(original, tmp_path / "c")
+    flip(next(file for file in files(directory / "200") if file.name != "manifest.json"), 3)
+    rename = Path.rename
+
+    def refuse(path, target):
+        if "damaged" in Path(target).name:
+            raise OSError(errno.EACCES, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    checkpoints = Checkpoints(directory)
+    newest, [problem] = checkpoints.newest(last)
+    assert (newest.step, problem.endswith("; cannot be set aside: Permission denied")) == (100, True)
+    assert checkpoints.saved_steps() == [100]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
+        checkpoints.save(dataclasses.replace(first, step=150))
+        with pytest.raises(OSError, match="no space left"):
+            checkpoints.wait()
+    assert checkpoints.saved_steps() == [100]
+    checkpoints.save(dataclasses.replace(last, step=200))  # the same step again: now it is a good one
+    assert checkpoints.wait() == []
+    assert checkpoints.saved_steps() == [100, 200]
+    assert same(Checkpoints(directory).newest(last)[0], last)
+    checkpoints.close()
 
 
 def test_any_flipped_bit_is_noticed(pair, tmp_path):

@@ -84,7 +84,7 @@ def test_several_seeds_are_shown_as_one_run(capsys):
     assert lines[3] == "      1/3     2.0000    40.00%     1.5000    55.00%         320     00:02 \u00b17.07"
     assert lines[4] == "      2/3     1.0000    40.00%     0.7500    72.00%         320     00:01 \u00b12.83"
     assert lines[5] == "seed 5: stopped early"
-    assert lines[6] == "1 of 2 seeds are still training"
+    assert lines[6] == "Still training: 1 of 2 seeds"
     # The seed that stopped counts with its last epoch.
     assert lines[7].split()[:5] == ["3/3", "0.8333", "40.00%", "0.6250", "77.00%"]
     assert lines[7].endswith("160     00:00 \u00b14.24")

@@ -1,5 +1,7 @@
 """Programs compiled ahead of their use."""
 
+import threading
+
 import jax
 import numpy as np
 import pytest
@@ -52,6 +54,22 @@ def test_a_start_from_programs_on_disk_compiles_nothing(trainer, tmp_path, monke
     observer._timer.join(30)
     assert not observer._timer.is_alive()
     assert not programs(tmp_path)
+
+
+def test_a_run_that_ends_waits_for_one_program_at_most(trainer, tmp_path, monkeypatch):
+    lower, begun, over = trainer.lower, threading.Event(), threading.Event()
+
+    def wait(name):
+        begun.set()
+        over.wait(60)
+        return lower(name)
+
+    monkeypatch.setattr(trainer, "lower", wait)
+    observer = CompileAhead(trainer)
+    assert begun.wait(60)
+    threading.Timer(0.5, over.set).start()  # while `closed` waits
+    observer.closed()
+    assert len(programs(tmp_path)) == 1
 
 
 def test_without_a_folder_for_programs_nothing_is_compiled(trainer):

@@ -41,7 +41,7 @@ def test_the_second_interrupt_exits_at_once(clock):
 
 
 def test_the_signals_of_jupyters_stop_button_are_one_request(clock):
-    """IPython interrupts the command of a cell, and 0.2 s later ends it, as pexpect does."""
+    """IPython interrupts the command of a cell, and ends it as pexpect does, whose SIGKILL follows 0.1 s later."""
     with StopRequest() as stop:
         for name, seconds in (("INT", 0.2), ("HUP", 0.1), ("CONT", 0.1), ("INT", 0.1)):
             send(name)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mixer_jax.checkpoints import Checkpoints
+from mixer_jax.messages import LOGGER
 from mixer_jax.training import Trainer, epoch, loop
 from mixer_jax.training.epoch import FEWEST_STEPS, SECONDS_PER_DISPATCH, DispatchLength, Sums, train_steps
 from mixer_jax.training.trainer import Scores
@@ -144,6 +145,7 @@ def test_a_dispatch_that_train_waits_for_counts_with_its_own_seconds(monkeypatch
 
 def test_a_training_compiles_five_programs(tmp_path, monkeypatch, caplog):
     """On a TPU, each program takes a tenth of a second or more to compile, however small it is."""
+    monkeypatch.setattr(LOGGER, "propagate", True)  # to caplog
     with jax.log_compiles():
         run(tmp_path / "run", make_dataset(), monkeypatch, epochs=2.0, schedule__name="cosine")
     lines = "\n".join(record.getMessage() for record in caplog.records)

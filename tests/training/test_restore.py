@@ -30,7 +30,7 @@ def test_a_run_resumes_from_the_checkpoint_before_a_damaged_one(tmp_path, monkey
     out = capsys.readouterr()
     assert f"Resuming at step {steps[-2]} of" in out.out
     assert f"checkpoints/{steps[-1]} is damaged" in out.err
-    assert f"set aside, resuming from step {steps[-2]}" in out.err
+    assert f"set aside; resuming from step {steps[-2]}" in out.err
     assert (tmp_path / "run" / "checkpoints" / f"{steps[-1]}.damaged1").is_dir()
 
 
