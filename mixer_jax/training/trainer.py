@@ -103,7 +103,7 @@ class Trainer:
         self.runs_on = runs_on(self.parallel, self.dtype)
         # The program runs once: optimising it would take longer than it saves.
         self._init = jax.jit(self.functions.init, compiler_options={"xla_backend_optimization_level": 0})
-        self.state_shapes = jax.eval_shape(self._init, jnp.int32(0))  # raises if the parts do not fit together
+        self.state_shapes = jax.eval_shape(self._init, np.int32(0))  # raises if the parts do not fit together
         self.num_params = sum(x.size for x in jax.tree.leaves(self.state_shapes.params))
         require_memory(self.state_shapes, self.num_params, config.num_seeds, self.parallel.local[0])
         self.initial: Any = None
@@ -138,7 +138,7 @@ class Trainer:
 
     def init(self) -> TrainState:
         """Return the state before the first step, on the devices."""
-        state = self._init(jnp.int32(self.config.seed))
+        state = self._init(np.int32(self.config.seed))
         if (params := self.initial) is not None:  # a new optimiser state does not depend on the parameters
             state = state.replace(params=params, ema_params=params if state.ema_params else ())
         return self.place(state)
