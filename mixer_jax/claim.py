@@ -18,6 +18,7 @@ MAY_CHANGE = (
     *ENDING, "checkpoint_minutes", "checkpoint_steps",
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
+LATER = ("bits", "num_images")  # of `Dataset.info`: older releases did not keep them
 # Files of a run that was killed before it wrote its config; the last one is of older releases.
 BEFORE_CONFIG = {".lock", ".partial.config.json", ".config.json.partial"}
 
@@ -97,8 +98,7 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:
         here = {key: here[key] for key in ("label_names", "image_shape", "num_images")}
-    here = {key: value for key, value in here.items() if key in there}  # older releases kept less
-    differing = [key for key in here if there[key] != here[key]]
+    differing = [key for key in here if there.get(key) != here[key] and (key in there or key not in LATER)]
     if "streamed" in differing:
         how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
         raise UserError(

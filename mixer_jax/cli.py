@@ -28,8 +28,8 @@ from mixer_jax.run_directory import RunDirectory
 def run(main: Callable[[list[str]], int]) -> None:
     """Run a command's `main`, and exit the process with the code that `main` returns.
 
-    The exit code is 2 after a user's mistake or a lack of memory, which are told in one line; 130 after Ctrl-C; 141 if
-    the reader of the output has closed the pipe; and 1 if one of several processes fails.
+    The exit code is 2 after a user's mistake or a lack of memory, either of which is reported in one line; 130 after
+    Ctrl-C; 141 if the reader of the output has closed the pipe; and 1 if one of several processes fails.
 
     Args:
       main: receives the command line, program name first; returns the exit code.
@@ -76,7 +76,7 @@ def run(main: Callable[[list[str]], int]) -> None:
 
 
 def _lack_of_memory(error: Exception) -> str:
-    """Return what is said of the memory of the host or of a device, if an error is due to that; else ""."""
+    """Return what an error says of the memory of the host or of a device, if that was too small; else ""."""
     if isinstance(error, MemoryError):
         return str(error) or "of this machine"
     said = re.search(r"RESOURCE_EXHAUSTED: (.*)|(out of memory.*)", str(error), re.IGNORECASE)

@@ -12,7 +12,7 @@ from mixer_jax.claim import claim, require_same_data, require_usable
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch
 from mixer_jax.run_directory import RunDirectory
-from support import make_config
+from support import make_config, make_dataset
 
 
 def test_config_is_kept_as_it_was(tmp_path):
@@ -113,6 +113,16 @@ def test_a_run_of_an_older_release_holds_out_as_it_did(tmp_path):
     assert run.config().dataset.hold_out == "random"
     assert run.adopted(make_config()).dataset.hold_out == "random"
     assert require_usable(run, run.adopted(make_config())) == {}
+
+
+def test_a_run_of_an_older_release_lacks_what_was_not_kept_then_but_no_fingerprint(tmp_path):
+    run, info = RunDirectory(tmp_path), make_dataset().info()
+    claim(run, make_config(), {key: info[key] for key in info if key not in ("bits", "num_images")})
+    require_same_data(run, make_config(), info)
+    (other := tmp_path / "other").mkdir()
+    claim(RunDirectory(other), make_config(), {key: info[key] for key in info if key != "fingerprint"})
+    with pytest.raises(UserError, match="trained on other data .*fingerprint differs"):
+        require_same_data(RunDirectory(other), make_config(), info)
 
 
 def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):

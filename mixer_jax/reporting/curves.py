@@ -17,7 +17,7 @@ from mixer_jax.reporting.text import fonts, plain
 from mixer_jax.storage import replacing
 
 FIRST_DRAWING = 0.5  # seconds, a guess for the first time
-DRAWING_SHARE = 0.02  # the largest fraction of the time to spend on drawing
+DRAWING_SHARE = 0.05  # the largest fraction of the time to spend on drawing
 DOTS = 110  # per inch
 NOTEBOOK_WIDTH = 900  # pixels
 WIDTH, HEIGHT, TITLE = 4.4, 3.6, 0.3  # width and height of a panel and height of the title, in inches
