@@ -144,7 +144,8 @@ def _compile_for(values: flags.FlagValues, config: ConfigDict, name: str) -> dic
     chip, devices = targets.describe(values.compile_for)
     shape = (values.image_size, values.image_size, values.channels, values.num_classes) if values.image_size else None
     dataset = compiled.stand_in(config, chip, shape, values.num_images)
-    return compiled.compile_for(config, name, chip, devices, dataset, values.against)
+    with _compiled_afresh():
+        return compiled.compile_for(config, name, chip, devices, dataset, values.against)
 
 
 def _define_flags(define: cli.Define) -> None:

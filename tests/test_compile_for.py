@@ -149,6 +149,14 @@ class TestOnATpu:
         assert report["set_bytes"] > 3.0 * 2**30
         assert row["device_bytes"] < 1.3 * report["set_bytes"]
 
+    def test_a_second_start_compiles_again_and_warns_of_nothing(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+        for start in range(2):
+            _, result = compiled(tmp_path / f"{start}.json", "--image_size=32", *SMALL)
+            assert result.returncode == 0
+            assert "Warning" not in result.stderr  # JAX cannot read a cached program without its device
+
     def test_what_does_not_fit_is_said_and_ends_with_1_but_fits_in_microbatches(self, tmp_path):
         arguments = [
             "--image_size=224",
