@@ -28,13 +28,13 @@ def get_config():
 
 def _changed(config):
     """Return the fields in which a config differs from the recipe."""
-    recipe = dict(flat(get_config()))
-    return {field: value for field, value in flat(config) if value != recipe[field]}
+    recipe = flat(get_config())
+    return {field: value for field, value in flat(config).items() if value != recipe[field]}
 
 
 PAPER_START = {"model.initialization": "paper", "model.zero_init_head": True}
 PLAIN = {  # supported in PyTorch as well
-    **{f"augment.{field}": value for field, value in flat(default_config().augment)},
+    **{f"augment.{field}": value for field, value in flat(default_config().augment).items()},
     "model.stochastic_depth_rate": 0.1,
     "batch_size": 128,
     "ema_decay": 0.0,

@@ -36,7 +36,7 @@ def get_config():
 
 SGD = {"optimizer.name": "sgd", "optimizer.learning_rate": 0.01, "optimizer.momentum": 0.5}
 DECAYED_SGD = SGD | {"schedule.name": "step", "schedule.decay_rate": 0.7, "schedule.decay_epochs": 1.0}
-BASELINE = {f"model.{name}": value for name, value in flat(default_config().model)}
+BASELINE = {f"model.{name}": value for name, value in flat(default_config().model).items()}
 MLP, CNN = (BASELINE | {"model.variant": name} for name in ("MLP", "CNN"))
 PAPER = {
     f"model.{name}": BASELINE[f"model.{name}"]

@@ -122,18 +122,14 @@ def steps_done(run: RunDirectory) -> int:
 
 
 def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
-    changes = _differences(run.config(), config)
+    """Return a description of each field in which a config differs from the run's, by the field's name."""
+    before, now = flat(run.config()), flat(config)
+    changes = {
+        key: f"{key}: {before[key]} in the run, {now[key]} now" for key in sorted(before) if before[key] != now[key]
+    }
     if others := [change for field, change in changes.items() if field not in MAY_CHANGE]:
         raise UserError(
             f"workdir {run.path} holds a run with another config ({'; '.join(others[:4])}): "
             "choose another workdir, or set overwrite to start over"
         )
     return changes
-
-
-def _differences(old: ConfigDict, new: ConfigDict) -> dict[str, str]:
-    """Return a description of each field in which two configs differ, by the field's name."""
-    before, now = dict(flat(old)), dict(flat(new))
-    return {
-        key: f"{key}: {before[key]} in the run, {now[key]} now" for key in sorted(before) if before[key] != now[key]
-    }

@@ -262,8 +262,10 @@ def _parse_known(
     own = Define(values)
     own.boolean("help", False, "show this and exit", short_name="h")
     define(own)
+    # A shell expands ~ only at the beginning of a word.
+    argv = [re.sub(r"(?<==)~(?=/|$)", os.path.expanduser("~"), x) if re.match(r"--?\w+=~", x) else x for x in argv]
     try:
-        rest = values(list(argv), known_only=True)
+        rest = values(argv, known_only=True)
     except flags.Error as error:
         raise UserError(str(error)) from error
     if values.help:
@@ -275,7 +277,7 @@ def _parse_known(
 
 def _override(config: ConfigDict, arguments: Sequence[str], flag_names: Sequence[str]) -> ConfigDict:
     """Return a checked config after applying `--config.a.b=v` arguments; any other argument is an error."""
-    known = dict(flat(config))
+    known = flat(config)
     for argument in arguments[1:]:
         match = re.match(r"--?(?:no)?config\.([^=]+)", argument)
         if match and match[1] not in known:

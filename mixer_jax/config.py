@@ -1,8 +1,10 @@
 """The fields of a config, with their defaults and their meaning, and the checks that need the config alone."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 from ml_collections.config_dict import placeholder
 
@@ -178,8 +180,8 @@ def check(config: ConfigDict) -> ConfigDict:
       UserError: if a field is unknown, of the wrong type or out of range.
     """
     checked = default_config()
-    known = dict(flat(checked))
-    for path, value in flat(config):
+    known = flat(checked)
+    for path, value in flat(config).items():
         if path not in known:
             raise unknown_field(path, known)
         section, _, key = path.rpartition(".")
@@ -194,13 +196,9 @@ def check(config: ConfigDict) -> ConfigDict:
     return checked
 
 
-def flat(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
-    """Yield the dotted path, after `prefix`, and the value of each field."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
+def flat(config: ConfigDict) -> dict[str, Any]:
+    """Return the value of each field by its dotted path."""
+    return flatten_dict(config.to_dict(), sep=".")
 
 
 def unknown_field(path: str, known: Iterable[str]) -> UserError:
@@ -215,11 +213,11 @@ def unknown_field(path: str, known: Iterable[str]) -> UserError:
 
 def _check_ranges(config: ConfigDict) -> None:
     rules = {field: (rule, holds) for rule, (holds, fields) in RULES.items() for field in fields.split()}
-    for path, value in flat(config):
+    for path, value in flat(config).items():
         if value is None:
             continue
         numbers = [x for x in (value if isinstance(value, tuple) else (value,)) if isinstance(x, int | float)]
-        if any(not math.isfinite(x) for x in numbers):
+        if any(isinstance(x, float) and not math.isfinite(x) for x in numbers):
             raise UserError(f"config.{path}={value}: must be finite")
         if any(abs(x) > (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT) for x in numbers):
             raise UserError(f"config.{path}={str(value)[:40]}: too large a number")

@@ -60,14 +60,13 @@ def require_free(file: Path) -> None:
 
 
 def _require_free(descriptor: int, folder: Path) -> None:
-    alone = False
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         alone = True
     except BlockingIOError as error:
         raise _in_use(folder, _read(descriptor)) from error
     except OSError:
-        pass  # some network file systems have no locks
+        alone = False  # some network file systems have no locks
     sign = _read(descriptor)
     if not (match := SIGN.match(sign)):
         return

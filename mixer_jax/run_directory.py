@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from mixer_jax import lock
-from mixer_jax.config import check, flat
+from mixer_jax.config import check
 from mixer_jax.errors import UserError, unreadable
 from mixer_jax.records import Epoch, Results, StepMetrics
 from mixer_jax.storage import delete, free_name, read_json, write_json, write_text, writing
@@ -140,7 +141,7 @@ class RunDirectory:
         if not self.exists:
             return {}
         known = read_json(self.config_file).get("config")
-        known = dict(flat(ConfigDict(known))) if isinstance(known, dict) else {}
+        known = flatten_dict(known, sep=".") if isinstance(known, dict) else {}
         return {field: value for field, value in BEFORE.items() if field not in known}
 
     def config(self) -> ConfigDict:

@@ -113,6 +113,10 @@ def test_a_run_of_an_older_release_holds_out_as_it_did(tmp_path):
     assert run.config().dataset.hold_out == "random"
     assert run.adopted(make_config()).dataset.hold_out == "random"
     assert require_usable(run, run.adopted(make_config())) == {}
+    content["config"]["a.b"] = 1
+    run.config_file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="cannot read .*config.json: .*dots in field names"):
+        require_usable(run, run.adopted(make_config()))
 
 
 def test_a_run_of_an_older_release_lacks_what_was_not_kept_then_but_no_fingerprint(tmp_path):

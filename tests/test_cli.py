@@ -47,6 +47,16 @@ def test_a_config_file_may_take_an_argument_and_leave_fields_out(tmp_path):
     assert config.batch_size == 128
 
 
+def test_a_flag_may_name_a_file_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text("from mixer_jax.config import default_config as get_config\n")
+    define = lambda define: define.string("output", None, "")  # noqa: E731
+    arguments = ["c", "--config=~/mine.py", "--output=~", "--config.dataset.name=~/x"]
+    values, config, _ = cli.parse(arguments, define, "usage")
+    assert values.output == str(tmp_path)
+    assert config.dataset.name == "~/x"  # fields are expanded where they are used
+
+
 def test_a_shipped_config_is_found_by_its_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     _, by_name, name = parse("--config=digits", "--config.seed=7")
@@ -74,6 +84,7 @@ def test_every_shipped_config_is_found_in_any_folder(tmp_path):
         ([DIGITS, "--config.epochs"], "Missing value for flag --config.epochs"),
         ([DIGITS, "--config.epochs=0"], "config.epochs=0.0: must be positive"),
         ([DIGITS, "--config.epochs=inf"], "config.epochs=inf: must be finite"),
+        ([DIGITS, f"--config.batch_size=1{400 * '0'}"], "config.batch_size=10*: too large a number"),
         ([DIGITS, "--config.schedule.warmup_epochs=-1"], "config.schedule.warmup_epochs=-1.0: must not be negative"),
         ([DIGITS, "--config.schedule.decay_epochs=0"], "config.schedule.decay_epochs=0.0: must be positive"),
         ([DIGITS, "--config.early_stopping_patience=-1"], "config.early_stopping_patience=-1: must not be negative"),

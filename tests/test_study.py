@@ -211,13 +211,13 @@ def test_every_arm_of_the_cifar10_study_is_the_recipe_but_for_what_it_names():
     whole = {"fast": cifar10_fast.get_config()}
     whole |= {f"nano_{size}": mixer_nano_cifar10.get_config(size) for size in ("1.13M", "0.67M")}
     for name, config in configs.items():
-        expected = dict(flat(whole[name])) if name in whole else dict(flat(base)) | dict(arms[name].changes)
+        expected = flat(whole[name]) if name in whole else flat(base) | dict(arms[name].changes)
         on_test = arms[name].protocols[0] == "published"
         assert on_test == bool(arms[name].published)
         expected |= {"num_seeds": arms[name].num_seeds, "dataset.val_split": "test" if on_test else ""}
-        assert dict(flat(config)) == expected
+        assert flat(config) == expected
         Trainer(config.copy_and_resolve_references(), make_dataset(size=32, channels=3, num_train=500))
-    assert len({json.dumps(dict(flat(config)), sort_keys=True) for config in configs.values()}) == len(arms) - 1
+    assert len({json.dumps(flat(config), sort_keys=True) for config in configs.values()}) == len(arms) - 1
     assert not has_policy(configs["torch_plain"])
     for name, count in (("recipe", 1_132_170), ("torch_plain", 1_132_170), ("nano_0.67M", 673_418)):
         model = models.create(configs[name].model, num_classes=10, image_shape=(32, 32, 3))

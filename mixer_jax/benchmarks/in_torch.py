@@ -39,8 +39,8 @@ def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
     Raises:
       UserError: if the config sets one of the fields to another value.
     """
-    defaults = dict(flat(default_config()))
-    for field, value in flat(config):
+    defaults = flat(default_config())
+    for field, value in flat(config).items():
         if field in fields and value != defaults[field]:
             raise UserError(f"config.{field}={value}: the PyTorch side supports only the default, {defaults[field]}")
 

@@ -175,7 +175,7 @@ class Checkpoints:
         path = self.directory / str(checkpoint.step)
         partial = storage.free_name(self.directory, f"{path.name}.", ".partial")
         try:
-            for name in _not_finite(checkpoint.state):
+            for name in not_finite(checkpoint.state):
                 if not name.startswith("opt_state"):
                     raise ValueError(f"{name} holds NaN or infinity")
                 self._remarks.append(f"checkpoint {path}: {name} holds NaN or infinity")
@@ -219,14 +219,12 @@ class Checkpoints:
 
         If that is not enough, this raises OSError, because on a full disk each of Orbax's threads prints a long error.
         """
-        for step in [*self.saved_steps()[:-1], None]:
-            free = shutil.disk_usage(self.directory).free
-            if free >= needed:
-                return
-            if step is not None:
+        for step in self.saved_steps()[:-1]:
+            if shutil.disk_usage(self.directory).free < needed:
                 self._drop(step)
                 self._sweep()
-        raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
+        if (free := shutil.disk_usage(self.directory).free) < needed:
+            raise OSError(f"no space left on the device: {free / 2**20:.1f} MiB free, {needed / 2**20:.1f} needed")
 
     def _drop(self, step: int) -> None:
         # Renamed first: a half-deleted checkpoint would look damaged.
@@ -242,7 +240,7 @@ class Checkpoints:
                 storage.delete(leftover)
 
 
-def _not_finite(tree: Tree) -> Iterator[str]:
+def not_finite(tree: Tree) -> Iterator[str]:
     """Yield the names of arrays that hold NaN or infinity."""
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         if not np.isfinite(x).all():

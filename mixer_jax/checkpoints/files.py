@@ -30,13 +30,12 @@ def verify(path: Path) -> dict[str, Any]:
         entries = [(name, int(size), str(digest)) for name, (size, digest) in manifest.items()]
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise Damaged(f"checkpoint {path} has no readable manifest.json") from error
-    names = {p.relative_to(path).as_posix(): p for p in path.rglob("*") if p.is_file()}
     for name, size, digest in entries:
-        if name not in names:
+        if not (path / name).is_file():
             raise Damaged(f"checkpoint {path} is damaged: {name} is missing")
-        if (found := names[name].stat().st_size) != size:
+        if (found := (path / name).stat().st_size) != size:
             raise Damaged(f"checkpoint {path} is damaged: {name} has {found:,} bytes of {size:,}")
-        if _hash(names[name]) != digest:
+        if _hash(path / name) != digest:
             raise Damaged(f"checkpoint {path} is damaged: the content of {name} has changed")
     try:
         progress = json.loads((path / "progress.json").read_text())

@@ -184,8 +184,7 @@ class Arrangement:
             self._listing.use(tar)
         for path in self._listing.images(self._root, deep=True):
             self._listing.leave_out(path, "beside the tar files")
-        for path, label in store.images():
-            tar = next(tar for tar in path.parents if tar in tars)
+        for path, tar, label in store.images():
             if label:
                 yield Image(path, unicodedata.normalize("NFC", label), tars[tar])
             else:

@@ -15,6 +15,7 @@ from mixer_jax.cache import cache_folder
 from mixer_jax.data.dataset import Split
 from mixer_jax.data.memory import resident_size
 from mixer_jax.data.sources import Source
+from mixer_jax.errors import UserError
 
 ROOM = 10  # a dataset is cached only if this many copies of it would fit into the free disk space
 
@@ -71,7 +72,7 @@ class DecodedCache:
                 status = file.stat()
                 digest.update(os.fsencode(file))
                 digest.update(f" {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
-        except OSError:
+        except (OSError, UserError):
             return ""  # decoding will raise a clearer error
         return digest.hexdigest()
 

@@ -228,10 +228,7 @@ class ImageFolder:
                 f"config.dataset.test_fraction={fraction} of {len(images)} images leaves no test or no training image: "
                 "give another fraction, or more images"
             )
-        parts: tuple[list[Image], list[Image]] = ([], [])
-        for i, image in enumerate(images):
-            parts[i in drawn].append(image)
-        return parts
+        return [x for i, x in enumerate(images) if i not in drawn], [images[i] for i in sorted(drawn)]
 
     def _hash(self, path: Path) -> str:
         """Return a hash of the content of a file, so that copies mostly stay together, or else of its path."""

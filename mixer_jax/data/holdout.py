@@ -35,10 +35,10 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     order = shuffled(size, SEED)
     held = order[: max(wanted, 0)]
     if config.hold_out == "by_class" and 0 < wanted < size:
-        if (known := labels()) is not None:
-            held = by_class(order, known, wanted)
-        else:
+        if (known := labels()) is None:
             say(f"The validation images are drawn regardless of class: reading {size:,} labels first would take long")
+        elif known.min() >= 0:  # else the images have no labels, which is reported when they are read
+            held = by_class(order, known, wanted)
     if not 0 < len(held) < size:
         raise UserError(
             f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "

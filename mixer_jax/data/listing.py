@@ -122,14 +122,15 @@ def entries(folder: Path) -> list[os.DirEntry]:
     real = Path(os.path.realpath(folder))
     try:
         with os.scandir(folder) as found:
-            shown = [entry for entry in found if not _is_hidden(entry.name)]
+            shown = [entry for entry in found if not is_hidden(entry.name)]
     except OSError as error:
         raise UserError(f"cannot read image folder {error.filename}: {error.strerror}") from error
     shown = [entry for entry in shown if not (entry.is_symlink() and real.is_relative_to(os.path.realpath(entry.path)))]
     return sorted(shown, key=lambda entry: entry.name)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder of this name is ignored."""
     return name.lower() in IGNORED or (name.startswith(".") and not name.endswith(PLACEHOLDER))
 
 

@@ -37,15 +37,10 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     if not sizes:
         return SIDES[0], SIDES[0]
     height, width = sizes[0]
-    equal = all(size == (height, width) for size in sizes)
-    if equal and max(height, width) <= LARGEST and any(FEWEST <= n <= MOST for n in _patches(height, width)):
+    sides = (side for side in range(1, min(height, width) + 1) if height % side == width % side == 0)
+    fits = max(height, width) <= LARGEST and any(FEWEST <= height * width // side**2 <= MOST for side in sides)
+    if fits and all(size == (height, width) for size in sizes):
         return height, width
     median = float(np.median([min(size) for size in sizes]))
     side = max((side for side in SIDES if side <= median), default=SIDES[0])
     return side, side
-
-
-def _patches(height: int, width: int) -> list[int]:
-    """Return the possible numbers of square patches that tile an image."""
-    sides = range(1, min(height, width) + 1)
-    return [height * width // side**2 for side in sides if height % side == 0 and width % side == 0]

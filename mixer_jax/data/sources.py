@@ -211,7 +211,11 @@ class FolderSource:
         for path, label in zip(self.paths, self.of_class, strict=True):
             folder, file = os.path.split(path)
             folder = os.path.basename(folder)
-            pieces.append(f"{folder}/{file} {self.store.status(path).bytes}\n")
+            try:
+                size = self.store.status(path).bytes
+            except OSError as error:
+                raise UserError(f"cannot read image {path}: {error.strerror}") from error
+            pieces.append(f"{folder}/{file} {size}\n")
             if (name := self.label_names[label]) != folder:  # else the folder says it
                 pieces.append(f"{name}\n")
         return ["".join(pieces).encode(errors="surrogateescape")]

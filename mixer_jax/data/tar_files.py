@@ -5,8 +5,9 @@ import hashlib
 import io
 import json
 import os
+import posixpath
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
@@ -15,10 +16,11 @@ from tqdm import tqdm
 from mixer_jax.cache import cache_folder
 from mixer_jax.data.images import IMAGE_SUFFIXES
 from mixer_jax.data.label_table import COLUMNS
+from mixer_jax.data.listing import is_hidden
 from mixer_jax.errors import UserError
 from mixer_jax.storage import write_json
 
-FORMAT = 2  # of the kept list of a tar file's members
+FORMAT = 3  # of the kept list of a tar file's members
 CLASS_SUFFIXES = (".cls", ".json")  # of the members that hold the class of the image with the same name
 
 
@@ -72,9 +74,8 @@ class TarFiles(Store):
         Raises:
           UserError: if one of them cannot be read.
         """
-        self._places: dict[Path, tuple[Path, _Member]] = {}
+        self._images: dict[Path, tuple[Path, _Member, str]] = {}  # the tar file, the place in it, and the class
         self._modified: dict[Path, int] = {}
-        self._labels: dict[Path, str] = {}
         for tar in tqdm(tars, "listing", unit="tar files", leave=False, disable=None, delay=1):
             try:
                 self._modified[tar] = DISK.status(tar).modified
@@ -82,16 +83,16 @@ class TarFiles(Store):
             except (OSError, tarfile.TarError) as error:
                 raise UserError(f"cannot read {tar}: {getattr(error, 'strerror', None) or error}") from error
 
-    def images(self) -> Iterator[tuple[Path, str]]:
-        """Yield the path and the class of each image; "" if none is known."""
-        return ((path, self._labels[path]) for path in self._places)
+    def images(self) -> Iterator[tuple[Path, Path, str]]:
+        """Yield the path, the tar file and the class of each image; "" if none is known."""
+        return ((path, tar, label) for path, (tar, _, label) in self._images.items())
 
     def open(self, path: Path) -> BinaryIO:
-        tar, member = self._places[path]
+        tar, member, _ = self._images[path]
         return io.BytesIO(_read(tar, member))
 
     def status(self, path: Path) -> Status:
-        tar, member = self._places[path]
+        tar, member, _ = self._images[path]
         return Status(member.bytes, self._modified[tar])
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
@@ -103,10 +104,9 @@ class TarFiles(Store):
         classes = {_key(member.name): member for member in by_suffix if _suffix(member.name) in CLASS_SUFFIXES}
         for member in members:
             if _suffix(member.name) in IMAGE_SUFFIXES:
-                path = tar / member.name
-                self._places[path] = tar, member
                 found = classes.get(_key(member.name))
-                self._labels[path] = _label(tar, found) if found else PurePosixPath(member.name).parent.name
+                label = _label(tar, found) if found else PurePosixPath(member.name).parent.name
+                self._images[tar / member.name] = tar, member, label
 
 
 def _members(tar: Path) -> list[_Member]:
@@ -117,13 +117,26 @@ def _members(tar: Path) -> list[_Member]:
     with contextlib.suppress(Exception):  # no list, or a damaged one
         return [_Member(*member) for member in json.loads(kept.read_text())]
     with tarfile.open(tar, "r:") as file:
-        regular = (m for m in file if m.isreg() and not m.sparse)
-        found = [_Member(m.name.removeprefix("./").lstrip("/"), m.offset_data, m.size) for m in regular]
-    found = [member for member in found if not PurePosixPath(member.name).name.startswith(".")]
+        entries = {posixpath.normpath(entry.name): entry for entry in file}
+    names = {name: name.lstrip("/") for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))}
+    contents = ((name, _content(entries, name)) for name in names)
+    found = [_Member(names[name], entry.offset_data, entry.size) for name, entry in contents if entry]
     with contextlib.suppress(Exception):  # without it, the tar file is read through again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
     return found
+
+
+def _content(entries: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo | None:
+    """Return the entry with the content of a file: its own, or that of the file it links to; None if there is none."""
+    for _ in entries:  # a link may lead to another, or back to itself
+        if (entry := entries.get(name)) is None:
+            return None
+        if not (entry.issym() or entry.islnk()):
+            return entry if entry.isreg() and not entry.sparse else None
+        folder = posixpath.dirname(name) if entry.issym() else ""  # a hard link names the file from the top
+        name = posixpath.normpath(posixpath.join(folder, entry.linkname))
+    return None
 
 
 def _label(tar: Path, member: _Member) -> str:
@@ -136,7 +149,7 @@ def _label(tar: Path, member: _Member) -> str:
             return ""
         fields = content if isinstance(content, dict) else {}
         found = (fields.get(name) for name in ("cls", *COLUMNS["class"]))
-        return str(next((value for value in found if value is not None), ""))
+        return str(next((value for value in found if value is not None), "")).strip()
     return text
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from ml_collections import ConfigDict
 
-from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged
+from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged, not_finite
 from mixer_jax.config import check, default_config
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier
@@ -89,10 +89,8 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
         raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
     else:
         classifier = _load_remote(str(source), entry, known)
-    for key, x in jax.tree_util.tree_leaves_with_path(classifier.params):
-        if not np.isfinite(x).all():
-            name = jax.tree_util.keystr(key, simple=True, separator="/")
-            raise UserError(f"{source}: {name} holds NaN or infinity, so the logits would be meaningless")
+    if name := next(not_finite(classifier.params), ""):
+        raise UserError(f"{source}: {name} holds NaN or infinity, so the logits would be meaningless")
     return classifier
 
 

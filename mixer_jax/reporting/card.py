@@ -19,8 +19,8 @@ def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> st
       results: of the run.
     """
     r, (height, width, channels) = results, info["image_shape"]
-    defaults = dict(flat(default_config()))
-    changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config) if value != defaults[path]]
+    defaults = flat(default_config())
+    changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config).items() if value != defaults[path]]
     recipe = "\n".join(changed) or "    the defaults"
     labels = info["label_names"]
     names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")

@@ -140,7 +140,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     files = [file for file in files if file.exists()]  # older releases wrote fewer
     files += [run.results_file, run.card_file] if done else []  # written after the report
     parts += [page.files("In the same folder:", [file.name for file in files])]
-    settings = [(path, json.dumps(value)) for path, value in flat(config)]
+    settings = [(path, json.dumps(value)) for path, value in flat(config).items()]
     environment = [(name, str(version)) for name, version in results.versions.items()]
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
     parts += [page.folded("Environment", page.table(["package", "version"], environment))]

@@ -48,7 +48,7 @@ class Arm:
         Raises:
           UserError: if a change names an unknown field or makes the config invalid.
         """
-        known = dict(flat(base))
+        known = flat(base)
         for path in self.changes:
             if path not in known:
                 raise unknown_field(path, known)

@@ -256,8 +256,8 @@ def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
     The hash covers the config, and the numbers of epochs that were planned before a run was extended.
     """
     # Fields with default values are left out, so that new fields do not change the hash.
-    defaults = {path: json.dumps(value) for path, value in flat(default_config())}
-    fields = sorted((path, json.dumps(value)) for path, value in flat(config) if path not in NOT_THE_RECIPE)
+    defaults = {path: json.dumps(value) for path, value in flat(default_config()).items()}
+    fields = sorted((path, json.dumps(value)) for path, value in flat(config).items() if path not in NOT_THE_RECIPE)
     text = json.dumps([field for field in fields if field[1] != defaults[field[0]]] + list(extended))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

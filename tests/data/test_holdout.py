@@ -53,6 +53,11 @@ def test_without_labels_it_says_that_classes_do_not_count(capsys):
     assert "regardless of class: reading 300,000 labels first" in capsys.readouterr().out
 
 
+def test_a_split_without_labels_is_held_out_regardless_of_them():
+    rest, held = held_out(np.full(100, -1))  # as TFDS marks them
+    assert (len(rest), len(held)) == (90, 10)
+
+
 def test_an_earlier_run_holds_out_as_it_did(write_folder):
     """At random over all classes: the first images of the order in which one set was always shuffled."""
     from mixer_jax.data.sources import shuffled

@@ -234,6 +234,14 @@ class TestMistakes:
             load(name="folder", data_dir=str(root), layout=layout)
         assert "\n" not in str(caught.value)
 
+    @pytest.mark.parametrize("layout", ["auto", "splits"])
+    def test_a_file_that_vanishes_is_named(self, write_folder, layout):
+        root = write_folder()
+        dataset = load(name="folder", data_dir=str(root), layout=layout, memory_budget_gib=0.0, normalization="paper")
+        (root / "train" / "dog" / "3.jpg").unlink()
+        with pytest.raises(UserError, match=r"cannot read image .*train/dog/3.jpg: No such file"):
+            dataset.info()
+
     def test_classes_that_differ_between_splits(self, write_folder):
         root = write_folder()
         (root / "test" / "dog").rename(root / "test" / "fox")

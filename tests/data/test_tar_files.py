@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import tarfile
 
 import numpy as np
@@ -90,7 +91,7 @@ def test_a_class_in_two_files_is_that_of_cls(first, suffix, text, tmp_path):
 
 
 def test_json_has_a_class_in_any_case_and_null_is_none(tmp_path):
-    names = {0: {"label": "x"}, 1: {"label": None, "cls": "y"}, 2: {"cls": None}}
+    names = {0: {"label": "x"}, 1: {"label": None, "cls": " y\n"}, 2: {"cls": None}}
     content = [(f"{i}.png", encoded(i)) for i in range(12)]
     content += [(f"{i}.JSON", json.dumps(names[i % 3]).encode()) for i in range(12)]
     pack(tmp_path / "set" / "all.tar", content)
@@ -110,6 +111,31 @@ def test_folders_in_a_tar_file_are_classes_and_test_images_are_drawn(tmp_path):
     ours, theirs = load(tmp_path / "set"), load(tmp_path / "folder")
     assert np.array_equal(ours.train.images, theirs.train.images)
     assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
+
+
+def test_what_other_programs_left_in_a_tar_file_is_ignored_as_in_a_folder(tmp_path):
+    names = [f"{label}/{i}.png" for label in ("cat", "dog") for i in range(6)]
+    left = ["__MACOSX/cat/9.png", "cat/@eaDir/0.png", "cat/.thumbs/0.png", "dog/._1.png"]
+    pack(tmp_path / "set" / "all.tar", [(name, encoded(i)) for i, name in enumerate(names + left)])
+    folder = look(tmp_path / "set")
+    assert folder.label_names == ("cat", "dog")
+    assert sum(map(len, folder.splits.values())) == len(names)
+
+
+def test_links_in_a_tar_file_are_followed(tmp_path):
+    write(tmp_path / "folder", f"cat/{{{','.join(map(str, range(8)))}}}.png dog/{{{','.join(map(str, range(6)))}}}.png")
+    os.link(tmp_path / "folder" / "cat" / "0.png", tmp_path / "folder" / "dog" / "hard.png")
+    os.symlink("../cat/1.png", tmp_path / "folder" / "dog" / "soft.png")
+    os.symlink("soft.png", tmp_path / "folder" / "dog" / "twice.png")
+    (tmp_path / "set").mkdir()
+    with tarfile.open(tmp_path / "set" / "all.tar", "w") as file:
+        file.add(tmp_path / "folder", ".")
+    packed, unpacked = load(tmp_path / "set"), load(tmp_path / "folder")
+    assert len(packed.train) + len(packed.val) + len(packed.test) == 8 + 6 + 3
+    for split in ("train", "val", "test"):
+        ours, theirs = getattr(packed, split), getattr(unpacked, split)
+        assert np.array_equal(ours.images, theirs.images)
+        assert np.array_equal(ours.labels, theirs.labels)
 
 
 def test_damage_is_named_or_left_out(tmp_path):
