@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from mixer_jax import cli, data
-from mixer_jax.data import StreamedSplit
 from mixer_jax.errors import UserError
 from mixer_jax.reporting import plot_trajectories
 from mixer_jax.storage import write_json, writing
@@ -37,7 +36,7 @@ def main(argv: list[str]) -> int:
     output = Path(values.output or Path("parity") / name)
     cli.require_new([output / name for name in WRITTEN], values.overwrite)
     plain, dataset = trajectory.without_randomness(config), data.load(config.dataset)
-    if isinstance(dataset.train, StreamedSplit):
+    if dataset.streamed:
         raise UserError(
             "a streamed dataset cannot be compared: raise config.dataset.memory_budget_gib if it fits into memory"
         )

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     print("Compiling the augmentation, stage by stage", flush=True)
     rows = [*_operations(config, dataset), *_stages(config, dataset)]
     for number, (images, captions) in enumerate(augmented_batches(config, dataset, BATCH_ROWS, COLUMNS), 1):
-        rows.append(PictureRow(f"batch {number}", list(images), captions))
+        rows.append((f"batch {number}", list(images), captions))
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         plot_rows(rows, path, f"{dataset.name}: the augmentation of {values.config}")
@@ -66,7 +66,7 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRo
         images = [np.asarray(compiled(number, abs(b), b < 0)) for b in bins]
         values = [magnitudes.value(name, abs(b), -1 if b < 0 else 1) for b in bins]
         captions = [f"{b}: {value:.3g}" for b, value in zip(bins, values, strict=True)]
-        yield PictureRow(name, images, captions if name in WITH_MAGNITUDE else [""])
+        yield name, images, captions if name in WITH_MAGNITUDE else [""]
 
 
 def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:
@@ -81,7 +81,7 @@ def _stages(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRow]:
         draw = augmentation(config, dataset, **nothing | {name: SURE.get(name, config.augment[name])})
         drawn = [draw(step, batch | {"epochs": batch["epochs"] + step}, np.arange(2)) for step in range(COLUMNS - 1)]
         captions = [target_caption(dataset, targets[0]) if name == "mixing" else "" for _, targets in drawn]
-        yield PictureRow(name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions])
+        yield name, [plain[0], *(images[0] for images, _ in drawn)], ["as it is", *captions]
 
 
 def _happens(stage: ConfigDict) -> bool:

@@ -25,6 +25,10 @@ EXAMPLES, BATCHES, FLIPS = 2, 3, 4
 Batch = dict[str, jax.Array]
 
 
+def _previous(tree: Any) -> Any:
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
+
+
 class Augment:
     """The augmentation inside the compiled step.
 
@@ -97,7 +101,7 @@ class Augment:
         step: jax.Array | int,
         batch: Batch,
         positions: jax.Array,
-        predecessors: Callable[[Any], Any],
+        predecessors: Callable[[Any], Any] = _previous,
     ) -> tuple[jax.Array, jax.Array]:
         """Prepare a device's shard of a batch for the model.
 
@@ -107,7 +111,8 @@ class Augment:
           batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), `indices` (batch,), the index of
             each example in the training split, and `epochs` (batch,), the epoch of each example.
           positions: (batch,) int, the position of each example in the global batch.
-          predecessors: a function from arrays (batch, ...) to those of each example's predecessor in the global batch.
+          predecessors: a function from arrays (batch, ...) to those of each example's predecessor in the global batch;
+            needed if there are several devices.
 
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.

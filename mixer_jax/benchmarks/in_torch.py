@@ -141,7 +141,17 @@ def stepper(
       The function, which returns the loss and the logits. Without `rate`, the learning rate is that of the config.
     """
     forward = model if forward is None else forward  # a compiled module has no truth value
-    optimizer, device_type = create_optimizer(config.optimizer, model), next(model.parameters()).device.type
+    device_type, settings = next(model.parameters()).device.type, config.optimizer
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": settings.weight_decay},  # kernels
+        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
+    ]
+    if settings.name == "sgd":
+        own = {"momentum": settings.momentum or 0.0}
+    else:
+        b1, b2 = 0.9 if settings.b1 is None else settings.b1, 0.999 if settings.b2 is None else settings.b2
+        own = {"betas": (b1, b2), "eps": settings.eps or 1e-8}
+    optimizer = optimizer_class(settings.name)(groups, settings.learning_rate, fused=True, **own)
 
     def step(images: torch.Tensor, targets: torch.Tensor, rate: float | None = None):
         if rate is not None:
@@ -158,27 +168,6 @@ def stepper(
         return loss.detach(), logits.detach()
 
     return step
-
-
-def create_optimizer(config: ConfigDict, model: torch.nn.Module) -> torch.optim.Optimizer:
-    """Return the PyTorch optimiser of a config, fused, with weight decay on kernels only.
-
-    Args:
-      config: the `optimizer` section.
-      model: the module to train; its parameters with more than one axis are kernels.
-
-    Raises:
-      UserError: if PyTorch's side has no optimiser of that name.
-    """
-    groups = [
-        {"params": [p for p in model.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in model.parameters() if p.ndim == 1], "weight_decay": 0.0},
-    ]
-    b1, b2 = 0.9 if config.b1 is None else config.b1, 0.999 if config.b2 is None else config.b2
-    settings = {"betas": (b1, b2), "eps": config.eps or 1e-8}
-    if config.name == "sgd":
-        settings = {"momentum": config.momentum or 0.0}
-    return optimizer_class(config.name)(groups, config.learning_rate, fused=True, **settings)
 
 
 def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
@@ -206,7 +195,9 @@ def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augmen
         config.augment, box=augment.box, size=augment.input_shape[:2], mean=dataset.mean, std=dataset.std
     )
     collate = interop.Collate(config.augment.mixing, dataset.num_classes)
-    augmented = interop.Augmented(*examples(dataset, EPOCH * config.batch_size), transform)
+    some = np.resize(np.arange(len(dataset.train)), EPOCH * config.batch_size)
+    augmented = interop.Augmented(dataset.train.images, dataset.train.labels, transform)
+    augmented = torch.utils.data.Subset(augmented, some)  # each of the loader's processes gets a copy of the images
 
     def endless(num_workers: int) -> Iterator[Any]:
         loader = interop.loader(augmented, config.batch_size, collate, num_workers)

@@ -1,5 +1,6 @@
 """The speed of reading a dataset from its files: by the input pipeline, and by PyTorch's DataLoader."""
 
+import collections
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -94,7 +95,7 @@ class TorchFolder:
         return self._transform(default_loader(path)), label
 
 
-def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_size: int) -> Callable[[], None]:
+def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_size: int) -> Callable[[], Any]:
     try:
         import torchvision  # noqa: F401
         from torch.utils.data import DataLoader
@@ -108,9 +109,4 @@ def _data_loader(source: Any, chosen: np.ndarray, size: Sequence[int], batch_siz
     loader = DataLoader(
         images, batch_size, num_workers=cores(), persistent_workers=True, multiprocessing_context="spawn"
     )
-
-    def read() -> None:
-        for _ in loader:
-            pass
-
-    return read
+    return lambda: collections.deque(loader, maxlen=0)

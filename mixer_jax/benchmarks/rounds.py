@@ -68,28 +68,20 @@ def on_one_core(work: Work, beside: str | None = None) -> Work:
       beside: the name of the workload to compare with, as in `Work`.
     """
 
-    @contextlib.contextmanager
-    def around() -> Iterator[None]:
-        with work.around(), _one_core():
-            yield
-
-    return dataclasses.replace(work, around=around, beside=beside)
-
-
-@contextlib.contextmanager
-def _one_core() -> Iterator[None]:
-
     def move(cores: set[int]) -> None:
         for thread in os.listdir("/proc/self/task"):
             with contextlib.suppress(ProcessLookupError):
                 os.sched_setaffinity(int(thread), cores)
 
-    before = os.sched_getaffinity(0)
-    move({min(before)})
-    try:
-        yield
-    finally:
-        move(before)
+    @contextlib.contextmanager
+    def around() -> Iterator[None]:
+        before = os.sched_getaffinity(0)
+        with work.around(), contextlib.ExitStack() as stack:
+            stack.callback(move, before)
+            move({min(before)})
+            yield
+
+    return dataclasses.replace(work, around=around, beside=beside)
 
 
 def ratio(seconds: Mapping[str, list[float]], over: str, under: str) -> list[float]:

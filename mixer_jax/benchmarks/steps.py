@@ -155,10 +155,7 @@ def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
     batch = {key: x[0] for key, x in data.TrainSampler(len(dataset.train), n, config.seed).batches(0, 1).items()}
     batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}
 
-    def predecessors(tree: Any) -> Any:
-        return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
-
-    compiled = jax.jit(lambda step, batch: augment.train(config.seed, step, batch, jnp.arange(n), predecessors))
+    compiled = jax.jit(lambda step, batch: augment.train(config.seed, step, batch, jnp.arange(n)))
     placed = jax.device_put(batch, jax.local_devices()[0])
     jax.block_until_ready(compiled(0, placed))
     return Work(lambda times: jax.block_until_ready([compiled(step, placed) for step in range(times)]), n)

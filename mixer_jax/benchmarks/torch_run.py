@@ -19,6 +19,7 @@ from mixer_jax.benchmarks.steps import has_policy
 from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_mixer import twin
 from mixer_jax.messages import say
+from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.models import name_of
 from mixer_jax.records import Epoch, Results, best_epoch
 from mixer_jax.run_directory import RunDirectory
@@ -35,15 +36,12 @@ def check(config: ConfigDict) -> None:
         raise UserError("the PyTorch side does not augment images")
 
 
-def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
+def train_in_torch(trainer: Trainer, run: RunDirectory) -> None:
     """Train and score the model of a config in PyTorch, and write metrics.jsonl and results.json.
 
     Args:
       trainer: of a config that passes `check`.
       run: the run directory, already claimed for the config.
-
-    Returns:
-      The results.
 
     Raises:
       UserError: if the dataset is streamed, or an epoch would have no training step.
@@ -104,7 +102,6 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> Results:
     )
     run.write_metrics(history)
     run.write_results(results)
-    return results
 
 
 def _placed(split: Any, trainer: Trainer, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,10 +127,10 @@ def _epoch(trainer: Trainer, step_once: Callable, split: Any, start: int, end: i
 
 
 @torch.no_grad()
-def _score(model: nn.Module, split: Any, batch_size: int = 1000) -> dict[str, float]:
+def _score(model: nn.Module, split: Any) -> dict[str, float]:
     """Return the mean loss and the accuracy in percent on a split."""
     images, labels = split
     model.eval()
-    logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(labels), batch_size)])
-    loss = nn.functional.cross_entropy(logits, labels).item()
-    return {"loss": loss, "accuracy": 100.0 * (logits.argmax(1) == labels).float().mean().item()}
+    logits = torch.cat([model(part) for part in images.split(1000)])
+    accuracy, loss = accuracy_and_loss(logits.cpu().numpy(), labels.cpu().numpy())
+    return {"loss": loss, "accuracy": accuracy}

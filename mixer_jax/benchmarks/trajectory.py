@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.benchmarks.in_torch import refuse, stepper
 from mixer_jax.benchmarks.steps import without_policy
+from mixer_jax.errors import UserError
 from mixer_jax.interop.torch_mixer import to_torch, twin
 from mixer_jax.training import Trainer
 
@@ -20,6 +21,8 @@ def without_randomness(config: ConfigDict) -> ConfigDict:
       UserError: if the config uses a feature that the PyTorch side does not support.
     """
     refuse(config)
+    if config.model.variant == "CNN":
+        raise UserError("config.model.variant=CNN: its dropout cannot be left out, so no two trainings are alike")
     plain = without_policy(config)
     plain.model.dropout_rate = plain.model.stochastic_depth_rate = plain.ema_decay = 0.0
     plain.dtype = "float32"

@@ -92,7 +92,7 @@ class Augmented(Dataset):
         return self._transform(pil), int(self._labels[index])
 
 
-def loader(dataset: Augmented, batch_size: int, collate: Collate, num_workers: int) -> DataLoader:
+def loader(dataset: Dataset, batch_size: int, collate: Collate, num_workers: int) -> DataLoader:
     """Return a loader of full batches.
 
     Args:

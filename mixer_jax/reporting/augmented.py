@@ -1,17 +1,18 @@
 """Training images as the model sees them, after augmentation, and pictures of rows of them."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.augment import Augment
 from mixer_jax.reporting.text import fonts, plain
+
+# A title on the left, images (height, width, 1 or 3) uint8 side by side, and a caption for each.
+PictureRow = tuple[str, Sequence[np.ndarray], Sequence[str]]
 
 
 def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
@@ -27,16 +28,12 @@ def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callab
     augment = Augment(changed, dataset, dataset.num_classes)
 
     def draw(step, batch, positions):
-        images, targets = augment.train(config.seed, step, batch, positions, _predecessors)
+        images, targets = augment.train(config.seed, step, batch, positions)
         return augment.denormalize(images), targets
 
     # A few images: optimising the program would take longer than it saves.
     compiled = jax.jit(draw, compiler_options={"xla_backend_optimization_level": 0})
     return lambda *arguments: jax.device_get(compiled(*arguments))
-
-
-def _predecessors(tree):
-    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
 
 
 def augmented_batches(
@@ -81,28 +78,19 @@ def target_caption(dataset: data.Dataset, target: np.ndarray) -> str:
     return "\n".join(f"{dataset.label_names[c]} {target[c]:.2f}" for c in likeliest)
 
 
-@dataclasses.dataclass(frozen=True)
-class PictureRow:
-    """Images (height, width, 1 or 3) uint8 side by side, with a title on the left and a caption under each."""
-
-    title: str
-    images: Sequence[np.ndarray]
-    captions: Sequence[str]
-
-
 @fonts()
 def plot_rows(rows: Sequence[PictureRow], path: Path, title: str) -> None:
     """Draw rows of images as a PNG."""
     from matplotlib.figure import Figure  # here, because it is slow to import
 
-    columns = max(len(row.images) for row in rows)
+    columns = max(len(images) for _, images, _ in rows)
     figure = Figure(figsize=(1.2 * columns + 1.2, 1.5 * len(rows) + 0.6), layout="constrained")
     panels = figure.subplots(len(rows), columns, squeeze=False)
     for panel in panels.flat:
         panel.axis("off")
-    for row, line in zip(rows, panels, strict=True):
-        line[0].text(-0.15, 0.5, plain(row.title), transform=line[0].transAxes, ha="right", va="center", weight="bold")
-        for image, caption, panel in zip(row.images, row.captions, line, strict=False):
+    for (name, images, captions), line in zip(rows, panels, strict=True):
+        line[0].text(-0.15, 0.5, plain(name), transform=line[0].transAxes, ha="right", va="center", weight="bold")
+        for image, caption, panel in zip(images, captions, line, strict=False):
             panel.imshow(image if image.shape[-1] == 3 else image[..., 0], cmap="gray", vmin=0, vmax=255)
             panel.set_title(plain(caption), fontsize=8, pad=2)
     figure.suptitle(plain(title))

@@ -190,7 +190,7 @@ def confusion(names: Sequence[str], counts: np.ndarray) -> str:
 
 def _data(content: Any) -> str:
     """Return JSON that a script of the page reads."""
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return f'<script type="application/json">{text}</script>'
 
 

@@ -110,29 +110,26 @@ class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
     Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have got
-    that far. `batch_size` counts the images of all seeds.
+    that far. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
     """
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):
         super().__init__(num_epochs, total_steps, batch_size)
-        self._seeds = [_Seed(seed, self) for seed in seeds]
+        self._of_seed = batch_size // len(seeds)
+        self.observers = [_Seed(seed, self) for seed in seeds]
         self._shown, self._compiling, self._training = 0, False, len(seeds)
-
-    def observer(self, i: int) -> Observer:
-        """Return the observer of the i-th seed."""
-        return self._seeds[i]
 
     def update(self) -> None:
         """Show the dispatches and epochs that all seeds in training have finished."""
-        if any(seed.start is None for seed in self._seeds):
+        if any(seed.start is None for seed in self.observers):
             return
         if not self._shown:
-            histories, steps, seconds = zip(*(seed.start for seed in self._seeds), strict=True)
+            histories, steps, seconds = zip(*(seed.start for seed in self.observers), strict=True)
             self._shown = 1 + min(map(len, histories))
             self.started(min(histories, key=len), min(steps), max(seconds))
-        going = [seed for seed in self._seeds if not seed.over]
+        going = [seed for seed in self.observers if not seed.over]
         if going and all(seed.last is not None for seed in going):
-            last = [seed.last for seed in going]
+            last, self._batch_size = [seed.last for seed in going], self._of_seed * len(going)
             self._show(
                 min(dispatch.step for dispatch in last),
                 statistics.fmean(dispatch.losses[-1] for dispatch in last),
@@ -141,8 +138,8 @@ class SeedsProgress(ConsoleProgress):
             )
             for seed in going:
                 seed.last = None
-        while any(self._shown in seed.epochs for seed in self._seeds) and all(
-            self._shown in seed.epochs or seed.over for seed in self._seeds
+        while any(self._shown in seed.epochs for seed in self.observers) and all(
+            self._shown in seed.epochs or seed.over for seed in self.observers
         ):
             self._show_epoch(self._shown)
             self._shown += 1
@@ -150,13 +147,14 @@ class SeedsProgress(ConsoleProgress):
             self.closed()
 
     def _show_epoch(self, epoch: int) -> None:
-        trained = [seed.epochs[epoch] for seed in self._seeds if epoch in seed.epochs]
-        latest = [seed.epochs[min(epoch, max(seed.epochs))] for seed in self._seeds if seed.epochs]
+        trained = [seed.epochs[epoch] for seed in self.observers if epoch in seed.epochs]
+        latest = [seed.epochs[min(epoch, max(seed.epochs))] for seed in self.observers if seed.epochs]
         values = {key: statistics.fmean(getattr(record, key) for record in latest) for key in SHOWN}
         remark = f" \u00b1{statistics.stdev(record.val_accuracy for record in latest):.2f}" if len(latest) > 1 else ""
         if len(trained) < self._training:
             self._training = len(trained)
-            self.note(f"Still training: {len(trained)} of {len(self._seeds)} seeds")
+            self.note(f"Still training: {len(trained)} of {len(self.observers)} seeds")
+        self._batch_size = self._of_seed * len(trained)
         throughput = sum(record.images_per_second for record in trained)
         self._row(Epoch(epoch=epoch, step=trained[0].step, images_per_second=throughput, **values), " ", remark)
 

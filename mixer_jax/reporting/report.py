@@ -103,7 +103,7 @@ def _write_pictures(run: RunDirectory, results: Results, classifier: Classifier,
     pictures = {"test/confusion": (run.path / "confusion.png").read_bytes()}
     if len(evidence.batch_images):
         pictures["train/first batch"] = draw_tiles([("the first batch", evidence.batch_images / 255)], columns=6)
-    write_pictures(run.tensorboard, results.steps or 0, pictures, classifier.params)
+    write_pictures(run.tensorboard, results.steps, pictures, classifier.params)
 
 
 def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirectory] = ()) -> None:

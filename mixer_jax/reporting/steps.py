@@ -76,15 +76,12 @@ class StepLog(StepObserver):
             self._flush()
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
-        """Write what is kept."""
         self._flush()
 
     def saving(self) -> None:
-        """Write what is kept."""
         self._flush()
 
     def closed(self) -> None:
-        """Write what is kept."""
         self._flush()
 
     def _flush(self) -> None:

@@ -47,36 +47,28 @@ class TensorBoard(StepObserver):
         self._first_step = 1 + step
 
     def epoch(self, record: Epoch, best: Epoch) -> None:
-        """Write the scalars of an epoch."""
         self.attempt(lambda: self._write(OF_EPOCH, [record]))
 
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
-        """Write the scalars of steps."""
         self.attempt(lambda: self._write(OF_STEP, metrics))
 
     def _write(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
         self._import.join()  # two threads that import parts of a package in another order would block each other
-        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
 
-        self._writer = self._writer or self._open()
+        if self._writer is None:
+            self._writer = _event_file(self._directory)
+            # Scalars that an earlier process wrote after the checkpoint will be written again.
+            start = SessionLog(status=SessionLog.START)
+            self._writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
         for record in records:
             for key, name in names.items():
                 summary = scalar(name, getattr(record, key))
                 self._writer.write_event(Event(wall_time=time.time(), step=record.step, summary=summary))
         self._writer.flush()
 
-    def _open(self) -> Any:
-        from tensorboardX.proto.event_pb2 import Event, SessionLog
-
-        writer = _event_file(self._directory)
-        # Scalars that an earlier process wrote after the checkpoint will be written again.
-        start = SessionLog(status=SessionLog.START)
-        writer.write_event(Event(wall_time=time.time(), step=self._first_step, session_log=start))
-        return writer
-
     def closed(self) -> None:
-        """Close the event file."""
         if self._writer is not None:
             with contextlib.suppress(OSError):
                 self._writer.close()

@@ -140,7 +140,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         config = run.config()
         title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
         runs = [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)]
-        row = _row(title, runs, {}, ()) or _unfinished(title, runs)
+        row = _row(title, runs, {}, ()) or _unfinished(title, runs, config.num_seeds)
         if not row:
             raise UserError(f"the run in {path} has not finished its first epoch yet")
         yield row
@@ -170,7 +170,9 @@ def merged(rows: Sequence[Row]) -> list[Row]:
             raise UserError(f"merge: {row.title!r} has no recipe: {why}")
         same = (key for key in joined if key[:2] == (row.title, row.recipe))
         key = next(same, None) if not row.results else None
-        key = key or (row.title, row.recipe, *_where(row))
+        # What runs must also have in common: dtype, data and framework; a row without runs has none of these.
+        where = [(run.dtype, run.data_fingerprint, "torch" in run.versions) for run in row.results[:1]]
+        key = key or (row.title, row.recipe, *where)
         other = joined.setdefault(key, row)
         if other is row:
             continue
@@ -183,11 +185,6 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         joined[key] = dataclasses.replace(other, results=results, curves=curves, diverged=diverged)
     order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
     return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))
-
-
-def _where(row: Row) -> tuple:
-    """Return what the runs of a row must also have in common: dtype, data and framework; empty without runs."""
-    return tuple((r.dtype, r.data_fingerprint, "torch" in r.versions) for r in row.results[:1])
 
 
 def _seeds(path: Path) -> list[Path]:
@@ -227,7 +224,7 @@ def _named(dataset: str, fingerprint: str) -> str:
     return f"{dataset} {fingerprint}" if dataset == "folder" else dataset
 
 
-def _curve(run: RunDirectory, num_seeds: int = 1) -> Curve:
+def _curve(run: RunDirectory, num_seeds: int) -> Curve:
     """Return the curve of a run that was trained at the same time as `num_seeds` - 1 others."""
     epochs = [epoch for epoch in run.read_metrics() if not math.isnan(epoch.val_accuracy)]
     batch_size = run.config().batch_size
@@ -239,9 +236,9 @@ def _curve(run: RunDirectory, num_seeds: int = 1) -> Curve:
     )
 
 
-def _unfinished(title: str, runs: Sequence[RunDirectory]) -> Row | None:
+def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row | None:
     """Return the row of unfinished runs, with curves but no test accuracy, or None if a run has no finished epoch."""
-    curves = list(map(_curve, runs))
+    curves = [_curve(run, num_seeds) for run in runs]
     if not curves or not all(curve.val_accuracies for curve in curves):
         return None
     config, done = runs[0].config(), min(len(curve.val_accuracies) for curve in curves)

@@ -13,8 +13,6 @@ from mixer_jax.reporting.summary import duration
 from mixer_jax.studies.rows import Row
 from mixer_jax.studies.statistics import against_one, against_others, interval
 
-Table = tuple[list[str], list[list[str]]]
-
 TITLE_SHARE = 0.4  # of a terminal, the most for the titles
 EXPLANATION = (
     "Accuracies in percent: mean ± standard deviation over seeds [95% confidence interval of the mean]. The verdict "
@@ -37,13 +35,9 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
     Returns:
       The column names, the cells of each row, and the footnotes to which [1], [2], ... in the titles refer.
     """
-    notes, table = [], []
+    notes, table = list(dict.fromkeys(note for row in rows for note in row.notes)), []
     for row in rows:
-        marks = []
-        for note in row.notes:
-            if note not in notes:
-                notes.append(note)
-            marks.append(f"[{notes.index(note) + 1}]")
+        marks = (f"[{notes.index(note) + 1}]" for note in row.notes)
         published, values = row.published.get(row.against), row.accuracies(row.against)
         line = dict.fromkeys(COLUMNS, "")
         line["model"] = " ".join((row.title, *marks))
@@ -67,10 +61,11 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         line["parameters"] = "" if row.size is None else f"{row.size:,}"
         line["training time, fastest run"] = "" if row.seconds is None else duration(row.seconds)
         table.append(list(line.values()))
-    return *_without_empty(list(COLUMNS), table), notes
+    full = [i for i in range(len(COLUMNS)) if i == 0 or any(line[i] for line in table)]
+    return [list(COLUMNS)[i] for i in full], [[line[i] for i in full] for line in table], notes
 
 
-def differences(rows: Sequence[Row]) -> Table:
+def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return a table of differences in the accuracy of the last epoch.
 
     Each row is compared with the first row that has the same data and chose its best epoch on the same split.
@@ -178,19 +173,11 @@ def _numbers(values: Sequence[float]) -> tuple[float | str | None, ...]:
     return float(np.mean(values)), float(np.std(values, ddof=1)), interval(values)
 
 
-def _without_empty(columns: list[str], table: list[list[str]]) -> Table:
-    full = [i for i in range(len(columns)) if i == 0 or any(line[i] for line in table)]
-    return [columns[i] for i in full], [[line[i] for i in full] for line in table]
-
-
 def _wrapped(text: str, width: int) -> list[str]:
     """Return a text as lines of at most `width` columns of a terminal; some characters take two."""
     return textwrap.wrap(text, width if disp_len(text) == len(text) else width // 2) or [""]
 
 
 def _with_interval(values: Sequence[float]) -> str:
-    half = interval(values)
-    if half is None:
-        return f"{values[0]:.2f}"
-    mean, std = np.mean(values), np.std(values, ddof=1)
-    return f"{mean:.2f} \u00b1 {std:.2f} [{mean - half:.2f}, {mean + half:.2f}]"
+    mean, std, half = _numbers(values)
+    return f"{mean:.2f}" + (f" \u00b1 {std:.2f} [{mean - half:.2f}, {mean + half:.2f}]" if len(values) > 1 else "")

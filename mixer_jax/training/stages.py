@@ -62,7 +62,7 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
     with StopRequest() as stop:
 
         def function(i: int) -> Trained:
-            observers: list[Observer] = [progress.observer(i)] if show else []
+            observers: list[Observer] = [progress.observers[i]] if show else []
             if is_first():
                 observers += [*_logs(trainer, directories[i]), curves.observer()]
             return train_epochs(group.trainers[i], directories[i], stop, observers, group.length)

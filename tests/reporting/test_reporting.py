@@ -67,7 +67,7 @@ def test_no_bar_stays_at_its_end_while_something_else_goes_on():
 def test_several_seeds_are_shown_as_one_run(capsys):
     """Means and the deviation over the seeds, the images of all; the second seed stops after two of three epochs."""
     console = SeedsProgress(num_epochs=3, total_steps=30, batch_size=32, seeds=[4, 5])
-    first, second = (console.observer(i) for i in range(2))
+    first, second = console.observers
     first.note("Compiling")
     second.note("Compiling")
     for seed in (first, second):
