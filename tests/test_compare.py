@@ -57,6 +57,15 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert (output / "curves.png").stat().st_size > 10_000
 
 
+def test_the_curves_of_several_seeds_are_the_same_before_and_after_the_end(runs, tmp_path):
+    shutil.copytree(runs / "three", tmp_path / "three")
+    for results in tmp_path.rglob("results.json"):
+        results.unlink()
+    [finished], [unfinished] = (list(rows.read_rows(folder / "three")) for folder in (runs, tmp_path))
+    assert not unfinished.results
+    assert unfinished.curves == finished.curves
+
+
 def test_runs_of_the_same_name_are_told_apart_by_their_paths(runs, tmp_path, monkeypatch):
     for folder in ("here", "there"):
         shutil.copytree(runs / "one", tmp_path / folder / "one")

@@ -69,6 +69,7 @@ def test_a_run_of_fewer_steps_is_compared_to_its_end(tmp_path):
             "optimizer.sam_rho=0.1: the PyTorch side supports only the default, 0.0",
         ),
         (("--config.frozen_trunk",), "config.frozen_trunk=True: the PyTorch side supports only"),
+        (("--config.model.variant=CNN",), "config.model.variant=CNN: its dropout cannot be left out"),
     ],
 )
 def test_mistakes_get_one_line(flags, line, tmp_path):

@@ -14,10 +14,6 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 
     A multiply-add counts as two. A training step has three times as many, because each product has two products in the
     backward pass.
-
-    Args:
-      model: the Mixer.
-      image_shape: (height, width, channels).
     """
     height, width, channels = image_shape
     tokens, hidden = height * width // model.patch_size**2, model.hidden_dim
@@ -28,12 +24,7 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:
-    """Return a workload, which multiplies two large square matrices repeatedly in one dispatch, and their side.
-
-    Args:
-      device: on which the matrices are multiplied.
-      dtype: of the matrices.
-    """
+    """Return a workload, which multiplies two large square matrices repeatedly in one dispatch, and their side."""
     side = SIDES.get(device.platform, SIDES["other"])
     # Scaled, so that repeated products neither grow nor vanish; an orthogonal factor would cost more than it is worth.
     a, b = jax.random.normal(jax.random.key(0), (2, side, side), dtype) / jnp.asarray(side**0.5, dtype)

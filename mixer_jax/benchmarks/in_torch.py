@@ -30,15 +30,7 @@ EPOCH = 100  # batches per loader epoch; batches that the loader prefetches betw
 
 
 def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
-    """Require default values of fields that the PyTorch side does not support.
-
-    Args:
-      config: the complete config.
-      fields: dotted paths of unsupported fields.
-
-    Raises:
-      UserError: if the config sets one of the fields to another value.
-    """
+    """Raise `UserError` if one of the fields, which the PyTorch side does not support, is not at its default."""
     defaults = flat(default_config())
     for field, value in flat(config).items():
         if field in fields and value != defaults[field]:
@@ -66,10 +58,7 @@ class Theirs:
     """
 
     def __init__(self, ours: Ours):
-        """Convert the model and compare the logits.
-
-        Args:
-          ours: of a trainer that passes `check`.
+        """Convert the model of a trainer that passes `check`, and compare the logits.
 
         Raises:
           RuntimeError: if `difference` is not below TOLERANCE.
@@ -131,14 +120,8 @@ def stepper(
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """Return a function `step(images, targets, rate=None)` that trains a model by one step, as a config says.
 
-    Args:
-      config: the full config.
-      model: the module to train.
-      forward: computes the logits in place of `model`, such as the compiled module.
-      autocast: whether to compute in bfloat16.
-
-    Returns:
-      The function, which returns the loss and the logits. Without `rate`, the learning rate is that of the config.
+    It returns the loss and the logits. Without `rate`, the learning rate is that of the config. `forward` computes the
+    logits in place of `model`, such as the compiled module; `autocast` computes in bfloat16.
     """
     forward = model if forward is None else forward  # a compiled module has no truth value
     device_type, settings = next(model.parameters()).device.type, config.optimizer
@@ -180,14 +163,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
     """Return the workloads of the config's augmentation as in PyTorch projects, alone and followed by a training step.
 
-    Args:
-      config: the complete config.
-      dataset: in memory.
-      augment: of the trainer.
-      theirs: the PyTorch counterpart of the model.
-
-    Returns:
-      Three workloads: PIL augments in this process, LOADER in one process per core, and FED adds the training step.
+    PIL augments in this process, LOADER in one process per core, and FED adds the training step.
     """
     from mixer_jax.interop import torchvision_policy as interop
 

@@ -27,12 +27,6 @@ def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_to
     torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core; the processes are started
     beforehand.
 
-    Args:
-      config: the complete config.
-      num_images: to read in each round, or all if there are fewer.
-      rounds: measurements of each side.
-      against_torch: whether to measure PyTorch as well.
-
     Returns:
       The number of `images`, their `image_shape`, the `batch_size` and the number of `rounds`. Also, as median, minimum
       and maximum: the `images_per_second` of each side, and their `ratio` if both were measured.

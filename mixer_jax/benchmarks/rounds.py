@@ -61,12 +61,7 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
 
 
 def on_one_core(work: Work, beside: str | None = None) -> Work:
-    """Return the same workload with all threads of this process on one core; Linux only.
-
-    Args:
-      work: to restrict.
-      beside: the name of the workload to compare with, as in `Work`.
-    """
+    """Return the same workload with all threads of this process on one core; Linux only. `beside` is as in `Work`."""
 
     def move(cores: set[int]) -> None:
         for thread in os.listdir("/proc/self/task"):

@@ -22,13 +22,7 @@ STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to
 
 
 def random_dataset(image_shape: tuple[int, int, int], num_classes: int, num_images: int) -> data.Dataset:
-    """Return a dataset of random pixels, which cost the same time as real images; all splits are the same.
-
-    Args:
-      image_shape: (height, width, channels).
-      num_classes: of the random labels.
-      num_images: of the split.
-    """
+    """Return a dataset of random pixels, which cost the same time as real images; all splits are the same."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (num_images, *image_shape), dtype=np.uint8)
     split = data.Split(images, rng.integers(0, num_classes, num_images, dtype=np.int32))
@@ -120,12 +114,7 @@ class Ours:
         return Work(run, batch_size)
 
     def logits(self, params: Any, images: np.ndarray) -> np.ndarray:
-        """Return the logits (batch, num_classes), computed in float32.
-
-        Args:
-          params: of the model.
-          images: normalised, (batch, height, width, channels).
-        """
+        """Return the logits (batch, num_classes) of normalised images, computed in float32."""
         model = self.trainer.model.clone(dtype=jnp.float32)
         with jax.default_matmul_precision("highest"):
             return np.asarray(jax.jit(model.apply)({"params": params}, images))
@@ -144,13 +133,7 @@ def examples(dataset: data.Dataset, n: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def policy(config: ConfigDict, dataset: data.Dataset, augment: Augment) -> Work:
-    """Return the workload of augmenting a batch on one device, and nothing else.
-
-    Args:
-      config: the complete config.
-      dataset: in memory.
-      augment: the augmentation of the config.
-    """
+    """Return the workload of augmenting a batch of a dataset in memory on one device, and nothing else."""
     n = config.batch_size
     batch = {key: x[0] for key, x in data.TrainSampler(len(dataset.train), n, config.seed).batches(0, 1).items()}
     batch |= {"images": dataset.train.images[batch["indices"]], "labels": dataset.train.labels[batch["indices"]]}

@@ -64,9 +64,6 @@ def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
 
     Call this before JAX looks for devices, because it keeps JAX from waiting for an absent TPU.
 
-    Args:
-      target: such as "v5e:2x4" or "cuda:h100".
-
     Raises:
       UserError: if the target is unknown, or the compiler for it is not installed.
     """

@@ -63,6 +63,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> None:
         model.train()
         train = _epoch(trainer, step_once, splits["train"], step, end)
         train["seconds"] = time.monotonic() - start
+        train["images_per_second"] = (end - step) * config.batch_size / train["seconds"]
         step, val = end, _score(model, splits["val"])
         require_finite(np.array([train["train_loss"], val["loss"]]), step, "a loss")
         rate, validation = float(trainer.schedule(step - 1)), {f"val_{key}": value for key, value in val.items()}

@@ -18,10 +18,7 @@ PictureRow = tuple[str, Sequence[np.ndarray], Sequence[str]]
 def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     """Return a config's augmentation as a compiled function that returns uint8 images and their targets.
 
-    Args:
-      config: the full config.
-      dataset: of the config.
-      changes: replace fields of the `augment` section.
+    `changes` replace fields of the `augment` section.
     """
     changed = config.augment.copy_and_resolve_references()
     changed.update(changes)
@@ -39,16 +36,9 @@ def augmentation(config: ConfigDict, dataset: data.Dataset, **changes) -> Callab
 def augmented_batches(
     config: ConfigDict, dataset: data.Dataset, batches: int, count: int
 ) -> list[tuple[np.ndarray, list[str]]]:
-    """Return the first images of the first training batches, as the model sees them, with their classes.
+    """Return the first `count` images of each of the first training batches, as the model sees them.
 
-    Args:
-      config: the full config.
-      dataset: of the config.
-      batches: the number of batches.
-      count: the number of images of each batch, at most its size.
-
-    Returns:
-      For each batch, the images (count, height, width, channels) uint8 and a caption for each.
+    They are (count, height, width, channels) uint8, or fewer if the batches are smaller, with a caption for each.
     """
     draw, sampler = augmentation(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
     # Each example is mixed with its predecessor, the first with the last.

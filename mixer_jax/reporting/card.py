@@ -11,13 +11,7 @@ from mixer_jax.reporting.summary import duration, sentence
 
 
 def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> str:
-    """Return the model card of a finished run, in Markdown.
-
-    Args:
-      config: of the run.
-      info: `Dataset.info` of the run's dataset.
-      results: of the run.
-    """
+    """Return the model card of a finished run, in Markdown; `info` is the `Dataset.info` of its dataset."""
     r, (height, width, channels) = results, info["image_shape"]
     defaults = flat(default_config())
     changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config).items() if value != defaults[path]]

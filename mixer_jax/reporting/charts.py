@@ -22,12 +22,7 @@ AXES = {"epoch": "epoch", "minutes": "training time (min)", "step": "step"}  # o
 
 
 def controls(views: Iterable[str], names: bool = False) -> str:
-    """Return the HTML of the controls of charts.
-
-    Args:
-      views: the names of the views, of which the first is shown at first.
-      names: whether the curves can be chosen by their names.
-    """
+    """Return the HTML of the controls of charts; with `names`, the curves can be chosen by their names."""
     radios = "".join(
         f'<label><input type="radio" name="by" value="{name}"{"" if i else " checked"}> by {name}</label>'
         for i, name in enumerate(views)
@@ -45,10 +40,7 @@ def controls(views: Iterable[str], names: bool = False) -> str:
 def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str) -> list[dict[str, Any]]:
     """Return the charts of a run: loss, accuracy, learning rate, gradient norm and throughput.
 
-    Args:
-      history: the epochs.
-      steps: single steps; empty for a run of an older release.
-      dataset: the name of the dataset, for the published accuracy.
+    A run of an older release has no `steps`; the name of the dataset is for the published accuracy.
     """
     minutes = np.cumsum([one.seconds / 60 for one in history])
     ends = {
@@ -100,11 +92,7 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
 
 
 def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the reliability diagram, accuracy over confidence.
-
-    Args:
-      bins: the `calibration` of `metrics.classification_scores`.
-    """
+    """Return the reliability diagram, accuracy over confidence, of a `calibration` of `classification_scores`."""
     confidence = [one["confidence"] for one in bins]
     lines = [
         series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),
@@ -118,14 +106,7 @@ def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def chart(
     title: str, axes: Mapping[str, str], views: Mapping[str, list[dict[str, Any]]], log: bool = False
 ) -> dict[str, Any]:
-    """Return a chart.
-
-    Args:
-      title: of the chart.
-      axes: the labels of the x axes, by the name of the view.
-      views: the series, by the name of the view; views without series are left out.
-      log: whether the x axes are logarithmic.
-    """
+    """Return a chart, with the label of the x axis and the series of each view; views without series are left out."""
     shown = {name: {"x": axes[name], "series": lines, "log": log} for name, lines in views.items() if lines}
     return {"title": title, "views": shown}
 

@@ -28,11 +28,6 @@ def plot_curves(histories: Sequence[Sequence[Epoch]], path: Path, title: str = "
     """Plot the metrics of one or several runs as a PNG of three panels: loss, accuracy and learning rate.
 
     The best epoch of each run is marked.
-
-    Args:
-      histories: the epochs of each run, in order.
-      path: of the PNG.
-      title: of the figure.
     """
     from matplotlib.figure import Figure  # here, so that the start of a run does not wait for it
 
@@ -125,12 +120,7 @@ class _Curve(Observer):
 
 @fonts()
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:
-    """Plot a report of `mixer_jax.parity` as a PNG: the losses of both sides above their relative differences.
-
-    Args:
-      report: as in parity.json.
-      path: of the PNG.
-    """
+    """Plot the content of parity.json as a PNG: the losses of both sides above their relative differences."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")

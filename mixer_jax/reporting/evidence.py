@@ -92,13 +92,7 @@ class Evidence:
 def gather(
     classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset, config: ConfigDict
 ) -> Evidence:
-    """Choose the test images to show, and compute what is shown of them.
-
-    Args:
-      classifier: the run's model.
-      logits, labels: (n, classes) and (n,), of all test images.
-      dataset, config: of the run.
-    """
+    """Choose the images to show among all test images, of which logits are given, and compute what is shown of them."""
     mistakes, right = _mistakes(logits, labels), _right(logits, labels)
     chosen = np.union1d(mistakes, right).astype(int)
     images, _ = dataset.test.read(chosen)
@@ -196,13 +190,7 @@ def _maps(classifier: Classifier, evidence: Evidence) -> dict[str, np.ndarray]:
 
 
 def captions(evidence: Evidence, label_names: Sequence[str], places: Sequence[int]) -> list[str]:
-    """Return the captions of chosen images.
-
-    Args:
-      evidence: of the run.
-      label_names: the class names.
-      places: indices into `chosen`.
-    """
+    """Return the captions of images, given by indices into `chosen`."""
     lines = []
     for place in places:
         i = evidence.chosen[place]

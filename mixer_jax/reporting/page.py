@@ -34,12 +34,7 @@ def _asset(name: str) -> str:
 
 
 def page(title: str, parts: Sequence[str]) -> str:
-    """Return an HTML document.
-
-    Args:
-      title: plain text.
-      parts: HTML, from the other functions of this module.
-    """
+    """Return an HTML document with a title of plain text and parts from the other functions of this module."""
     body = _with_contents("\n".join(parts))
     # A page without charts does not need the library that draws them.
     charts = 'class="charts"' in body
@@ -157,12 +152,7 @@ def side_by_side(*parts: str) -> str:
 
 
 def charts(specs: Sequence[dict[str, Any]], controls: str = "") -> str:
-    """Return charts that show their values under the pointer and can be zoomed.
-
-    Args:
-      specs: one per chart; see `mixer_jax.reporting.charts`.
-      controls: HTML of the inputs that change the charts.
-    """
+    """Return charts, as in `reporting.charts`, that show their values under the pointer and can be zoomed."""
     figures = "".join(
         f'<figure class="chart"><h3>{html.escape(spec["title"])}</h3><div class="plot" tabindex="0" role="application" '
         f'aria-label="{html.escape(spec["title"])}: the arrow keys show the values"></div>{_data(spec)}</figure>'
@@ -174,9 +164,7 @@ def charts(specs: Sequence[dict[str, Any]], controls: str = "") -> str:
 def confusion(names: Sequence[str], counts: np.ndarray) -> str:
     """Return a confusion matrix that shows names and counts under the pointer, or where the arrow keys lead.
 
-    Args:
-      names: of the classes.
-      counts: (classes, classes) int; rows are true classes, columns predicted ones.
+    The rows of `counts` are true classes, the columns predicted ones.
     """
     present = [[int(row), int(column), int(counts[row, column])] for row, column in np.argwhere(counts)]
     data = _data({"names": list(names), "counts": present, "totals": counts.sum(1).tolist()})
@@ -195,13 +183,7 @@ def _data(content: Any) -> str:
 
 
 def image(png: bytes, description: str, narrow: bytes | None = None) -> str:
-    """Return an embedded PNG.
-
-    Args:
-      png: the content of the file.
-      description: the alternative text.
-      narrow: another PNG for screens up to 700 pixels wide, if any.
-    """
+    """Return an embedded PNG with its alternative text; `narrow` is another PNG, for screens up to 700 pixels wide."""
     other = f'<source media="(max-width: 700px)" srcset="{_inside(narrow)}">' if narrow else ""
     picture = f'<picture>{other}<img alt="{html.escape(description)}" src="{_inside(png)}"></picture>'
     return f'<p class="paper">{picture}</p>'

@@ -29,12 +29,7 @@ from mixer_jax.storage import write_text, writing
 
 
 def unfinished(run: RunDirectory, classifier: Classifier) -> Results:
-    """Return the results of an unfinished run, without test scores.
-
-    Args:
-      run: the run directory, with at least one finished epoch.
-      classifier: the run's model.
-    """
+    """Return the results of an unfinished run with at least one finished epoch, without test scores."""
     history, config = run.read_metrics(), run.config()
     best, last = best_epoch(history), history[-1]
     how_far = f"epoch {last.epoch} of {math.ceil(config.epochs)}, not finished"
@@ -69,12 +64,7 @@ def finish(
 ) -> None:
     """Write the curves, the predictions and the report of a run, before results.json exists; if that fails, only warn.
 
-    Args:
-      run: the run directory.
-      results: of the run.
-      classifier: its model, with the parameters of the best epoch.
-      logits, labels: (n, classes) and (n,), of all test images.
-      dataset: of the run.
+    The classifier has the parameters of the best epoch; logits and labels are those of all test images.
     """
     with optional("curves"):
         draw_curves(run, results)
@@ -117,10 +107,7 @@ def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirector
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:
     """Write report.html and, for a finished run, the model card; return the report's path.
 
-    Args:
-      run: the run directory. The test predictions of a finished run are shown if it has a predictions.npz.
-      classifier: the run's model.
-      results: of the run, or from `unfinished`.
+    The test predictions of a finished run are shown if it has a predictions.npz.
 
     Raises:
       UserError: if predictions.npz is damaged, or a file cannot be written.
@@ -151,12 +138,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
 
 
 def write_weights_report(classifier: Classifier, file: Path) -> None:
-    """Write a page about a model that comes from no run, such as one of the paper's: what its weights look at.
-
-    Args:
-      classifier: the model.
-      file: the page to write.
-    """
+    """Write a page about a model that comes from no run, such as one of the paper's: what its weights look at."""
     preprocessing = classifier.preprocessing
     pairs = zip(preprocessing.mean, preprocessing.std, strict=True)
     facts = [

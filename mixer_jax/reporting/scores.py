@@ -21,11 +21,7 @@ PAIRS = 20  # of confused classes to list
 
 
 def describe(scores: dict[str, Any]) -> str:
-    """Return scores as a few lines of text, with the hardest classes.
-
-    Args:
-      scores: from `metrics.classification_scores`.
-    """
+    """Return `metrics.classification_scores` as a few lines of text, with the hardest classes."""
     top = f", {scores['top5_accuracy']:.2f}% top-{TOP}" if len(scores["per_class"]) > TOP else ""
     lines = {
         "accuracy": f"{scores['accuracy']:.2f}% top-1{top}; {scores['balanced_accuracy']:.2f}% balanced",
@@ -46,11 +42,8 @@ def describe(scores: dict[str, Any]) -> str:
 def class_rows(scores: dict[str, Any], intervals: bool = False) -> list[tuple[str, ...]]:
     """Return a row of text per class with examples; its cells are those of `CLASS_COLUMNS`.
 
-    The hardest classes come first, as in `metrics.hardest_first`.
-
-    Args:
-      scores: from `metrics.classification_scores`.
-      intervals: whether the recall is followed by its 95% interval.
+    The hardest classes come first, as in `metrics.hardest_first`. With `intervals`, the recall is followed by its 95%
+    interval.
     """
 
     def percent(value: float | None) -> str:
@@ -89,10 +82,8 @@ def write_predictions(
     """Write a row of CSV per image, mistakes first, the most confident ones at the top, to find wrong labels.
 
     Args:
-      path: of the file.
-      names: the n names of the images, such as their files.
-      logits: (n, classes) float.
-      labels: (n,) int, the true classes.
+      path, names: of the file, and of the n images.
+      logits, labels: (n, classes) float, and (n,) int.
       label_names: the class names.
     """
     of_class, predicted = probabilities(logits), logits.argmax(1)
@@ -116,9 +107,6 @@ def similarity_order(counts: np.ndarray) -> np.ndarray:
     The classes are clustered hierarchically by average linkage. The distance of two classes is 1 - share. The share is
     the mean of the fraction of the first class that is predicted as the second, and of the fraction of the second that
     is predicted as the first. Up to 300 classes, the leaves are in optimal order.
-
-    Args:
-      counts: the confusion matrix.
     """
     if len(counts) < 3:
         return np.arange(len(counts))
@@ -136,9 +124,7 @@ def similarity_order(counts: np.ndarray) -> np.ndarray:
 def confused_pairs(counts: np.ndarray, label_names: Sequence[str]) -> list[tuple[str, str, str, str]]:
     """Return the most frequent mistakes, as rows of text: true class, predicted class, images, share of the class.
 
-    Args:
-      counts: the confusion matrix.
-      label_names: of the classes.
+    The rows of the confusion matrix `counts` are true classes.
     """
     mistakes = counts * ~np.eye(len(counts), dtype=bool)
     order = np.argsort(-mistakes, axis=None, kind="stable")[:PAIRS]

@@ -19,13 +19,7 @@ UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS
 
 
 def facts(results: Results, config: ConfigDict, evidence: Evidence | None) -> list[tuple[str, str]]:
-    """Return the names and values of the cards at the top.
-
-    Args:
-      results: of the run.
-      config: of the run.
-      evidence: of the run, if it is finished.
-    """
+    """Return the names and values of the cards at the top."""
     r = results
     validation = f"{r.val_accuracy:.2f}%"
     if r.val_examples:
@@ -93,12 +87,7 @@ def _augmentation(config: ConfigDict) -> str:
 
 
 def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]:
-    """Return the charts of a run.
-
-    Args:
-      run: the run directory, with curves.png.
-      results, config: of the run.
-    """
+    """Return the charts of a run that has a curves.png."""
     drawn = charts.curves(run.read_metrics(), run.read_steps(), results.dataset)
     return [
         page.heading("Curves"),
@@ -120,13 +109,7 @@ def _on_training_images(config: ConfigDict) -> str:
 
 
 def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -> list[str]:
-    """Return the parts on the test predictions, and draw confusion.png.
-
-    Args:
-      run: the run directory.
-      evidence: of the run.
-      label_names: the class names.
-    """
+    """Return the parts on the test predictions, and draw confusion.png."""
     scores = classification_scores(evidence.logits, evidence.labels, label_names)
     counts = np.array(scores["confusion"])
     with writing(confusion_file := run.path / "confusion.png"):

@@ -23,12 +23,7 @@ class StepObserver(Observer):
     """An observer of chosen steps."""
 
     def __init__(self, learning_rates: Mapping[int, float], lost: str):
-        """Create the observer.
-
-        Args:
-          learning_rates: of the chosen steps, by step.
-          lost: what the run goes without once writing fails, for the warning.
-        """
+        """Choose the steps that have a learning rate; `lost` is what the run goes without once writing fails."""
         self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:

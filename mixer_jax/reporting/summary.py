@@ -24,12 +24,7 @@ def sentence(caution: str) -> str:
 
 
 def summarize(run: RunDirectory, results: Results) -> str:
-    """Return the results as a few lines of text: accuracy, time, hardware, and the paths of the files.
-
-    Args:
-      run: the run directory, of one or of several seeds.
-      results: of the run, or the mean of several seeds.
-    """
+    """Return the results of one or several seeds as a few lines: accuracy, time, hardware, and the paths of files."""
     one = results.std is None
 
     def accuracy(key: str) -> str:

@@ -75,14 +75,7 @@ class TensorBoard(StepObserver):
 
 
 def write_pictures(directory: Path, step: int, pictures: Mapping[str, bytes], params: Any) -> None:
-    """Write pictures, and histograms of the parameters, to an event file of their own.
-
-    Args:
-      directory: of the event files.
-      step: at which TensorBoard shows them.
-      pictures: PNG files by their names.
-      params: the parameters.
-    """
+    """Write pictures (PNG files by their names), and histograms of the parameters, to an event file of their own."""
     from tensorboardX.proto.event_pb2 import Event
     from tensorboardX.proto.summary_pb2 import Summary
     from tensorboardX.summary import histogram

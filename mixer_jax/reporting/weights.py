@@ -95,11 +95,7 @@ def _mosaic(tiles: np.ndarray, columns: int, side: int = 56, gap: int = 6) -> Im
 
 
 def token_maps(evidence: Evidence) -> list[list[tuple[np.ndarray, str]]]:
-    """Return each mapped image beside the maps of what its tokens add, with their descriptions.
-
-    Args:
-      evidence: of the run.
-    """
+    """Return each mapped image beside the maps of what its tokens add, with their descriptions."""
     rows = []
     for place, maps in zip(evidence.mapped, evidence.maps, strict=True):
         mistake = evidence.wrong[evidence.chosen[place]]

@@ -22,10 +22,7 @@ X: dict[str, Callable[[Curve], Sequence[float]]] = {
 def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of accuracy and loss on validation: means over seeds, with bands of one standard deviation.
 
-    If the best epoch was chosen on the test images, accuracy and loss are those on the test images.
-
-    Args:
-      rows: of one dataset, with one way to choose the best epoch.
+    The rows are of one dataset. If their best epoch was chosen on the test images, accuracy and loss are those on them.
     """
     charts = []
     split = next((row.protocol for row in rows if row.protocol), "validation").capitalize()
@@ -69,8 +66,7 @@ def _published(rows: Sequence[Row], end: float) -> list[dict[str, Any]]:
 def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of the test accuracy of the last epoch against parameters and training time.
 
-    Args:
-      rows: of one dataset. Published accuracies are hollow points.
+    The rows are of one dataset. Published accuracies are hollow points.
     """
     sizes, times = [], []
     for color, row in enumerate(rows):

@@ -64,9 +64,6 @@ class Job:
         """Train to the end.
 
         If the training diverges, mark the run as diverged, and train its seeds, if there are several, one at a time.
-
-        Args:
-          dataset: the dataset of the job's config.
         """
         try:
             self._train(dataset)
@@ -97,12 +94,7 @@ def create_jobs(
 ) -> list[Job]:
     """Return the jobs of a study, in order of protocol, then arm, then seed.
 
-    Args:
-      arms: the arms to train.
-      base: the study's config.
-      directory: the directory of the study.
-      num_seeds: the maximum number of seeds per arm; None for all.
-      only: the only protocol to train under, a key of `PROTOCOLS`; None for all.
+    `num_seeds` is the maximum for each arm, and `only` the only protocol to train under; None for all.
     """
     jobs = []
     together = jax.devices()[0].platform != "cpu"  # a single run does not fill an accelerator

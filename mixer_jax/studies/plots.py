@@ -21,13 +21,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     There is a panel for each dataset and each way to choose the best epoch. Published test accuracies are dotted lines.
     With more than SEVERAL rows, those of a single seed are omitted, unless all have a single seed.
 
-    Args:
-      rows: of the comparison.
-      path: of the PNG.
-      title: of the figure.
-
-    Returns:
-      Whether there was anything to plot; if not, no file is written.
+    Return whether there was anything to plot; if not, no file is written.
     """
     from matplotlib.figure import Figure
 
@@ -82,13 +76,7 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     bars of one standard deviation, at the training time of the fastest seed. Published numbers are hollow points.
     A row without a known cost is missing from that cost's panel.
 
-    Args:
-      rows: of the comparison.
-      path: of the PNG.
-      title: of the figure.
-
-    Returns:
-      Whether there was anything to plot; if not, no file is written.
+    Return whether there was anything to plot; if not, no file is written.
     """
     from matplotlib import ticker
     from matplotlib.figure import Figure

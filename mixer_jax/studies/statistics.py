@@ -14,11 +14,7 @@ def interval(values: Sequence[float]) -> float | None:
 
 
 def against_one(values: Sequence[float], published: float) -> str:
-    """Compare several runs with a single published run, which is itself a random draw.
-
-    Args:
-      values: accuracies of the runs.
-      published: accuracy of the published run.
+    """Compare the accuracies of several runs with that of a published run, which is itself a random draw.
 
     Returns:
       "higher" or "lower", for the mean of the runs, if the published accuracy lies outside the 95% prediction interval

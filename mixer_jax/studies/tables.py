@@ -27,13 +27,9 @@ COLUMNS = {
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the main table of a comparison, without empty columns.
+    """Return the main table of a comparison, without empty columns: their names, and the cells of each row.
 
-    Args:
-      rows: of the comparison.
-
-    Returns:
-      The column names, the cells of each row, and the footnotes to which [1], [2], ... in the titles refer.
+    The footnotes, to which [1], [2], ... in the titles refer, are returned as well.
     """
     notes, table = list(dict.fromkeys(note for row in rows for note in row.notes)), []
     for row in rows:
@@ -69,12 +65,6 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return a table of differences in the accuracy of the last epoch.
 
     Each row is compared with the first row that has the same data and chose its best epoch on the same split.
-
-    Args:
-      rows: of the comparison.
-
-    Returns:
-      The column names, and the cells of each row.
     """
     table, first = [], {}
     for row in filter(lambda row: row.results, rows):
@@ -126,10 +116,7 @@ def latex(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 def plain(columns: Sequence[str], table: Sequence[Sequence[str]], width: int) -> str:
     """Return a table for a terminal; if it is too wide, less important columns are left out.
 
-    Args:
-      columns: their names; those that `COLUMNS` does not rank count as the most important.
-      table: the cells.
-      width: of the terminal, in columns.
+    Columns that `COLUMNS` does not rank count as the most important.
     """
     lines = [[_wrapped(cell, max(int(TITLE_SHARE * width), 24)) for cell in line] for line in (columns, *table)]
     widths = [max(disp_len(part) for cell in column for part in cell) for column in zip(*lines, strict=True)]

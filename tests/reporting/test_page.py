@@ -34,10 +34,13 @@ def test_other_cells_sort_as_text():
     assert "data-value" not in page.table(["x"], [["validation"], ["test"]], sortable=True)
 
 
-def test_a_class_may_be_called_nan():
-    html = page.confusion(["NaN", "null"], np.eye(2, dtype=int))
-    [data] = re.findall(r'application/json">(.*)</script>', html)
-    assert json.loads(data)["names"] == ["NaN", "null"]
+@pytest.mark.parametrize("name", ["NaN", "<h2>", "<!--<script>", "</script>"])
+def test_a_class_may_have_any_name(name):
+    parts = [page.heading(str(i)) for i in range(4)]  # with these, the page has a list of its contents
+    html = page.page("title", [*parts, page.confusion([name, "null"], np.eye(2, dtype=int))])
+    [data] = re.findall(r'application/json">(.*?)</script>', html)
+    assert json.loads(data)["names"] == [name, "null"]
+    assert "<" not in data
 
 
 def test_a_page_is_written_in_any_locale():

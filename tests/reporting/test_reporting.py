@@ -92,6 +92,16 @@ def test_several_seeds_are_shown_as_one_run(capsys):
     assert max(map(len, lines)) <= 80
 
 
+def test_the_time_left_is_that_of_the_seeds_in_training(capsys):
+    console = SeedsProgress(num_epochs=11, total_steps=110, batch_size=80, seeds=range(5))
+    for seed in console.observers:
+        seed.started((), 0, 1.0)
+    for seed in console.observers[1:]:
+        seed.closed()
+    console.observers[0].epoch(record(1, 50.0), record(1))  # 10 steps of 16 images, at 160 images/s
+    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "00:10"
+
+
 def test_an_epoch_of_less_than_an_image_in_twenty_seconds_is_shown():
     slow = Sums(loss=4.0, correct=1, steps=2, seconds=90.0).epoch(1, 2, 2, 0.1, Scores(1.0, 50.0, 1, 2))
     assert slow.images_per_second == pytest.approx(4 / 90)

@@ -65,6 +65,21 @@ def test_folders_are_datasets_of_their_own():
     assert datasets(rows) == ["folder a", "folder b", "mnist"]
 
 
+def test_published_rows_are_of_the_last_or_the_best_epoch(tmp_path):
+    row = to_json(Row("theirs", [], published={"last": 90.0}))
+    write_json(tmp_path / "rows.json", {"rows": [row | {"published": {"test": 90.0}}]})
+    with pytest.raises(UserError, match="'last or best of published' is missing"):
+        list(read_rows(tmp_path / "rows.json"))
+
+
+def test_a_published_row_of_several_comparisons_appears_once():
+    row = Row("theirs", [], published={"last": 90.0}, of_dataset="digits")
+    assert merged([row, seeds("x", 0), Row(**vars(row))])[0] == row
+    assert len(merged([row, seeds("x", 0), Row(**vars(row))])) == 2
+    with pytest.raises(UserError, match="two rows of 'theirs' have no results"):
+        merged([row, Row("theirs", [], published={"last": 91.0}, of_dataset="digits")])
+
+
 def test_rows_of_one_title_and_recipe_on_the_same_data_are_merged():
     diverged = Row("x", [], diverged=2, recipe="a")
     [joined, other] = merged([diverged, seeds("x", 0, 1), seeds("y", 0), seeds("x", 2)])
