@@ -60,7 +60,7 @@ def run(main: Callable[[list[str]], int]) -> None:
         leave(code)
     except Exception as error:
         if lack := _lack_of_memory(error):
-            print(f"error: too little memory: {lack}; smaller batches need less", file=sys.stderr)
+            print(f"error: too little memory: {lack}; smaller batches or images need less", file=sys.stderr)
             code = 2
         elif jax.distributed.is_initialized():
             traceback.print_exc()
@@ -102,6 +102,12 @@ class Define:
         self.integer = functools.partial(flags.DEFINE_integer, flag_values=values)
         self.list = functools.partial(flags.DEFINE_list, flag_values=values)
         self.string = functools.partial(flags.DEFINE_string, flag_values=values)
+
+    def dataset(self, what: str) -> None:
+        """Define the flags that set the arguments of `inference.dataset_of`; `what` is the help text of --dataset."""
+        self.string("dataset", None, what)
+        self.string("data_dir", None, "where the data is, as config.dataset.data_dir; by default where it was")
+        self.string("on_error", None, "stop at damaged images or skip them; by default as the run did")
 
     def output(self, what: str) -> None:
         """Define --output, with the help text `what`, and --overwrite; see `require_new`."""
@@ -184,14 +190,16 @@ def parse_flags(
 
 @contextlib.contextmanager
 def naming_flags() -> Iterator[None]:
-    """Name --dataset and --data_dir in errors about the fields of `config.dataset` that these flags set.
+    """Name the flags of `Define.dataset` in errors about the fields of `config.dataset` that they set.
 
     An error about another field says that this command has no flag for it.
     """
     try:
         yield
     except UserError as error:
-        text = str(error).replace("config.dataset.data_dir", "--data_dir").replace("config.dataset.name", "--dataset")
+        text = str(error)
+        for name, flag in (("data_dir", "--data_dir"), ("name", "--dataset"), ("on_error", "--on_error")):
+            text = text.replace(f"config.dataset.{name}", flag)
         if "config.dataset." in text:
             text += "; this command has no flag for it"
         raise UserError(text) from error

@@ -31,15 +31,14 @@ def main(argv: list[str]) -> int:
     cli.require_new((output / name for name in WRITTEN), values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
     with cli.naming_flags():
-        dataset = dataset_of(classifier, values.dataset, values.data_dir)
+        dataset = dataset_of(classifier, values.dataset, values.data_dir, values.on_error)
         _evaluate(classifier, dataset, values.split, values.checkpoint, values.batch_size, output)
     return 0
 
 
 def _define_flags(define: cli.Define) -> None:
     define.string("split", "test", "train, validation or test")
-    define.string("dataset", None, "as config.dataset.name; by default the run's")
-    define.string("data_dir", None, "where the data is now, if not where it was")
+    define.dataset("as config.dataset.name; by default the run's")
     define.output("folder for the results; by default in the run directory")
     define.integer("batch_size", 512, "images at a time", lower_bound=1)
 
@@ -55,14 +54,14 @@ def _evaluate(
     logits, labels = over_split(classifier.logits, images, batch_size, f"{split} images")
     scores = {
         "dataset": name,
+        "data_dir": dataset.data_dir,
         "split": split,
         "checkpoint": checkpoint,
         "step": step,
         "platform": jax.devices()[0].platform,
         **classification_scores(logits, labels, classifier.label_names),
     }
-    which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
-    weights = f"{which}checkpoint of step {step}" if classifier.origin.dataset else classifier.origin.name
+    weights = classifier.origin.parameters(checkpoint)
     title = f"{name} {split}, {weights}: {scores['accuracy']:.2f}%"
     how_far = classifier.origin.unfinished and f"; {classifier.origin.unfinished}"
     print(f"{name}, {scores['examples']:,} {split} images; {weights}{how_far}\n{describe(scores)}")

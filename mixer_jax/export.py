@@ -24,6 +24,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from mixer_jax import cli
 from mixer_jax.benchmarks.rounds import Work, measure, spread
@@ -56,14 +57,13 @@ def main(argv: list[str]) -> int:
     require_head(classifier)
     if not _holds(output / LABELS, classifier.label_names):
         cli.require_new([output / LABELS], values.overwrite)
-    split, name = _test_images(classifier, values.dataset, values.data_dir)
+    split, name = _test_images(classifier, values)
     return _export(classifier, values.format, split, name, values.num_images, output, values.benchmark)
 
 
 def _define_flags(define: cli.Define) -> None:
     define.string("format", "stablehlo", "stablehlo, onnx or onnx_int8")
-    define.string("dataset", None, "dataset to check the exported file on, as config.dataset.name")
-    define.string("data_dir", None, "where the data is now, if not where it was")
+    define.dataset("dataset to check the exported file on, as config.dataset.name")
     define.integer("num_images", 1000, "the most test images to check the exported file on", lower_bound=1)
     define.boolean("benchmark", False, "compare the speed of the exported file with the model's")
     define.output("folder for the file; by default export/ in the run directory")
@@ -77,11 +77,11 @@ def _holds(file: Path, label_names: tuple[str, ...]) -> bool:
         return False
 
 
-def _test_images(classifier: Classifier, dataset: str | None, data_dir: str | None) -> tuple[StreamedSplit | None, str]:
+def _test_images(classifier: Classifier, values: flags.FlagValues) -> tuple[StreamedSplit | None, str]:
     """Return the test split and the name of its dataset; None and "" after a warning if the split cannot be opened."""
     try:
         with cli.naming_flags():
-            config = dataset_of(classifier, dataset, data_dir)
+            config = dataset_of(classifier, values.dataset, values.data_dir, values.on_error)
             return open_split(classifier, config, "test"), config.name
     except UserError as error:
         warn(f"no test images to compare on, only random pixels: {error}")

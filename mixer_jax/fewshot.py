@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
         raise UserError(f"--shots={','.join(values.shots)}: give numbers of images per class, such as 1,5,10,25")
     classifier, shots = load(values.workdir, values.checkpoint), sorted(set(map(int, values.shots)))
     with cli.naming_flags():
-        dataset = dataset_of(classifier, values.dataset, values.data_dir)
+        dataset = dataset_of(classifier, values.dataset, values.data_dir, values.on_error)
     name = f"{Path(dataset.name).name}_{values.checkpoint}.json"
     output = Path(values.output) if values.output else cli.folder(None, values.workdir, "fewshot") / name
     cli.require_new([output], values.overwrite)
@@ -41,8 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(define: cli.Define) -> None:
-    define.string("dataset", None, "as config.dataset.name; by default the run's")
-    define.string("data_dir", None, "where it is, as config.dataset.data_dir")
+    define.dataset("as config.dataset.name; by default the run's")
     define.list("shots", ["1", "5", "10", "25"], "training images of each class")
     define.integer("seeds", 3, "draws of the training images", lower_bound=1)
     define.integer("batch_size", 512, "images at a time", lower_bound=1)
@@ -82,7 +81,7 @@ def _fewshot(
     result |= {"test_images": len(splits["test"]), "classes": len(label_names), "shots": rows}
     print(
         f"{config.name}, {result['test_images']:,} test images of {len(label_names)} classes, {num_seeds} seeds; "
-        f"{checkpoint}, checkpoint of step {classifier.origin.step}\n\n"
+        f"{classifier.origin.parameters(checkpoint)}\n\n"
         "| shots | test accuracy (mean ± std) |\n|---|---|"
     )
     for row in rows:

@@ -47,9 +47,8 @@ def _of_run(run: RunDirectory) -> None:
 
 
 def _of_weights(path: str, values: flags.FlagValues) -> int:
-    output = Path(values.output or "weights.html")
+    classifier, output = load(path), Path(values.output or "weights.html")
     cli.require_new([output], values.overwrite)
-    classifier = load(path)
     with writing(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         write_weights_report(classifier, output)

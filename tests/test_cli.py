@@ -259,7 +259,7 @@ def test_a_step_that_does_not_fit_gets_one_line(tmp_path):
     command = [sys.executable, "-c", program, *flags]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": ""}
     process = subprocess.run(command, env=environment, capture_output=True, text=True)
-    line = r"error: too little memory: Out of memory allocating \d+ bytes; smaller batches need less\n"
+    line = r"error: too little memory: Out of memory allocating \d+ bytes; smaller batches or images need less\n"
     assert (process.returncode, bool(re.fullmatch(line, process.stderr))) == (2, True), process.stderr
 
 
@@ -283,7 +283,8 @@ def test_the_cache_keeps_what_was_used_last(tmp_path, monkeypatch):
     ("error", "shown"),
     [
         ("config.dataset.data_dir=x: no such folder", "--data_dir=x: no such folder"),
-        ("set config.dataset.on_error=skip", "set config.dataset.on_error=skip; this command has no flag for it"),
+        ("set config.dataset.on_error=skip", "set --on_error=skip"),
+        ("set config.dataset.layout=auto", "set config.dataset.layout=auto; this command has no flag for it"),
     ],
 )
 def test_an_error_about_the_data_names_what_the_command_has(error, shown):

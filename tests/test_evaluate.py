@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -172,7 +173,7 @@ def test_it_leaves_json_csv_and_a_picture_in_the_run_directory(run):
     assert {p.name for p in (run / "evaluation").iterdir()} == {f"test_{step}", "test_best"}
 
 
-def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
+def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path, capsys):
     images = write_folder()
     flags = [f"--config.dataset.data_dir={images}", *SHRINK]
     assert main("folder", tmp_path / "run", *flags) == 0
@@ -183,6 +184,11 @@ def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
     assert call("--workdir", tmp_path / "run", "--data_dir", moved) == 0
     found = json.loads((tmp_path / "run" / "evaluation" / "test_best" / "evaluation.json").read_text())
     assert found["accuracy"] == json.loads((tmp_path / "run" / "results.json").read_text())["test_accuracy"]
+    assert found["data_dir"] == str(moved)
+    assert "the run had" not in capsys.readouterr().err
+    next((moved / "test" / "dog").iterdir()).unlink()
+    assert call("--workdir", tmp_path / "run", "--data_dir", moved, "--overwrite") == 0
+    assert re.search(r"warning: the run had (\d+) test images, but .*elsewhere has \d+ now", capsys.readouterr().err)
     with pytest.raises(UserError, match="no train images in .*elsewhere; expected "):
         call("--workdir", tmp_path / "run", "--data_dir", moved, "--split", "validation")
     (moved / "test" / "dog").rename(moved / "test" / "wolf")
@@ -193,7 +199,7 @@ def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path):
 def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(run, tmp_path, capsys):
     load(run).save(tmp_path / "x.safetensors", "timm")
     flags = "--workdir", tmp_path / "x.safetensors", "--output", tmp_path / "out"
-    with pytest.raises(UserError, match="x.safetensors does not come from a run.*: give a dataset"):
+    with pytest.raises(UserError, match="x.safetensors does not come from a run.*: set --dataset"):
         call(*flags)
     assert not (tmp_path / "out").exists()
     assert call(*flags, "--dataset", "digits") == 0

@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import hashlib
+import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +17,8 @@ from mixer_jax.data.sources import Source, Subset
 from mixer_jax.errors import UserError
 from mixer_jax.messages import say
 
-DECODE_CHUNK = 1000  # examples that all threads together read at a time; array_record is fast only for large reads
+# What all threads together read at a time, in examples and in bytes; array_record is fast only for large reads.
+CHUNK, CHUNK_BYTES = 1000, 2**28
 COUNTED = 2**20  # pixels at a time, for the statistics
 LONG = 5.0  # seconds; decoding that takes longer is reported in a line
 
@@ -211,32 +213,38 @@ def decode(source: Source, title: str) -> Split:
     """
     began, split, n = time.monotonic(), stream(source, title), len(source)
     images, labels = np.empty((n, *split.image_shape), np.uint8), np.empty(n, np.int32)
-    with (
-        ThreadPoolExecutor(cores()) as pool,
-        tqdm(total=n, desc=title, unit="images", leave=False, disable=None) as bar,
-    ):
-        for start in range(0, n, DECODE_CHUNK):
-            parts = np.array_split(np.arange(start, min(start + DECODE_CHUNK, n)), cores())
-            for part, examples in zip(parts, pool.map(split.read, parts), strict=True):
-                images[part], labels[part] = examples
-                bar.update(len(part))
+    for part, *examples in read_in_parts(split, title):
+        images[part], labels[part] = examples
     if (seconds := time.monotonic() - began) > LONG:
         say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
     return Split(images, labels, source)
 
 
-def pixel_statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the exact mean and standard deviation of each channel, as fractions of 255.
+def read_in_parts(split: StreamedSplit, title: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield the indices, images and labels of parts of a split, read by several threads, with a progress bar."""
+    n, chunk = len(split), min(CHUNK, CHUNK_BYTES // math.prod(split.image_shape) + 1)
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        tqdm(total=n, desc=title, unit="images", leave=False, disable=None) as bar,
+    ):
+        for start in range(0, n, chunk):
+            parts = np.array_split(np.arange(start, min(start + chunk, n)), cores())
+            for part, examples in zip(parts, pool.map(split.read, parts), strict=True):
+                yield part, *examples
+                bar.update(len(part))
 
-    Args:
-      images: (n, height, width, channels) uint8.
-    """
-    levels = np.arange(256) / 255
-    mean, std = [], []
+
+def count_levels(images: np.ndarray) -> np.ndarray:
+    """Return how often each level occurs in images (n, height, width, channels) uint8, (channels, 256) int."""
     pixels = images.reshape(-1, images.shape[-1])
     parts = np.array_split(pixels, len(pixels) // COUNTED + 1)  # `bincount` copies its input as 8 bytes per value
-    for channel in range(images.shape[-1]):
-        share = sum(np.bincount(part[:, channel], minlength=256) for part in parts) / len(pixels)
+    return np.array([sum(np.bincount(part[:, i], minlength=256) for part in parts) for i in range(images.shape[-1])])
+
+
+def pixel_statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the exact mean and standard deviation of each channel, as fractions of 255, from `count_levels`."""
+    levels, mean, std = np.arange(256) / 255, [], []
+    for share in counts / counts.sum(axis=1, keepdims=True):
         mean.append(float(share @ levels))
         std.append(float(np.sqrt(share @ (levels - mean[-1]) ** 2)))
     return tuple(mean), tuple(std)

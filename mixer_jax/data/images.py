@@ -1,6 +1,7 @@
 """Image files, read as 8-bit grey or RGB arrays, upright and in the requested size."""
 
 import dataclasses
+import functools
 import math
 from pathlib import Path
 from typing import BinaryIO
@@ -9,6 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, features
 
 from mixer_jax.errors import UserError
+from mixer_jax.messages import warn
 
 _AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if built with AVIF
 # The formats that are read, whatever the file is called. For PostScript, for example, Pillow would start a program.
@@ -147,11 +149,18 @@ def highest_level(image: Image.Image) -> int:
     return int(np.asarray(image).max()) if image.mode.startswith("I") else 0
 
 
+@functools.cache
+def _warn_of_levels(bits: int) -> None:
+    warn(f"an image has 16-bit levels above {2**bits - 1}: they become white, because others are read as {bits} bits")
+
+
 def _flat(image: Image.Image, bits: int) -> Image.Image:
     """Return the image with 8 bits and without transparency."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        levels = np.asarray(image).astype(np.int32).clip(0)  # those of some files are signed
-        return Image.fromarray((levels >> (bits - 8)).clip(0, 255).astype(np.uint8))
+        levels = np.asarray(image).astype(np.int32).clip(0) >> (bits - 8)  # those of some files are signed
+        if levels.max() > 255:
+            _warn_of_levels(bits)
+        return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     if image.mode == "F":  # floating point; the levels of black and white are not known
         raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")
     if image.has_transparency_data:

@@ -9,7 +9,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.data.cautions import cautions
-from mixer_jax.data.dataset import Dataset, Split, StreamedSplit, decode, pixel_statistics, stream
+from mixer_jax.data.dataset import (
+    Dataset,
+    Split,
+    StreamedSplit,
+    count_levels,
+    decode,
+    pixel_statistics,
+    read_in_parts,
+    stream,
+)  # fmt: skip
 from mixer_jax.data.decoded_cache import DecodedCache
 from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import hold_out
@@ -194,6 +203,9 @@ def _normalization(name: str, train: Split | StreamedSplit, most: int) -> tuple[
         return (centre,) * channels, (scale,) * channels
     if isinstance(train, StreamedSplit):
         some = np.linspace(0, len(train) - 1, min(len(train), most)).astype(int)
-        train = decode(Subset(train.source, some), "images to normalise by")
-    mean, std = pixel_statistics(train.images)
+        chosen = stream(Subset(train.source, some), title := "images to normalise by")
+        counts = np.sum([count_levels(images) for _, images, _ in read_in_parts(chosen, title)], axis=0)
+    else:
+        counts = count_levels(train.images)
+    mean, std = pixel_statistics(counts)
     return mean, tuple(s or 1.0 for s in std)  # a constant channel must not be divided by zero

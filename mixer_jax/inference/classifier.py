@@ -29,7 +29,7 @@ FORMAT = 2  # version of the description in a file
 ImageLike = str | Path | Image.Image | np.ndarray
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Classifier:
     """A trained image classifier.
 
@@ -53,6 +53,10 @@ class Classifier:
         """Raise `UserError` if the parameters do not fit the model."""
         name = self.origin.name or "the model"
         require_same_shapes(self.params, models.param_shapes(self.model, self.input_shape), name)
+
+    def __repr__(self) -> str:
+        shape, model = "x".join(map(str, self.image_shape)), models.name_of(self.config, self.model) or "Mixer"
+        return f"<Classifier {model}, {shape}, {len(self.label_names)} classes, {self.origin.name or 'not saved'}>"
 
     @functools.cached_property
     def model(self) -> models.Model:
@@ -291,6 +295,11 @@ class Classifier:
         return jax.jit(apply)
 
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            shape = ", ".join(map(str, self.image_shape))
+            raise UserError(
+                f"images are {images.dtype} {images.shape}: give uint8 (n, {shape}), as `read` returns them"
+            )
         outputs = []
         for start in range(0, max(len(images), 1), batch_size):
             batch = images[start : start + batch_size]

@@ -83,7 +83,9 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
     elif str(source) in SHIPPED:
         classifier = _load_file(SHIPPED[str(source)], str(source), entry, known)
     elif os.path.isdir(path) and not published(str(source)):
-        others = sorted(file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS)
+        others = sorted(
+            file.name for file in path.glob("[!.]*") if file.suffix.lower() in READERS and file != run.predictions_file
+        )
         instead = f": give {path / others[0]}" if others else ""
         config = "the config.json of timm and no" if run.exists else "no config.json, nor a"
         raise UserError(f"{path} is not a run directory: it has {config} {MODEL_FILE}{instead}")
@@ -132,10 +134,16 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     unfinished = ""
     if history is not None and not run.results_file.exists():
         unfinished = f"epoch {len(history)} of {math.ceil(config.epochs)}, not finished"
-    which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
-    described = f"run directory, {config.model.variant}, {which}checkpoint of step {found.step}"
-    name, ran_on = f"checkpoint {run.checkpoints / str(found.step)}", found.progress.get("ran_on", {})
-    origin = Origin(name, described, config.dataset, found.step, unfinished, ran_on)
+    origin = Origin(
+        f"checkpoint {run.checkpoints / str(found.step)}",
+        dataset=config.dataset,
+        step=found.step,
+        num_test=info.get("num_images", {}).get("test", 0),
+        unfinished=unfinished,
+        ran_on=found.progress.get("ran_on", {}),
+    )
+    described = f"run directory, {config.model.variant}, {origin.parameters(checkpoint)}"
+    origin = dataclasses.replace(origin, found=described)
     return Classifier(config.model, params, preprocessing, label_names, origin)
 
 
@@ -164,7 +172,7 @@ def _read(directory: Path, which: str) -> tuple[Checkpoint, Any]:
         if not jax.tree.leaves(found.best):
             raise UserError(
                 f"{directory / str(found.step)} was saved before the first epoch ended, so it has no best parameters: "
-                "use latest"
+                "train on, or give the checkpoint latest"
             )
         return found, found.best
     try:

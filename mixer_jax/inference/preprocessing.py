@@ -86,6 +86,7 @@ class Origin:
       found: a description of the model in one line.
       dataset: the `dataset` section of the run's config; None for a file.
       step: the step of the run's checkpoint; 0 for a file.
+      num_test: the number of test images of the run; 0 for a file, or if a run of an older release did not record it.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.
       shape_assumed: whether the file does not tell the height and width of the model's input.
@@ -95,6 +96,12 @@ class Origin:
     found: str = ""
     dataset: ConfigDict | None = None
     step: int = 0
+    num_test: int = 0
     unfinished: str = ""
     ran_on: dict[str, Any] = dataclasses.field(default_factory=dict)
     shape_assumed: bool = False
+
+    def parameters(self, checkpoint: str) -> str:
+        """Return which parameters were loaded as "best", "latest" or the number of a step."""
+        which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
+        return self.name if self.dataset is None else f"{which}checkpoint of step {self.step}"

@@ -14,24 +14,29 @@ from mixer_jax.data import StreamedSplit, given_size
 from mixer_jax.data.sources import FolderSource, Subset
 from mixer_jax.errors import UserError, printable
 from mixer_jax.inference.classifier import Classifier
-from mixer_jax.messages import say
+from mixer_jax.messages import say, warn
 
 
-def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | None = None) -> ConfigDict:
+def dataset_of(
+    classifier: Classifier, name: str | None = None, data_dir: str | None = None, on_error: str | None = None
+) -> ConfigDict:
     """Return the `dataset` section of a config for the data to evaluate a model on.
 
     Args:
       classifier: the model.
       name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
         "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
-      data_dir: the data_dir of the dataset; None for that of the run if the dataset is the run's, else the default.
+      data_dir, on_error: fields of the section; None for those of the run if the dataset is the run's, else the
+        defaults.
 
     Raises:
       UserError: if `name` is None and the model does not come from a run.
     """
     own = classifier.origin.dataset
     if name is None and own is None:
-        raise UserError(f"{classifier.origin.name} does not come from a run, so its dataset is unknown: give a dataset")
+        raise UserError(
+            f"{classifier.origin.name} does not come from a run, so its dataset is unknown: set config.dataset.name"
+        )
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
@@ -41,8 +46,7 @@ def dataset_of(classifier: Classifier, name: str | None = None, data_dir: str | 
         if given_size(config.image_size) is None:  # but chosen from the images that the run was trained on
             config.image_size = classifier.image_shape[:2]
     config.bits = classifier.preprocessing.bits
-    if data_dir is not None:
-        config.data_dir = data_dir
+    config.update({key: x for key, x in (("data_dir", data_dir), ("on_error", on_error)) if x is not None})
     return config
 
 
@@ -66,6 +70,9 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
         raise UserError(f"the classes of the {split} split are not those of the model: {', '.join(odd[:5])}")
     if images.image_shape != classifier.image_shape:
         raise UserError(f"the {split} images are {images.image_shape}, those of the model {classifier.image_shape}")
+    own, expected = classifier.origin.dataset, classifier.origin.num_test
+    if split == "test" and own is not None and own.name == dataset.name and expected not in (0, len(images)):
+        warn(f"the run had {expected:,} test images, but {dataset.data_dir or dataset.name} has {len(images):,} now")
     return images
 
 

@@ -27,7 +27,7 @@ class ConsoleProgress(Observer):
         self._file = file or sys.stdout
         self._bar: tqdm | None = None
         self._spoke = time.monotonic()
-        self._epoch = 1
+        self._epoch, self._header = 1, HEADER
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
         """Print the table's header, and show a progress bar on a terminal."""
@@ -36,7 +36,7 @@ class ConsoleProgress(Observer):
         if step:
             self._say(f"Resuming at step {step} of {self._total_steps}, in {self._title()}")
         if step < self._total_steps:
-            self._say(HEADER)
+            self._say(self._header)
         if self._file.isatty():
             self._bar = tqdm(
                 total=self._total_steps,
@@ -115,7 +115,7 @@ class SeedsProgress(ConsoleProgress):
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):
         super().__init__(num_epochs, total_steps, batch_size)
-        self._of_seed = batch_size // len(seeds)
+        self._of_seed, self._header = batch_size // len(seeds), f"{HEADER}   \u00b1val"
         self.observers = [_Seed(seed, self) for seed in seeds]
         self._shown, self._compiling, self._training = 0, False, len(seeds)
 

@@ -49,7 +49,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
         there, here = getattr(start, name), getattr(model, name)
         if there != here:
             warn(f"{source} was trained with {name} {there}, config.model.{name} is {here}")
-    _require_same_sizes(source, classifier, start, model)
+    _require_same_sizes(source, classifier, start, model, input_shape)
     resized = ""
     if start.patch_size == model.patch_size and model.token_mixing:
         classifier, resized = at_image_size(classifier, input_shape[:2], model.tokens_mlp_dim)
@@ -77,14 +77,17 @@ def _require_one_shape(source: str, classifier: Classifier, input_shape: tuple[i
         )
 
 
-def _require_same_sizes(source: str, classifier: Classifier, there: MlpMixer, here: MlpMixer) -> None:
+def _require_same_sizes(
+    source: str, classifier: Classifier, there: MlpMixer, here: MlpMixer, input_shape: tuple[int, int, int]
+) -> None:
     """Raise `UserError` if the Mixers differ in sizes that cannot be adapted."""
     sizes = ("patch_size", "num_blocks", "hidden_dim", "channels_mlp_dim")
     differing = [name for name in sizes if getattr(there, name) != getattr(here, name)]
     if differing:
-        listed = "; ".join(
-            f"{name}: {getattr(there, name)} in the weights, {getattr(here, name)} in the config" for name in differing
-        )
-        variant = classifier.config.variant
-        remedy = f"config.model.variant={variant}" if variant else f"config.model.{differing[0]} and the like"
-        raise UserError(f"config.init_from={source} is another Mixer ({listed}): set {remedy}")
+        if there.tokens_mlp_dim != here.tokens_mlp_dim:
+            differing.append("tokens_mlp_dim")
+        needed = [f"config.model.{name}={getattr(there, name)} ({getattr(here, name)} now)" for name in differing]
+        if any(side % there.patch_size for side in input_shape[:2]):
+            theirs, ours = (",".join(map(str, shape[:2])) for shape in (classifier.input_shape, input_shape))
+            needed.append(f"config.dataset.image_size={theirs} ({ours} now)")
+        raise UserError(f"config.init_from={source} is another Mixer: set {', '.join(needed)}")

@@ -76,7 +76,7 @@ def classifier(trainer: Trainer, params: Any, steps: int) -> Classifier:
     """Return the run's model with parameters, host arrays or their shapes, that were trained for a number of steps."""
     config, dataset = trainer.config, trainer.dataset
     preprocessing = Preprocessing.of(config, dataset.info())
-    origin = Origin("the run", config.model.variant, config.dataset, steps, "", trainer.runs_on)
+    origin = Origin("the run", config.model.variant, config.dataset, steps, ran_on=trainer.runs_on)
     return Classifier(config.model, params, preprocessing, dataset.label_names, origin)
 
 

@@ -147,7 +147,10 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any]) -> None:
         if path.suffix == ".safetensors":
             from safetensors.numpy import save_file
 
+            partial.touch()
+            mode = partial.stat().st_mode
             save_file(arrays, partial, {"format": "pt", DESCRIPTION: json.dumps(description)})
+            partial.chmod(mode)  # safetensors makes a file that only its owner can read
         else:
             np.savez(partial, **arrays)  # type: ignore[arg-type]
             write_json(path.with_name(f"{path.name}.json"), description)

@@ -14,6 +14,7 @@ from mixer_jax import data
 from mixer_jax.data import examine, folders
 from mixer_jax.data.images import IMAGE_FORMATS, Fit, read_image
 from mixer_jax.errors import UserError
+from mixer_jax.messages import show_on_console
 
 
 def chunk(kind, content):
@@ -132,7 +133,8 @@ def test_a_pipe_is_not_read(tmp_path):
     assert look(tmp_path).cautions() == ("left out: 1 special file (cat/pipe.png)",)
 
 
-def test_deep_images(tmp_path):
+def test_deep_images(tmp_path, capsys):
+    show_on_console()
     deep = np.random.default_rng(0).integers(0, 2**16, (6, 5)).astype(np.uint16)
     write(tmp_path, f"cat/{TEN} dog/{TEN}")
     Image.fromarray(deep).save(tmp_path / "cat" / "deep.png")
@@ -143,6 +145,10 @@ def test_deep_images(tmp_path):
     signed = np.array([[-1000, 0, 1000, 2047]], np.int32)  # as of computed tomography
     Image.fromarray(signed).save(tmp_path / "signed.tif")
     assert read_image(tmp_path / "signed.tif", Fit(bits=11), 1)[0, :, 0].tolist() == [0, 0, 125, 255]
+    assert not capsys.readouterr().err
+    assert read_image(tmp_path / "signed.tif", Fit(bits=10), 1)[0, :, 0].tolist() == [0, 0, 250, 255]
+    line = "warning: an image has 16-bit levels above 1023: they become white, because others are read as 10 bits\n"
+    assert capsys.readouterr().err == line
     Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
     with pytest.raises(UserError, match="cat/float.tif: the image has floating-point levels: convert it"):
         load(tmp_path)

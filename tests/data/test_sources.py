@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_digits, load_sample_image
 
 from mixer_jax import data
-from mixer_jax.data.dataset import decode, pixel_statistics
+from mixer_jax.data import dataset as dataset_module
+from mixer_jax.data.dataset import count_levels, decode, pixel_statistics
 from mixer_jax.data.images import RESIZES, Fit, read_image
 from mixer_jax.data.sources import Digits, image_folder
 from mixer_jax.errors import UserError
@@ -53,17 +54,30 @@ def test_fingerprint_tells_data_apart():
 
 def test_normalization():
     images = np.random.default_rng(0).integers(0, 256, (9, 400, 400, 2), np.uint8)
-    mean, std = pixel_statistics(images)
+    mean, std = pixel_statistics(count_levels(images))
     np.testing.assert_allclose(mean, images.mean((0, 1, 2)) / 255, rtol=1e-12)
     np.testing.assert_allclose(std, images.std((0, 1, 2)) / 255, rtol=1e-12)
     assert (load(normalization="paper").mean, load(normalization="paper").std) == ((0.5,), (0.5,))
     assert (load(normalization="unit").mean, load(normalization="unit").std) == ((0.0,), (1.0,))
 
 
+def test_the_statistics_of_a_streamed_set_are_those_in_memory_and_take_a_part_of_its_memory(write_folder, monkeypatch):
+    fields = {"name": "folder", "data_dir": str(write_folder()), "image_size": (1000,)}
+    expected = load(**fields)
+    monkeypatch.setattr(dataset_module, "CHUNK_BYTES", 2**20)
+    tracemalloc.start()
+    streamed = load(**fields, memory_budget_gib=0.0)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert streamed.streamed
+    assert (streamed.mean, streamed.std) == (expected.mean, expected.std)
+    assert peak < expected.train.images.nbytes / 2
+
+
 def test_the_statistics_take_a_fraction_of_the_images_memory():
     images = np.zeros((300, 256, 256, 1), np.uint8)
     tracemalloc.start()
-    pixel_statistics(images)
+    count_levels(images)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < images.nbytes / 2

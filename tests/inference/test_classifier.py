@@ -1,6 +1,7 @@
 """Images of any kind as a classifier reads them, and what it predicts of them."""
 
 import dataclasses
+import re
 from io import BytesIO
 
 import numpy as np
@@ -64,6 +65,27 @@ def test_a_model_of_other_channels_reads_arrays_alone(tmp_path):
     for image in (tmp_path / "a.png", Image.fromarray(pixels), pixels[..., :3]):
         with pytest.raises(UserError, match=r"the model reads 4 channels: give arrays of shape \(8, 8, 4\), uint8"):
             model.read(image)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        np.zeros((2, 8, 8, 3), np.float32),
+        np.zeros((2, 7, 8, 3), np.uint8),
+        np.zeros((2, 8, 8, 1), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+    ],
+)
+def test_only_arrays_of_images_have_logits(images, classifier):
+    for method in (classifier.logits, classifier.features):
+        with pytest.raises(
+            UserError, match=r"images are \w+ \(.*\): give uint8 \(n, 8, 8, 3\), as `read` returns them"
+        ):
+            method(images)
+
+
+def test_its_representation_is_one_line(classifier):
+    assert re.fullmatch(r"<Classifier \S+, 8x8x3, \d+ classes, .*>", repr(classifier))
 
 
 def test_no_images_have_no_logits(classifier):

@@ -80,7 +80,7 @@ def test_several_seeds_are_shown_as_one_run(capsys):
             seed.epoch(record(epoch, accuracy), record(epoch))
     first.closed()
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["Compiling", "Compiled in 2.0 s", progress_module.HEADER]
+    assert lines[:3] == ["Compiling", "Compiled in 2.0 s", f"{progress_module.HEADER}   \u00b1val"]
     assert lines[3] == "      1/3     2.0000    40.00%     1.5000    55.00%         320     00:02 \u00b17.07"
     assert lines[4] == "      2/3     1.0000    40.00%     0.7500    72.00%         320     00:01 \u00b12.83"
     assert lines[5] == "seed 5: stopped early"

@@ -20,6 +20,8 @@ def test_arrays_and_their_description_come_back(name, beside, tmp_path):
     arrays = read_file(GOLDEN / "paper_mixer_tiny.npz")
     write_file(tmp_path / name, arrays, DESCRIPTION)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *beside])
+    (tmp_path / "other").touch()
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "other").stat().st_mode
     back = read_file(tmp_path / name)
     assert back.keys() == arrays.keys()
     for key, x in arrays.items():
