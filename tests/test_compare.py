@@ -47,6 +47,8 @@ def test_two_runs_beside_each_other(runs, tmp_path, capsys):
     assert re.search(rf"^one: digits, Pico/2 +{one.last_test_accuracy:.2f} +{one.test_accuracy:.2f}", out, re.M)
     assert max(map(len, out.partition("\nAccuracies in percent")[0].splitlines())) <= 80
     assert one.data_fingerprint in out
+    for text in ((output / "comparison.md").read_text(), (output / "comparison.html").read_text()):
+        assert re.search(r"three: digits, Pico/2.*epochs=4\.0", text)
     page = (output / "comparison.html").read_text()
     assert "three: digits, Pico/2" in page
     assert not re.search(r'(src|href)="(?!data:)', page)  # nothing from elsewhere

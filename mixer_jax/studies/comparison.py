@@ -93,8 +93,7 @@ def _markdown(name: str, rows: Sequence[Row]) -> str:
     text = [f"## {name}"] if name else []
     text += [tables.markdown(columns, table), tables.EXPLANATION, *tables.circumstances(rows)]
     text += ["\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1))] if notes else []
-    columns, table = tables.differences(rows)
-    text += [tables.markdown(columns, table)] if table else []
+    text += [tables.markdown(*each) for each in (tables.differences(rows), tables.settings(rows)) if each[1]]
     return "\n\n".join(text) + "\n"
 
 
@@ -131,9 +130,9 @@ def _page(name: str, rows: Sequence[Row]) -> list[str]:
             parts.append(page.charts(drawn, controls(charts.AXES, names=len(of_protocol) > 4)))
     if drawn := charts.costs(rows):
         parts += [page.heading("Accuracy and what it costs", 3), page.charts(drawn)]
-    columns, table = tables.differences(rows)
-    if table:
-        parts += [page.heading("Compared with each other", 3), page.table(columns, table, cards=True)]
+    both = {"Compared with each other": tables.differences(rows), "Settings": tables.settings(rows)}
+    for heading, (columns, table) in both.items():
+        parts += [page.heading(heading, 3), page.table(columns, table, cards=True)] if table else []
     return parts
 
 

@@ -28,7 +28,7 @@ KEPT = (
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
 # Optional fields of a row in comparison.json.
-SOMETIMES = ("recipe", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
+SOMETIMES = ("recipe", "settings", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
 # Fields of a config that belong to the seed or the machine, and so do not distinguish recipes.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
@@ -69,6 +69,7 @@ class Row:
       num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
       diverged: the number of further runs without results, because their loss became infinite or NaN.
       recipe: a hash of the training recipe; "" if unknown.
+      settings: the fields of the recipe that are not at their defaults, by their dotted paths; None if unknown.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Row:
     train_seconds: float | None = None
     diverged: int = 0
     recipe: str = ""
+    settings: Mapping[str, Any] | None = None
     selected_on: str = ""
     of_dataset: str = ""
 
@@ -201,13 +203,15 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     curves = [_curve(run, result.num_seeds or 1) for run, result in zip(finished, results, strict=True)]
     recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
     recipe = recipes.pop() if len(recipes) == 1 else ""
+    settings = _settings(runs[0].config()) if recipe else None
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
         differs = "so it differs from a run of that length from the start"
         notes = (*notes, f"started for {epochs} epochs, then extended, {differs}")
     of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
-    return Row(title, results, curves, published, tuple(notes), diverged=diverged, recipe=recipe, of_dataset=of_dataset)
+    known = {"diverged": diverged, "recipe": recipe, "settings": settings, "of_dataset": of_dataset}
+    return Row(title, results, curves, published, tuple(notes), **known)
 
 
 def _dataset(run: RunDirectory) -> str:
@@ -246,11 +250,14 @@ def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
 
     The hash covers the config, and the numbers of epochs that were planned before a run was extended.
     """
+    fields = sorted((path, json.dumps(value)) for path, value in _settings(config).items())
+    return hashlib.sha256(json.dumps(fields + list(extended)).encode()).hexdigest()[:16]
+
+
+def _settings(config: ConfigDict) -> dict[str, Any]:
     # Fields with default values are left out, so that new fields do not change the hash.
-    defaults = {path: json.dumps(value) for path, value in flat(default_config()).items()}
-    fields = sorted((path, json.dumps(value)) for path, value in flat(config).items() if path not in NOT_THE_RECIPE)
-    text = json.dumps([field for field in fields if field[1] != defaults[field[0]]] + list(extended))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    defaults = flat(default_config())
+    return {key: x for key, x in flat(config).items() if key not in NOT_THE_RECIPE and x != defaults[key]}
 
 
 def to_json(row: Row) -> dict[str, Any]:
@@ -261,7 +268,7 @@ def to_json(row: Row) -> dict[str, Any]:
         for name in COURSES
         if name == "val_accuracies" or any(getattr(curve, name) for curve in row.curves)
     }
-    rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key)}
+    rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key) not in (None, "", 0)}
     rest |= {"published": dict(row.published), "notes": list(row.notes)}
     return {"title": row.title, **rest, "results": kept, **curves}
 

@@ -1,5 +1,6 @@
 """The tables of a comparison of runs with each other and with published numbers, and how they are written."""
 
+import collections
 import csv
 import io
 import itertools
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from tqdm.utils import disp_len
 
+from mixer_jax.config import default_config, flat
 from mixer_jax.reporting.summary import duration
 from mixer_jax.studies.rows import Row
 from mixer_jax.studies.statistics import against_one, against_others, interval
@@ -75,6 +77,25 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
             difference, half, verdict = found
             table.append([row.title, reference.title, same[0], f"{difference:+.2f} \u00b1 {half:.2f}", verdict])
     return ["model", "compared with", "chosen on", "difference, 95% interval", "verdict"], table
+
+
+def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Return a table of the config fields of each row whose value most rows with known settings do not share."""
+    defaults = flat(default_config())
+    of_row = {row.title: defaults | row.settings for row in rows if row.settings is not None}
+    shown = {
+        title: {key: ",".join(map(str, x)) if isinstance(x, list | tuple) else str(x) for key, x in fields.items()}
+        for title, fields in of_row.items()
+    }
+    usual = {}
+    for key in set().union(*shown.values()):
+        [(value, count)] = collections.Counter(one.get(key) for one in shown.values()).most_common(1)
+        usual[key] = value if 2 * count > len(shown) else object()  # equal to none
+    table = [
+        [title, ", ".join(f"{key}={one.get(key)}" for key in sorted(usual) if one.get(key) != usual[key])]
+        for title, one in shown.items()
+    ]
+    return ["model", "settings that most rows do not share"], table if any(line[1] for line in table) else []
 
 
 def circumstances(rows: Sequence[Row]) -> list[str]:

@@ -4,8 +4,10 @@ import pytest
 from tqdm.utils import disp_len
 
 from made_rows import result, row
-from mixer_jax.studies.rows import Row
-from mixer_jax.studies.tables import as_csv, cells, circumstances, differences, latex, markdown, plain
+from mixer_jax.config import default_config
+from mixer_jax.storage import write_json
+from mixer_jax.studies.rows import Row, read_rows, to_json
+from mixer_jax.studies.tables import as_csv, cells, circumstances, differences, latex, markdown, plain, settings
 
 SOME, OTHERS = [97.61, 97.9, 97.75, 97.83, 97.7], [97.2, 97.5, 97.1]
 
@@ -29,6 +31,19 @@ def test_the_table_holds_what_a_paper_would():
     lines = markdown(columns, table).splitlines()
     assert len(lines) == 5
     assert {line.count("|") for line in lines} == {len(columns) + 1}
+
+
+def test_settings_are_those_that_most_rows_do_not_share(tmp_path):
+    size, epochs = {"dataset.image_size": (28, 28)}, default_config().epochs
+    rows = [row("a", [97.0], settings={}), row("b", [98.0], settings=size | {"epochs": 3.0})]
+    rows += [row("c", [98.0], settings=size), row("unknown", [98.0])]
+    write_json(tmp_path / "rows.json", {"rows": list(map(to_json, rows))})
+    _, table = settings(list(read_rows(tmp_path / "rows.json")))
+    assert table == settings(rows)[1] == [["a", "dataset.image_size="], ["b", "epochs=3.0"], ["c", ""]]
+    both = [f"dataset.image_size=, epochs={epochs}", "dataset.image_size=28,28, epochs=3.0"]
+    assert [line[1] for line in settings(rows[:2])[1]] == both
+    assert not settings([rows[0], rows[0], rows[3]])[1]
+    assert not settings([])[1]
 
 
 def test_rows_stand_beside_the_first_of_their_kind():
