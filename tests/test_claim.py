@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mixer_jax import claim as claim_module
+from mixer_jax import data, training
 from mixer_jax.claim import claim, require_same_data, require_usable
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch
@@ -127,6 +128,29 @@ def test_a_run_of_an_older_release_lacks_what_was_not_kept_then_but_no_fingerpri
     claim(RunDirectory(other), make_config(), {key: info[key] for key in info if key != "fingerprint"})
     with pytest.raises(UserError, match="trained on other data .*fingerprint differs"):
         require_same_data(RunDirectory(other), make_config(), info)
+
+
+@pytest.mark.parametrize(
+    ("fields", "line"),
+    [
+        ({"dataset.on_error": "skp"}, "unknown config.dataset.on_error 'skp' .did you mean 'skip'"),
+        ({"dataset.resize": "bilinaer"}, "unknown config.dataset.resize"),
+        ({"augment.flip": "vertical"}, "unknown config.augment.flip 'vertical'"),
+        ({"augment.erasing.fill": "blck"}, "unknown config.augment.erasing.fill"),
+        ({"model.variant": "Nanoo/4"}, "unknown model variant 'Nanoo/4'"),
+        ({"model.gelu": "fast"}, "unknown config.model.gelu 'fast'"),
+        ({"optimizer.name": "adamm"}, "unknown config.optimizer.name 'adamm' .did you mean 'adam"),
+        ({"optimizer.name": "lion", "optimizer.momentum": 0.9}, "config.optimizer.momentum: lion has no momentum"),
+        ({"schedule.name": "cos"}, "unknown config.schedule.name 'cos'"),
+    ],
+)
+def test_a_typing_error_is_told_before_data_is_read_or_runs_are_compared(fields, line, tmp_path, monkeypatch):
+    claim(RunDirectory(tmp_path), make_config(), {})
+    config = make_config()
+    config.update_from_flattened_dict(fields)
+    monkeypatch.setattr(data, "load", None)
+    with pytest.raises(UserError, match=line):
+        training.train(config, tmp_path)
 
 
 def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):

@@ -25,6 +25,15 @@ EXAMPLES, BATCHES, FLIPS = 2, 3, 4
 Batch = dict[str, jax.Array]
 
 
+def require_choices(config: ConfigDict) -> None:
+    """Raise `UserError` if a name in an `augment` section does not exist."""
+    for key, valid in CHOICES.items():
+        if config[key] not in valid:
+            raise one_of(f"config.augment.{key}", config[key], valid)
+    if config.erasing.fill not in FILLS:
+        raise one_of("config.augment.erasing.fill", config.erasing.fill, FILLS)
+
+
 def _previous(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=0), tree)
 
@@ -63,11 +72,7 @@ class Augment:
         Raises:
           UserError: if the policy is inconsistent or does not fit the images.
         """
-        for key, valid in CHOICES.items():
-            if config[key] not in valid:
-                raise one_of(f"config.augment.{key}", config[key], valid)
-        if config.erasing.fill not in FILLS:
-            raise one_of("config.augment.erasing.fill", config.erasing.fill, FILLS)
+        require_choices(config)
         height, width, channels = images.image_shape
         size = tuple(config.input_size) or (height, width)
         size = size * 2 if len(size) == 1 else size

@@ -6,7 +6,7 @@ devices.
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.images import IMAGE_SUFFIXES, RESIZES, Fit, as_pixels, read_image, unreadable
-from mixer_jax.data.loading import FIXED, load, open_split, selected_on
+from mixer_jax.data.loading import FIXED, checked_fit, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
 from mixer_jax.data.pipelines import ProcessShard, ResidentPipeline, StreamingPipeline, gather_batch
 from mixer_jax.data.sampler import EvalSampler, Sampler, TrainSampler
@@ -28,6 +28,7 @@ __all__ = [
     "StreamingPipeline",
     "TrainSampler",
     "as_pixels",
+    "checked_fit",
     "device_memory",
     "gather_batch",
     "given_size",

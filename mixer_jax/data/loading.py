@@ -102,6 +102,21 @@ def load(config: ConfigDict) -> Dataset:
     return dataclasses.replace(dataset, cautions=(*found, *(folder.cautions() if folder else ())))
 
 
+def checked_fit(config: ConfigDict) -> Fit:
+    """Return how the images of a `dataset` section are fitted; no data is read.
+
+    Raises:
+      UserError: if a name in the section does not exist, or its image size is invalid.
+    """
+    for field, valid in CHOICES.items():
+        if config[field] not in valid:
+            raise one_of(f"config.dataset.{field}", config[field], valid)
+    try:
+        return Fit(given_size(config.image_size) or (), config.resize, config.draft, config.bits or 16)
+    except ValueError as error:
+        raise one_of("config.dataset.resize", config.resize, RESIZES) from error
+
+
 def open_split(config: ConfigDict, name: str, channels: int = 3) -> StreamedSplit:
     """Open one split of a dataset; its images are decoded on demand.
 
@@ -154,14 +169,7 @@ def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
     """Return the section with its splits' names in the source, what opens a split, and the image folder or None."""
-    for field, valid in CHOICES.items():
-        if config[field] not in valid:
-            raise one_of(f"config.dataset.{field}", config[field], valid)
-    size = given_size(config.image_size)
-    try:
-        fit = Fit(size or (), config.resize, config.draft, config.bits or 16)
-    except ValueError as error:
-        raise one_of("config.dataset.resize", config.resize, RESIZES) from error
+    fit, size = checked_fit(config), given_size(config.image_size)
     prepared = config.name == "folder" and os.path.isfile(Path(os.path.expanduser(config.data_dir)) / PREPARED)
     if config.name == "folder" and not prepared:
         if not config.data_dir:

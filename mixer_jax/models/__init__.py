@@ -59,6 +59,16 @@ def name_of(config: ConfigDict, model: Model) -> str:
     return f"{config.variant}/{model.patch_size}" if config.variant in SIZES else config.variant
 
 
+def require_choices(config: ConfigDict) -> None:
+    """Raise `UserError` if a name in a `model` section does not exist."""
+    if config.variant and config.variant not in (*SIZES, *BASELINES):
+        variant(config.variant, BASELINES)
+    if config.gelu not in GELUS:
+        raise one_of("config.model.gelu", config.gelu, GELUS)
+    if config.initialization not in INITIALIZATIONS:
+        raise one_of("config.model.initialization", config.initialization, INITIALIZATIONS)
+
+
 def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:
     """Return the shapes and dtypes of a model's parameters, without computing the parameters.
 
@@ -86,6 +96,7 @@ def create(
       UserError: if the variant, GELU or initialisation is unknown, a size is missing or out of range, the patches do
         not tile the image, or a baseline gets a setting of the Mixer.
     """
+    require_choices(config)
     if config.variant in BASELINES:
         for key, default in default_config().model.items():
             if key != "variant" and config[key] != default:
@@ -102,10 +113,6 @@ def create(
             raise UserError(f"config.model.{key} is not set, and config.model.variant is empty")
         if fields[key] < 1:
             raise UserError(f"config.model.{key}={fields[key]}: must be at least 1")
-    if fields["gelu"] not in GELUS:
-        raise one_of("config.model.gelu", fields["gelu"], GELUS)
-    if fields["initialization"] not in INITIALIZATIONS:
-        raise one_of("config.model.initialization", fields["initialization"], INITIALIZATIONS)
     patch = fields["patch_size"]
     if height % patch or width % patch:
         raise UserError(

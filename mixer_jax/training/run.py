@@ -22,6 +22,7 @@ from mixer_jax.training.platforms import unused_accelerator
 from mixer_jax.training.pretrained import initial_params
 from mixer_jax.training.processes import check_same, first_goes_first, is_first, on_first
 from mixer_jax.training.schedule import warmup_epochs
+from mixer_jax.training.setup import require_choices
 from mixer_jax.training.stages import train_one, train_seeds
 from mixer_jax.training.trainer import Trainer
 
@@ -56,6 +57,7 @@ def train(
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
     """
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
+    require_choices(config)
     if not overwrite:
         config.update_from_flattened_dict(on_first(run.newer_fields))
         if config.epochs == CHOSEN and (before := on_first(lambda: _length(run))):

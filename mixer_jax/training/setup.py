@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from mixer_jax import models
-from mixer_jax.augment import Augment
+from mixer_jax import data, models
+from mixer_jax.augment import Augment, policy
 from mixer_jax.data import Dataset, ProcessShard, TrainSampler, device_memory
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, one_of
 from mixer_jax.training.optimizer import create_optimizer, is_entrywise
 from mixer_jax.training.packing import Packing
 from mixer_jax.training.parallel import DataParallel, has_bfloat16, microbatches
+from mixer_jax.training.schedule import SCHEDULES
 from mixer_jax.training.step import DeviceFunctions
 
 VERSIONED = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "tensorflow-datasets", "numpy")
@@ -90,6 +91,16 @@ def create_functions(
     if device.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
         functions = dataclasses.replace(functions, packing=Packing(models.param_shapes(model, augment.input_shape)))
     return functions
+
+
+def require_choices(config: ConfigDict) -> None:
+    """Raise `UserError` if a name in a config does not exist, or an optimiser lacks a setting; no data is read."""
+    data.checked_fit(config.dataset)
+    policy.require_choices(config.augment)
+    models.require_choices(config.model)
+    if config.schedule.name not in SCHEDULES:
+        raise one_of("config.schedule.name", config.schedule.name, SCHEDULES)
+    create_optimizer(config.optimizer, optax.constant_schedule(0.0))
 
 
 def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Device) -> None:
