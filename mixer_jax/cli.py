@@ -176,10 +176,9 @@ def parse_flags(
     if unknown := [argument for argument in rest if argument.startswith("-")]:
         name = unknown[0].lstrip("-").partition("=")[0]
         raise UserError(f"unknown flag --{name}{did_you_mean(name, list(values))}")
-    if files := [argument for argument in rest if argument.endswith(".py")]:
-        raise UserError(f"unexpected argument {files[0]!r}: this command takes no config")
     if rest and num_paths == 0:
-        raise UserError(f"unexpected argument {rest[0]!r}")
+        why = ": this command takes no config" if rest[0].endswith(".py") else ": give a run or weights with --workdir"
+        raise UserError(f"unexpected argument {rest[0]!r}{why}")
     if len(rest) != num_paths and (num_paths is not None or not rest):
         given = "1 path" if len(rest) == 1 else f"{len(rest) or 'no'} paths"
         expected = "at least one" if num_paths is None else num_paths

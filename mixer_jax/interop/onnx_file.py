@@ -1,8 +1,9 @@
 """ONNX export, by PyTorch's exporter from the PyTorch counterpart of a model."""
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
         bits on every call (onnxruntime's `quantize_dynamic`).
     """
     images = torch.zeros((2, *image_shape), dtype=torch.uint8)
-    with warnings.catch_warnings(action="ignore"):  # the exporter warns about PyTorch's own code
+    with _quiet():
         program = torch.onnx.export(
             network,
             (images,),
@@ -79,13 +80,21 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
             output_names=["logits"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),
         )
-    proto = program.model_proto
-    if not int8:
-        onnx.save(proto, path)
-        return
-    del proto.graph.value_info[:]  # shapes that are wrong once weights are transposed
-    logging.disable(logging.WARNING)  # advice to simplify the graph, which PyTorch's exporter has already done
-    try:  # unsigned, because sums of signed weights overflow on processors without VNNI
+        proto = program.model_proto
+        if not int8:
+            onnx.save(proto, path)
+            return
+        del proto.graph.value_info[:]  # shapes that are wrong once weights are transposed
+        # Unsigned, because sums of signed weights overflow on processors without VNNI.
         quantize_dynamic(proto, path, weight_type=QuantType.QUInt8, per_channel=True)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Ignore what the exporter says of its own code and of packages that a Mixer does not need."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.disable(logging.NOTSET)
