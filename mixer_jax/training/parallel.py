@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,26 +12,10 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "batch"  # the axis of devices in a step's collectives (pmean, psum, axis_index)
 
 
-class MicrobatchSize(NamedTuple):
-    """The size of the microbatches with which a device is fastest.
-
-    Attributes:
-      most_bytes: the most bytes that the largest activation may take, so that it stays in the device's fast memory.
-      fewest: the least number of images, so that matrix products stay large.
-      multiple: the number of images is a multiple of this.
-    """
-
-    most_bytes: int
-    fewest: int
-    multiple: int
-
-
-# By the kind of device. A TPU v5e or v6e ("lite") has 128 MiB of vector memory (VMEM), and pads rows to 8.
-MICROBATCH_SIZES = {
-    "cpu": MicrobatchSize(7 * 2**20, 4, 1),
-    "TPU v5 lite": MicrobatchSize(56 * 2**20, 8, 8),
-    "TPU v6 lite": MicrobatchSize(56 * 2**20, 8, 8),
-}
+# The microbatches with which a kind of device is fastest: the most bytes of the largest activation, which then stays in
+# the device's fast memory; the least number of images, so that matrix products stay large; and what that number is a
+# multiple of. A TPU v5e or v6e ("lite") has 128 MiB of vector memory (VMEM), and pads rows to 8.
+MICROBATCH_SIZES = {"cpu": (7 * 2**20, 4, 1), "TPU v5 lite": (56 * 2**20, 8, 8), "TPU v6 lite": (56 * 2**20, 8, 8)}
 
 
 class DataParallel:
