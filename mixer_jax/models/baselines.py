@@ -5,9 +5,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
 
-from mixer_jax.models.layers import Dense, draw_words, dropout, kernel_and_bias, precision
+from mixer_jax.models.layers import Dense, draw_words, dropout, initializers, precision
 
 
 class Mlp(nn.Module):
@@ -70,7 +69,11 @@ class Cnn(nn.Module):
             words = draw_words(self.make_rng("dropout"), jnp.arange(batch) if positions is None else positions, 2)
         x = images
         for features in (32, 64):
-            x = nn.relu(Conv(features, dtype=self.dtype)(x))
+            kernel, bias = initializers("torch", 9 * x.shape[-1])
+            conv = nn.Conv(
+                features, (3, 3), kernel_init=kernel, bias_init=bias, dtype=self.dtype, conv_general_dilated=_convolve
+            )
+            x = nn.relu(conv(x))
         x = nn.max_pool(x, (2, 2), (2, 2))
         # `dropout` takes (places, batch, channels).
         x = dropout(x.reshape(batch, -1, 64).swapaxes(0, 1), words[0], 0.25, whole_channels=True).swapaxes(0, 1)
@@ -78,36 +81,19 @@ class Cnn(nn.Module):
         return _head(dropout(x, words[1], 0.5), self.num_classes)
 
 
-class Conv(nn.Module):
-    """A 3x3 convolution with zero padding.
+def _convolve(x: jax.Array, kernel: jax.Array, *arguments: Any, **settings: Any) -> jax.Array:
+    """Compute what `jax.lax.conv_general_dilated` does, for a 3x3 kernel with zero padding."""
+    settings["precision"] = precision(x)
 
-    It has the parameters of `flax.linen.Conv`, with PyTorch's initialisation.
+    def convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
+        return jax.lax.conv_general_dilated(x, kernel, *arguments, **settings)
 
-    Attributes:
-      features: the channels of the result.
-      dtype: of the computation; parameters are float32.
-    """
-
-    features: int
-    dtype: jnp.dtype = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Map (batch, height, width, channels) to (batch, height, width, features)."""
-        kernel, bias = kernel_and_bias(self, (3, 3, x.shape[-1], self.features), "torch")
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
-        # On a CPU, XLA's own convolution is many times slower inside a loop, such as the loop over an epoch's steps.
-        y = jax.lax.platform_dependent(x, kernel, cpu=_product_of_shifts, default=_convolution)
-        return y + bias.reshape(1, 1, 1, -1)
-
-
-def _convolution(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout, precision=precision(x))
+    # On a CPU, XLA's own convolution is many times slower inside a loop, such as the loop over an epoch's steps.
+    return jax.lax.platform_dependent(x, kernel, cpu=_product_of_shifts, default=convolution)
 
 
 def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Compute `_convolution` as one matrix product, from each pixel and its eight neighbours."""
+    """Compute a convolution as one matrix product, from each pixel and its eight neighbours."""
     batch, height, width, channels = x.shape
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     shifts = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
