@@ -86,8 +86,8 @@ def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array)
     return (gradient @ kernel.T).reshape(arguments[0].shape), transposed @ gradient
 
 
-def recomputed(function: Function) -> Callable[..., Any]:
-    """Return a `backward` for `with_cpu_gradient` that recomputes an elementwise function from its argument.
+def recomputed(function: Function) -> Function:
+    """Return an elementwise function that is recomputed from its argument for its gradient.
 
     On a CPU, computing the intermediate results again takes less time than keeping them.
     """
@@ -95,7 +95,7 @@ def recomputed(function: Function) -> Callable[..., Any]:
     def backward(arguments: tuple[jax.Array], gradient: jax.Array) -> tuple[jax.Array]:
         return jax.vjp(function, jax.lax.optimization_barrier(arguments[0]))[1](gradient)
 
-    return backward
+    return with_cpu_gradient(backward, flat=True)(function)
 
 
 def layer_norm(epsilon: float) -> Callable[..., Any]:

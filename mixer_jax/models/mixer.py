@@ -5,7 +5,7 @@ this layout, both mixings are plain matrix products, over the first and over the
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,13 +22,9 @@ def _exact(x: jax.Array) -> jax.Array:
     return 0.5 * x * (1.0 + jax.lax.erf(x * np.sqrt(0.5).astype(x.dtype)))
 
 
-def _fast_on_cpu(function: Callable[[jax.Array], jax.Array]) -> Callable[[jax.Array], jax.Array]:
-    return cpu.with_cpu_gradient(cpu.recomputed(function), flat=True)(function)
-
-
 GELUS = {
-    "tanh": _fast_on_cpu(functools.partial(nn.gelu, approximate=True)),  # the paper's code and its checkpoints
-    "exact": _fast_on_cpu(_exact),  # PyTorch's and timm's
+    "tanh": cpu.recomputed(functools.partial(nn.gelu, approximate=True)),  # the paper's code and its checkpoints
+    "exact": cpu.recomputed(_exact),  # PyTorch's and timm's
 }
 
 
