@@ -1,7 +1,6 @@
 """MLP-Mixer, as in "MLP-Mixer: An all-MLP Architecture for Vision" (arXiv 2105.01601, section 2 and figure 1).
 
-Parameter names and shapes are those of the paper's released checkpoints. Activations are (tokens, batch, channels). In
-this layout, both mixings are plain matrix products, over the first and over the last axis, without a transpose.
+Parameter names and shapes are those of the paper's released checkpoints. Activations are (tokens, batch, channels).
 """
 
 import functools
@@ -154,10 +153,9 @@ class MlpMixer(nn.Module):
     def widest(self, image_shape: tuple[int, int, int]) -> int:
         """Return the bytes of the largest activation of one image (height, width, channels)."""
         num_tokens = image_shape[0] * image_shape[1] // self.patch_size**2
-        widths = (self.hidden_dim, self.channels_mlp_dim * self.channel_mixing)
-        token_widths = (self.tokens_mlp_dim * self.token_mixing,)
-        numbers = max(*(num_tokens * n for n in widths), *(self.hidden_dim * n for n in token_widths))
-        return numbers * jnp.dtype(self.dtype).itemsize
+        of_channels = num_tokens * max(self.hidden_dim, self.channels_mlp_dim * self.channel_mixing)
+        of_tokens = self.hidden_dim * self.tokens_mlp_dim * self.token_mixing
+        return max(of_channels, of_tokens) * jnp.dtype(self.dtype).itemsize
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
