@@ -22,8 +22,6 @@ CHOICES = {
 # Random number streams of a run. Stream 0 is for initialisation and 1 for dropout.
 EXAMPLES, BATCHES, FLIPS = 2, 3, 4
 
-Batch = dict[str, jax.Array]
-
 
 def require_choices(config: ConfigDict) -> None:
     """Raise `UserError` if a name in an `augment` section does not exist."""
@@ -104,7 +102,7 @@ class Augment:
         self,
         seed: jax.Array | int,
         step: jax.Array | int,
-        batch: Batch,
+        batch: dict[str, jax.Array],
         positions: jax.Array,
         predecessors: Callable[[Any], Any] = _previous,
     ) -> tuple[jax.Array, jax.Array]:
@@ -151,17 +149,14 @@ class Augment:
         """Convert images (batch, height, width, channels) uint8 to model input (batch, *input_shape) float32."""
         return self._normalize(jax.vmap(lambda image: self._fit(image, self.box))(images))
 
-    def scaling(self, image_shape: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def scaling(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the matrices (new, old), for rows and columns, by which `evaluate` scales images.
 
         They are identities if images are not scaled.
-
-        Args:
-          image_shape: (height, width, channels) of the images.
         """
         top, left, height, width = self.box
-        rows = resampling(image_shape[0], self.input_shape[0], top, height)
-        columns = resampling(image_shape[1], self.input_shape[1], left, width)
+        rows = resampling(self.image_shape[0], self.input_shape[0], top, height)
+        columns = resampling(self.image_shape[1], self.input_shape[1], left, width)
         return np.asarray(rows), np.asarray(columns)
 
     def _move(
@@ -190,7 +185,6 @@ class Augment:
         return (images.astype(jnp.float32) / 255.0 - self._mean) / self._std
 
     def denormalize(self, images: jax.Array) -> jax.Array:
-        """Convert images (..., height, width, channels) from the input of the model back to grey levels, uint8."""
-        shape = (1,) * (images.ndim - 1) + (-1,)
-        levels = 255.0 * (images * self._std.reshape(shape) + self._mean.reshape(shape))
+        """Convert images (batch, height, width, channels) from the input of the model back to grey levels, uint8."""
+        levels = 255.0 * (images * self._std + self._mean)
         return jnp.clip(jnp.round(levels), 0, 255).astype(jnp.uint8)

@@ -163,7 +163,7 @@ class Classifier:
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the matrices (new, old) that scale the rows and the columns of an image to the model's input."""
-        return self._augment.scaling(self.image_shape)
+        return self._augment.scaling()
 
     def seen(self, image: np.ndarray) -> np.ndarray:
         """Return an image (height, width, channels) uint8 as the model sees it, `input_shape` uint8."""
