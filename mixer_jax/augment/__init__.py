@@ -4,10 +4,7 @@ Functions of one image (height, width, channels) are mapped over a batch by `jax
 enables.
 """
 
-from mixer_jax.augment.automatic import AutoAugment, RandAugment
-from mixer_jax.augment.erasing import RandomErasing
-from mixer_jax.augment.mixing import Mixing
 from mixer_jax.augment.operations import OPERATIONS, Magnitudes, apply
 from mixer_jax.augment.policy import Augment
 
-__all__ = ["OPERATIONS", "Augment", "AutoAugment", "Magnitudes", "Mixing", "RandAugment", "RandomErasing", "apply"]
+__all__ = ["OPERATIONS", "Augment", "Magnitudes", "apply"]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_jax.augment.draws import integers
-from mixer_jax.augment.operations import INDEX, RANDAUGMENT, Magnitudes, apply_all
+from mixer_jax.augment.operations import INDEX, RANDAUGMENT
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -37,10 +37,6 @@ class RandAugment:
         operations = integers(operation_key, (self.num_ops,), len(RANDAUGMENT))
         negative = jax.random.bernoulli(sign_key, 0.5, (self.num_ops,))
         return operations, jnp.full(self.num_ops, self.magnitude), negative
-
-    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Apply random operations to images (batch, height, width, channels) uint8, each with its key (batch,)."""
-        return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))
 
 
 # arXiv 1805.09501, table 7, as in torchvision: 25 pairs of (operation, probability, bin out of 10).
@@ -99,7 +95,3 @@ class AutoAugment:
         happens = 100 * jax.random.uniform(happens_key, (2,)) <= percent
         negative = jax.random.bernoulli(sign_key, 0.5, (2,))
         return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
-
-    def __call__(self, keys: jax.Array, images: jax.Array) -> jax.Array:
-        """Apply random operations to images (batch, height, width, channels) uint8, each with its key (batch,)."""
-        return apply_all(images, jax.vmap(self.draw)(keys), Magnitudes(*images.shape[1:3], self.num_bins))

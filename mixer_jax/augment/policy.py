@@ -12,6 +12,7 @@ from mixer_jax.augment.automatic import AutoAugment, RandAugment
 from mixer_jax.augment.erasing import FILLS, RandomErasing
 from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
 from mixer_jax.augment.mixing import Mixing
+from mixer_jax.augment.operations import Magnitudes, apply_all
 from mixer_jax.errors import UserError, one_of
 
 CHOICES = {
@@ -132,7 +133,8 @@ class Augment:
             first_flips = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key(FLIPS), batch["indices"])
             images = jax.vmap(self._move)(move_keys, flip_keys, first_flips, batch["images"], batch["epochs"])
             if self._automatic:
-                images = self._automatic(automatic_keys, images)
+                magnitudes = Magnitudes(*self.input_shape[:2], self._automatic.num_bins)
+                images = apply_all(images, jax.vmap(self._automatic.draw)(automatic_keys), magnitudes)
             images = self._normalize(images)
             if self._erasing:
                 images = jax.vmap(self._erasing)(erasing_keys, images)

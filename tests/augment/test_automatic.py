@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from mixer_jax.augment.automatic import CIFAR10_POLICY, AutoAugment, RandAugment
-from mixer_jax.augment.operations import INDEX, OPERATIONS, Magnitudes, apply
+from mixer_jax.augment.operations import INDEX, OPERATIONS, Magnitudes, apply, apply_all
 from support import draws
 
 N = 14_000
@@ -55,7 +55,7 @@ def test_operations_are_applied_one_after_the_other(policy):
     magnitudes = Magnitudes(12, 12, policy.num_bins)
     one, several, draw = (
         jax.jit(lambda *args: apply(*args, magnitudes)),
-        jax.jit(lambda key: policy(key[None], image[None])[0]),
+        jax.jit(lambda key: apply_all(image[None], jax.vmap(policy.draw)(key[None]), magnitudes)[0]),
         jax.jit(policy.draw),
     )
     for key in jax.random.split(jax.random.key(1), 50):
