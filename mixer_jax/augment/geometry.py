@@ -101,10 +101,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
     fits = (heights > 0) & (heights <= height) & (widths > 0) & (widths <= width)
     box_height, box_width = first_where(fits, heights), first_where(fits, widths)
     top, left = random_place(place_key, height - box_height + 1, width - box_width + 1)
-    ratio = min(max(width / height, aspect[0]), aspect[1])
-    central = (height, round(height * ratio)) if width / height > ratio else (round(width / ratio), width)
-    central = tuple(max(1, side) for side in central)  # an extreme aspect rounds a side to 0
-    fallback = ((height - central[0]) // 2, (width - central[1]) // 2, *central)
+    fallback = central_box(height, width, (1, min(max(width / height, aspect[0]), aspect[1])), 1.0)
     return tuple(
         jnp.where(fits.any(), *pair) for pair in zip((top, left, box_height, box_width), fallback, strict=True)
     )
@@ -150,7 +147,7 @@ def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.A
     return weights / weights.sum(1, keepdims=True)
 
 
-def central_box(height: int, width: int, size: tuple[int, int], fraction: float) -> tuple[int, int, int, int]:
+def central_box(height: int, width: int, size: tuple[float, float], fraction: float) -> tuple[int, int, int, int]:
     """Return the largest central box with the aspect ratio of `size`, with its sides shrunk to `fraction`.
 
     Returns:
