@@ -1,6 +1,5 @@
 """Construction of the parts of a run from its config, dataset and devices, without compiling anything."""
 
-import dataclasses
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -78,7 +77,8 @@ def create_functions(
     per_device = config.batch_size // len(parallel.devices)
     seeds = 1 if device.platform == "cpu" else config.num_seeds  # an accelerator trains all at the same time
     widest = seeds * model.widest(augment.input_shape)
-    functions = DeviceFunctions(
+    packs = device.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk
+    return DeviceFunctions(
         model,
         create_optimizer(config.optimizer, schedule),
         augment,
@@ -87,10 +87,8 @@ def create_functions(
         config.ema_decay,
         config.frozen_trunk,
         config.optimizer.sam_rho,
+        Packing(models.param_shapes(model, augment.input_shape)) if packs else None,
     )
-    if device.platform != "cpu" and is_entrywise(config.optimizer) and not config.frozen_trunk:
-        functions = dataclasses.replace(functions, packing=Packing(models.param_shapes(model, augment.input_shape)))
-    return functions
 
 
 def require_choices(config: ConfigDict) -> None:

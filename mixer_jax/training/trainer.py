@@ -25,7 +25,6 @@ from mixer_jax.training.length import with_epochs
 from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.schedule import create_schedule
 from mixer_jax.training.setup import (
-    compute_dtype,
     create_functions,
     create_sampler,
     create_shard,
@@ -99,7 +98,7 @@ class Trainer:
         self.functions = create_functions(config, dataset, self.parallel, schedule, self.total_steps)
         self.model: Any = self.functions.model
         self.platform = self.parallel.devices[0].platform
-        self.dtype = compute_dtype(config, self.parallel)
+        self.dtype = self.model.dtype
         self.runs_on = runs_on(self.parallel, self.dtype)
         # The program runs once: optimising it would take longer than it saves.
         self._init = jax.jit(self.functions.init, compiler_options={"xla_backend_optimization_level": 0})
