@@ -275,8 +275,9 @@ def _foreign(
     if timm:
         if timm.channels != shape[2]:
             raise UserError(f"{source} is for {shape[2]} channels, its {CONFIG_FILE} for {timm.channels}")
+        mean, std = (x[:1] * shape[2] if len(set(x)) == 1 else x for x in (timm.mean, timm.std))
         try:
-            preprocessing = timm.preprocessing(shape)
+            preprocessing = Preprocessing(shape, mean, std, resize=timm.resize)
         except ValueError as error:
             raise UserError(f"{source}: its {CONFIG_FILE} cannot be used: {error}") from error
         names = timm.label_names if len(timm.label_names) == num_classes else names

@@ -67,8 +67,7 @@ class Preprocessing:
     @property
     def fit(self) -> Fit:
         """How image files are brought to `image_shape`."""
-        height, width, _ = self.image_shape
-        return Fit((height, width), self.resize, self.draft, self.bits)
+        return Fit(self.image_shape[:2], self.resize, self.draft, self.bits)
 
     def augment(self, num_classes: int) -> Augment:
         """Return the preprocessing as an `Augment`, whose methods process images."""

@@ -38,16 +38,6 @@ class TimmConfig:
     resize: str
     label_names: tuple[str, ...] = ()
 
-    def preprocessing(self, image_shape: tuple[int, int, int]) -> Preprocessing:
-        """Return the preprocessing for an input of (height, width, channels).
-
-        Raises:
-          ValueError: if `mean`, `std` or `resize` do not fit images of this shape.
-        """
-        channels = image_shape[2]
-        mean, std = (x[:1] * channels if len(set(x)) == 1 else x for x in (self.mean, self.std))
-        return Preprocessing(image_shape, mean, std, resize=self.resize)
-
 
 def read_config(file: Path) -> TimmConfig | None:
     """Read a config.json; return None if it is not one of timm.
