@@ -4,7 +4,7 @@ import copy
 import dataclasses
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -150,7 +150,7 @@ class Trainer:
         """Compile the programs of an epoch by running them without steps; return the state and the seconds taken."""
         start = time.perf_counter()
         state, _ = self.train(state, 0, 0)
-        self._sum(state.evaluated, self.dataset.val, num_steps=0)
+        next(self._outputs("evaluate", state.evaluated, self.dataset.val, end=0))
         jax.block_until_ready(state)
         return state, time.perf_counter() - start
 
@@ -198,32 +198,24 @@ class Trainer:
 
     def evaluate(self, params: Any, split: AnySplit) -> Scores:
         """Return the scores of a split; every example counts once."""
-        sums = self._sum(params, split)
-        loss, correct, count = float(sums["loss"]), int(sums["correct"]), int(sums["count"])
+        sums = [output for _, output in self._outputs("evaluate", params, split)]
+        loss, correct, count = (sum(each[name] for each in sums).item() for name in ("loss", "correct", "count"))
         return Scores(loss / count, 100.0 * correct / count, correct, count)
 
     def predict(self, params: Any, split: AnySplit) -> tuple[np.ndarray, np.ndarray]:
         """Return the logits (n, classes) float32 of every example of a split, and its labels (n,) int32."""
-        pipeline, end = self._eval_pipeline(split, "predict")
-        outputs = []
-        for step in range(0, end, pipeline.max_steps):
-            num_steps = min(pipeline.max_steps, end - step)
-            resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, num_steps)
-            output = jax.device_get(self.programs.predict(params, resident, chunk, np.int32(num_steps)))
-            outputs.append((output["logits"][:num_steps], output["labels"][:num_steps]))
+        outputs = [(each["logits"][:n], each["labels"][:n]) for n, each in self._outputs("predict", params, split)]
         logits, labels = (np.concatenate(arrays) for arrays in zip(*outputs, strict=True))
         return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
 
-    def _sum(self, params: Any, split: AnySplit, num_steps: int | None = None) -> dict[str, Any]:
-        pipeline, end = self._eval_pipeline(split, "evaluate")
-        end = end if num_steps is None else num_steps
-        sums: dict[str, Any] = {"loss": 0.0, "correct": 0, "count": 0}
+    def _outputs(self, name: str, params: Any, split: AnySplit, end: int | None = None) -> Iterator[tuple[int, Any]]:
+        """Yield the steps of each dispatch of "evaluate" or "predict" over a split, and its result on the host."""
+        pipeline, steps = self._eval_pipeline(split, name)
+        end = steps if end is None else end
         for step in range(0, max(end, 1), pipeline.max_steps):
             n = min(pipeline.max_steps, end - step)
             resident, chunk = self._resident(split, pipeline), pipeline.chunk(step, n)
-            result = self.programs.evaluate(params, resident, chunk, np.int32(n))
-            sums = jax.tree.map(lambda total, value: total + np.asarray(value), sums, result)
-        return sums
+            yield n, jax.device_get(getattr(self.programs, name)(params, resident, chunk, np.int32(n)))
 
     def _eval_pipeline(self, split: AnySplit, name: str) -> tuple[ResidentPipeline | StreamingPipeline, int]:
         """Return the pipeline of a split for the program "evaluate" or "predict", and the number of its steps."""
