@@ -58,7 +58,7 @@ def main(argv: list[str]) -> int:
     if not _holds(output / LABELS, classifier.label_names):
         cli.require_new([output / LABELS], values.overwrite)
     split, name = _test_images(classifier, values)
-    return _export(classifier, values.format, split, name, values.num_images, output, values.benchmark)
+    return _export(classifier, values, split, name, output)
 
 
 def _define_flags(define: cli.Define) -> None:
@@ -89,20 +89,14 @@ def _test_images(classifier: Classifier, values: flags.FlagValues) -> tuple[Stre
 
 
 def _export(
-    classifier: Classifier,
-    format: str,
-    split: StreamedSplit | None,
-    name: str,
-    num_images: int,
-    output: Path,
-    benchmark: bool,
+    classifier: Classifier, values: flags.FlagValues, split: StreamedSplit | None, name: str, output: Path
 ) -> int:
     """Export a model to a file, check the file, and write the class names to labels.json next to the file.
 
-    The file is checked on at most `num_images` of the test images of the dataset `name`, or on random pixels if there
+    The file is checked on at most --num_images of the test images of the dataset `name`, or on random pixels if there
     are none. If the check fails, the file is discarded, and the exit code is 1.
     """
-    file = output / FORMATS[format]
+    format, file = values.format, output / FORMATS[values.format]
     print("Compiling", flush=True)
     partial = file.with_name(f".partial.{file.name}")
     try:
@@ -115,7 +109,7 @@ def _export(
         print(f"input: batch of {sizes} uint8; output: {count} logits{how_far and f'; from a run at {how_far}'}")
         if split is not None:
             # Spread over the split, which may be sorted by class.
-            images, labels = split.read(np.linspace(0, len(split) - 1, min(num_images, len(split))).astype(int))
+            images, labels = split.read(np.linspace(0, len(split) - 1, min(values.num_images, len(split))).astype(int))
             print(f"  compared on {len(images):,} test images of {name}")
         else:
             shape = (RANDOM_IMAGES, *classifier.image_shape)
@@ -124,7 +118,7 @@ def _export(
         if not _same(functions["mixer_jax"], functions[format], images, labels, int8=format == "onnx_int8"):
             print("error: too far from the model: the file is not kept", file=sys.stderr)
             return 1
-        if benchmark:
+        if values.benchmark:
             _tell_latency(functions, images)
         with writing(file):
             partial.replace(file)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> int:
     output = Path(values.output) if values.output else cli.folder(None, values.workdir, "fewshot") / name
     cli.require_new([output], values.overwrite)
     with cli.naming_flags():
-        _fewshot(classifier, dataset, values.checkpoint, shots, values.seeds, values.batch_size, output)
+        _fewshot(classifier, dataset, shots, values, output)
     return 0
 
 
@@ -49,20 +50,15 @@ def _define_flags(define: cli.Define) -> None:
 
 
 def _fewshot(
-    classifier: Classifier,
-    dataset: ConfigDict,
-    checkpoint: str,
-    shots: Sequence[int],
-    num_seeds: int,
-    batch_size: int,
-    output: Path,
+    classifier: Classifier, dataset: ConfigDict, shots: Sequence[int], values: flags.FlagValues, output: Path
 ) -> None:
     """Measure the few-shot accuracy of a model's features, print a table, and write a JSON file.
 
     A row of the file has the number of `shots`, the test `accuracies` in percent and the chosen regularisations `l2`,
     one per seed, and the `mean` and `std` of the accuracies; `std` is None for a single seed.
     """
-    config = dataset.copy_and_resolve_references()
+    config, checkpoint = dataset.copy_and_resolve_references(), values.checkpoint
+    num_seeds, batch_size = values.seeds, values.batch_size
     if data.selected_on(config) == "test":
         # The regularisation is never chosen on the test images, even if the run's best epoch was.
         config.val_split, config.val_fraction = "", config.val_fraction or default_config().dataset.val_fraction
