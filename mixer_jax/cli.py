@@ -116,10 +116,7 @@ class Define:
 
 
 def parse(
-    argv: Sequence[str],
-    define: Callable[[Define], None],
-    usage: str,
-    default: ConfigDict | None = None,
+    argv: Sequence[str], define: Callable[[Define], None], usage: str, default: ConfigDict | None = None
 ) -> tuple[flags.FlagValues, ConfigDict, str]:
     """Parse the command line of a command that takes a config: a file, and overrides of its fields.
 

@@ -26,11 +26,7 @@ from mixer_jax.inference import Classifier, Known, architecture, at_image_size, 
 from mixer_jax.messages import warn
 from mixer_jax.weights import READERS
 
-LAYOUTS_OF = {
-    ".npz": ("paper",),
-    ".safetensors": ("timm", "lucidrains", "paper"),
-    "": ("paper", "timm"),
-}
+LAYOUTS_OF = {".npz": ("paper",), ".safetensors": ("timm", "lucidrains", "paper"), "": ("paper", "timm")}
 
 
 def main(argv: list[str]) -> int:

@@ -53,13 +53,7 @@ class Augment:
         replaces it if `crop` is "inception".
     """
 
-    def __init__(
-        self,
-        config: ConfigDict,
-        images: Any,
-        num_classes: int,
-        total_steps: int | None = None,
-    ):
+    def __init__(self, config: ConfigDict, images: Any, num_classes: int, total_steps: int | None = None):
         """Check the policy and prepare it.
 
         Args:

@@ -12,25 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mixer_jax.data import (
-    Dataset,
-    EvalSampler,
-    ResidentPipeline,
-    Sampler,
-    Split,
-    StreamedSplit,
-    StreamingPipeline,
-)
+from mixer_jax.data import Dataset, EvalSampler, ResidentPipeline, Sampler, Split, StreamedSplit, StreamingPipeline
 from mixer_jax.training.length import with_epochs
 from mixer_jax.training.parallel import DataParallel
 from mixer_jax.training.schedule import create_schedule
-from mixer_jax.training.setup import (
-    create_functions,
-    create_sampler,
-    create_shard,
-    require_memory,
-    runs_on,
-)
+from mixer_jax.training.setup import create_functions, create_sampler, create_shard, require_memory, runs_on
 from mixer_jax.training.step import DeviceFunctions, Programs, TrainState
 
 AnySplit = Split | StreamedSplit

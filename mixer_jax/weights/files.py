@@ -21,11 +21,7 @@ INDEX = ".index.json"  # the suffix of a list of the files that hold the parts o
 # The files of a model's folder, as on the Hugging Face Hub, most preferred first.
 IN_FOLDER = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 # The safetensors library names NumPy's dtypes itself, but not these.
-SAFETENSORS_DTYPES = {
-    "BF16": ml_dtypes.bfloat16,
-    "F8_E4M3": ml_dtypes.float8_e4m3fn,
-    "F8_E5M2": ml_dtypes.float8_e5m2,
-}
+SAFETENSORS_DTYPES = {"BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
 # First bytes of files that are often mistaken for weights.
 OTHERS = {
     b"\x89HDF": "an HDF5 file, as Keras writes it: save the weights as .npz or .safetensors",
