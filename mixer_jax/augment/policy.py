@@ -13,6 +13,7 @@ from mixer_jax.augment.erasing import FILLS, RandomErasing
 from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
 from mixer_jax.augment.mixing import Mixing
 from mixer_jax.augment.operations import Magnitudes, apply_all
+from mixer_jax.data.size import as_size
 from mixer_jax.errors import UserError, one_of
 
 CHOICES = {
@@ -67,12 +68,7 @@ class Augment:
         """
         require_choices(config)
         height, width, channels = images.image_shape
-        size = tuple(config.input_size) or (height, width)
-        size = size * 2 if len(size) == 1 else size
-        if len(size) != 2 or any(not isinstance(side, int) or side < 1 for side in size):
-            raise UserError(
-                f"config.augment.input_size={config.input_size}: give HEIGHT,WIDTH in pixels, or one number"
-            )
+        size = as_size(config.input_size, "config.augment.input_size") or (height, width)
         if config.automatic != "none" and channels not in (1, 3):
             raise UserError(
                 f"config.augment.automatic={config.automatic} needs 1 or 3 channels, but the images have {channels}"

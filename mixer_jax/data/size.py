@@ -19,12 +19,14 @@ def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
     Raises:
       UserError: if it is not a size.
     """
-    size = tuple(image_size)
-    if size == CHOSEN:
-        return None
-    if len(size) > 2 or any(not isinstance(side, int) or side < 1 for side in size):
-        raise UserError(f"config.dataset.image_size={image_size}: give HEIGHT,WIDTH in pixels, or one number")
-    return 2 * size if len(size) == 1 else size
+    return None if tuple(image_size) == CHOSEN else as_size(image_size, "config.dataset.image_size")
+
+
+def as_size(sides: Sequence[int], field: str) -> tuple[int, ...]:
+    """Return (height, width), or () for no sides; raise `UserError`, which names the field, for anything else."""
+    if len(sides) > 2 or any(not isinstance(side, int) or side < 1 for side in sides):
+        raise UserError(f"{field}={sides}: give HEIGHT,WIDTH in pixels, or one number")
+    return tuple(sides) * 2 if len(sides) == 1 else tuple(sides)
 
 
 def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -43,10 +43,9 @@ def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> opt
         main = optax.linear_schedule(peak, end, max(total - warmup, 1))
     elif name == "step":
         every, rate = config.schedule.decay_epochs, config.schedule.decay_rate
-        boundaries: Counter[int] = Counter()
         if config.epochs / every > total:
             raise UserError(f"config.schedule.decay_epochs={every:g} is less than a step")
-        boundaries.update(steps_in(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))
+        boundaries = Counter(steps_in(i * every) - warmup for i in range(1, int(config.epochs / every) + 1))
         main = optax.piecewise_constant_schedule(peak, {step: rate**times for step, times in boundaries.items()})
     elif name == "constant":
         main = optax.constant_schedule(peak)
