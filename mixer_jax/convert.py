@@ -54,12 +54,13 @@ def main(argv: list[str]) -> int:
     print(f"{source}: {classifier.origin.found}")
     if size:
         classifier = _resized(classifier, size, values.interpolate)
+    described = layout == "timm" and len(written) > 1  # by a config.json
     if suffix or layout != "paper":  # only mixer_jax reads a folder in the paper's layout
-        for line in classifier.computed_otherwise(layout, normalised=not suffix):
+        for line in classifier.computed_otherwise(layout, normalised=described):
             warn(line)
     written = classifier.save(target, layout)
     print(f"wrote {' and '.join(map(str, written))}, in the layout of {layout}")
-    if layout == "timm" and not suffix and not architecture(require_mixer(classifier)):
+    if described and not architecture(require_mixer(classifier)):
         print("timm creates no Mixer of this size by name: call its MlpMixer with the model_args of config.json")
     return 0
 

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import cli
 from mixer_jax.errors import one_of
-from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split
+from mixer_jax.inference import Classifier, dataset_of, load, open_split, over_split, require_head
 from mixer_jax.metrics import classification_scores
 from mixer_jax.reporting import describe, plot_confusion, write_classes, write_confusion, write_predictions
 from mixer_jax.storage import write_json, writing
@@ -30,6 +30,7 @@ def main(argv: list[str]) -> int:
     output = cli.folder(values.output, values.workdir, f"evaluation/{values.split}_{values.checkpoint}")
     cli.require_new((output / name for name in WRITTEN), values.overwrite)
     classifier = load(values.workdir, values.checkpoint)
+    require_head(classifier)
     with cli.naming_flags():
         dataset = dataset_of(classifier, values.dataset, values.data_dir, values.on_error)
         _evaluate(classifier, dataset, values.split, values.checkpoint, values.batch_size, output)

@@ -70,6 +70,8 @@ def _fewshot(
             there, here = splits[name].image_shape, classifier.image_shape
             raise UserError(f"the {name} images are {there}, those of the model {here}")
     label_names = splits["test"].source.label_names
+    if odd := sorted(set(label_names) ^ set(splits["train"].source.label_names)):
+        raise UserError(f"the classes of the test and the train split differ: {', '.join(odd[:5])}")
     drawn = [_draw(classifier, splits["train"], label_names, shots[-1], seed, batch_size) for seed in range(num_seeds)]
     held_out = [over_split(classifier.features, splits[name], batch_size, name) for name in ("validation", "test")]
     rows = [_row(drawn, held_out, n) for n in shots]

@@ -130,7 +130,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {run.config_file}: its dataset is not described as it should be") from error
     found, params = _read(run.checkpoints, checkpoint)
-    history = found.progress.get("history") or (found.progress.get("histories") or [None])[0]
+    history = found.progress.get("history", (found.progress.get("histories") or [None])[0])
     unfinished = ""
     if history is not None and not run.results_file.exists():
         unfinished = f"epoch {len(history)} of {math.ceil(config.epochs)}, not finished"

@@ -97,13 +97,15 @@ def create(
         not tile the image, or a baseline gets a setting of the Mixer.
     """
     require_choices(config)
+    height, width, _ = image_shape
     if config.variant in BASELINES:
+        if config.variant == "CNN" and min(height, width) < 2:
+            raise UserError(f"image size {height}x{width} is too small for the CNN, which pools 2x2 pixels")
         for key, default in default_config().model.items():
             if key != "variant" and config[key] != default:
                 raise UserError(f"config.model.{key}={config[key]}: the {config.variant} does not have this setting")
         return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
     fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
-    height, width, _ = image_shape
     if config.variant in SIZES:
         fields = variant(f"{config.variant}/{patch_size_for(height, width)}") | fields
     elif config.variant:

@@ -37,7 +37,8 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
     import requests  # here, because most runs download nothing
 
     address = _address(url)
-    name = os.path.basename(urlsplit(address).path)
+    if (name := os.path.basename(urlsplit(address).path)) in ("", ".", ".."):
+        raise UserError(f"{url} does not end in the name of a file")
     folder = cache_folder("weights") / hashlib.sha256(address.encode()).hexdigest()[:16]
     path, partial = folder / name, folder / f"{name}.partial"
     if path.exists():
