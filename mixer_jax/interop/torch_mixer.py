@@ -16,12 +16,19 @@ from mixer_jax import models
 GELUS = {"tanh": "tanh", "exact": "none"}
 
 
-class StochasticDepth(nn.Dropout2d):
+class StochasticDepth(nn.Module):
     """Stochastic depth, which drops a branch for single examples (torchvision `StochasticDepth`, mode "row")."""
 
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return (batch, tokens, channels) with the dropped examples zero and the others scaled by 1 / (1 - p)."""
-        return super().forward(x[None])[0] if self.training and self.p else x
+        """Return (batch, ...) with the dropped examples zero and the others scaled by 1 / (1 - rate)."""
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = torch.rand((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device) >= self.rate
+        return x * keep / (1.0 - self.rate)
 
 
 class MlpBlock(nn.Module):
