@@ -156,10 +156,9 @@ def parse_flags(
     """Parse the command line of a command that takes paths and no config.
 
     Args:
-      argv: the command line, program name first.
-      define: defines the command's own flags.
-      usage: printed before the list of flags on --help; its first line must end with ": " and the command, which an
-        error about the number of paths repeats.
+      argv, define: as in `parse`.
+      usage: as in `parse`; its first line must end with ": " and the command, which an error about the number of paths
+        repeats.
       num_paths: the number of paths; None for one or more.
 
     Returns:
@@ -167,7 +166,6 @@ def parse_flags(
 
     Raises:
       UserError: if a flag is unknown or malformed, or if the number of paths is wrong.
-      SystemExit: after printing the help, if --help is given.
     """
     values, (_, *rest) = _parse_known(argv, define, usage)
     if unknown := [argument for argument in rest if argument.startswith("-")]:

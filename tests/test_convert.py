@@ -211,6 +211,11 @@ def test_a_folder_for_timm_has_its_config(tmp_path, capsys):
     assert call(GOLDEN / TIMM, tmp_path / "folder", "--layout=timm") == 0
     assert {path.name for path in (tmp_path / "folder").iterdir()} == {MODEL_FILE, "config.json"}
     assert "timm creates no Mixer of this size by name: call its MlpMixer with" in capsys.readouterr().out
+    assert call(GOLDEN / TIMM, tmp_path / "other" / "model.safetensors", "--layout=timm") == 0
+    told = capsys.readouterr()
+    assert "timm creates no Mixer of this size by name" in told.out
+    assert "does not read the normalisation" not in told.err
+    assert (tmp_path / "other" / "config.json").exists()
     same_bits(arrays_of(GOLDEN / TIMM), arrays_of(tmp_path / "folder" / MODEL_FILE))
 
 

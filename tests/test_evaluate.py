@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn import metrics
 from sklearn.datasets import load_digits
 
+from made_models import made_classifier
 from mixer_jax import evaluate
 from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.errors import UserError
@@ -254,6 +255,12 @@ def test_a_checkpoint_of_another_model_is_refused(run, tmp_path):
         (other / "config.json").write_text(json.dumps(changed))
         with pytest.raises(UserError, match=f"checkpoint .* does not match the model: {line}"):
             call("--workdir", other)
+
+
+def test_a_model_without_a_head_is_refused(tmp_path):
+    made_classifier(label_names=()).save(tmp_path / "headless.safetensors")
+    with pytest.raises(UserError, match="has no head and so no classes: fine-tune it"):
+        call("--workdir", tmp_path / "headless.safetensors", "--dataset=digits")
 
 
 def test_several_seeds_are_evaluated_one_by_one(tmp_path):

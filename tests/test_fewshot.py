@@ -105,6 +105,12 @@ def test_another_dataset_is_fitted_to_the_runs_images(trained, write_folder, tmp
     assert main("folder", run, f"--config.dataset.data_dir={images}", *SHRINK, "--config.dataset.image_size=16,16") == 0
     assert call(run, "--dataset=folder", f"--data_dir={images}", "--shots=2", "--seeds=1") == 0
     assert json.loads((run / "fewshot" / "folder_best.json").read_text())["classes"] == 2
+    content = json.loads((run / "config.json").read_text())
+    content["config"]["dataset"]["layout"] = "splits"
+    (run / "config.json").write_text(json.dumps(content))
+    (images / "test" / "dog").rename(images / "test" / "wolf")
+    with pytest.raises(UserError, match="the classes of the test and the train split differ: dog, wolf"):
+        call(run, "--shots=2", "--seeds=1", f"--output={tmp_path / 'x.json'}")
     with pytest.raises(UserError, match=r"the train images are \(8, 8, 1\), those of the model \(16, 16, 3\)"):
         call(run, "--dataset=digits")
 

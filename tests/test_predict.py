@@ -1,6 +1,7 @@
 """Predictions on images of every kind: the same as the model's own, none lost, and the bad ones named."""
 
 import csv
+import dataclasses
 import json
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax import predict
+from mixer_jax.checkpoints import Checkpoints
 from mixer_jax.data import read_image
 from mixer_jax.errors import UserError
 from mixer_jax.inference import dataset_of, load, open_split
@@ -194,3 +196,10 @@ def test_of_a_run_that_is_not_finished_it_says_so(run, tmp_path, capsys):
     Image.fromarray(some_pixels(8, 8, 1)[..., 0]).save(tmp_path / "a.png")
     assert call(half, tmp_path / "a.png") == 0
     assert re.search(r"warning: .*half: epoch (\d+) of \1, not finished", capsys.readouterr().err)
+    checkpoints = Checkpoints(half / "checkpoints")
+    found = checkpoints.read(checkpoints.saved_steps()[-1])
+    checkpoints.save(dataclasses.replace(found, step=found.step + 1, progress=found.progress | {"history": []}))
+    assert not checkpoints.wait()
+    checkpoints.close()
+    assert call(half, tmp_path / "a.png", "--checkpoint=latest") == 0
+    assert re.search(r"warning: .*half: epoch 0 of \d+, not finished", capsys.readouterr().err)

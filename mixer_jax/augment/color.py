@@ -98,10 +98,7 @@ def _entry(rows: jax.Array, level: jax.Array) -> jax.Array:
 def autocontrast_table(counts: jax.Array) -> jax.Array:
     """Return the tables that stretch each channel from its darkest and brightest level to 0 and 255.
 
-    They equal those of `PIL.ImageOps.autocontrast`.
-
-    Args:
-      counts: the histogram, (channels, 256) int32.
+    They equal those of `PIL.ImageOps.autocontrast`. `counts` is the histogram, (channels, 256) int32.
     """
     low, high = jnp.argmax(counts > 0, axis=1), 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
     span = jnp.maximum(high - low, 1)[:, None]
@@ -134,11 +131,7 @@ def _rounded_up(levels: jax.Array) -> jax.Array:
 
 
 def equalize_table(counts: jax.Array) -> jax.Array:
-    """Return the tables that make the histogram of each channel as even as possible, like `PIL.ImageOps.equalize`.
-
-    Args:
-      counts: the histogram, (channels, 256) int32.
-    """
+    """Return the tables that make a histogram `counts` as even as possible, like `PIL.ImageOps.equalize`."""
     brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
     step = (counts.sum(1, keepdims=True) - _entry(counts, brightest)) // 255
     table = jnp.minimum(_divide(step // 2 + _below(counts), jnp.maximum(step, 1)), 255)

@@ -12,12 +12,7 @@ def integers(key: jax.Array, shape: tuple[int, ...], bounds: jax.Array | int) ->
     """Draw int32 numbers from 0 to `bounds` - 1.
 
     All are equally likely, up to a relative error of bounds / 2**23. `jax.random.randint` is less biased, but calls the
-    generator several times.
-
-    Args:
-      key: the random key.
-      shape: the shape of the result.
-      bounds: the exclusive upper bounds, at most 2**16, broadcast to `shape`.
+    generator several times. The bounds are at most 2**16, and are broadcast to `shape`.
     """
     return (jax.random.uniform(key, shape) * bounds).astype(jnp.int32)
 

@@ -56,15 +56,7 @@ class RandomErasing:
 
 
 def inside(box: tuple[jax.Array, ...], height: int, width: int) -> jax.Array:
-    """Return which pixels are inside a box.
-
-    Args:
-      box: (top, left, height, width) in pixels.
-      height, width: of the image.
-
-    Returns:
-      (height, width, 1) bool.
-    """
+    """Return which pixels of an image are inside a box (top, left, height, width), as (height, width, 1) bool."""
     top, left, box_height, box_width = box
     rows, columns = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (rows >= top) & (rows < top + box_height) & (columns >= left) & (columns < left + box_width)

@@ -65,10 +65,6 @@ def with_channels(classifier: Classifier, channels: int) -> tuple[Classifier, st
 
     After a change from grey to colour, an image with equal channels gives the same logits as the grey image did.
 
-    Args:
-      classifier: the Mixer.
-      channels: the number of channels of the new images.
-
     Returns:
       The new model, and one line that says what was done. If the number of channels is the same, or if neither number
       is 1, the model is unchanged and the line is "".

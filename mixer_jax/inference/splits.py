@@ -51,12 +51,7 @@ def dataset_of(
 
 
 def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
-    """Open a split of a dataset, which must have the image shape and the classes of a model.
-
-    Args:
-      classifier: the model.
-      dataset: the `dataset` section of a config.
-      split: "train", "validation" or "test".
+    """Open a split of the dataset of a `dataset` section, which must have the image shape and the classes of a model.
 
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.

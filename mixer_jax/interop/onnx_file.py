@@ -28,14 +28,7 @@ class FromPixels(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        """Convert a Flax model to PyTorch.
-
-        Args:
-          model: the Flax module.
-          params: of the module.
-          scaling: matrices (new, old) for the rows and the columns of an image, as from `Classifier.scaling`.
-          mean, std: of each channel, for pixels from 0 to 1.
-        """
+        """Convert a Flax model to PyTorch; `scaling` is `Classifier.scaling()`, mean and std are for pixels up to 1."""
         super().__init__()
         rows, columns = scaling
         self.network = twin(model, (len(rows), len(columns), len(mean)))

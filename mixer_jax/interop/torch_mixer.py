@@ -101,14 +101,9 @@ class TorchMixer(nn.Module):
 
 
 def twin(model: models.Model, image_shape: tuple[int, int, int]) -> nn.Module:
-    """Return the PyTorch counterpart of a Flax model, with PyTorch's default initialisation.
+    """Return the PyTorch counterpart of a Flax model for images of `image_shape` (height, width, channels).
 
-    Args:
-      model: the Flax module.
-      image_shape: (height, width, channels) of its images.
-
-    Returns:
-      A module that maps images (batch, channels, height, width) to logits (batch, num_classes).
+    It maps images (batch, channels, height, width) to logits (batch, num_classes), and has PyTorch's own initial values.
     """
     kinds = {models.MlpMixer: TorchMixer, models.Mlp: TorchMlp, models.Cnn: TorchCnn}
     return kinds[type(model)](model, image_shape)

@@ -93,14 +93,7 @@ class Augmented(Dataset):
 
 
 def loader(dataset: Dataset, batch_size: int, collate: Collate, num_workers: int) -> DataLoader:
-    """Return a loader of full batches.
-
-    Args:
-      dataset: the images.
-      batch_size: examples per batch; an incomplete last batch is dropped.
-      collate: makes a batch of examples.
-      num_workers: processes that prepare batches and persist over epochs; 0 prepares them in this process.
-    """
+    """Return a loader of full batches, without an incomplete last one; its `num_workers` processes stay over epochs."""
     # Forked workers can inherit a lock that a thread of XLA holds.
     workers = {"multiprocessing_context": "spawn", "persistent_workers": True} if num_workers else {}
     return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=num_workers, drop_last=True, **workers)

@@ -50,12 +50,7 @@ def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
 
 
 def name_of(config: ConfigDict, model: Model) -> str:
-    """Return the variant that a config names, with the patch size of the model if the config leaves it open.
-
-    Args:
-      config: the `model` section of a config.
-      model: built from it.
-    """
+    """Return the variant that a `model` section names, with the patch size of its model if it leaves that open."""
     return f"{config.variant}/{model.patch_size}" if config.variant in SIZES else config.variant
 
 
@@ -70,12 +65,7 @@ def require_choices(config: ConfigDict) -> None:
 
 
 def param_shapes(model: Model, image_shape: tuple[int, int, int]) -> Any:
-    """Return the shapes and dtypes of a model's parameters, without computing the parameters.
-
-    Args:
-      model: the model.
-      image_shape: (height, width, channels).
-    """
+    """Return the shapes and dtypes of a model's parameters for an input of `image_shape`, without computing them."""
     return jax.eval_shape(model.init, jax.random.key(0), jax.ShapeDtypeStruct((1, *image_shape), jnp.float32))["params"]
 
 

@@ -99,11 +99,7 @@ def recomputed(function: Function) -> Function:
 
 
 def layer_norm(epsilon: float) -> Callable[..., Any]:
-    """Return a `backward` for `layers.layer_norm`, with as few passes over the activations as possible.
-
-    Args:
-      epsilon: added to the variance.
-    """
+    """Return a `backward` for `layers.layer_norm`, with as few passes over the activations as possible."""
 
     def backward(arguments: tuple[jax.Array, ...], gradient: jax.Array) -> tuple[jax.Array, ...]:
         x, scale, _ = arguments

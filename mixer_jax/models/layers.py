@@ -57,13 +57,7 @@ def parameter(module: nn.Module, name: str, init: nn.initializers.Initializer, s
 
 
 def kernel_and_bias(module: nn.Module, shape: tuple[int, ...], initialization: str) -> tuple[jax.Array, jax.Array]:
-    """Return the kernel and the bias (features,) of a layer.
-
-    Args:
-      module: the layer.
-      shape: the shape of the kernel, (..., features).
-      initialization: as in `initializers`.
-    """
+    """Return the kernel, of shape (..., features), and the bias (features,) of a layer."""
     kernel_init, bias_init = initializers(initialization, math.prod(shape[:-1]))
     return parameter(module, "kernel", kernel_init, shape), parameter(module, "bias", bias_init, shape[-1:])
 
@@ -152,11 +146,7 @@ class Stem(nn.Module):
 
 @functools.cache
 def layer_norm(epsilon: float) -> Callable[..., jax.Array]:
-    """Return the function that normalises x (..., features) and applies scale and bias (1, ..., features), float32.
-
-    Args:
-      epsilon: added to the variance.
-    """
+    """Return the function that normalises x (..., features) and applies scale and bias (1, ..., features), float32."""
 
     @jax.jit  # so that it is traced once, not in every layer
     @cpu.with_cpu_gradient(cpu.layer_norm(epsilon))

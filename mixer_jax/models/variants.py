@@ -26,11 +26,7 @@ PAPER_VARIANTS = ("S/32", "S/16", "B/32", "B/16", "L/32", "L/16", "H/14")
 
 
 def patch_size_for(height: int, width: int) -> int:
-    """Return the side in pixels of square patches that tile an image; their number is as close to 64 as possible.
-
-    Args:
-      height, width: of the image, in pixels.
-    """
+    """Return the side in pixels of square patches that tile an image; their number is as close to 64 as possible."""
     sides = (side for side in range(1, min(height, width) + 1) if height % side == 0 and width % side == 0)
     return min(sides, key=lambda side: abs(math.log(height * width / side**2 / PATCHES)))
 

@@ -10,14 +10,9 @@ STEPS_PER_CLASS, ENOUGH = 80, 2000  # the fewest steps for each class, and the n
 
 
 def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
-    """Return a config whose number of epochs is set.
+    """Return a config whose number of epochs is set: as it is, or by the numbers of training images and classes.
 
     If it is more than EPOCHS, the patience of early stopping is longer in the same proportion.
-
-    Args:
-      config: the full config, which is returned as it is if it gives the number.
-      num_images: the number of training images.
-      num_classes: the number of classes.
     """
     if config.epochs != CHOSEN:
         return config

@@ -53,16 +53,12 @@ def is_entrywise(config: ConfigDict) -> bool:
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Return an optimiser with gradient clipping, weight decay of kernels and layer-wise scaling of updates.
+    """Return the optimiser of an `optimizer` section, with clipping, weight decay of kernels and scaling by layer.
 
     The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...),
     except lars, decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...),
     weight decay is the L2 term of torch.optim, which is added to the gradient. Muon decays only the kernels that it
     updates as matrices: see `matrices`. Finally, the updates are scaled by layer: see `layer_scales`.
-
-    Args:
-      config: the `optimizer` section of a config.
-      schedule: the learning rate as a function of the step.
 
     Raises:
       UserError: if the optimiser is unknown, or a setting is given that it does not have.

@@ -39,12 +39,7 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, directory: Path, seed: int = 0) -> "Progress":
-        """Return the progress of a checkpoint in this directory.
-
-        Args:
-          checkpoint: the checkpoint.
-          directory: the folder of the checkpoint, named in errors.
-          seed: the index of the seed in a checkpoint of an older release, which kept several seeds in one.
+        """Return the progress of a checkpoint in a directory; of one seed, where an older release kept several in one.
 
         Raises:
           UserError: if the checkpoint was not written by mixer_jax.
@@ -63,10 +58,7 @@ class Progress:
 def newest(checkpoints: Checkpoints, shapes: TrainState, warn: Callable[[str], None]) -> Checkpoint | None:
     """Return the newest intact checkpoint, as the first process reads it; None if there is no checkpoint.
 
-    Args:
-      checkpoints: the run's checkpoints.
-      shapes: the shapes and dtypes of the state.
-      warn: called with a line for each damaged checkpoint.
+    `shapes` are those of the state. `warn` is called with a line for each damaged checkpoint.
 
     Raises:
       UserError: if all checkpoints are damaged.

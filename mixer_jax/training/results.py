@@ -38,10 +38,7 @@ def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
 
     The test set is used here for the first and only time, unless it is also the validation split.
     The logits are computed in float32, whatever the dtype of the training. Every report of the run uses these logits.
-
-    Args:
-      trainer, trained: the run.
-      title: begins the printed line.
+    `title` begins the printed line.
     """
     history, test = trained.history, trainer.dataset.test
     best, last = best_epoch(history), history[-1]

@@ -28,9 +28,7 @@ def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> opt
       training, like torch's StepLR.
     - "constant" does not change it.
 
-    Args:
-      config: the full config.
-      steps_in: returns the number of steps in a number of epochs.
+    `steps_in` returns the number of steps in a number of epochs.
 
     Raises:
       UserError: if the name is unknown, or if `schedule.decay_epochs` is less than a step.

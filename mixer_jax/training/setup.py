@@ -59,13 +59,6 @@ def create_functions(
 ) -> DeviceFunctions:
     """Return the device programs of the run, with its model, optimiser and augmentation.
 
-    Args:
-      config: the full config.
-      dataset: of the config.
-      parallel: the devices.
-      schedule: the learning rate as a function of the step.
-      total_steps: the training steps of the run.
-
     Raises:
       UserError: if the config is inconsistent, or does not fit the data or the devices.
     """
@@ -102,14 +95,7 @@ def require_choices(config: ConfigDict) -> None:
 
 
 def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Device) -> None:
-    """Raise `UserError` if the training states of all seeds do not fit into the memory of a device.
-
-    Args:
-      shapes: the shapes and dtypes of the state of one seed.
-      num_params: the number of parameters of the model.
-      num_seeds: the number of seeds that train at the same time.
-      device: a device that holds the state.
-    """
+    """Raise `UserError` if the training states of all seeds, each of these shapes, do not fit into a device."""
     size = num_seeds * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
     seeds = f" for each of {num_seeds} seeds" if num_seeds > 1 else ""
     if size > (memory := device_memory(device)):

@@ -64,12 +64,7 @@ class Trainer:
     """
 
     def __init__(self, config: ConfigDict, dataset: Dataset, devices: Sequence[jax.Device] | None = None):
-        """Set up the training that a config describes.
-
-        Args:
-          config: the checked config.
-          dataset: the dataset.
-          devices: the devices to use; by default, those of all processes.
+        """Set up the training that a checked config describes, by default on the devices of all processes.
 
         Raises:
           UserError: if the config is inconsistent, or does not fit the data or the devices.

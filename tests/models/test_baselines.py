@@ -120,6 +120,8 @@ def test_any_config_trains_one(variant):
 def test_mistakes_get_one_line():
     with pytest.raises(UserError, match="config.model.patch_size=4: the CNN does not have"):
         models.create(baseline("CNN", patch_size=4).model, num_classes=10, image_shape=(8, 8, 1))
+    with pytest.raises(UserError, match="image size 1x8 is too small for the CNN"):
+        models.create(baseline("CNN").model, num_classes=10, image_shape=(1, 8, 1))
     config = baseline("MLP")
     config.optimizer.layer_decay = 0.5
     with pytest.raises(UserError, match="config.optimizer.layer_decay=.*: works only for Mixer models"):

@@ -140,6 +140,12 @@ def test_other_addresses_are_refused(url, server):
         downloaded(url, LARGEST)
 
 
+@pytest.mark.parametrize("path", ["", "/", "/weights/", "/.."])
+def test_an_address_without_a_file_is_refused(path, server):
+    with pytest.raises(UserError, match="does not end in the name of a file"):
+        downloaded(f"https://example.com{path}", LARGEST)
+
+
 def test_no_network_is_one_line_within_seconds(server, monkeypatch):
     with socket.socket() as unused:  # bound, but nobody listens
         unused.bind(("127.0.0.1", 0))
