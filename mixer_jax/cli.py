@@ -106,8 +106,8 @@ class Define:
     def dataset(self, what: str) -> None:
         """Define the flags that set the arguments of `inference.dataset_of`; `what` is the help text of --dataset."""
         self.string("dataset", None, what)
-        self.string("data_dir", None, "where the data is, as config.dataset.data_dir; by default where it was")
-        self.string("on_error", None, "stop at damaged images or skip them; by default as the run did")
+        self.string("data_dir", None, "where the data is, as config.dataset.data_dir; by default where the run had it")
+        self.string("on_error", None, "stop at damaged images or skip them; by default as the run did, or else stop")
 
     def output(self, what: str) -> None:
         """Define --output, with the help text `what`, and --overwrite; see `require_new`."""
@@ -191,7 +191,7 @@ def naming_flags() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        text = str(error)
+        text = str(error).replace("unknown: give a dataset", "unknown: give one with --dataset")
         for name, flag in (("data_dir", "--data_dir"), ("name", "--dataset"), ("on_error", "--on_error")):
             text = text.replace(f"config.dataset.{name}", flag)
         if "config.dataset." in text:

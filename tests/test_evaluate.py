@@ -200,7 +200,7 @@ def test_it_needs_no_data_but_the_splits_own(write_folder, tmp_path, capsys):
 def test_a_file_of_weights_scores_what_the_run_does_on_a_dataset_that_is_named(run, tmp_path, capsys):
     load(run).save(tmp_path / "x.safetensors", "timm")
     flags = "--workdir", tmp_path / "x.safetensors", "--output", tmp_path / "out"
-    with pytest.raises(UserError, match="x.safetensors does not come from a run.*: set --dataset"):
+    with pytest.raises(UserError, match="x.safetensors does not come from a run.*: give one with --dataset"):
         call(*flags)
     assert not (tmp_path / "out").exists()
     assert call(*flags, "--dataset", "digits") == 0

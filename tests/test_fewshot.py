@@ -91,7 +91,7 @@ def test_of_a_file_of_weights_it_is_the_same(tmp_path):
     run = train_digits(tmp_path / "run", "--config.dataset.val_fraction=0.1")  # the default, as a file has no other
     load(run).save(tmp_path / "weights.npz")
     flags = ["--shots=2,5", "--seeds=2", f"--output={tmp_path / 'found.json'}"]
-    with pytest.raises(UserError, match="weights.npz does not come from a run.*: set --dataset"):
+    with pytest.raises(UserError, match="weights.npz does not come from a run.*: give one with --dataset"):
         call(tmp_path / "weights.npz", *flags)
     assert call(tmp_path / "weights.npz", "--dataset=digits", *flags) == 0
     found = json.loads((tmp_path / "found.json").read_text())

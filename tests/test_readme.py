@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [
-    *re.findall(r"python -m mixer_jax\.([a-z][^`\n]*)", README),
+    *(line.replace("\\\n", " ") for line in re.findall(r"python -m mixer_jax\.([a-z](?:\\\n|[^`\n])*)", README)),
     *re.findall(r"^\| `(\w+ [^`]*)` \|", README, re.MULTILINE),
 ]
 # What a command takes longest with, made short; and what is not here.
@@ -87,7 +87,7 @@ def test_it_works_as_typed(command, folder, monkeypatch):
         return  # it would serve until it is interrupted; tests/test_demo.py has it
     stand_ins = {
         "RUN": "runs/digits", "FILE": "configs/digits.py", "IMAGE_OR_FOLDER": "images", "FROM": "runs/mixer",
-        "TO": "mixer.npz", "--config.init_from=RUN_OR_FILE_OR_NAME": "--config.init_from=runs/mixer",
+        "TO": "mixer.npz", "--config.init_from=cifar10": "--config.init_from=runs/mixer",
         "runs/cifar10": "runs/digits",
     }  # fmt: skip
     arguments = [stand_ins.get(argument, argument) for argument in arguments]

@@ -131,7 +131,7 @@ def _rounded_up(levels: jax.Array) -> jax.Array:
 
 
 def equalize_table(counts: jax.Array) -> jax.Array:
-    """Return the tables that make a histogram `counts` as even as possible, like `PIL.ImageOps.equalize`."""
+    """Return the tables that make a histogram (channels, 256) int32 as even as possible, as PIL's `equalize` does."""
     brightest = 255 - jnp.argmax(counts[:, ::-1] > 0, axis=1)
     step = (counts.sum(1, keepdims=True) - _entry(counts, brightest)) // 255
     table = jnp.minimum(_divide(step // 2 + _below(counts), jnp.maximum(step, 1)), 255)

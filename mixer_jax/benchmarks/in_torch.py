@@ -122,6 +122,9 @@ def stepper(
 
     It returns the loss and the logits. Without `rate`, the learning rate is that of the config. `forward` computes the
     logits in place of `model`, such as the compiled module; `autocast` computes in bfloat16.
+
+    Raises:
+      UserError: if PyTorch's side has no optimiser of that name.
     """
     forward = model if forward is None else forward  # a compiled module has no truth value
     device_type, settings = next(model.parameters()).device.type, config.optimizer

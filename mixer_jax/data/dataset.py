@@ -211,18 +211,16 @@ def decode(source: Source, title: str) -> Split:
       UserError: if the source is empty, its images differ in shape, or a label is out of range; `title` names its
         examples, as in the progress bar.
     """
-    began, split, n = time.monotonic(), stream(source, title), len(source)
+    split, n = stream(source, title), len(source)
     images, labels = np.empty((n, *split.image_shape), np.uint8), np.empty(n, np.int32)
     for part, *examples in read_in_parts(split, title):
         images[part], labels[part] = examples
-    if (seconds := time.monotonic() - began) > LONG:
-        say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
     return Split(images, labels, source)
 
 
 def read_in_parts(split: StreamedSplit, title: str) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Yield the indices, images and labels of parts of a split, read by several threads, with a progress bar."""
-    n, chunk = len(split), min(CHUNK, CHUNK_BYTES // math.prod(split.image_shape) + 1)
+    began, n, chunk = time.monotonic(), len(split), min(CHUNK, CHUNK_BYTES // math.prod(split.image_shape) + 1)
     with (
         ThreadPoolExecutor(cores()) as pool,
         tqdm(total=n, desc=title, unit="images", leave=False, disable=None) as bar,
@@ -232,6 +230,8 @@ def read_in_parts(split: StreamedSplit, title: str) -> Iterator[tuple[np.ndarray
             for part, examples in zip(parts, pool.map(split.read, parts), strict=True):
                 yield part, *examples
                 bar.update(len(part))
+    if (seconds := time.monotonic() - began) > LONG:
+        say(f"Decoded {n:,} {title} in {seconds:.0f} s, {n / seconds:,.0f} images/s")
 
 
 def count_levels(images: np.ndarray) -> np.ndarray:

@@ -151,7 +151,7 @@ def highest_level(image: Image.Image) -> int:
 
 @functools.cache
 def _warn_of_levels(bits: int) -> None:
-    warn(f"an image has 16-bit levels above {2**bits - 1}: they become white, because others are read as {bits} bits")
+    warn(f"an image has levels above {2**bits - 1}, which become white: all deep images are read as {bits} bits")
 
 
 def _flat(image: Image.Image, bits: int) -> Image.Image:

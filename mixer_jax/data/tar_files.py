@@ -118,7 +118,8 @@ def _members(tar: Path) -> list[_Member]:
         return [_Member(*member) for member in json.loads(kept.read_text())]
     with tarfile.open(tar, "r:") as file:
         entries = {posixpath.normpath(entry.name): entry for entry in file}
-    names = {name: name.lstrip("/") for name in entries if not any(map(is_hidden, PurePosixPath(name).parts))}
+    shown = (name for name in entries if not any(map(is_hidden, PurePosixPath(name.replace("../", "")).parts)))
+    names = {name: name.lstrip("/") for name in shown}
     contents = ((name, _content(entries, name)) for name in names)
     found = [_Member(names[name], entry.offset_data, entry.size) for name, entry in contents if entry]
     with contextlib.suppress(Exception):  # without it, the tar file is read through again

@@ -297,9 +297,7 @@ class Classifier:
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
             shape = ", ".join(map(str, self.image_shape))
-            raise UserError(
-                f"images are {images.dtype} {images.shape}: give uint8 (n, {shape}), as `read` returns them"
-            )
+            raise UserError(f"images are {images.dtype} {images.shape}: give uint8 (n, {shape}), stacked from `read`")
         outputs = []
         for start in range(0, max(len(images), 1), batch_size):
             batch = images[start : start + batch_size]

@@ -124,7 +124,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
     info = run.dataset_info()
     try:
         label_names = tuple(map(str, info["label_names"]))
-        preprocessing = Preprocessing.of(config, info)
+        preprocessing, num_test = Preprocessing.of(config, info), int(info.get("num_images", {}).get("test", 0))
         if not label_names:
             raise ValueError("there is no class")
     except (KeyError, TypeError, ValueError) as error:
@@ -138,7 +138,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
         f"checkpoint {run.checkpoints / str(found.step)}",
         dataset=config.dataset,
         step=found.step,
-        num_test=info.get("num_images", {}).get("test", 0),
+        num_test=num_test,
         unfinished=unfinished,
         ran_on=found.progress.get("ran_on", {}),
     )

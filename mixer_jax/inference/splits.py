@@ -34,9 +34,7 @@ def dataset_of(
     """
     own = classifier.origin.dataset
     if name is None and own is None:
-        raise UserError(
-            f"{classifier.origin.name} does not come from a run, so its dataset is unknown: set config.dataset.name"
-        )
+        raise UserError(f"{classifier.origin.name} does not come from a run, so its dataset is unknown: give a dataset")
     if own is None or name not in (None, own.name):
         config = default_config().dataset
         config.name, config.image_size = name, () if name == "digits" else classifier.image_shape[:2]
@@ -51,7 +49,9 @@ def dataset_of(
 
 
 def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
-    """Open a split of the dataset of a `dataset` section, which must have the image shape and the classes of a model.
+    """Open a split, "train", "validation" or "test", of the data that a `dataset` section describes.
+
+    Its image shape and classes must be the model's. A warning follows if the run had another number of test images.
 
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.

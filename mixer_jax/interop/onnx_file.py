@@ -28,7 +28,7 @@ class FromPixels(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        """Convert a Flax model to PyTorch; `scaling` is `Classifier.scaling()`, mean and std are for pixels up to 1."""
+        """Convert a Flax model to PyTorch; `scaling` is `Classifier.scaling()`, mean, std: of pixels in [0, 1]."""
         super().__init__()
         rows, columns = scaling
         self.network = twin(model, (len(rows), len(columns), len(mean)))
@@ -85,9 +85,10 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Ignore what the exporter says of its own code and of packages that a Mixer does not need."""
-    logging.disable(logging.WARNING)
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)

@@ -93,7 +93,10 @@ class Augmented(Dataset):
 
 
 def loader(dataset: Dataset, batch_size: int, collate: Collate, num_workers: int) -> DataLoader:
-    """Return a loader of full batches, without an incomplete last one; its `num_workers` processes stay over epochs."""
+    """Return a loader of full batches; an incomplete last batch is dropped.
+
+    Its `num_workers` processes prepare batches and persist over epochs; with 0, this process prepares them.
+    """
     # Forked workers can inherit a lock that a thread of XLA holds.
     workers = {"multiprocessing_context": "spawn", "persistent_workers": True} if num_workers else {}
     return DataLoader(dataset, batch_size, collate_fn=collate, num_workers=num_workers, drop_last=True, **workers)

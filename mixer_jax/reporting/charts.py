@@ -106,7 +106,10 @@ def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def chart(
     title: str, axes: Mapping[str, str], views: Mapping[str, list[dict[str, Any]]], log: bool = False
 ) -> dict[str, Any]:
-    """Return a chart, with the label of the x axis and the series of each view; views without series are left out."""
+    """Return a chart, with the label of the x axis and the series of each view; views without series are left out.
+
+    With `log`, the x axes are logarithmic.
+    """
     shown = {name: {"x": axes[name], "series": lines, "log": log} for name, lines in views.items() if lines}
     return {"title": title, "views": shown}
 

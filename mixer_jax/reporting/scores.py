@@ -82,8 +82,10 @@ def write_predictions(
     """Write a row of CSV per image, mistakes first, the most confident ones at the top, to find wrong labels.
 
     Args:
-      path, names: of the file, and of the n images.
-      logits, labels: (n, classes) float, and (n,) int.
+      path: of the file.
+      names: of the n images.
+      logits: (n, classes) float.
+      labels: (n,) int, the true classes.
       label_names: the class names.
     """
     of_class, predicted = probabilities(logits), logits.argmax(1)

@@ -19,7 +19,7 @@ UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS
 
 
 def facts(results: Results, config: ConfigDict, evidence: Evidence | None) -> list[tuple[str, str]]:
-    """Return the names and values of the cards at the top."""
+    """Return the names and values of the cards at the top; `evidence` is None for an unfinished run."""
     r = results
     validation = f"{r.val_accuracy:.2f}%"
     if r.val_examples:

@@ -170,7 +170,9 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         where = [(run.dtype, run.data_fingerprint, "torch" in run.versions) for run in row.results[:1]]
         key = key or (row.title, row.recipe, *where)
         other = joined.setdefault(key, row)
-        if other is row or (other == row and not row.results):  # a published row may be in several comparisons
+        if other is row or (
+            other == row and not (row.results or row.diverged)
+        ):  # a published row may be in several comparisons
             continue
         results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
         diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
@@ -203,7 +205,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     curves = [_curve(run, result.num_seeds or 1) for run, result in zip(finished, results, strict=True)]
     recipes = {_recipe(run.config(), run.extended) for run in runs if run.diverged or run in finished}
     recipe = recipes.pop() if len(recipes) == 1 else ""
-    settings = _settings(runs[0].config()) if recipe else None
+    settings = _settings((finished or [run for run in runs if run.diverged])[0].config()) if recipe else None
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)

@@ -80,20 +80,23 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of the config fields of each row whose value most rows with known settings do not share."""
+    """Return a table of each row's config fields whose value is not that of more than half of the rows.
+
+    Only rows with known settings count.
+    """
     defaults = flat(default_config())
-    of_row = {row.title: defaults | row.settings for row in rows if row.settings is not None}
-    shown = {
-        title: {key: ",".join(map(str, x)) if isinstance(x, list | tuple) else str(x) for key, x in fields.items()}
-        for title, fields in of_row.items()
-    }
+    of_row = [(row.title, defaults | row.settings) for row in rows if row.settings is not None]
+    shown = [
+        (title, {key: ",".join(map(str, x)) if isinstance(x, list | tuple) else str(x) for key, x in fields.items()})
+        for title, fields in of_row
+    ]
     usual = {}
-    for key in set().union(*shown.values()):
-        [(value, count)] = collections.Counter(one.get(key) for one in shown.values()).most_common(1)
+    for key in set().union(*(one for _, one in shown)):
+        [(value, count)] = collections.Counter(one.get(key) for _, one in shown).most_common(1)
         usual[key] = value if 2 * count > len(shown) else object()  # equal to none
     table = [
         [title, ", ".join(f"{key}={one.get(key)}" for key in sorted(usual) if one.get(key) != usual[key])]
-        for title, one in shown.items()
+        for title, one in shown
     ]
     return ["model", "settings that most rows do not share"], table if any(line[1] for line in table) else []
 

@@ -10,9 +10,10 @@ STEPS_PER_CLASS, ENOUGH = 80, 2000  # the fewest steps for each class, and the n
 
 
 def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
-    """Return a config whose number of epochs is set: as it is, or by the numbers of training images and classes.
+    """Return the config as it is if it gives the number of epochs, else a copy with one that suits the data.
 
-    If it is more than EPOCHS, the patience of early stopping is longer in the same proportion.
+    That follows from the numbers of training images and classes. If it is more than EPOCHS, the patience of early
+    stopping is longer in the same proportion.
     """
     if config.epochs != CHOSEN:
         return config

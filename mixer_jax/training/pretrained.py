@@ -9,7 +9,7 @@ from mixer_jax.data import FIXED
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Classifier, Known, at_image_size, load, require_mixer, with_channels
 from mixer_jax.messages import say, warn
-from mixer_jax.models import MlpMixer, Model, param_shapes
+from mixer_jax.models import MlpMixer, Model, param_shapes, variant
 from mixer_jax.weights import COMPUTED_WITH, require_same_shapes
 
 
@@ -86,8 +86,12 @@ def _require_same_sizes(
     if differing:
         if there.tokens_mlp_dim != here.tokens_mlp_dim:
             differing.append("tokens_mlp_dim")
-        needed = [f"config.model.{name}={getattr(there, name)} ({getattr(here, name)} now)" for name in differing]
+        listed = ", ".join(f"{name} {getattr(there, name)}, not {getattr(here, name)}" for name in differing)
+        name = classifier.config.variant
+        if "/" in name and all(getattr(there, field) == value for field, value in variant(name).items()):
+            needed = [f"config.model.variant={name} alone"]
+        else:
+            needed = [f"config.model.{name}={getattr(there, name)}" for name in differing]
         if any(side % there.patch_size for side in input_shape[:2]):
-            theirs, ours = (",".join(map(str, shape[:2])) for shape in (classifier.input_shape, input_shape))
-            needed.append(f"config.dataset.image_size={theirs} ({ours} now)")
-        raise UserError(f"config.init_from={source} is another Mixer: set {', '.join(needed)}")
+            needed.append(f"config.augment.input_size={','.join(map(str, classifier.input_shape[:2]))}")
+        raise UserError(f"config.init_from={source} is another Mixer ({listed}): set {' and '.join(needed)}")

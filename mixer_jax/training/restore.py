@@ -39,7 +39,9 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, directory: Path, seed: int = 0) -> "Progress":
-        """Return the progress of a checkpoint in a directory; of one seed, where an older release kept several in one.
+        """Return the progress of a checkpoint in a directory, which errors name.
+
+        An older release kept several seeds in one checkpoint; `seed` is the index of the one to return.
 
         Raises:
           UserError: if the checkpoint was not written by mixer_jax.

@@ -11,7 +11,7 @@ from PIL import Image
 
 from image_folders import TEN, block, encoded, load, look, write
 from mixer_jax import data
-from mixer_jax.data import examine, folders
+from mixer_jax.data import examine, folders, images
 from mixer_jax.data.images import IMAGE_FORMATS, Fit, read_image
 from mixer_jax.errors import UserError
 from mixer_jax.messages import show_on_console
@@ -146,8 +146,9 @@ def test_deep_images(tmp_path, capsys):
     Image.fromarray(signed).save(tmp_path / "signed.tif")
     assert read_image(tmp_path / "signed.tif", Fit(bits=11), 1)[0, :, 0].tolist() == [0, 0, 125, 255]
     assert not capsys.readouterr().err
+    images._warn_of_levels.cache_clear()  # it is said once in a process
     assert read_image(tmp_path / "signed.tif", Fit(bits=10), 1)[0, :, 0].tolist() == [0, 0, 250, 255]
-    line = "warning: an image has 16-bit levels above 1023: they become white, because others are read as 10 bits\n"
+    line = "warning: an image has levels above 1023, which become white: all deep images are read as 10 bits\n"
     assert capsys.readouterr().err == line
     Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
     with pytest.raises(UserError, match="cat/float.tif: the image has floating-point levels: convert it"):

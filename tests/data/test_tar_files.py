@@ -122,6 +122,11 @@ def test_what_other_programs_left_in_a_tar_file_is_ignored_as_in_a_folder(tmp_pa
     assert sum(map(len, folder.splits.values())) == len(names)
 
 
+def test_members_may_lie_above_the_folder_that_was_packed(tmp_path):
+    pack(tmp_path / "set" / "all.tar", [(f"../{label}/{i}.png", encoded(i)) for label in "ab" for i in range(6)])
+    assert look(tmp_path / "set").label_names == ("a", "b")
+
+
 def test_links_in_a_tar_file_are_followed(tmp_path):
     write(tmp_path / "folder", f"cat/{{{','.join(map(str, range(8)))}}}.png dog/{{{','.join(map(str, range(6)))}}}.png")
     os.link(tmp_path / "folder" / "cat" / "0.png", tmp_path / "folder" / "dog" / "hard.png")

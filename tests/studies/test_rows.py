@@ -76,6 +76,8 @@ def test_a_published_row_of_several_comparisons_appears_once():
     row = Row("theirs", [], published={"last": 90.0}, of_dataset="digits")
     assert merged([row, seeds("x", 0), Row(**vars(row))])[0] == row
     assert len(merged([row, seeds("x", 0), Row(**vars(row))])) == 2
+    [joined] = merged([Row("x", [], diverged=2, recipe="a"), Row("x", [], diverged=2, recipe="a")])
+    assert joined.diverged == 4  # of two machines: which seeds they were is not known
     with pytest.raises(UserError, match="two rows of 'theirs' have no results"):
         merged([row, Row("theirs", [], published={"last": 91.0}, of_dataset="digits")])
 

@@ -44,6 +44,8 @@ def test_settings_are_those_that_most_rows_do_not_share(tmp_path):
     assert [line[1] for line in settings(rows[:2])[1]] == both
     assert not settings([rows[0], rows[0], rows[3]])[1]
     assert not settings([])[1]
+    same = [row("x", [97.0], settings={"epochs": epochs}) for epochs in (3.0, 4.0)]
+    assert settings(same)[1] == [["x", "epochs=3.0"], ["x", "epochs=4.0"]]
 
 
 def test_rows_stand_beside_the_first_of_their_kind():

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mixer_jax import convert, models
+from mixer_jax import convert, data, models
+from mixer_jax.augment import Augment
+from mixer_jax.config import default_config
 from mixer_jax.errors import UserError
 from mixer_jax.inference import Known, load
 from mixer_jax.models.resolution import interpolated
@@ -16,7 +18,7 @@ from mixer_jax.run_directory import RunDirectory
 from mixer_jax.training.pretrained import initial_params
 from other_files import lucidrains, made
 from runs import run
-from support import make_config, make_dataset
+from support import make_dataset
 
 STILL = {"optimizer__name": "sgd", "optimizer__learning_rate": 1e-20}  # trains, but moves nothing
 
@@ -127,9 +129,12 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         ({"init_from": str(tmp_path)}, "is not a run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
-            r"is another Mixer: set config.model.hidden_dim=8 \(12 now\)$",
+            r"is another Mixer \(hidden_dim 8, not 12\): set config.model.hidden_dim=8$",
         ),
-        ({"init_from": str(source), "model__patch_size": 2}, r"another Mixer: set config.model.patch_size=4 \(2 now\)"),
+        (
+            {"init_from": str(source), "model__patch_size": 2},
+            r"another Mixer \(patch_size 4, not 2\): set config.model.patch_size=4",
+        ),
         (
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
             r"config.model.tokens_mlp_dim=9: use 32 \(tiled, .*\) or 8 \(interpolated\) to go from 2x2 to 4x4",
@@ -149,18 +154,28 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_what_an_error_says_of_another_mixer_is_all_that_is_needed(name):
-    config = make_config(model__variant="S/8")
-    shape = (32, 32, 3)
-    model = models.create(config.model, num_classes=4, image_shape=shape, dtype=jnp.float32)
-    with pytest.raises(UserError, match="is another Mixer: set ") as raised:
-        initial_params(name, model, shape)
-    for field, value in re.findall(r"config\.((?:model|dataset)\.\w+)=(\S+)", str(raised.value)):
-        if field == "dataset.image_size":
-            shape = (*map(int, value.split(",")), 3)
-        else:
-            config.update_from_flattened_dict({field: int(value)})
-    initial_params(name, models.create(config.model, num_classes=4, image_shape=shape, dtype=jnp.float32), shape)
+@pytest.mark.parametrize(
+    "fields",
+    [{"model.hidden_dim": 64}, {"model.variant": "S/10", "augment.input_size": (30, 30)}, {"model.num_blocks": 3}],
+)
+def test_what_an_error_says_of_another_mixer_is_all_that_is_needed(fields, name):
+    config = default_config()
+    config.update_from_flattened_dict(fields)
+    dataset = data.load(config.dataset)
+
+    def start():
+        augment = Augment(config.augment, dataset, 10)
+        model = models.create(config.model, num_classes=10, image_shape=augment.input_shape, dtype=jnp.float32)
+        return initial_params(name, model, augment.input_shape)
+
+    with pytest.raises(UserError, match="is another Mixer .*: set ") as raised:
+        start()
+    if " alone" in str(raised.value):
+        config.model.update(num_blocks=None, hidden_dim=None)
+    for field, value in re.findall(r"config\.(\w+\.\w+)=(\S+)", str(raised.value)):
+        numbers = tuple(map(int, value.split(","))) if "variant" not in field else value
+        config.update_from_flattened_dict({field: numbers[0] if len(numbers) == 1 else numbers})
+    start()
 
 
 @pytest.mark.parametrize(("normalization", "warned"), [("standard", True), ("unit", True), ("paper", False)])
