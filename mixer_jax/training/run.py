@@ -1,7 +1,6 @@
 """A run from its config to its results: checks, training, scoring and the report."""
 
 import contextlib
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -124,8 +123,13 @@ def _check(trainer: Trainer, run: RunDirectory, overwrite: bool) -> None:
             "config.dataset.memory_budget_gib if it fits into memory, or train the seeds one after the other"
         )
     directories = [seed for seed, _ in run.runs(config)]
-    for one in () if overwrite else dict.fromkeys((run, *directories)):
-        on_first(functools.partial(check_ending, trainer, one))
+
+    def check_endings() -> None:
+        for one in dict.fromkeys((run, *directories)):
+            check_ending(trainer, one)
+
+    if not overwrite:
+        on_first(check_endings)  # once: a process with another number of seeds would wait for a call that never comes
     # For each seed, one to fall back on and one that is being written.
     shapes, copies = trainer.state_shapes, 2 * config.num_seeds
     replaced = [] if overwrite else [one.checkpoints for one in (run, *directories)]
