@@ -190,6 +190,16 @@ def test_the_logits_of_the_tokens_have_the_images_as_their_mean(run):
     np.testing.assert_allclose(classifier.token_maps(images[2])[0], evidence + 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_images", [None, [], {"test": "many"}])
+def test_a_config_that_counts_no_images_gets_one_line(num_images, run, tmp_path):
+    odd = shutil.copytree(run, tmp_path / "odd")
+    content = json.loads((odd / "config.json").read_text())
+    content["dataset"]["num_images"] = num_images
+    (odd / "config.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="cannot read .*config.json: its dataset is not described as it should be"):
+        load(odd)
+
+
 def test_of_a_run_that_is_not_finished_it_says_so(run, tmp_path, capsys):
     half = shutil.copytree(run, tmp_path / "half")
     (half / "results.json").unlink()

@@ -18,7 +18,7 @@ from mixer_jax.data.dataset import (
     pixel_statistics,
     read_in_parts,
     stream,
-)  # fmt: skip
+)
 from mixer_jax.data.decoded_cache import DecodedCache
 from mixer_jax.data.folders import ImageFolder
 from mixer_jax.data.holdout import hold_out

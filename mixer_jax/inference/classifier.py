@@ -144,11 +144,7 @@ class Classifier:
         return self._in_batches(self._features, images, batch_size)
 
     def lower(self, batch_size: int) -> list[jax.stages.Lowered]:
-        """Lower the programs of `features` and, for a Mixer, of `token_maps`, without computing anything.
-
-        Args:
-          batch_size: that of `features`.
-        """
+        """Lower the programs of `features`, for such batches, and, for a Mixer, of `token_maps`; compute nothing."""
         programs: list[tuple[Any, int]] = [(self._features, batch_size)]
         if isinstance(self.model, MlpMixer):
             programs.append((self._tokens, 1))
@@ -296,8 +292,7 @@ class Classifier:
 
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            shape = ", ".join(map(str, self.image_shape))
-            raise UserError(f"images are {images.dtype} {images.shape}: give uint8 (n, {shape}), stacked from `read`")
+            raise UserError(f"images are {images.dtype} {images.shape}: give stacked uint8 (n, *{self.image_shape})")
         outputs = []
         for start in range(0, max(len(images), 1), batch_size):
             batch = images[start : start + batch_size]

@@ -127,7 +127,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
         preprocessing, num_test = Preprocessing.of(config, info), int(info.get("num_images", {}).get("test", 0))
         if not label_names:
             raise ValueError("there is no class")
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"cannot read {run.config_file}: its dataset is not described as it should be") from error
     found, params = _read(run.checkpoints, checkpoint)
     history = found.progress.get("history", (found.progress.get("histories") or [None])[0])

@@ -170,9 +170,8 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         where = [(run.dtype, run.data_fingerprint, "torch" in run.versions) for run in row.results[:1]]
         key = key or (row.title, row.recipe, *where)
         other = joined.setdefault(key, row)
-        if other is row or (
-            other == row and not (row.results or row.diverged)
-        ):  # a published row may be in several comparisons
+        # A published row may be in several comparisons.
+        if other is row or (other == row and not (row.results or row.diverged)):
             continue
         results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
         diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
@@ -281,9 +280,8 @@ def _of_comparison(path: Path) -> Iterator[Row]:
             names, length = [name for name in COURSES if name in row], len(row["val_accuracies"])
             missing = [name for run in row["results"] for name in KEPT if name not in run]
             missing += [f"a part of {name}" for name in names if len(row[name]) < length]
-            missing += (
-                ["last or best of published"] if row["published"] and not {"last", "best"} & {*row["published"]} else []
-            )
+            if row["published"] and not {"last", "best"} & {*row["published"]}:
+                missing.append("last or best of published")
             rest = {key: row[key] for key in SOMETIMES if key in row}
             curves = [] if missing else [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
             if missing or not (row["results"] or row["published"] or curves or "diverged" in rest):

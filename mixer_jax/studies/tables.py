@@ -6,6 +6,7 @@ import io
 import itertools
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from tqdm.utils import disp_len
@@ -84,18 +85,16 @@ def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
     Only rows with known settings count.
     """
+
+    def text(value: Any) -> str:
+        return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+    known = [row for row in rows if row.settings is not None]
     defaults = flat(default_config())
-    of_row = [(row.title, defaults | row.settings) for row in rows if row.settings is not None]
-    shown = [
-        (title, {key: ",".join(map(str, x)) if isinstance(x, list | tuple) else str(x) for key, x in fields.items()})
-        for title, fields in of_row
-    ]
-    usual = {}
-    for key in set().union(*(one for _, one in shown)):
-        [(value, count)] = collections.Counter(one.get(key) for _, one in shown).most_common(1)
-        usual[key] = value if 2 * count > len(shown) else object()  # equal to none
+    shown = [(row.title, {key: text(x) for key, x in (defaults | row.settings).items()}) for row in known]
+    counts = collections.Counter(field for _, one in shown for field in one.items())
     table = [
-        [title, ", ".join(f"{key}={one.get(key)}" for key in sorted(usual) if one.get(key) != usual[key])]
+        [title, ", ".join(f"{key}={x}" for key, x in sorted(one.items()) if 2 * counts[key, x] <= len(shown))]
         for title, one in shown
     ]
     return ["model", "settings that most rows do not share"], table if any(line[1] for line in table) else []
