@@ -120,7 +120,7 @@ MIXED_TO_THE_END_PARTS = {
     "learning rate of 12e-3": {"optimizer.learning_rate": 12e-3},
     "token mixing of width 128": WIDER_TOKEN_MIXING,
 }
-GROUPS = {  # by the title of what the parts are changed in: that, and the parts
+GROUPS = {  # by the title of a starting point: its settings, and the parts that are changed in it
     "base": (BASE, PARTS),
     "earlier recipe, 60 epochs": (SHORT | EARLIER, EARLIER_PARTS),
     "recipe, 60 epochs, mixed to the end": (SHORT | {"augment.mixing.until": 1.0}, MIXED_TO_THE_END_PARTS),

@@ -3,7 +3,7 @@
 python -m mixer_jax.train --config configs/digits.py
 
 Accuracy on the 360 test images: 98.61% with seed 0, after 9 to 35 s of training on 2 cores of a cloud CPU. On the
-fastest of these (AMD EPYC, family 26), the whole command takes 17.4 s with empty caches (median of 10 starts; 16.9 to
+fastest CPU (AMD EPYC, family 26), the whole command takes 17.4 s with empty caches (median of 10 starts; 16.9 to
 19.3 s). Ten seeds reach 98.50 ± 0.33% at the best epoch and 98.42 ± 0.42% at the last; with 30 epochs, 97.86 ± 0.56%
 and 98.06 ± 0.35%.
 """

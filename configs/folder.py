@@ -6,14 +6,14 @@ Other arrangements, such as a table labels.csv or WebDataset tar files, are list
 What is found and what is left out is printed first. Without test images, the images of val/ are used for testing, or,
 if there are none, a fifth of each class, the same in every run. The best epoch is chosen on the images of a folder such
 as val/ if there are test images as well; otherwise on a tenth of the training images, which is held out. Damaged files
-stop the program before it trains; of more than 50,000 images, only a sample is examined by then.
+stop the program before it trains; with more than 50,000 images, only a sample is examined beforehand.
 --config.dataset.on_error=skip examines all images and leaves the damaged ones out.
 
 Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
 that at least half of them cover. The patch size follows from that. For other sizes, give for example
 --config.dataset.image_size=224,224 --config.model.variant=Tiny/16. For characters and other images that must not be
-mirrored, give --config.augment.flip=none. A run has 60 epochs, or as many more as it needs for 80 steps times the
-number of classes, or for 2,000 steps if that is less.
+mirrored, give --config.augment.flip=none. A run has 60 epochs, or more if these are fewer than 80 steps
+per class and fewer than 2,000 steps.
 """
 
 from mixer_jax.config import default_config

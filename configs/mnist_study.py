@@ -49,7 +49,7 @@ SELECTED = "Published: chosen on the test images, one seed."
 OPTIMISER = "Published with SGD and a fast-falling learning rate, beside a Mixer with Adam: not like for like."
 TWICE = (
     "Published as channel-only, but the notebook trained the token-only model a second time; there is no published "
-    "number of a channel-only one."
+    "number for a channel-only one."
 )
 
 

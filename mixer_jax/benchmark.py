@@ -12,7 +12,7 @@ a PyTorch loader.
 
 `--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator you do not have, and
 reports whether they fit, how long they take to compile, and how many cycles XLA expects on a TPU (`pip install
-"jax[tpu]"`), or how many bytes its kernels move on a GPU (`--compile_for cuda:h100`, with `jax[cuda12]`). Here
+"jax[tpu]"`), or, on a GPU, how many bytes their kernels move (`--compile_for cuda:h100`, with `jax[cuda12]`). Here
 `--against paper` adds the model in plain Flax, as in the paper's code, and `--against plain` the training step without
 augmentation.
 

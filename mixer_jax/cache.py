@@ -12,7 +12,8 @@ from pathlib import Path
 
 import jax
 
-DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30  # limits of `tidy`; the second is for all other files but weights
+# Limits of `tidy`; the second covers everything except decoded data and weights.
+DECODED_BYTES, COMPILED_BYTES = 10 * 2**30, 2 * 2**30
 
 
 def cache_folder(name: str) -> Path:

@@ -35,9 +35,9 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
       The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
     Raises:
-      UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config differs in
+      UserError: if the directory holds files but no run, or (without `overwrite`) a begun run whose config differs in
         other fields or cannot be read; if another process trains in it; if it is to be moved aside, but holds the
-        current folder; or if it is not writable, unless its run is finished.
+        current directory; or if it is not writable, unless its run is finished.
     """
     try:
         held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
@@ -47,7 +47,9 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
         raise UserError(f"workdir {run.path} holds other files ({held[0]}, ...): choose another workdir")
     run.require_free(seeds=overwrite)
     if held and overwrite and Path.cwd().is_relative_to(run.path.resolve()):
-        raise UserError(f"workdir {run.path} holds the current folder, and cannot be moved aside: go to another folder")
+        raise UserError(
+            f"workdir {run.path} holds the current directory, and cannot be moved aside: go to another directory"
+        )
     changes = _changes(run, config) if held and not overwrite else {}
     finished = bool(held) and not overwrite and run.results_file.exists() and changes.keys().isdisjoint(ENDING)
     existing = next(p for p in (run.path, *run.path.absolute().parents) if p.exists())
@@ -67,17 +69,17 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
       dataset: `Dataset.info` of the run's dataset.
 
     Raises:
-      UserError: if an existing run used different data or a different config, or if the file cannot be written.
+      UserError: if a begun run used different data or a different config, or if the file cannot be written.
     """
-    changes, extended = {}, run.extended
-    if run.exists:
-        changes = _changes(run, config)  # again: another process may have trained here since `require_usable`
+    changes = _changes(run, config) if run.exists else {}  # again: others may have trained here since `require_usable`
+    extended = run.extended
+    if run.begun:
         require_same_data(run, config, dataset)
         before, mixing = run.config().epochs, config.augment.mixing
         # A run no longer than its warmup is warmed up for a tenth of its epochs.
         shorter_warmup = config.schedule.warmup_epochs >= min(before, config.epochs)
         depends = config.schedule.name in TO_THE_END or shorter_warmup or mixing.until < 1
-        if "epochs" in changes and depends and (step := steps_done(run)):
+        if "epochs" in changes and depends and (step := run.steps_done):
             extended = [*extended, {"step": step, "epochs": before}]
     # Renamed first: beside the new config, the old results would pass for that config's.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
@@ -102,7 +104,7 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
     if "streamed" in differing:
         how, what = ("was", "a smaller") if there.get("streamed") else ("was not", "a larger")
         raise UserError(
-            f"the dataset of the run in {run.path} {how} streamed: to resume it here give {what} "
+            f"the dataset of the run in {run.path} {how} streamed: to resume it here, give {what} "
             "config.dataset.memory_budget_gib"
         )
     if differing:
@@ -115,15 +117,14 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
         )
 
 
-def steps_done(run: RunDirectory) -> int:
-    """Return the number of training steps that a run has done, by its checkpoints and its metrics."""
-    saved = [int(p.name) for p in run.checkpoints.glob("*") if p.name.isdecimal()]
-    return max([*saved, *(epoch.step for epoch in run.read_metrics())], default=0)
-
-
 def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
-    """Return a description of each field in which a config differs from the run's, by the field's name."""
+    """Return a description of each field in which a config differs from the run's, by the field's name.
+
+    Empty for a run that has not begun, whose config may be replaced.
+    """
     before, now = flat(run.config()), flat(config)
+    if not run.begun:
+        return {}
     changes = {
         key: f"{key}: {before[key]} in the run, {now[key]} now" for key in sorted(before) if before[key] != now[key]
     }

@@ -76,9 +76,9 @@ def run(main: Callable[[list[str]], int]) -> None:
 
 
 def _lack_of_memory(error: Exception) -> str:
-    """Return what an error says of the memory of the host or of a device, if that was too small; else ""."""
+    """Return the message of an error about too little memory on the host or a device; "" for any other error."""
     if isinstance(error, MemoryError):
-        return str(error) or "of this machine"
+        return str(error) or "this machine has no more"
     said = re.search(r"RESOURCE_EXHAUSTED: (.*)|(out of memory.*)", str(error), re.IGNORECASE)
     return (said[1] or said[2]).rstrip(". ") if said and isinstance(error, jax.errors.JaxRuntimeError) else ""
 
@@ -112,7 +112,7 @@ class Define:
     def output(self, what: str) -> None:
         """Define --output, with the help text `what`, and --overwrite; see `require_new`."""
         self.string("output", None, what)
-        self.boolean("overwrite", False, "write over what is there already")
+        self.boolean("overwrite", False, "replace existing files")
 
 
 def parse(
@@ -157,8 +157,7 @@ def parse_flags(
 
     Args:
       argv, define: as in `parse`.
-      usage: as in `parse`; its first line must end with ": " and the command, which an error about the number of paths
-        repeats.
+      usage: as in `parse`; its first line must end with ": COMMAND", which an error about the number of paths quotes.
       num_paths: the number of paths; None for one or more.
 
     Returns:
@@ -234,8 +233,8 @@ def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "anothe
     """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
     for path in paths:
         if os.path.exists(path) and not (overwrite and os.path.isfile(path)):
-            remedy = "choose" if os.path.isdir(path) else "--overwrite writes over it, or choose"
-            raise UserError(f"{path} is there already: {remedy} {otherwise}")
+            remedy = "choose" if os.path.isdir(path) else "--overwrite replaces it, or choose"
+            raise UserError(f"{path} already exists: {remedy} {otherwise}")
 
 
 def folder(output: str | None, workdir: str, name: str) -> Path:

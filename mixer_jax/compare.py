@@ -2,8 +2,8 @@
 
 Each path is a run directory (of one or several seeds), a study directory, or a comparison.json from this command.
 configs/results/published_cifar10.json has numbers that others published. --merge joins rows with the same title and
-recipe into one row with all their seeds, for example if several machines trained parts of a study. Prints a table for
-each dataset, and writes comparison.html with charts, the tables as .md, .tex and .csv, comparison.json, curves.png and,
+recipe into one row with all their seeds, for example if several machines trained parts of a study. Print a table for
+each dataset, and write comparison.html with charts, the tables as .md, .tex and .csv, comparison.json, curves.png and,
 for models of several sizes, costs.png.
 """
 

@@ -11,7 +11,7 @@ from ml_collections.config_dict import placeholder
 from mixer_jax.errors import UserError, did_you_mean
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
-RULES = {  # by the error's message: a test of the value, and the fields it is for, by the last part of their names
+RULES = {  # error message: a test of the value, and the last parts of the names of the fields that it is for
     "must be positive": (
         lambda value: value > 0,
         "batch_size checkpoint_minutes decay_epochs decay_rate eps eval_batch_size layer_norm_epsilon learning_rate",
@@ -59,7 +59,7 @@ def default_config() -> ConfigDict:
     # Of an image folder: "auto" recognises how the images are arranged, see `data.arrangement`; "splits" expects
     # data_dir/SPLIT/CLASS/*.png|jpg, with the splits named below.
     config.dataset.layout = "auto"
-    config.dataset.class_pattern = ""  # regular expression of names, or of paths if it has a /; its group is the class
+    config.dataset.class_pattern = ""  # regular expression for names, or paths if it has a /; its group is the class
     config.dataset.test_fraction = 0.2  # fraction of each class for testing, if there are no test or validation images
     config.dataset.on_error = "stop"  # what to do about damaged image files; "skip": train without them
     config.dataset.train_split = "train"  # this and the next two: a folder in data_dir, or a split of TFDS

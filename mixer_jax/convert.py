@@ -6,8 +6,9 @@ Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
 TO is a .npz file (in the paper's layout), a .safetensors file (in timm's, unless --layout says otherwise), or a folder,
 in which model.safetensors is written. The other commands take any of them as --workdir. The file keeps the class names
-and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that, timm rebuilds models of
-the sizes that it has, timm.create_model("local-dir:TO", pretrained=True); for others, the command says what to call.
+and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that,
+timm.create_model("local-dir:TO", pretrained=True) rebuilds models of timm's sizes; for others, the command prints the
+call.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. For a file that does not
@@ -70,7 +71,7 @@ def _define_flags(define: cli.Define) -> None:
         "layout", None, "layout of TO: timm, lucidrains or paper for a .safetensors; paper or timm for a folder"
     )
     define.string("checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it")
-    define.boolean("overwrite", False, "write over weights that are there already; a folder must hold nothing else")
+    define.boolean("overwrite", False, "replace existing weights; a folder must hold nothing else")
     define.list("image_size", [], "HEIGHT,WIDTH of the images that TO is for")
     define.integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1)
     define.integer("channels", None, "of FROM, if it does not record them", lower_bound=1)

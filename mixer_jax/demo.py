@@ -1,6 +1,6 @@
 """Show a trained model in the browser: python -m mixer_jax.demo [--workdir runs/mnist] [--share] [--port 7860]
 
-Drop, paste, photograph or draw an image to see its likeliest classes and what each token contributes. Without
+Drop, paste, photograph or draw an image to see its most probable classes and what each token contributes. Without
 --workdir, the model is the one of handwritten digits that comes with the package. Needs Gradio: pip install gradio. In
 a notebook, the demo appears in the page itself:
     from mixer_jax import demo; demo.build("runs/mnist").launch(share=False)
@@ -47,7 +47,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(define: cli.Define) -> None:
-    define.integer("port", None, "of the page; else the first free from 7860", 1, 65535)
+    define.integer("port", None, "port of the page; by default the first free one from 7860", 1, 65535)
     define.boolean("share", False, "also serve the page at a public link through Gradio's servers, for a week")
 
 

@@ -18,7 +18,7 @@ def printable(text: str | Path) -> str:
     """Return a name that this program did not choose, such as a file's, in a form that prints on one line."""
     if str(text).isprintable():
         return str(text)
-    escaped = ("Cc", "Cs", "Zl", "Zp")  # control characters, halves of characters, and separators of lines
+    escaped = ("Cc", "Cs", "Zl", "Zp")  # control characters, surrogates, and line separators
     return "".join(repr(c)[1:-1] if unicodedata.category(c) in escaped else c for c in str(text))
 
 

@@ -1,9 +1,9 @@
 """Evaluate a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
-Prints and writes (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
-and F1 of every class, and the prediction for every image. Needs the images of the split. --workdir is a run directory,
-or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of images (--dataset
-folder) is scored on the fraction that is drawn for testing.
+Print and write (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
+and F1 of every class, and the prediction for every image. This needs the images of the split. --workdir is a run
+directory, or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of images
+(--dataset folder) is scored on the fraction that is drawn for testing.
 """
 
 from pathlib import Path

@@ -125,7 +125,7 @@ def _export(
             write_json(output / LABELS, list(classifier.label_names))
     finally:
         partial.unlink(missing_ok=True)
-    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB and {LABELS} in the same folder")
+    print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and {LABELS} in the same folder")
     return 0
 
 

@@ -75,7 +75,7 @@ def _require_free(descriptor: int, folder: Path) -> None:
     if age > GONE_SECONDS or (host == socket.gethostname() and (alone or not _lives(process))):
         return
     left = GONE_SECONDS - max(age, 0.0)
-    warn(f"{folder} was in use by {sign} a moment ago: waiting up to {left:.0f} s for another sign of it")
+    warn(f"{folder} was in use by {sign} a moment ago: waiting up to {left:.0f} s to see whether it still runs")
     end = time.monotonic() + left
     while time.monotonic() < end:
         time.sleep(min(1.0, GONE_SECONDS / 10))

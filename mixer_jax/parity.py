@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         plain.optimizer.update(name=optimizer, b1=None, b2=None, eps=None, **settings)
         trainer = Trainer(plain, dataset)
         if values.steps is not None and values.steps > trainer.total_steps:
-            raise UserError(f"--steps={values.steps}: the config takes {trainer.total_steps}")
+            raise UserError(f"--steps={values.steps}: the config has {trainer.total_steps} steps")
         steps = report["steps"] = values.steps or min(STEPS, trainer.total_steps)
         print(f"{optimizer}: {steps} steps here, and then in PyTorch", flush=True)
         ours, theirs = trajectory.our_losses(trainer, steps), trajectory.torch_losses(trainer, steps)
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
 
 
 def _define_flags(define: cli.Define) -> None:
-    define.integer("steps", None, f"training steps; by default {STEPS}, or as many as the config takes", 1)
+    define.integer("steps", None, f"training steps; by default {STEPS}, or as many as the config has", 1)
     define.output("folder for the results; by default parity/<config>")
 
 

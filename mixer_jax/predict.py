@@ -51,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 def _define_flags(define: cli.Define) -> None:
     define.output("file to write all predictions to, .csv or .json")
-    define.integer("top", 5, "likeliest classes of each image", lower_bound=1)
+    define.integer("top", 5, "number of most probable classes of each image", lower_bound=1)
     define.integer("batch_size", 64, "images at a time", lower_bound=1)
 
 
@@ -65,7 +65,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _predict(classifier: Classifier, files: Sequence[Path], output: Path | None, top: int, batch_size: int) -> int:
-    """Print the `top` likeliest classes of every image, or write them to a file; return the exit code."""
+    """Print the `top` most probable classes of every image, or write them to a file; return the exit code."""
 
     def read(file: Path) -> np.ndarray | UserError:
         try:

@@ -82,6 +82,20 @@ class RunDirectory:
         """Whether config.json is there; False if the directory cannot be read."""
         return os.path.exists(self.config_file)
 
+    @property
+    def steps_done(self) -> int | None:
+        """The number of training steps that the run has done, by its checkpoints and metrics; None if it has none."""
+        saved = [int(path.name) for path in self.checkpoints.glob("*") if path.name.isdecimal()]
+        return max([*saved, *(epoch.step for epoch in self.read_metrics())], default=None)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the run, or one of its seeds, has saved any training; before that, its config may be replaced."""
+        each = (self, *map(RunDirectory, self.path.glob("seed_*")))
+        return any(
+            run.results_file.exists() or run.diverged_file.exists() or run.steps_done is not None for run in each
+        )
+
     def require_free(self, seeds: bool = False) -> None:
         """Raise `UserError` if another process trains in this directory or, with `seeds`, in that of a seed."""
         for file in (self.lock_file, *(self._locks_of_seeds() if seeds else ())):

@@ -18,11 +18,11 @@ NETWORK = {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Raise a `UserError` of one line, which names the file, instead of an OSError from writing it."""
+    """Turn an OSError from writing a file into a `UserError` of one line that names it."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; fix that and repeat the command") from error
+        raise UserError(f"cannot write {path}: {error.strerror}; fix that and run the same command again") from error
 
 
 @contextlib.contextmanager

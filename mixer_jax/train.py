@@ -36,7 +36,7 @@ def _define_flags(define: cli.Define) -> None:
     define.string("workdir", None, "run directory; by default runs/<name of the config>")
     define.boolean("overwrite", False, "start over; an earlier run in the workdir is moved to DIR.old1, DIR.old2, ...")
     define.boolean("distributed", False, "train with several processes, detected by JAX (Cloud TPU, Slurm)")
-    define.string("coordinator_address", None, "of several processes: HOST:PORT of the first")
+    define.string("coordinator_address", None, "with several processes: HOST:PORT of the first")
     define.integer("num_processes", None, "the number of processes")
     define.integer("process_id", None, "the number of this process, from 0")
 

@@ -111,7 +111,7 @@ CASES = {
         f"train/cat/{TEN} train/dog/{TEN} test/{{1,2,3}}.png",
         (
             "the folder train, with a folder for each class",
-            "3 in no class's folder (test/1.png, test/2.png, ",
+            "3 in no class folder (test/1.png, test/2.png, ",
         ),
         DRAWN,
     ),
@@ -197,11 +197,11 @@ CASES = {
         error="/Train and .*/training could both be the train images: rename one",
     ),
     "images beside the classes": Case(
-        f"cat/{TEN} dog/{TEN} {{x,y}}.png", ("left out: 2 in no class's folder (x.png, y.png)",), DRAWN
+        f"cat/{TEN} dog/{TEN} {{x,y}}.png", ("left out: 2 in no class folder (x.png, y.png)",), DRAWN
     ),
     "images beside the splits": Case(
         "train/{cat,dog}/{a,b}.png test/{cat,dog}/c.png x.png train/y.png",
-        ("1 in no class's folder (train/y.png); 1 outside the folders of the splits (x.png)",),
+        ("1 in no class folder (train/y.png); 1 outside the folders of the splits (x.png)",),
         {"train cat": 2, "train dog": 2, "test cat": 1, "test dog": 1},
     ),
     "folders in a class": Case(
@@ -254,7 +254,7 @@ CASES = {
         other={"dog/a.heic": "x"},
     ),
     "images without classes": Case(
-        "{a,b,c,d}.png", error=r"no images in .* \(4 in no class's folder \(a.png, b.png, c.pn"
+        "{a,b,c,d}.png", error=r"no images in .* \(4 in no class folder \(a.png, b.png, c.pn"
     ),
     "only an archive": Case(
         "", error=r"no images in .* \(1 .zip file, to be unpacked \(a.zip\)\); exp", other={"a.zip": ""}

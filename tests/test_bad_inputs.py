@@ -13,6 +13,7 @@ from PIL import Image
 
 from mixer_jax import cli, evaluate, preview, train
 from mixer_jax.claim import claim
+from mixer_jax.records import Epoch
 from mixer_jax.run_directory import RunDirectory
 from support import ROOT, make_config
 
@@ -144,7 +145,7 @@ EVALUATE = [
     ("--workdir=WORK/run", "there is no checkpoint in WORK/run/checkpoints"),
     ("--workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     ("--workdir=WORK/odd", "cannot read WORK/odd/config.json: "),
-    ("--workdir=WORK/undescribed", "cannot read WORK/undescribed/config.json: its dataset is not described"),
+    ("--workdir=WORK/undescribed", "cannot read WORK/undescribed/config.json: its description of the dataset is"),
     ("--wrkdir=x", "unknown flag --wrkdir (did you mean 'workdir'?)"),
     ("--workdir=WORK/run more", "unexpected argument 'more'"),
 ]
@@ -197,6 +198,7 @@ def work(tmp_path_factory):
         run = RunDirectory(work / name)
         with run.locked():
             claim(run, make_config(batch_size=32), dataset)
+            run.append_metrics(Epoch(epoch=1, step=30))
     for name, text in {"cut": '{"config": ', "odd": json.dumps({"config": {"epochs": "many"}, "dataset": {}})}.items():
         (work / name).mkdir()
         (work / name / "config.json").write_text(text)

@@ -70,7 +70,7 @@ def test_a_table_and_json(tmp_path, capsys):
     out = capsys.readouterr().out
     assert f"{report['images_per_second'][steps.POLICY]['median']:,.1f}" in out
     assert "digits: Pico/2" in out
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         main(*DIGITS, f"--output={path}")
 
 

@@ -11,7 +11,7 @@ from mixer_jax import claim as claim_module
 from mixer_jax import data, training
 from mixer_jax.claim import claim, require_same_data, require_usable
 from mixer_jax.errors import UserError
-from mixer_jax.records import Epoch
+from mixer_jax.records import Epoch, StepMetrics
 from mixer_jax.run_directory import RunDirectory
 from support import make_config, make_dataset
 
@@ -30,6 +30,7 @@ def test_config_is_kept_as_it_was(tmp_path):
 def test_another_config_is_refused_field_by_field(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {})
+    run.append_metrics(Epoch(epoch=1, step=30))
     changed = make_config(seed=3, model__hidden_dim=9)
     fields = r"model.hidden_dim: 8 in the run, 9 now; seed: 0 in the run, 3 now"
     with pytest.raises(UserError, match=rf"another config \({fields}\)"):
@@ -39,9 +40,35 @@ def test_another_config_is_refused_field_by_field(tmp_path):
     require_usable(run, changed, overwrite=True)
 
 
+def test_a_run_that_was_stopped_before_it_saved_anything_may_be_given_another_config_and_other_data(tmp_path):
+    run, seed = RunDirectory(tmp_path), RunDirectory(tmp_path / "seed_0")
+    seed.path.mkdir()
+    for one in (run, seed):
+        claim(one, make_config(epochs=2.0), {"fingerprint": "a"})
+        one.append_steps([StepMetrics(1, 2.0, 50.0, 1.0, 0.1, 100.0)])  # not enough to resume from
+    changed = make_config(epochs=3.0, batch_size=7)
+    assert require_usable(run, changed) == {}
+    claim(run, changed, {"fingerprint": "b"})
+    assert (run.config().batch_size, run.dataset_info(), run.extended) == (7, {"fingerprint": "b"}, [])
+    (seed.checkpoints / "10").mkdir(parents=True)  # of a run with several seeds
+    with pytest.raises(UserError, match="another config .batch_size: 7 in the run, 64 now"):
+        require_usable(run, make_config(epochs=3.0))
+
+
+def test_the_config_of_weights_is_not_replaced(tmp_path):
+    run, content = RunDirectory(tmp_path), '{"architecture": "mixer_b16_224", "num_classes": 10}'
+    run.config_file.write_text(content)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for act in (lambda: require_usable(run, make_config()), lambda: claim(run, make_config(), {})):
+        with pytest.raises(UserError, match="cannot read .*config.json"):
+            act()
+    assert run.config_file.read_text() == content
+
+
 def test_a_run_does_not_go_on_with_other_data(tmp_path):
     run = RunDirectory(tmp_path)
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
+    run.append_metrics(Epoch(epoch=1, step=30))
     claim(run, make_config(), {"fingerprint": "a", "mean": (0.1,)})
     with pytest.raises(UserError, match=r"was trained on other data \(digits: fingerprint differs\): choose"):
         claim(run, make_config(), {"fingerprint": "b", "mean": (0.1,)})
@@ -156,6 +183,7 @@ def test_a_typing_error_is_told_before_data_is_read_or_runs_are_compared(fields,
 def test_a_set_is_streamed_to_the_end_or_not_at_all(tmp_path):
     run, kept = RunDirectory(tmp_path), {"streamed": False, "fingerprint": "1"}
     claim(run, make_config(), kept)
+    run.append_metrics(Epoch(epoch=1, step=30))
     with pytest.raises(UserError, match="was not streamed: .* give a larger config.dataset.memory_budget_gib"):
         claim(run, make_config(), {"streamed": True, "fingerprint": "2"})
     roomy = make_config(dataset__memory_budget_gib=1.0)
@@ -204,7 +232,7 @@ def test_the_current_folder_is_not_moved_aside(tmp_path, monkeypatch):
     (run.path / "inside").mkdir()
     for folder, path in ((run.path, "."), (run.path / "inside", ".."), (run.path / "inside", run.path)):
         monkeypatch.chdir(folder)
-        with pytest.raises(UserError, match="holds the current folder, and cannot be moved aside: go to another"):
+        with pytest.raises(UserError, match="holds the current directory, and cannot be moved aside: go to another"):
             require_usable(RunDirectory(path), make_config(), overwrite=True)
         require_usable(RunDirectory(path), make_config())
 

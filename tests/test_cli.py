@@ -240,7 +240,7 @@ XLA = jax.errors.JaxRuntimeError
         (XLA("RESOURCE_EXHAUSTED: Failed to allocate request for 2.99GiB"), "Failed to allocate request for 2.99GiB"),
         (XLA("RESOURCE_EXHAUSTED: XLA:TPU: Ran out of memory in hbm.\nTotal"), "XLA:TPU: Ran out of memory in hbm"),
         (MemoryError("Unable to allocate 5 GiB for an array"), "Unable to allocate 5 GiB for an array"),
-        (MemoryError(), "of this machine"),
+        (MemoryError(), "this machine has no more"),
         (XLA("INVALID_ARGUMENT: wrong shape"), ""),
         (ValueError("ran out of memory"), ""),
     ],

@@ -170,13 +170,13 @@ def test_only_a_comparison_is_written_over(runs, tmp_path):
     output = tmp_path / "out"
     assert call(runs / "one", published(tmp_path), f"--output={output}") == 0
     assert (output / "costs.png").exists()
-    with pytest.raises(UserError, match="is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="already exists: --overwrite replaces it"):
         call(runs / "one", f"--output={output}")
     assert call(runs / "one", f"--output={output}", "--overwrite") == 0
     assert not (output / "costs.png").exists()
     (output / ".partial.comparison.json").touch()  # of one that was killed
     assert call(runs / "one", f"--output={output}", "--overwrite") == 0
-    with pytest.raises(UserError, match="out holds what is to be compared: choose another output"):
+    with pytest.raises(UserError, match="out contains one of the paths to compare: choose another output"):
         call(output / "comparison.json", f"--output={output}")
     before = (runs / "three" / "curves.png").read_bytes()
     with pytest.raises(UserError, match=r"one holds other files \(.*, ...\): choose another output"):
@@ -197,9 +197,9 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [len(row["results"]) for row in written] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
-    assert "started for 2 epochs, then extended, so it differs from a run of that length from the start" in out
+    assert "started for 2 epochs, later changed, so the schedule differs from that of a run planned so from" in out
     cautions = RunDirectory(tmp_path / "run" / "x").read_results().cautions
-    assert "the first 36 steps used a schedule for 2 epochs; the run was then extended" in cautions
+    assert "the first 36 steps used a schedule for 2 epochs, which were then changed" in cautions
 
 
 def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_a_folder_is_written_over_only_if_nothing_else_is_in_it(tmp_path):
     made_classifier().save(tmp_path / "x.npz")
     (tmp_path / "folder").mkdir()
     assert call(tmp_path / "x.npz", tmp_path / "folder") == 0
-    with pytest.raises(UserError, match="is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="already exists: --overwrite replaces it"):
         call(tmp_path / "x.npz", tmp_path / "folder")
     assert call(tmp_path / "x.npz", tmp_path / "folder", "--overwrite") == 0
     (tmp_path / "folder" / "mine.txt").touch()
@@ -164,7 +164,7 @@ def test_other_mistakes(tmp_path):
     save_file({"a": np.zeros(3)}, tmp_path / "there.safetensors")
     for arguments, line in (
         (["x"], "1 path given, 2 expected: python -m mixer_jax.convert FROM TO"),
-        ([tmp_path / "x.npz", tmp_path / "there.safetensors"], "there.safetensors is there already"),
+        ([tmp_path / "x.npz", tmp_path / "there.safetensors"], "there.safetensors already exists"),
         ([tmp_path / "x.npz", tmp_path / "there"], r"there holds other files \(mine, ...\): choose another"),
         ([tmp_path / "x.npz", tmp_path / "there", "--overwrite"], r"there holds other files \(mine, ...\)"),
         ([tmp_path / "x.safetensors", tmp_path / "folder"], "cannot read weights .*x.safetensors: "),
@@ -222,7 +222,7 @@ def test_a_folder_for_timm_has_its_config(tmp_path, capsys):
 def test_it_writes_over_nothing_unasked(tmp_path):
     made_classifier().save(tmp_path / "small.safetensors")
     (tmp_path / "x.npz.json").write_text("mine")
-    with pytest.raises(UserError, match="x.npz.json is there already"):
+    with pytest.raises(UserError, match="x.npz.json already exists"):
         call(tmp_path / "small.safetensors", tmp_path / "x.npz")
     assert (tmp_path / "x.npz.json").read_text() == "mine"
 

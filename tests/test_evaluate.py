@@ -98,7 +98,7 @@ def call(*flags):
 def test_it_writes_over_nothing_unasked(run, tmp_path):
     flags = "--workdir", run, "--output", tmp_path
     assert call(*flags) == 0
-    with pytest.raises(UserError, match="evaluation.json is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="evaluation.json already exists: --overwrite replaces it"):
         evaluate.main(["evaluate", *map(str, flags)])
 
 

@@ -155,7 +155,7 @@ def test_without_the_test_images_it_is_compared_on_random_pixels(write_folder, t
     assert "compared on 64 images of random pixels" in told.out
     exported = jax.export.deserialize(bytearray((tmp_path / "out" / "model.stablehlo").read_bytes()))
     assert exported.call(np.zeros((3, 64, 64, 3), np.uint8)).shape == (3, 2)
-    with pytest.raises(UserError, match="model.stablehlo is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="model.stablehlo already exists: --overwrite replaces it"):
         call(tmp_path / "run", f"--output={tmp_path / 'out'}")
     assert call(tmp_path / "run", f"--output={tmp_path / 'out'}", "--overwrite") == 0
 
@@ -215,7 +215,7 @@ def test_class_names_of_another_model_are_not_overwritten(trained, tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     (output / "labels.json").write_text('["cat", "dog"]')
-    with pytest.raises(UserError, match="labels.json is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="labels.json already exists: --overwrite replaces it"):
         call(trained["plain"], f"--output={output}")
     assert [file.name for file in output.iterdir()] == ["labels.json"]
     (output / "labels.json").write_text(json.dumps([str(i) for i in range(10)]))  # as another format left it

@@ -24,7 +24,7 @@ def call(path, *flags):
 
 def test_it_writes_over_nothing_unasked(trained, tmp_path):
     (tmp_path / "mine.json").write_text("mine")
-    with pytest.raises(UserError, match="mine.json is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="mine.json already exists: --overwrite replaces it"):
         fewshot.main(["fewshot", "--workdir", str(trained), f"--output={tmp_path / 'mine.json'}"])
 
 

@@ -64,7 +64,7 @@ def test_a_fine_tuned_run_loads_back_and_predicts_the_same(mnist, five_digits, t
     for said in (
         line,
         "1 channels become 3: the stem's kernel is divided equally",
-        "it has 10 classes, the data 5: the head",
+        "it has 10 classes and the data 5, so the head",
     ):
         assert f"{mnist}: {said}" in out
     results = RunDirectory(run).read_results()

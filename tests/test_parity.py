@@ -60,9 +60,9 @@ def test_a_run_of_fewer_steps_is_compared_to_its_end(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--steps=100000",), "--steps=100000: the config takes 8.."),
+        (("--steps=100000",), "--steps=100000: the config has 8.."),
         (("--config.num_seeds=2",), "config.num_seeds=2: one run is compared at a time"),
-        (("--output=WORK",), "parity.json is there already: --overwrite writes over it"),
+        (("--output=WORK",), "parity.json already exists: --overwrite replaces it"),
         (("--config.dataset.memory_budget_gib=0",), "a streamed dataset cannot be compared"),
         (
             ("--config.optimizer.sam_rho=0.1",),

@@ -156,7 +156,7 @@ def test_images_are_turned_flattened_on_white_and_kept_at_16_bits(tmp_path):
         (["nowhere.png"], "there is no image or folder nowhere.png"),
         (["EMPTY"], "no images in .*: looked for .png, .jpg"),
         (["IMAGE", "--output=x.txt"], "--output=x.txt: give a name that ends in .csv or .json"),
-        (["IMAGE", "--output=IMAGE.csv"], "is there already"),
+        (["IMAGE", "--output=IMAGE.csv"], "already exists"),
         (["IMAGE", "--batch_size=0"], "--batch_size=0: 0 is not a positive integer"),
         (["IMAGE", "--checkpoint=3"], "no checkpoint '3'"),
     ],
@@ -196,7 +196,7 @@ def test_a_config_that_counts_no_images_gets_one_line(num_images, run, tmp_path)
     content = json.loads((odd / "config.json").read_text())
     content["dataset"]["num_images"] = num_images
     (odd / "config.json").write_text(json.dumps(content))
-    with pytest.raises(UserError, match="cannot read .*config.json: its dataset is not described as it should be"):
+    with pytest.raises(UserError, match="cannot read .*config.json: its description of the dataset is invalid"):
         load(odd)
 
 

@@ -82,7 +82,7 @@ def test_what_is_there_is_not_overwritten_unasked(tmp_path):
     mine = tmp_path / "mine.png"
     Image.new("RGB", (4, 4)).save(mine)
     before = mine.read_bytes()
-    with pytest.raises(UserError, match="mine.png is there already: --overwrite writes over it"):
+    with pytest.raises(UserError, match="mine.png already exists: --overwrite replaces it"):
         main(mine, config="digits")
     assert mine.read_bytes() == before
     with pytest.raises(UserError, match="a preview is a PNG"):

@@ -244,7 +244,7 @@ def test_mistakes_get_one_line(tmp_path, trained):
         ([tmp_path], "is not a run directory"),
         ([begun], "metrics.jsonl: it holds no epoch"),
         ([trained, "--output=x.html"], "--output=x.html: the report of a run is always"),
-        (["mnist", f"--output={tmp_path / 'there.html'}"], "is there already: --overwrite"),
+        (["mnist", f"--output={tmp_path / 'there.html'}"], "already exists: --overwrite"),
         ([tmp_path / "w.npz"], "there is no run directory or file"),
     ):
         with pytest.raises(UserError, match=line):

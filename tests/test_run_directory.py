@@ -40,7 +40,7 @@ def test_results_appear_whole_or_not_at_all(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; fix that and repeat"):
+    with pytest.raises(UserError, match=r"cannot write .*results.json: No space left on device; fix that and run"):
         run.write_results(results(2.0))
     assert run.read_results() == results(1.0)
 

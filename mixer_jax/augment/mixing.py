@@ -46,9 +46,9 @@ class Mixing:
           progress: the fraction of the training that is done.
 
         Returns:
-          A tuple: the weight of all examples, a float32 scalar; the rest goes to each example's predecessor. And a box
-          (top, left, height, width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the
-          box is empty; for CutMix the weight is 1.
+          The weight of all examples, a float32 scalar; the rest goes to each example's predecessor. Then a box (top,
+          left, height, width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the box is
+          empty; for CutMix the weight is 1.
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(happens_key, self.probability) & (progress < self.until)

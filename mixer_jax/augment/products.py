@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from mixer_jax.augment import color
 from mixer_jax.augment.geometry import sources
 
-BLOCK = 2**20  # the most numbers per image that a warp holds at a time
+BLOCK = 2**20  # the most values per image that a warp holds at a time
 
 
 def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:

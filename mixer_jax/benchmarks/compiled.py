@@ -50,7 +50,7 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
 
     Args:
       config: the complete config.
-      chip: the memory of this chip decides about streaming.
+      chip: its memory decides whether the dataset is streamed.
       shape: (height, width, channels, classes), or None for those of the config's dataset.
       num_images: training images, including the held-out validation images; None for those of the config's dataset.
 
@@ -59,8 +59,8 @@ def stand_in(config: ConfigDict, chip: Chip, shape: tuple[int, ...] | None, num_
     """
     if config.dataset.name not in KNOWN and not (shape and num_images):
         raise UserError(
-            f"config.dataset.name={config.dataset.name}: to compile for it give image_size, channels, num_classes and "
-            "num_images"
+            f"config.dataset.name={config.dataset.name}: its sizes are not known: give image_size, channels, "
+            "num_classes and num_images"
         )
     train, test, image_shape, num_classes = KNOWN.get(config.dataset.name, (0, 10_000, (), 0))
     size = data.given_size(config.dataset.image_size)

@@ -32,7 +32,7 @@ class _Computation:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """The numbers of `kernels` among the instructions, and of `bytes_moved`, in their operands and results."""
+        """The number of `kernels` among the instructions, and the `bytes_moved` by their operands and results."""
         sizes, kernels, moved = {}, 0, 0
         for line in self.lines:
             if not (found := INSTRUCTION.match(line)):
@@ -59,7 +59,7 @@ def read(text: str) -> dict[str, Any]:
 
       dispatch_cycles: XLA's estimate for a dispatch without the loop over its steps; 0 if XLA makes none, as for a GPU.
       step_cycles: XLA's estimate for one step, the body of that loop; inner loops count as often as they run.
-      kinds: cycles of a step by kind of instruction, in descending order, of the KINDS with the most.
+      kinds: a step's cycles by kind of instruction, for the KINDS largest, in descending order.
       kernels: the number of instructions in a step that compute something, each of them a kernel launch on a GPU.
       bytes_moved: bytes of the operands and results of these instructions.
       gathers, single_gathers: numbers of gathers in the program, and of gathers of single elements.

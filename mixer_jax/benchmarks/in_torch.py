@@ -22,7 +22,8 @@ from mixer_jax.interop.torch_mixer import to_torch, twin
 from mixer_jax.training import Trainer
 
 EAGER, COMPILED, AUTOCAST = "torch", "torch.compile", "torch.compile, bfloat16 autocast"
-PIL, LOADER, FED = "policy by torchvision", "policy by torchvision, in a loader", "torch.compile, fed by the loader"
+PIL, LOADER = "augmentation by torchvision", "augmentation by torchvision, in a loader"
+FED = "torch.compile, fed by the loader"
 TORCH_OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 TOLERANCE = 1e-3  # largest difference of the logits, relative to the largest logit
 LACKS = ("optimizer.sam_rho", "optimizer.layer_decay", "frozen_trunk")

@@ -18,7 +18,7 @@ from mixer_jax.training import Trainer
 from mixer_jax.training.epoch import FEWEST_STEPS, DispatchLength, Sums, train_steps
 from mixer_jax.training.parallel import program_bytes
 
-STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with policy", "end to end", "policy alone"
+STEP, STEP_WITH_POLICY, END_TO_END, POLICY = "step", "step with augmentation", "end to end", "augmentation alone"
 
 
 def random_dataset(image_shape: tuple[int, int, int], num_classes: int, num_images: int) -> data.Dataset:

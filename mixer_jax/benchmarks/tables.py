@@ -13,7 +13,7 @@ def table(report: dict[str, Any]) -> str:
         f"the step compiled in {r['compile_seconds']:.1f} s; its program needs {_mib(r['program_bytes'])}"
         + (f", the device had {_mib(r['peak_bytes'])} at the peak" if r["peak_bytes"] else ""),
         "",
-        f"{'median of ' + str(r['rounds']) + ' rounds (least to most)':52}{'ms':>31}{'images/s per device':>22}",
+        f"{'median of ' + str(r['rounds']) + ' rounds (min to max)':52}{'ms':>31}{'images/s per device':>22}",
     ]
     for name, s in r["milliseconds"].items():
         rate = r["images_per_second"].get(name)
@@ -25,7 +25,7 @@ def table(report: dict[str, Any]) -> str:
         f"GFLOP/s per device, {_spread(flops['percent_of_product'])}% of the throughput of one large matmul",
     ]
     if r["ratios"]:
-        lines += ["", f"{'paired ratio':80}median (least to most)"]
+        lines += ["", f"{'paired ratio':80}median (min to max)"]
         lines += [f"{name:80}{_spread(s)}" for name, s in r["ratios"].items()]
     if "logit_difference" in r:
         lines.append(f"with equal weights, PyTorch's logits differ by {r['logit_difference']:.1g} of the largest logit")
@@ -37,7 +37,7 @@ def reading_table(report: dict[str, Any]) -> str:
     shape = "x".join(map(str, report["image_shape"]))
     lines = [
         f"{report['images']:,} images to {shape}, batches of {report['batch_size']}; images/s, median of "
-        f"{report['rounds']} rounds (least to most)"
+        f"{report['rounds']} rounds (min to max)"
     ]
     rows = report["images_per_second"] | ({"ratio": report["ratio"]} if "ratio" in report else {})
     return "\n".join(lines + [f"  {name:20} {_spread(s)}" for name, s in rows.items()])

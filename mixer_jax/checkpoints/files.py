@@ -42,7 +42,7 @@ def verify(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise Damaged(f"checkpoint {path} has no readable progress.json") from error
     if not isinstance(progress, dict) or progress.get("step") != int(path.name):
-        raise Damaged(f"checkpoint {path} holds another step than its name says")
+        raise Damaged(f"checkpoint {path} holds a different step from that in its name")
     return progress
 
 

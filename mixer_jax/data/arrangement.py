@@ -200,7 +200,7 @@ class Arrangement:
                 images += self._of_classes(self._inner(folder), split)
         for path in self._listing.images(self._root, deep=True, without=folders.values()):
             within = self._split_called(path.relative_to(self._root).parts[0])  # a split that has no classes
-            self._listing.leave_out(path, "in no class's folder" if within else "outside the folders of the splits")
+            self._listing.leave_out(path, "in no class folder" if within else "outside the folders of the splits")
         used = {image.split for image in images}
         names = [printable(os.path.relpath(folder, self._root)) for split, folder in folders.items() if split in used]
         which = f"the folders {', '.join(names)}, each" if len(names) > 1 else f"the folder {''.join(names)},"
@@ -224,7 +224,7 @@ class Arrangement:
 
     def _of_classes(self, folder: Path, split: str) -> Iterator[Image]:
         for path in self._listing.images(folder):
-            self._listing.leave_out(path, "in no class's folder")
+            self._listing.leave_out(path, "in no class folder")
         for inside in self._listing.folders(folder):
             images = self._listing.images(inside, deep=True)
             yield from (Image(path, unicodedata.normalize("NFC", inside.name), split) for path in images)
@@ -276,7 +276,7 @@ class Arrangement:
         return splits.pop() if len(splits) == 1 else ""
 
     def _split_of(self, path: Path, of_classes: Collection[Path] = ()) -> str:
-        """Return the split that a folder above a file, but not in `of_classes`, is named after; "" if there is none."""
+        """Return the split named by a folder above a file, ignoring folders in `of_classes`; "" if there is none."""
         folders = path.relative_to(self._root).parts[:-1]
         for i, name in enumerate(folders, 1):
             if (split := self._split_called(name)) and self._root.joinpath(*folders[:i]) not in of_classes:
@@ -284,7 +284,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders that are named like a split, but after the class of all images in them."""
+        """Return the folders whose name is that of a split, but also the class of all images in them."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

@@ -8,8 +8,8 @@ from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.listing import some
 
 CLASSES = 5  # the most classes that one warning names
-FEW = 10  # training images of a class that are worth a warning
-UNEQUAL = 10  # the ratio of the largest to the smallest class that is worth one
+FEW = 10  # training images; a warning names the classes that have fewer
+UNEQUAL = 10  # the ratio of the largest to the smallest class from which a warning is given
 
 
 def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
@@ -39,7 +39,7 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
         )
     elif seen := _seen(dataset.train, dataset.test):
         which = "is a training image" if seen == 1 else "are training images"
-        yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel by pixel"
+        yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel for pixel"
 
 
 def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:

@@ -30,7 +30,7 @@ class Split:
     Attributes:
       images: (n, height, width, channels) uint8.
       labels: (n,) int32.
-      source: where the examples come from, which knows their names; None if that is not known.
+      source: the source of the examples, which knows their names; None if it is unknown.
     """
 
     images: np.ndarray
@@ -109,7 +109,7 @@ class StreamedSplit:
         return images, labels
 
     def require(self, index: int, image: np.ndarray, label: int) -> None:
-        """Raise `UserError` if an example has another shape than the first one, or a label that is out of range."""
+        """Raise `UserError` if an example has a different shape from the first one, or a label that is out of range."""
         if image.shape != self.image_shape:
             one, other = ("x".join(map(str, shape)) for shape in (self.image_shape, image.shape))
             raise UserError(
@@ -140,7 +140,7 @@ class Dataset:
       name: the name in the config.
       label_names: the class names, in the order of the labels.
       train, val, test: the splits; the best epoch is chosen on `val`.
-      mean, std: one number per channel, for pixels scaled to [0, 1]. The model's input is these pixels minus `mean`,
+      mean, std: one number per channel, for pixels in [0, 1]. The model's input is these pixels minus `mean`,
         divided by `std`. By default they are the statistics of the training pixels.
       cautions: facts that make an accuracy less meaningful than it looks, one line each; printed as warnings.
       bits: the number of bits that the levels of 16-bit image files use; as in `Fit`.
@@ -172,7 +172,7 @@ class Dataset:
     def info(self) -> dict[str, Any]:
         """Return the description of the dataset that a run directory stores in its config.json."""
         names = ("label_names", "image_shape", "mean", "std", "bits", "streamed", "fingerprint")
-        # How many of a streamed set are held out may differ by a few.
+        # The number of images held out of a streamed dataset may differ by a few.
         num_images = {"train": len(self.train) + len(self.val), "test": len(self.test)}
         return {"num_images": num_images} | {name: getattr(self, name) for name in names}
 
@@ -242,7 +242,7 @@ def count_levels(images: np.ndarray) -> np.ndarray:
 
 
 def pixel_statistics(counts: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return the exact mean and standard deviation of each channel, as fractions of 255, from `count_levels`."""
+    """Return the exact mean and standard deviation of each channel, for pixels in [0, 1], from `count_levels`."""
     levels, mean, std = np.arange(256) / 255, [], []
     for share in counts / counts.sum(axis=1, keepdims=True):
         mean.append(float(share @ levels))

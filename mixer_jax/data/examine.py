@@ -20,7 +20,7 @@ from mixer_jax.data.tar_files import DISK, Store
 from mixer_jax.messages import say
 from mixer_jax.storage import write_json
 
-HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that telephones may call .jpg
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that phones may call .jpg
 SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage just as decoding in full does
 MANY = 2_000  # more new files than this are announced, because examining them takes a while
 FORMAT = f"2, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
@@ -48,7 +48,7 @@ class Examined(NamedTuple):
 
 
 def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path, Examined]:
-    """Decode image files in parallel, with a progress bar, unless they are known from before.
+    """Decode image files in parallel, with a progress bar, unless they are already known.
 
     The result is kept in the user's cache folder for `root`, a folder above the files.
     """
@@ -72,7 +72,7 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
         found = Examined(*status, digest)
         try:
             return found._replace(**_properties(content))
-        except Exception as error:  # each of Pillow's decoders raises its own
+        except Exception as error:  # each of Pillow's decoders raises its own exceptions
             return found._replace(problem=_problem(content, error))
 
     with ThreadPoolExecutor(cores()) as pool:
@@ -115,7 +115,7 @@ def _problem(content: bytes, error: Exception) -> str:
     if content.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer, not the image; run git lfs pull"
     if content[4:8] == b"ftyp" and content[8:12] in HEIC:
-        return "it is a HEIC file, to be converted to JPEG"
+        return "it is a HEIC file: convert it to JPEG"
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not an image in a supported format"
     return next(iter(str(error).splitlines()), "") or "it is damaged"

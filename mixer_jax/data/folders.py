@@ -1,4 +1,4 @@
-"""Image folders as they lie on disk: the images of each split and class, and what is left out and why.
+"""Image folders as found on disk: the images of each split and class, and what is left out and why.
 
 Without test images, the validation images are used for testing, or, if there are none, a fraction of each class. Files
 that cannot be read stop the program or are left out. Of many images, only a sample is examined before training, unless
@@ -157,8 +157,8 @@ class ImageFolder:
         damaged = [f"{self._listing.below(path)}: {problem}" for path, problem in self._damaged.items()]
         number, them = f"{len(damaged):,} of {len(self._examined):,}", "it" if len(damaged) == 1 else "them"
         return UserError(
-            f"{number} image files in {self._listing.top} cannot be read ({some(damaged)}): mend or delete {them}, or "
-            f"train without {them} with config.dataset.on_error=skip"
+            f"{number} image files in {self._listing.top} cannot be read ({some(damaged)}): repair or delete {them}, "
+            f"or train without {them} with config.dataset.on_error=skip"
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:

@@ -36,7 +36,7 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
     held = order[: max(wanted, 0)]
     if config.hold_out == "by_class" and 0 < wanted < size:
         if (known := labels()) is None:
-            say(f"The validation images are drawn regardless of class: reading {size:,} labels first would take long")
+            say(f"The validation images are drawn regardless of class: reading {size:,} labels would take too long")
         elif known.min() >= 0:  # else the images have no labels, which is reported when they are read
             held = by_class(order, known, wanted)
     if not 0 < len(held) < size:
@@ -52,7 +52,7 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
 def by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
     """Choose the same fraction of the images of each class.
 
-    The number of images per class is its share of `wanted`, rounded by the largest-remainder method; at least one image
+    Each class contributes its share of `wanted`, rounded by the largest-remainder method; at least one image
     of each class is not chosen.
 
     Args:

@@ -63,7 +63,7 @@ class Fit:
         return self.resize.partition("/")[0]
 
     def reduce(self, image: Image.Image) -> None:
-        """Make an opened JPEG file, before it is decoded, decode at a smaller scale, if `draft` is set."""
+        """If `draft` is set, let a JPEG file that is opened but not yet decoded decode at a smaller scale."""
         if self.draft and self.size:
             height, width = (math.ceil(DRAFT_MARGIN * side / self.crop) for side in self.size)
             image.draft(None, (height, width) if is_turned(image) else (width, height))
@@ -123,7 +123,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: Binary
         with Image.open(file or path, formats=IMAGE_FORMATS) as image:
             fit.reduce(image)
             return as_pixels(image, fit, channels)
-    except Exception as error:  # each of Pillow's decoders raises its own, and its warnings may be raised
+    except Exception as error:  # each of Pillow's decoders raises its own exceptions, and warnings may be raised
         raise unreadable(f"image {path}", error) from error
 
 
@@ -133,7 +133,7 @@ def unreadable(what: str, error: Exception) -> UserError:
 
 
 def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
-    """Return an image as an array, as `read_image` does, but without `draft`, which would change the image."""
+    """Return an image as an array, as `read_image` does, but ignore `draft`, which would change `image`."""
     flat = _flat(ImageOps.exif_transpose(image), fit.bits)
     pixels = np.asarray(fit(flat.convert("L" if channels == 1 else "RGB")))
     return pixels[..., None] if channels == 1 else pixels
@@ -151,7 +151,7 @@ def highest_level(image: Image.Image) -> int:
 
 @functools.cache
 def _warn_of_levels(bits: int) -> None:
-    warn(f"an image has levels above {2**bits - 1}, which become white: all deep images are read as {bits} bits")
+    warn(f"an image has levels above {2**bits - 1}, which become white: all 16-bit images are read as {bits} bits")
 
 
 def _flat(image: Image.Image, bits: int) -> Image.Image:

@@ -28,7 +28,7 @@ Arrays = dict[str, Any]
 PIECE = 32  # examples that a thread decodes at a time; few, so that all threads work on the same batch
 STREAMED_BYTES = 2**25  # the most bytes in a streamed chunk, unless one step has more
 STREAMED_STEPS = 16  # the most steps in a streamed chunk
-GATHERED = 2**14  # the most numbers of an image that are gathered at a time
+GATHERED = 2**14  # the most values of an image that are gathered at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +111,7 @@ class StreamingPipeline:
         sharding: jax.sharding.Sharding,
         reader_threads: int,
     ):
-        """Create the pipeline; `sharding` is that of a chunk, whose leading axis is that of the devices."""
+        """Create the pipeline; `sharding` is that of a chunk, along its leading axis of devices."""
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
         self._pieces = _BatchParts(split, sampler, shard)

@@ -62,7 +62,7 @@ def builder_in(folder: str) -> tfds.core.DatasetBuilder:
     """
     try:
         return tfds.builder_from_directory(os.path.expanduser(folder))
-    except Exception as error:  # each part of it raises its own
+    except Exception as error:  # each part of TFDS raises its own exceptions
         raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
 
 

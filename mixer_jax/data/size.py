@@ -1,4 +1,4 @@
-"""The size that the images of a folder are scaled to if the config leaves it to the images."""
+"""The size that the images of a dataset are scaled to if the config leaves it to the images."""
 
 from collections.abc import Sequence
 
@@ -33,8 +33,8 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the size (height, width) in pixels to scale images to.
 
     Images that all have one size keep it if no side is longer than `LARGEST`, and if they can be cut into `FEWEST` to
-    `MOST` square patches. Other images become squares, with the largest of `SIDES` that at least half of the images
-    cover without being enlarged; without images, with the smallest.
+    `MOST` square patches. Other images become squares, of the largest of `SIDES` for which at least half of
+    the images need no enlargement, or of the smallest if there are no images.
     """
     if not sizes:
         return SIDES[0], SIDES[0]

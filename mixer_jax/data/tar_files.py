@@ -32,7 +32,7 @@ class Status(NamedTuple):
 
 
 class Store:
-    """Files by their paths: those of this machine, or of a subclass. Several threads read them at the same time."""
+    """Access to files by path: here, on this machine. Several threads read at the same time."""
 
     def open(self, path: Path) -> BinaryIO:
         """Open a file; raise `OSError` if that is not possible."""
@@ -44,7 +44,7 @@ class Store:
         return Status(status.st_size, status.st_mtime_ns)
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
-        """Return the files on this machine that hold these files."""
+        """Return the files on this machine that contain these."""
         return paths
 
 
@@ -84,7 +84,7 @@ class TarFiles(Store):
                 raise UserError(f"cannot read {tar}: {getattr(error, 'strerror', None) or error}") from error
 
     def images(self) -> Iterator[tuple[Path, Path, str]]:
-        """Yield the path, the tar file and the class of each image; "" if none is known."""
+        """Yield the path, the tar file and the class of each image; the class is "" if it is unknown."""
         return ((path, tar, label) for path, (tar, _, label) in self._images.items())
 
     def open(self, path: Path) -> BinaryIO:

@@ -113,8 +113,8 @@ class Classifier:
         """Read an image of any size and convert it to the model's `image_shape`, uint8.
 
         Raises:
-          UserError: if the image cannot be read, is an array of another shape or dtype than that of an image, or would
-            have to be converted to channels other than grey or RGB.
+          UserError: if the image cannot be read, is an array whose shape or dtype is not that of an image, or
+            needs conversion to channels other than grey or RGB.
         """
         fit, channels = self.preprocessing.fit, self.image_shape[2]
         if isinstance(image, np.ndarray):
@@ -136,15 +136,15 @@ class Classifier:
             raise unreadable("the image", error) from error
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Return the logits (n, classes) float32 of images (n, *image_shape) uint8."""
+        """Return the logits (n, classes) float32 for images (n, *image_shape) uint8."""
         return self._in_batches(self._apply, images, batch_size)
 
     def features(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
-        """Return the features, which are the head's input, (n, features) float32 of images (n, *image_shape) uint8."""
+        """Return the head's input (n, features) float32 for images (n, *image_shape) uint8."""
         return self._in_batches(self._features, images, batch_size)
 
     def lower(self, batch_size: int) -> list[jax.stages.Lowered]:
-        """Lower the programs of `features`, for such batches, and, for a Mixer, of `token_maps`; compute nothing."""
+        """Lower the programs of `features`, for batches of this size, and, for a Mixer, of `token_maps`."""
         programs: list[tuple[Any, int]] = [(self._features, batch_size)]
         if isinstance(self.model, MlpMixer):
             programs.append((self._tokens, 1))

@@ -99,7 +99,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
 def weights_in(folder: Path) -> Path | None:
     """Return the file of weights of a folder in the Hugging Face layout; None if there is none, or if it is a run.
 
-    The config.json of such a folder has the name of that of a run, but there are no checkpoints.
+    Both such a folder and a run have a config.json, but only a run has checkpoints.
     """
     if os.path.isdir(RunDirectory(folder).checkpoints):
         return None
@@ -128,7 +128,7 @@ def load_run(run: RunDirectory, checkpoint: str = "best") -> Classifier:
         if not label_names:
             raise ValueError("there is no class")
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read {run.config_file}: its dataset is not described as it should be") from error
+        raise UserError(f"cannot read {run.config_file}: its description of the dataset is invalid") from error
     found, params = _read(run.checkpoints, checkpoint)
     history = found.progress.get("history", (found.progress.get("histories") or [None])[0])
     unfinished = ""

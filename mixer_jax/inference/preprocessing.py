@@ -18,7 +18,7 @@ class Preprocessing:
 
     Attributes:
       image_shape: (height, width, channels) of the uint8 images.
-      mean, std: of each channel, as fractions of 255; the mean is subtracted, then the result is divided by the std.
+      mean, std: of each channel, for pixels in [0, 1]; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
       eval_crop: sides of the central box, as a fraction of the largest possible box; as in `config.augment`.
       resize, draft, bits: how image files are decoded and brought to `image_shape`; as in `Fit`.
@@ -88,7 +88,7 @@ class Origin:
       num_test: the number of test images of the run; 0 for a file, or if a run of an older release did not record it.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.
-      shape_assumed: whether the file does not tell the height and width of the model's input.
+      shape_assumed: whether the file does not record the height and width of the model's input.
     """
 
     name: str = ""
@@ -101,6 +101,6 @@ class Origin:
     shape_assumed: bool = False
 
     def parameters(self, checkpoint: str) -> str:
-        """Return which parameters were loaded as "best", "latest" or the number of a step."""
+        """Describe the parameters that were loaded for `checkpoint`: "best", "latest" or the number of a step."""
         which = f"{checkpoint} parameters in the " if checkpoint in ("best", "latest") else ""
         return self.name if self.dataset is None else f"{which}checkpoint of step {self.step}"

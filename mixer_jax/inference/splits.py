@@ -51,7 +51,7 @@ def dataset_of(
 def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> StreamedSplit:
     """Open a split, "train", "validation" or "test", of the data that a `dataset` section describes.
 
-    Its image shape and classes must be the model's. A warning follows if the run had another number of test images.
+    Its image shape and classes must be the model's. Warns if the run had a different number of test images.
 
     Raises:
       UserError: if the split cannot be read, or its classes or image shape are not the model's.

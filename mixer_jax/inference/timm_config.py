@@ -26,7 +26,7 @@ class TimmConfig:
     Attributes:
       image_size: (height, width) of the input.
       channels: of the input.
-      mean, std: of each channel, as fractions of 255.
+      mean, std: of each channel, for pixels in [0, 1].
       resize: how images are brought to `image_size`, as in `Preprocessing`.
       label_names: the class names; () if they are unknown.
     """
@@ -43,12 +43,13 @@ def read_config(file: Path) -> TimmConfig | None:
     """Read a config.json; return None if it is not one of timm.
 
     Raises:
-      UserError: if the file cannot be read, or describes a model other than a Mixer.
+      UserError: if the file cannot be read, or describes a model other than a Mixer, or settings that are
+        not supported.
     """
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("it is not an object of JSON")
+            raise ValueError("it is not a JSON object")
         if "architecture" not in config:
             if kind := config.get("model_type"):
                 raise UserError(f"{file} describes a {printable(str(kind))}, not a Mixer of timm")

@@ -48,7 +48,7 @@ class Cnn(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Return the bytes of the largest activation of one image (height, width, channels)."""
+        """Return the bytes of the largest activation of one image (height, width, channels), as computed on a CPU."""
         return 9 * 32 * image_shape[0] * image_shape[1] * jnp.dtype(self.dtype).itemsize
 
     @nn.compact

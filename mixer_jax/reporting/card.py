@@ -39,7 +39,7 @@ mean {mean} and standard deviation {std}.
 
 ## Recipe
 
-{r.epochs:g} epochs in {duration(r.train_seconds)} on {hardware}. What differs from the defaults of
+{r.epochs:g} epochs in {duration(r.train_seconds)} on {hardware}. Settings that differ from the defaults of
 mixer_jax/config.py:
 
 {recipe}

@@ -22,11 +22,11 @@ from mixer_jax.reporting.augmented import augmented_batches
 from mixer_jax.storage import replacing
 
 MISTAKES, OF_A_CLASS, WORST = 24, 6, 5  # mistakes to show in all, and of each of the WORST hardest classes
-RIGHT = 12  # right answers to show, each of another class
+RIGHT = 12  # right answers to show, each of a different class
 AUGMENTED = 12  # images of a batch to show
 BATCH = 64  # images whose features are computed at a time
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
-# Limits of the search for the nearest training image, in images and in numbers: the model is applied to every image.
+# Limits of the search for the nearest training image, in images and in features: the model is applied to every image.
 CANDIDATES, NUMBERS = 2000, 2**23
 STREAMED = 200  # the most of a streamed dataset, whose images have to be decoded
 
@@ -92,7 +92,7 @@ class Evidence:
 def gather(
     classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset, config: ConfigDict
 ) -> Evidence:
-    """Choose the images to show among all test images, of which logits are given, and compute what is shown of them."""
+    """Choose the test images to show, by the logits and labels of all, and compute what is shown with them."""
     mistakes, right = _mistakes(logits, labels), _right(logits, labels)
     chosen = np.union1d(mistakes, right).astype(int)
     images, _ = dataset.test.read(chosen)
@@ -114,7 +114,7 @@ def gather(
 
 
 def compile_parts(classifier: Classifier, dataset: Dataset, config: ConfigDict) -> None:
-    """Compile the programs of `gather`, for which the first batch is drawn; parameters may be shapes and dtypes."""
+    """Compile the programs of `gather`; the classifier's parameters may be shapes and dtypes."""
     _first_batch(config, dataset)
     for lowered in classifier.lower(BATCH):
         lowered.compile()

@@ -21,7 +21,7 @@ from PIL import Image
 LOSSLESS = 64 * 64  # pixels; larger images are embedded as JPEG
 QUALITY = 90  # of JPEG
 MANY = 40  # rows; longer tables scroll on their own
-CONTENTS = 4  # headings from which a page has links to them
+CONTENTS = 4  # headings; pages with at least this many have links to them
 HEADING = re.compile("<h2>(.*?)</h2>")
 NUMBER = re.compile(r"([+-]?[\d,]*\.?\d+)%?(?: (s|min|h))?(?: (\d+) min)?(?: \u00b1.*)?(?: \(.*\))?")
 EMPTY = ("", "-")  # cells without a value
@@ -49,7 +49,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def _with_contents(body: str) -> str:
-    """Return the body of a page with links to its headings at the top, if these are many."""
+    """Return the body of a page with links to its headings at the top, if there are many."""
     names = HEADING.findall(body)
     if len(names) < CONTENTS:
         return body
@@ -171,7 +171,8 @@ def confusion(names: Sequence[str], counts: np.ndarray) -> str:
     return (
         '<div class="confusion"><canvas tabindex="0" role="application" aria-label="confusion matrix: a row for each '
         'class, a column for each predicted class; the arrow keys show the counts"></canvas>'
-        f"<output>Rows are the true classes, columns the predicted ones. Point at a cell for its names.</output>{data}"
+        "<output>Rows are the true classes, columns the predicted ones. Point at a cell to see its classes.</output>"
+        f"{data}"
         "</div>"
     )
 

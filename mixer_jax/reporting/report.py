@@ -62,7 +62,7 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Write the curves, the predictions and the report of a run, before results.json exists; if that fails, only warn.
+    """Write the curves, the predictions and the report of a run, before results.json exists; a failure only warns.
 
     The classifier has the parameters of the best epoch; logits and labels are those of all test images.
     """

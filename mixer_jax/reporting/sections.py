@@ -19,7 +19,7 @@ UNITS, BLOCKS = 64, 3  # token-mixing units to show, of each of the first BLOCKS
 
 
 def facts(results: Results, config: ConfigDict, evidence: Evidence | None) -> list[tuple[str, str]]:
-    """Return the names and values of the cards at the top; `evidence` is None for an unfinished run."""
+    """Return the names and values of the cards at the top; `evidence` is None without predictions."""
     r = results
     validation = f"{r.val_accuracy:.2f}%"
     if r.val_examples:
@@ -98,14 +98,17 @@ def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]
 
 
 def _on_training_images(config: ConfigDict) -> str:
-    """Return a sentence on why the metrics of training and validation cannot be compared."""
-    mixing = config.augment.mixing
-    harder = [f"labels smoothed by {config.label_smoothing:g}"] if config.label_smoothing else []
+    """Return a sentence on what the metrics of training are measured on, unlike those of validation."""
+    augment, mixing, harder = config.augment, config.augment.mixing, []
+    if {augment.crop, augment.flip, augment.automatic} != {"none"} or augment.erasing.probability:
+        harder.append("augmented images")
+    if config.label_smoothing:
+        harder.append(f"labels smoothed by {config.label_smoothing:g}")
     if mixing.probability and (mixing.mixup_alpha or mixing.cutmix_alpha):
         when = f" until {mixing.until:.0%} of the training" if mixing.until < 1 else ""
         harder.append(f"mixed images and labels{when}")
-    means = " and ".join(harder)
-    return f"Loss and accuracy on train are those of augmented images{f', with {means}' if means else ''}."
+    on = f" ({'; '.join(harder)})" if harder else ""
+    return f"Training loss and accuracy are means over the steps of an epoch{on}."
 
 
 def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -> list[str]:
@@ -124,7 +127,7 @@ def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -
     balanced = f"Mean recall of the classes, which is the balanced accuracy: {scores['balanced_accuracy']:.2f}%."
     if len(label_names) > TOP:
         balanced += f" Top-{TOP} accuracy: {scores['top5_accuracy']:.2f}%."
-    balanced += " Recall is followed by its 95% interval, whose upper end orders the classes."
+    balanced += " Recall is followed by its 95% interval; classes are sorted by its upper end."
     parts = [
         page.side_by_side(matrix, listed),
         page.heading("Classes"),
@@ -185,9 +188,9 @@ def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[
         rows = token_maps(evidence)
         names = captions(evidence, label_names, [int(place) for place in evidence.mapped])
         said = (
-            "The image; what each token adds to the logit of the predicted class; and, for mistakes, what it adds to "
-            "that of the true class. White is for the class, black against it, relative to the mean over the tokens. "
-            "After the last block, each token depends on the whole image."
+            "Each row shows the image, what each token adds to the logit of the predicted class, and, for mistakes, "
+            "what it adds to that of the true class. White is for the class, black against it, relative to the mean "
+            "over the tokens. After the last block, each token depends on the whole image."
         )
         parts += [page.heading("What each token adds"), page.paragraph(said), page.gallery(rows, names)]
     return parts
@@ -211,7 +214,7 @@ def weights(classifier: Classifier) -> list[str]:
             page.heading("What the token-mixing units look at"),
             page.paragraph(
                 "The weights of the first token-mixing layer on the grid of patches, from low to high frequency, each "
-                "beside its nearest opposite (as in the paper's figure 5). White is positive, black negative."
+                "beside the one closest to its negative, as in the paper's figure 5. White is positive, black negative."
             ),
             page.image(draw_tiles(rows), "weights of token-mixing units", narrow=draw_tiles(rows, columns=8)),
         ]

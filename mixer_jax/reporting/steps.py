@@ -23,7 +23,7 @@ class StepObserver(Observer):
     """An observer of chosen steps."""
 
     def __init__(self, learning_rates: Mapping[int, float], lost: str):
-        """Choose the steps that have a learning rate; `lost` is what the run goes without once writing fails."""
+        """Choose the steps that have a learning rate; `lost` begins the warning if writing fails."""
         self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:
@@ -41,7 +41,7 @@ class StepObserver(Observer):
         """Handle the metrics of consecutive chosen steps."""
 
     def attempt(self, write: Callable[[], None]) -> None:
-        """Write, unless that has failed before; the first failure is a warning."""
+        """Write, unless that has failed before; the first failure prints a warning."""
         if self._failed:
             return
         try:

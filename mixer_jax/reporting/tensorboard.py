@@ -1,4 +1,4 @@
-"""The metrics of a run for TensorBoard, of each epoch and of single steps; and pictures at its end."""
+"""A run's metrics for TensorBoard, of each epoch and of single steps, and pictures when the run ends."""
 
 import contextlib
 import importlib
@@ -24,7 +24,7 @@ OF_EPOCH = {
 }  # fmt: skip
 OF_STEP = {name: f"step/{name}" for name in ("loss", "accuracy", "gradient_norm", "learning_rate", "images_per_second")}
 
-MOST, BINS = 2**20, 64  # numbers of a parameter that a histogram counts, and its bins
+MOST, BINS = 2**20, 64  # values of a parameter that a histogram counts, and its bins
 
 
 class TensorBoard(StepObserver):
@@ -53,7 +53,7 @@ class TensorBoard(StepObserver):
         self.attempt(lambda: self._write(OF_STEP, metrics))
 
     def _write(self, names: dict[str, str], records: Sequence[Epoch | StepMetrics]) -> None:
-        self._import.join()  # two threads that import parts of a package in another order would block each other
+        self._import.join()  # two threads that import parts of a package in different orders would block each other
         from tensorboardX.proto.event_pb2 import Event, SessionLog
         from tensorboardX.summary import scalar
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from mixer_jax.config import check, flat, unknown_field
 from mixer_jax.errors import UserError, in_one_line
 
-# The split that chooses a run's best epoch. Choosing on test, as published, biases the test score of that epoch.
+# The split on which a run's best epoch is chosen. Choosing on test, as published, biases the test score of that epoch.
 PROTOCOLS = {"published": "test", "clean": "validation"}
 
 

@@ -1,4 +1,4 @@
-"""The charts of a comparison's page; see `mixer_jax.reporting.charts` for their form."""
+"""The charts of a comparison's page; see `mixer_jax.reporting.charts` for their format."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ X: dict[str, Callable[[Curve], Sequence[float]]] = {
 def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of accuracy and loss on validation: means over seeds, with bands of one standard deviation.
 
-    The rows are of one dataset. If their best epoch was chosen on the test images, accuracy and loss are those on them.
+    The rows are of one dataset. If their best epoch was chosen on the test images, accuracy and loss are on these.
     """
     charts = []
     split = next((row.protocol for row in rows if row.protocol), "validation").capitalize()
@@ -66,7 +66,7 @@ def _published(rows: Sequence[Row], end: float) -> list[dict[str, Any]]:
 def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of the test accuracy of the last epoch against parameters and training time.
 
-    The rows are of one dataset. Published accuracies are hollow points.
+    The rows are of one dataset. Published accuracies are hollow points, of the best epoch if only that was published.
     """
     sizes, times = [], []
     for color, row in enumerate(rows):

@@ -50,7 +50,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
     if not rows:
         raise UserError(f"no run in {', '.join(map(str, paths))} is finished yet")
     known = {row.dataset for row in rows if row.dataset}
-    if len(known) == 1:  # in a file of an older release, a row without results does not say its dataset
+    if len(known) == 1:  # in a file of an older release, a row without results does not name its dataset
         rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
     folders = (path.resolve().parent if path.name == TEXTS[-1] else path.resolve() for path in paths)
@@ -75,7 +75,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
 
 
 def _told_apart(read: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Return rows whose titles end with the part of their path that differs, where paths share a title."""
+    """Append to each title that several paths share the part of the path that differs."""
     paths: dict[str, set[Path]] = {}
     for path, row in read:
         paths.setdefault(row.title, set()).add(path.absolute())
@@ -153,4 +153,4 @@ def require_free(output: Path, paths: Sequence[Path] = ()) -> None:
     if foreign := sorted(there.difference(WRITTEN)):
         raise UserError(f"{output} holds other files ({foreign[0]}, ...): choose another output")
     if any(path.resolve().parent == output.resolve() for path in paths):
-        raise UserError(f"{output} holds what is to be compared: choose another output")
+        raise UserError(f"{output} contains one of the paths to compare: choose another output")

@@ -73,8 +73,8 @@ def plot_costs(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the test accuracy of the last epoch against the number of parameters and the training time, as a PNG.
 
     There are two panels for each dataset with models of at least two sizes. Points are means over seeds, with error
-    bars of one standard deviation, at the training time of the fastest seed. Published numbers are hollow points.
-    A row without a known cost is missing from that cost's panel.
+    bars of one standard deviation, at the training time of the fastest seed. Published numbers are hollow points, of
+    the best epoch if only that was published. A row without a known cost is missing from that cost's panel.
 
     Return whether there was anything to plot; if not, no file is written.
     """

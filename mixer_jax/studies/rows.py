@@ -208,8 +208,8 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
-        differs = "so it differs from a run of that length from the start"
-        notes = (*notes, f"started for {epochs} epochs, then extended, {differs}")
+        differs = "so the schedule differs from that of a run planned so from the start"
+        notes = (*notes, f"started for {epochs} epochs, later changed, {differs}")
     of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
     known = {"diverged": diverged, "recipe": recipe, "settings": settings, "of_dataset": of_dataset}
     return Row(title, results, curves, published, tuple(notes), **known)
@@ -249,7 +249,7 @@ def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
     """Hash everything that affects a result except seed and machine, into 16 hexadecimal digits.
 
-    The hash covers the config, and the numbers of epochs that were planned before a run was extended.
+    The hash covers the config, and the numbers of epochs that were planned before they were changed.
     """
     fields = sorted((path, json.dumps(value)) for path, value in _settings(config).items())
     return hashlib.sha256(json.dumps(fields + list(extended)).encode()).hexdigest()[:16]

@@ -81,7 +81,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of each row's config fields whose value is not that of more than half of the rows.
+    """Return a table of each row's config fields whose value at most half of the rows share.
 
     Only rows with known settings count.
     """

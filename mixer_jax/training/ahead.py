@@ -18,10 +18,10 @@ SECONDS = 2  # if training starts within this time, its program was in the cache
 
 
 class CompileAhead(Observer):
-    """An observer that compiles programs in a thread of its own, from which JAX's cache on disk passes them on.
+    """An observer that compiles programs in its own thread; the run then finds them in JAX's cache on disk.
 
     XLA's compiler for CPUs uses little more than one core. Those for accelerators use all cores, so this does nothing
-    there, nor if there are several processes, all of which have to compile the same programs.
+    there. It also does nothing with several processes, which must all compile the same programs.
     """
 
     def __init__(self, trainer: Trainer):

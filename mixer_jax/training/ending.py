@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 
-from mixer_jax.claim import steps_done
 from mixer_jax.errors import UserError
 from mixer_jax.records import Epoch, best_epoch
 from mixer_jax.run_directory import RunDirectory
@@ -30,7 +29,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
-    step = steps_done(run)
+    step = run.steps_done or 0
     if step > total:
         raise UserError(
             f"config.epochs={config.epochs:g}: the run in {run.path} is already at step {step}, past the requested "

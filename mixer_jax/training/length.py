@@ -4,15 +4,15 @@ import math
 
 from ml_collections import ConfigDict
 
-CHOSEN = -1.0  # what `config.epochs` says then
+CHOSEN = -1.0  # the `config.epochs` that leaves it to the dataset
 EPOCHS = 60  # of a run, or more if these would be too few steps
-STEPS_PER_CLASS, ENOUGH = 80, 2000  # the fewest steps for each class, and the number that is enough for any
+STEPS_PER_CLASS, ENOUGH = 80, 2000  # the minimum number of steps per class, and the total that always suffices
 
 
 def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
     """Return the config as it is if it gives the number of epochs, else a copy with one that suits the data.
 
-    That follows from the numbers of training images and classes. If it is more than EPOCHS, the patience of early
+    It is computed from the numbers of training images and classes. If it is more than EPOCHS, the patience of early
     stopping is longer in the same proportion.
     """
     if config.epochs != CHOSEN:

@@ -30,7 +30,7 @@ def unused_accelerator(root: Path = Path("/")) -> str | None:
         if vendor == NVIDIA and kind.startswith(DISPLAY):
             return (
                 "this machine has an NVIDIA GPU, but JAX runs on the CPU: pip install "
-                f'"jax[cuda12]=={jax.__version__}", and see that nvidia-smi finds the driver'
+                f'"jax[cuda12]=={jax.__version__}", and check that nvidia-smi finds the driver'
             )
     return None
 

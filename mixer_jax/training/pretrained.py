@@ -20,8 +20,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
       source: as for `inference.load`.
       model: the Flax module to be trained.
       input_shape: (height, width, channels) of the model's input.
-      normalization: `config.dataset.normalization`, or "" to skip its check. A warning follows if the weights were
-        trained with "paper" or "unit", and this is a different one.
+      normalization: `config.dataset.normalization`, or "" to skip its check. Warns if the weights were trained with
+        "paper" or "unit" and this is a different one.
 
     Returns:
       The parameters, as host arrays. If the number of classes differs, the head is zero. If the number of patches
@@ -44,11 +44,13 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
     prepared = (classifier.preprocessing.mean[0], classifier.preprocessing.std[0])
     of_weights = next((name for name, fixed in FIXED.items() if fixed == prepared), normalization)
     if normalization and of_weights != normalization:
-        warn(f"{source} was trained with normalization {of_weights}, config.dataset.normalization is {normalization}")
+        warn(
+            f"{source} was trained with normalization {of_weights}, but config.dataset.normalization is {normalization}"
+        )
     for name in COMPUTED_WITH:
         there, here = getattr(start, name), getattr(model, name)
         if there != here:
-            warn(f"{source} was trained with {name} {there}, config.model.{name} is {here}")
+            warn(f"{source} was trained with {name} {there}, but config.model.{name} is {here}")
     _require_same_sizes(source, classifier, start, model, input_shape)
     resized = ""
     if start.patch_size == model.patch_size and model.token_mixing:
@@ -59,7 +61,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
     like, params = param_shapes(model, input_shape), classifier.params
     if start.num_classes != model.num_classes:
         theirs = start.num_classes or "no"
-        say(f"{source}: it has {theirs} classes, the data {model.num_classes}: the head starts from zero")
+        say(f"{source}: it has {theirs} classes and the data {model.num_classes}, so the head starts from zero")
         params = params | {"head": {name: np.zeros(x.shape, x.dtype) for name, x in like["head"].items()}}
     require_same_shapes(params, like, f"config.init_from={source}")
     return params
@@ -72,7 +74,7 @@ def _require_one_shape(source: str, classifier: Classifier, input_shape: tuple[i
     same = classifier.origin.shape_assumed and classifier.input_shape[:2] == (height, width)
     if same and height != width and side * side == height * width:
         raise UserError(
-            f"config.init_from={source} does not tell whether it is for images of {side}x{side} or {height}x{width}: "
+            f"config.init_from={source} does not record whether it is for images of {side}x{side} or {height}x{width}: "
             "convert it with --image_size first"
         )
 
@@ -94,4 +96,4 @@ def _require_same_sizes(
             needed = [f"config.model.{name}={getattr(there, name)}" for name in differing]
         if any(side % there.patch_size for side in input_shape[:2]):
             needed.append(f"config.augment.input_size={','.join(map(str, classifier.input_shape[:2]))}")
-        raise UserError(f"config.init_from={source} is another Mixer ({listed}): set {' and '.join(needed)}")
+        raise UserError(f"config.init_from={source} is a Mixer of other sizes ({listed}): set {' and '.join(needed)}")

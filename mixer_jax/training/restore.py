@@ -39,7 +39,7 @@ class Progress:
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, directory: Path, seed: int = 0) -> "Progress":
-        """Return the progress of a checkpoint in a directory, which errors name.
+        """Return the progress of a checkpoint; errors name its directory.
 
         An older release kept several seeds in one checkpoint; `seed` is the index of the one to return.
 

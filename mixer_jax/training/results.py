@@ -36,7 +36,7 @@ class Outcome:
 def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
     """Score the best and the last epoch on the test set, and print the accuracy of the best one as soon as it is known.
 
-    The test set is used here for the first and only time, unless it is also the validation split.
+    The test set is scored only here, unless it is also the validation split.
     The logits are computed in float32, whatever the dtype of the training. Every report of the run uses these logits.
     `title` begins the printed line.
     """
@@ -81,7 +81,7 @@ def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
     """Return the results of a seed that was trained at the same time as `num_seeds` - 1 others."""
     config = trainer.config
     extended = [
-        f"the first {before['step']:,} steps used a schedule for {before['epochs']:g} epochs; the run was then extended"
+        f"the first {before['step']:,} steps used a schedule for {before['epochs']:g} epochs, which were then changed"
         for before in run.extended
     ]
     return Results(

@@ -99,14 +99,14 @@ def train(
 
 def _length(run: RunDirectory) -> tuple[float, int] | None:
     """Return the epochs and the patience of an earlier run in this directory; None without one."""
-    if not run.exists:
+    if not run.begun:
         return None
     config = run.config()
     return config.epochs, config.early_stopping_patience
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Return a config whose epochs the dataset would choose, with the epochs and so the patience of an earlier run."""
+    """Replace the epochs that the dataset would determine by an earlier run's, and scale the patience likewise."""
     longer = scaled(config, epochs)
     if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
         longer.early_stopping_patience = patience
@@ -188,6 +188,6 @@ def _introduction(trainer: Trainer, run: RunDirectory) -> str:
         f"{dataset.name}: {len(dataset.train):,} train, {len(dataset.val):,} validation and {len(dataset.test):,} test "
         f"images, {height}x{width}x{channels}, {dataset.num_classes} classes{', streamed' * dataset.streamed}\n"
         f"{name}: {trainer.num_params:,} parameters; {devices}, {trainer.dtype}\n"
-        f"{trainer.total_steps:,} steps of {config.batch_size}, {config.epochs:g} epochs{seeds}{shorter}; run directory"
-        f" {run.path}"
+        f"{trainer.total_steps:,} steps of {config.batch_size} images, {config.epochs:g} epochs{seeds}{shorter}; "
+        f"run directory {run.path}"
     )

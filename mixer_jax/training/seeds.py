@@ -2,8 +2,8 @@
 
 Every seed has a thread, but only one thread runs at a time: it runs until it calls a device program, and then the next
 thread runs. When all threads have called a program, the programs run together. On an accelerator, they run as one
-program with a leading axis of seeds, because a small model alone does not use the whole device; on a CPU, they run in
-parallel threads. So the code of a run does not depend on other seeds, everything happens in the same order on every
+program with a leading axis of seeds, because a small model alone does not use the whole device; on a CPU, in parallel
+worker threads. So the code of a run does not depend on other seeds, everything happens in the same order on every
 process, and no data is shared between running threads.
 """
 

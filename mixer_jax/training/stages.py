@@ -80,8 +80,8 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
     """Raise the worst of the exceptions that ended seeds.
 
-    A seed that diverges does not end the others. A request to stop comes before a divergence, because a seed that is
-    resumed diverges again.
+    A seed that diverges does not end the others. A request to stop comes before a divergence, because on resuming,
+    that seed diverges again.
     """
     errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]
     if not errors:
@@ -141,7 +141,7 @@ def _finish_seeds(
 
 
 def _logs(trainer: Trainer, run: RunDirectory) -> list[Observer]:
-    """Return the observers that log single steps."""
+    """Return the observers that write logs."""
     learning_rates = trainer.learning_rates(chosen_steps(trainer.total_steps))
     return [StepLog(run, learning_rates), TensorBoard(run.tensorboard, learning_rates)]
 

@@ -110,7 +110,7 @@ class Trainer:
         return other
 
     def initial_fingerprint(self) -> str:
-        """Return a hash of `initial`; without it, the hash of no bytes."""
+        """Return a hash of `initial`; if that is None, the hash of an empty string."""
         digest = hashlib.sha256()
         for x in jax.tree.leaves(self.initial):
             digest.update(np.ascontiguousarray(x).tobytes())

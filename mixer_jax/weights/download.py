@@ -22,7 +22,7 @@ CHUNK = 2**20  # bytes
 def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False) -> Path | None:
     """Return the local copy of a remote file, which is downloaded unless it is in the cache.
 
-    A download that broke off goes on where it stopped, unless the file has changed. It is compared with the checksum
+    An interrupted download resumes where it stopped, unless the file has changed. It is compared with the checksum
     that the server states, if any, as Google Cloud Storage and the Hugging Face Hub do.
 
     Args:
@@ -59,7 +59,7 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
     except (requests.RequestException, OSError) as error:
         reason = in_one_line(error)[:200]
         raise UserError(
-            f"cannot download {url}: {reason}; repeat the command to go on, or put the file at {path}"
+            f"cannot download {url}: {reason}; run the same command again to resume, or put the file at {path}"
         ) from error
     return path
 
@@ -132,5 +132,6 @@ def _require_checksum(file: Path, url: str, stated: dict[str, str]) -> None:
         if not found.startswith(digits):
             file.unlink()
             raise UserError(
-                f"the download of {url} has the {algorithm} {found}, not {digits}, and was deleted: repeat the command"
+                f"the download of {url} has the {algorithm} {found}, not {digits}, and was deleted: "
+                "run the same command again"
             )

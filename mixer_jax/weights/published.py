@@ -19,7 +19,7 @@ OF_PAPER = {
     "sam": ("B/16", "B/32"),
     "gsam": ("S/8", "S/16", "S/32", "B/16", "B/32"),
 }
-# timm's models, each with its file on GitHub under an earlier name; that ends with the first digits of its SHA-256.
+# timm's models, each with its file on GitHub, under an earlier name that ends with the first digits of its SHA-256.
 OF_TIMM = {
     "mixer_b16_224.goog_in21k": "v0.1-vitjx/jx_mixer_b16_224_in21k-617b3de2.pth",
     "mixer_b16_224.goog_in21k_ft_in1k": "v0.1-vitjx/jx_mixer_b16_224-76587d61.pth",
@@ -38,7 +38,7 @@ class Published:
     Attributes:
       source: where it is; see `download`.
       sha256: the first digits of the file's checksum; "" if none is published.
-      mean, std: of every channel, as fractions of 255; see `inference.Preprocessing`.
+      mean, std: of every channel, for pixels in [0, 1]; see `inference.Preprocessing`.
       resize: resampling filter for evaluation; then the central 7/8 of each side is kept.
     """
 

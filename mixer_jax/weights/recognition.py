@@ -52,7 +52,7 @@ def from_layout(
     """Find the Mixer among arrays, detect its layout and convert it to this library's layout.
 
     Args:
-      arrays: by name; the names may have a prefix, and optimisers and the like may be among them.
+      arrays: by name; the names may have a prefix, and the state of an optimiser, for example, may be among them.
       source: where the arrays come from, for error messages.
       entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" takes the averaged weights.
       image_size: (height, width) of the model's input; () if not known.
@@ -147,7 +147,7 @@ def _other_model(arrays: Iterable[str], models: Mapping[str, str]) -> str:
 def _no_mixer(arrays: Iterable[str], source: str) -> UserError:
     """Return the error for the arrays of another model, by their names."""
     model = _other_model(arrays, OTHER_MODELS | WITHOUT_STEM)
-    what = f"{model}, not a Mixer" if model else "no Mixer"
+    what = f"{model}, not a Mixer" if model else "not a Mixer"
     some = ", ".join(list(arrays)[:3]) or "none"
     return UserError(f"{source} is {what} in a known layout ({', '.join(LAYOUTS)}); its first arrays: {some}")
 

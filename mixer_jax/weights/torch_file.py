@@ -88,7 +88,7 @@ def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
     Args:
       path: of the file.
       names: of the classes and functions in it.
-      stand_in: for those that may be dicts.
+      stand_in: the class that replaces those that may be dicts.
     """
     import torch
 

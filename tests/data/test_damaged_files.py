@@ -32,7 +32,7 @@ DAMAGED = {  # the content of a file, None for a broken link, and what is said o
     "cut.jpg": (encoded(1, ".jpg")[:-40], "image file is truncated"),
     "cut.png": (encoded(1)[:-40], ""),
     "text.png": (b"not an image", "it is not an image in a supported format"),
-    "iphone.jpg": (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "it is a HEIC file, to be converted to JPEG"),
+    "iphone.jpg": (b"\0\0\0\x20ftypheic\0\0\0\0mif1heic", "it is a HEIC file: convert it to JPEG"),
     "pointer.jpg": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
         "a Git LFS pointer, not the image",
@@ -56,7 +56,7 @@ def test_a_damaged_file_stops_or_is_left_out_and_counted(name, tmp_path, capsys)
     content, why = DAMAGED[name]
     damage(tmp_path / "cat" / name, content)
     with pytest.raises(
-        UserError, match=rf"1 of 21 image files in {tmp_path} cannot be read \(cat/{name}: .*\): mend"
+        UserError, match=rf"1 of 21 image files in {tmp_path} cannot be read \(cat/{name}: .*\): repair"
     ) as caught:
         load(tmp_path)
     assert why in str(caught.value)
@@ -72,7 +72,7 @@ def test_a_damaged_file_stops_or_is_left_out_and_counted(name, tmp_path, capsys)
 
 def test_many_damaged_files_are_listed_to_some_length(tmp_path, capsys):
     write(tmp_path, f"{{cat,dog}}/{TEN}", {f"cat/x{i}.jpg": "" for i in range(30)})
-    with pytest.raises(UserError, match=r"30 of 50 .*\(cat/x0.jpg: it is empty, .* and 27 more\): mend or delete them"):
+    with pytest.raises(UserError, match=r"30 of 50 .*\(cat/x0.jpg: it is empty, .* and 27 more\): repair or delete"):
         load(tmp_path)
     *listed, last = capsys.readouterr().err.splitlines()
     assert len(listed) == 20
@@ -148,7 +148,7 @@ def test_deep_images(tmp_path, capsys):
     assert not capsys.readouterr().err
     images._warn_of_levels.cache_clear()  # it is said once in a process
     assert read_image(tmp_path / "signed.tif", Fit(bits=10), 1)[0, :, 0].tolist() == [0, 0, 250, 255]
-    line = "warning: an image has levels above 1023, which become white: all deep images are read as 10 bits\n"
+    line = "warning: an image has levels above 1023, which become white: all 16-bit images are read as 10 bits\n"
     assert capsys.readouterr().err == line
     Image.fromarray(deep.astype(np.float32) / 2**16).save(tmp_path / "cat" / "float.tif")
     with pytest.raises(UserError, match="cat/float.tif: the image has floating-point levels: convert it"):

@@ -50,7 +50,7 @@ def test_without_labels_it_says_that_classes_do_not_count(capsys):
     config = make_config().dataset
     _, held = hold_out(config, 300_000, lambda: None)
     assert len(held) == 30_000
-    assert "regardless of class: reading 300,000 labels first" in capsys.readouterr().out
+    assert "regardless of class: reading 300,000 labels would" in capsys.readouterr().out
 
 
 def test_a_split_without_labels_is_held_out_regardless_of_them():
@@ -100,7 +100,7 @@ def test_test_images_that_were_trained_on_are_counted():
     images = dataset.test.images.copy()
     images[[4, 7, 9]] = dataset.train.images[[1, 1, 50]]
     copied = dataclasses.replace(dataset, test=data.Split(images, dataset.test.labels))
-    assert warnings(copied, False) == ("3 of 100 test images are training images too, pixel by pixel",)
+    assert warnings(copied, False) == ("3 of 100 test images are training images too, pixel for pixel",)
     assert warnings(streamed(copied), False) == ()  # whose pixels are not at hand
     assert warnings(dataset, True) == (
         "the test images are the training images: the accuracy says nothing about images that the model has not seen",

@@ -52,7 +52,7 @@ def test_it_starts_where_the_other_ended(kind, source, tmp_path, monkeypatch, ca
 def test_another_number_of_classes_gets_a_head_of_zeros(source, tmp_path, monkeypatch, capsys):
     dataset = make_dataset(num_classes=5)
     results, _ = run(tmp_path / "run", dataset, monkeypatch, init_from=str(source), **STILL)
-    assert "it has 10 classes, the data 5: the head starts from zero" in capsys.readouterr().out
+    assert "it has 10 classes and the data 5, so the head starts from zero" in capsys.readouterr().out
     assert results["test_loss"] == pytest.approx(np.log(5), rel=1e-5)
     ours, theirs = params(tmp_path / "run"), load(source).params
     assert ours["head"]["kernel"].shape == (8, 5)
@@ -96,7 +96,7 @@ def model_of(path, **fields):
 def test_a_shape_that_a_file_does_not_tell_is_asked_for(tmp_path, capsys):
     np.savez(tmp_path / "x.npz", **made(64, 16))
     model, source = model_of(tmp_path / "x.npz"), str(tmp_path / "x.npz")
-    line = "does not tell whether it is for images of 32x32 or 64x16: convert it with --image_size first"
+    line = "does not record whether it is for images of 32x32 or 64x16: convert it with --image_size first"
     with pytest.raises(UserError, match=line):
         initial_params(source, model, (64, 16, 3))
     for size in ("64,16", "32"):
@@ -129,11 +129,11 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         ({"init_from": str(tmp_path)}, "is not a run directory: it has no config.json"),
         (
             {"init_from": str(source), "model__hidden_dim": 12},
-            r"is another Mixer \(hidden_dim 8, not 12\): set config.model.hidden_dim=8$",
+            r"is a Mixer of other sizes \(hidden_dim 8, not 12\): set config.model.hidden_dim=8$",
         ),
         (
             {"init_from": str(source), "model__patch_size": 2},
-            r"another Mixer \(patch_size 4, not 2\): set config.model.patch_size=4",
+            r"a Mixer of other sizes \(patch_size 4, not 2\): set config.model.patch_size=4",
         ),
         (
             {"init_from": str(source), "model__tokens_mlp_dim": 9, "augment__input_size": (16, 16)},
@@ -150,7 +150,7 @@ def test_mistakes(source, tmp_path, monkeypatch, capsys):
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "run").exists()
     run(tmp_path / "run", make_dataset(), monkeypatch, init_from=str(source), model__gelu="exact", epochs=1.0)
-    assert "was trained with gelu tanh, config.model.gelu is exact" in capsys.readouterr().err
+    assert "was trained with gelu tanh, but config.model.gelu is exact" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10"])
@@ -168,7 +168,7 @@ def test_what_an_error_says_of_another_mixer_is_all_that_is_needed(fields, name)
         model = models.create(config.model, num_classes=10, image_shape=augment.input_shape, dtype=jnp.float32)
         return initial_params(name, model, augment.input_shape)
 
-    with pytest.raises(UserError, match="is another Mixer .*: set ") as raised:
+    with pytest.raises(UserError, match="is a Mixer of other sizes .*: set ") as raised:
         start()
     if " alone" in str(raised.value):
         config.model.update(num_blocks=None, hidden_dim=None)
@@ -182,5 +182,5 @@ def test_what_an_error_says_of_another_mixer_is_all_that_is_needed(fields, name)
 def test_another_normalisation_than_that_of_the_weights_is_told(normalization, warned, tmp_path, capsys):
     np.savez(tmp_path / "x.npz", **made(32, 32))
     initial_params(str(tmp_path / "x.npz"), model_of(tmp_path / "x.npz"), (32, 32, 3), normalization)
-    line = f"was trained with normalization paper, config.dataset.normalization is {normalization}"
+    line = f"was trained with normalization paper, but config.dataset.normalization is {normalization}"
     assert (line in capsys.readouterr().err) == warned

@@ -80,11 +80,11 @@ DAMAGED = {
     "cut short": (lambda: npz(changed())[:5000], "cannot read weights "),
     "a pickle": (pickled, "cannot read weights .*: x is an array of Python objects: save arrays of numbers"),
     "another archive": (lambda: zipped("a.txt", "hello"), "cannot read weights "),
-    "nothing": (lambda: npz({}), r"is no Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"),
+    "nothing": (lambda: npz({}), r"not a Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"),
     "another model": (
         lambda: npz({"conv/kernel": FLOAT(3)}), "a convolutional network, not a Mixer .*; its first arrays: conv/kernel"
     ),
-    "nothing known": (lambda: npz({"dense/kernel": FLOAT(3)}), "is no Mixer in .*; its first arrays: dense/kernel"),
+    "nothing known": (lambda: npz({"dense/kernel": FLOAT(3)}), "is not a Mixer in .*; its first arrays: dense/kernel"),
     "no head": (lambda: npz(changed(head__kernel=None)), r"\(paper\): head/kernel is missing"),
     "a block incomplete": (
         lambda: npz(changed(MixerBlock_1__token_mixing__Dense_0__bias=None)), "token_mixing/Dense_0/bias is missing"

@@ -177,7 +177,7 @@ CASES |= {
     ),
     "no arrays": Case(zipped("x.npz", hello="hello"), "cannot read weights .*x.npz: hello is not an array"),
     "an empty archive": Case(
-        zipped("x.npz"), r"no Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"
+        zipped("x.npz"), r"not a Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"
     ),
     "a text": Case(text("x.txt", "hello"), "unknown kind of weights '.txt'.*valid: .npz, .safetensors, .pth, "),
     "ONNX": Case(data("x.onnx", b"\x08\x07"), "unknown kind of weights '.onnx'"),
@@ -352,7 +352,9 @@ CASES |= {
     "a LayerNorm in the stem": Case(
         npz("x.npz", TIMM | {"stem.norm.weight": FLOATS}), "stem.norm.weight belongs to no Mixer"
     ),
-    "nothing known": Case(npz("x.npz", {"a": FLOATS}), r"x.npz is no Mixer in a known layout .*; its first arrays: a$"),
+    "nothing known": Case(
+        npz("x.npz", {"a": FLOATS}), r"x.npz is not a Mixer in a known layout .*; its first arrays: a$"
+    ),
 }
 
 
