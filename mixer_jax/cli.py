@@ -56,8 +56,9 @@ def run(main: Callable[[list[str]], int]) -> None:
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        code = 130
-        leave(code)
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(130)  # a normal exit would wait for threads that compile or write a checkpoint
     except Exception as error:
         if lack := _lack_of_memory(error):
             print(f"error: too little memory: {lack}; smaller batches or images need less", file=sys.stderr)

@@ -230,6 +230,19 @@ def test_a_terminal_that_knows_ascii_alone_gets_no_traceback(tmp_path):
     assert "98.09 ? 0.18" in process.stdout
 
 
+def test_an_interrupt_does_not_wait_for_threads():
+    program = (
+        "import threading, time; from mixer_jax import cli\n"
+        "def main(argv):\n"
+        "    threading.Thread(target=time.sleep, args=(300,)).start()\n"
+        "    print('begun')\n"
+        "    raise KeyboardInterrupt\n"
+        "cli.run(main)"
+    )
+    process = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, cwd=ROOT)
+    assert (process.returncode, process.stdout, process.stderr) == (130, "begun\n", "interrupted\n")
+
+
 XLA = jax.errors.JaxRuntimeError
 
 

@@ -108,7 +108,7 @@ def crop_box(key: jax.Array, height: int, width: int, area: tuple[float, float],
 
 
 def resized_crop(image: jax.Array, box: tuple[jax.Array, ...], size: tuple[int, int]) -> jax.Array:
-    """Scale a box of an image to a size, bilinearly and antialiased, like `PIL.Image.resize(size, BILINEAR, box)`.
+    """Scale a box of an image to a size, antialiased, like Pillow's `image.crop(box).resize(size, BILINEAR)`.
 
     Pixels outside of the box have no effect. The cost is two products with (new size, old size) matrices.
 

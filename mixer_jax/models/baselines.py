@@ -5,6 +5,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from mixer_jax.models.layers import Dense, draw_words, dropout, initializers, precision
 
@@ -71,14 +72,20 @@ class Cnn(nn.Module):
         for features in (32, 64):
             kernel, bias = initializers("torch", 9 * x.shape[-1])
             conv = nn.Conv(
-                features, (3, 3), kernel_init=kernel, bias_init=bias, dtype=self.dtype, conv_general_dilated=_convolve
-            )
-            x = nn.relu(conv(x))
+                features, (3, 3), kernel_init=kernel, bias_init=bias, dtype=self.dtype, promote_dtype=_promote_dtype,
+                conv_general_dilated=_convolve,
+            )  # fmt: skip
+            x = nn.relu(conv(x)).astype(self.dtype)
         x = nn.max_pool(x, (2, 2), (2, 2))
         # `dropout` takes (places, batch, channels).
         x = dropout(x.reshape(batch, -1, 64).swapaxes(0, 1), words[0], 0.25, whole_channels=True).swapaxes(0, 1)
         x = nn.relu(Dense(128, dtype=self.dtype, initialization="torch")(x.reshape(1, batch, -1)))
         return _head(dropout(x, words[1], 0.5), self.num_classes)
+
+
+def _promote_dtype(*arrays: jax.Array | None, dtype: Any = None, inexact: bool = True) -> list[jax.Array | None]:
+    """Promote the input and the kernel, but not the bias, whose gradient is then summed in float32."""
+    return [*promote_dtype(*arrays[:2], dtype=dtype, inexact=inexact), *arrays[2:]]
 
 
 def _convolve(x: jax.Array, kernel: jax.Array, *arguments: Any, **settings: Any) -> jax.Array:

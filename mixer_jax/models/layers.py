@@ -85,6 +85,9 @@ def mix_tokens(x: jax.Array, kernel: jax.Array) -> jax.Array:
 class Dense(nn.Module):
     """A dense layer along the tokens or along the channels.
 
+    The bias is added in float32, whatever the dtype, so that its gradient is summed in float32: a sum of many bfloat16
+    terms in bfloat16 loses the later ones.
+
     Attributes:
       features: the width of the result.
       axis: 0 for the tokens, -1 for the channels.
@@ -106,15 +109,15 @@ class Dense(nn.Module):
         preceding operation.
         """
         kernel, bias = kernel_and_bias(self, (x.shape[self.axis], self.features), self.initialization)
-        x, kernel, bias = promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel = promote_dtype(x, kernel, dtype=self.dtype)
         bias = bias[:, None, None] if self.axis == 0 else bias[None, None]
         mix = mix_tokens if self.axis == 0 else mix_channels
         if scale is None:
-            return mix(x, kernel) + bias
+            return (mix(x, kernel) + bias).astype(self.dtype)
         scale = scale[None, :, None]
         bias = jnp.broadcast_to(bias, np.broadcast_shapes(bias.shape, scale.shape))
         x, bias = (cpu.unless_cpu(jnp.multiply, y, scale) for y in (x, bias))
-        return cpu.if_cpu(jnp.multiply, mix(x, kernel) + bias, scale)
+        return cpu.if_cpu(jnp.multiply, (mix(x, kernel) + bias).astype(self.dtype), scale)
 
 
 class Stem(nn.Module):
@@ -138,10 +141,10 @@ class Stem(nn.Module):
         batch, height, width, channels = images.shape
         p = self.patch_size
         kernel, bias = kernel_and_bias(self, (p, p, channels, self.features), self.initialization)
-        images, kernel, bias = promote_dtype(images, kernel, bias, dtype=self.dtype)
+        images, kernel = promote_dtype(images, kernel, dtype=self.dtype)
         patches = images.reshape(batch, height // p, p, width // p, p, channels).transpose(1, 3, 0, 2, 4, 5)
         patches = patches.reshape(-1, batch, p * p * channels)
-        return mix_channels(patches, kernel.reshape(-1, self.features)) + bias[None, None]
+        return (mix_channels(patches, kernel.reshape(-1, self.features)) + bias[None, None]).astype(self.dtype)
 
 
 @functools.cache

@@ -118,7 +118,8 @@ class MixerBlock(nn.Module):
 class MlpMixer(nn.Module):
     """The MLP-Mixer: patches to tokens, a stack of Mixer blocks, the mean over the tokens, and a linear head.
 
-    The image size at initialisation fixes the number of tokens. Images need not be square.
+    The image size at initialisation fixes the number of tokens. Images need not be square. Derivatives are in reverse
+    mode (`jax.grad`, `jax.vjp`, also of each other); `jax.jvp` and `jax.jacfwd` raise a TypeError.
 
     Attributes:
       num_classes: the width of the head; 0 for no head, which makes the features the output.

@@ -31,8 +31,9 @@ class StopRequest(contextlib.ExitStack):
 
     The signals are SIGINT (Ctrl-C), SIGTERM, which clouds and cluster managers send some seconds before they preempt a
     process, and SIGHUP, which a process receives when its terminal is closed. A Ctrl-C at least AGAIN_SECONDS after the
-    first signal exits the process at once. One that comes sooner does not: for Jupyter's Stop button, IPython sends
-    SIGINT, SIGHUP and SIGINT to a `!command` within 0.4 s. (0.1 s later it sends SIGKILL; Colab sends SIGINT alone.)
+    first signal raises KeyboardInterrupt at once. One that comes sooner does not: for Jupyter's Stop button, IPython
+    sends SIGINT, SIGHUP and SIGINT to a `!command` within 0.4 s. (0.1 s later it sends SIGKILL; Colab sends SIGINT
+    alone.)
 
     Attributes:
       signal: the number of the first signal received; 0 for none.
@@ -49,9 +50,9 @@ class StopRequest(contextlib.ExitStack):
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if not self.signal:
             self.signal, self._asked = number, time.monotonic()
-            _say("\nstopping after this dispatch and a checkpoint; Ctrl-C again exits at once\n")
+            _say("\nstopping after this dispatch and a checkpoint; Ctrl-C again stops at once\n")
         elif number == signal.SIGINT and time.monotonic() - self._asked >= AGAIN_SECONDS:
-            os._exit(128 + number)  # at once: an incomplete file is ignored when the run resumes
+            raise KeyboardInterrupt  # an incomplete file is ignored when the run resumes
 
 
 @contextlib.contextmanager

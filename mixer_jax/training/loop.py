@@ -116,8 +116,10 @@ class _Loop:
 
     def run_to_the_end(self) -> Trained:
         """Train, validate and save until the run is over."""
-        self._note("Compiling")
-        self.state, compile_seconds = self.trainer.compile(self.state)
+        compile_seconds = 0.0
+        if not self._over():
+            self._note("Compiling")
+            self.state, compile_seconds = self.trainer.compile(self.state)
         for observer in self.observers:
             observer.started(self.history, self.step, compile_seconds)
         self._saved_at = time.monotonic()

@@ -55,6 +55,9 @@ def train(
         read, or a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
+      KeyboardInterrupt: by a second Ctrl-C, before the state is saved.
+
+    JAX keeps the programs of every run. In a process that trains dozens, call `jax.clear_caches()` between them.
     """
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     require_choices(config)
@@ -89,8 +92,6 @@ def train(
         trainer.initial = initial_params(config.init_from, trainer.model, shape, normalization)
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
-        # JAX keeps every pmapped program; after some eighty runs, a process could not map the memory for another one.
-        stack.callback(jax.clear_caches)
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         say(_introduction(trainer, run))
         show = show_progress and is_first()

@@ -34,7 +34,8 @@ def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> opt
       UserError: if the name is unknown, or if `schedule.decay_epochs` is less than a step.
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
-    warmup, total = steps_in(warmup_epochs(config)), steps_in(config.epochs)
+    total = steps_in(config.epochs)
+    warmup = min(steps_in(warmup_epochs(config)), total - 1)  # the last step of a warmup is below the peak
     if name == "cosine":
         main = optax.cosine_decay_schedule(peak, max(total - warmup, 1), alpha=end / peak)
     elif name == "linear":

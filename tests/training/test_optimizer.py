@@ -196,3 +196,10 @@ def test_schedules():
             schedule(name="step", decay_epochs=little)
     with pytest.raises(UserError, match=r"unknown config.schedule.name 'cosin' .did you mean 'cosine'"):
         schedule(name="cosin")
+
+
+@pytest.mark.parametrize(("epochs", "warmup", "expected"), [(1.0, 0.5, [0.5]), (2.0, 1.9, [0.0, 0.5])])
+def test_a_warmup_leaves_the_last_step_at_the_peak(epochs, warmup, expected):
+    fields = {"epochs": epochs, "schedule__name": "constant", "schedule__warmup_epochs": warmup}
+    function = create_schedule(make_config(optimizer__learning_rate=0.5, **fields), TrainSampler(50, 64, 0).steps_in)
+    assert [float(function(step)) for step in range(len(expected))] == expected

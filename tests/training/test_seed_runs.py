@@ -4,6 +4,7 @@ import shutil
 import signal
 import threading
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -430,3 +431,14 @@ def test_the_states_of_all_seeds_have_to_fit_into_the_memory(monkeypatch):
     Trainer(make_config(), make_dataset())
     with pytest.raises(UserError, match="do not fit into"):
         Trainer(make_config(num_seeds=2), make_dataset())
+
+
+def test_an_accelerator_holds_the_states_of_several_seeds_three_times(monkeypatch):
+    shapes, accelerator = Trainer(make_config(), make_dataset()).state_shapes, SimpleNamespace(platform="gpu")
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    for num_seeds, copies in ((1, 1), (2, 6)):
+        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size)
+        setup.require_memory(shapes, 1, num_seeds, accelerator)
+        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size - 1)
+        with pytest.raises(UserError, match="do not fit into"):
+            setup.require_memory(shapes, 1, num_seeds, accelerator)
