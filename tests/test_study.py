@@ -166,8 +166,7 @@ def test_a_seed_that_diverges_is_counted_and_costs_no_other(platform, config, tm
 
     monkeypatch.setattr(Trainer, "train", diverging)
     monkeypatch.setattr(stages, "SeedGroup", Group)
-    devices = lambda: [SimpleNamespace(platform=platform)]  # noqa: E731
-    monkeypatch.setattr(jobs, "jax", SimpleNamespace(devices=devices, clear_caches=jax.clear_caches))
+    monkeypatch.setattr(jobs, "jax", SimpleNamespace(devices=lambda: [SimpleNamespace(platform=platform)]))
     path = tmp_path / "study"
     assert main(config, path, "--protocol=published") == 0
     err = capsys.readouterr().err

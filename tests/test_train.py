@@ -7,14 +7,12 @@ import shutil
 import subprocess
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import archives
-import mixer_jax
 from mixer_jax.config import check
 from mixer_jax.config_files import get_config
 from mixer_jax.data import TrainSampler
@@ -22,7 +20,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.training import Trainer
 from mixer_jax.training.schedule import create_schedule
 from runs import SHRINK, main, train_digits
-from support import ROOT, make_config, make_dataset
+from support import ROOT, make_dataset
 
 # The contract with whatever reads results.json.
 RESULT_FIELDS = {
@@ -185,15 +183,6 @@ def test_early_stopping_is_told(tmp_path, capsys):
     train_digits(tmp_path / "run", *flags)
     out = capsys.readouterr().out
     assert ("Resuming at step" in out, "Compiling" in out, "Writing the last checkpoint" in out) == (True, False, False)
-
-
-def test_training_leaves_the_programs_of_its_caller(tmp_path):
-    traced = []
-    program = jax.jit(lambda x: traced.append(x) or x + 1)
-    program(1.0)
-    mixer_jax.fit(make_config(epochs=1.0), tmp_path / "run", dataset=make_dataset())
-    program(1.0)
-    assert len(traced) == 1
 
 
 def test_another_config_in_the_same_workdir_is_refused(digits_run):

@@ -130,8 +130,6 @@ def train_missing(jobs: Sequence[Job]) -> None:
         if job.config.dataset != loaded:
             loaded, dataset = job.config.dataset, data.load(job.config.dataset)
         job.train(dataset)
-        # JAX keeps every pmapped program; after some eighty, a process could not map the memory for another one.
-        jax.clear_caches()
         spent, done = spent + time.monotonic() - start, done + job.epochs
 
 

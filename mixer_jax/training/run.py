@@ -57,7 +57,7 @@ def train(
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
       KeyboardInterrupt: by a second Ctrl-C, before the state is saved.
 
-    JAX keeps the programs of every run. In a process that trains dozens, call `jax.clear_caches()` between them.
+    At the end, JAX's caches are cleared, so that functions compiled by the caller compile again on their next call.
     """
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     require_choices(config)
@@ -92,6 +92,8 @@ def train(
         trainer.initial = initial_params(config.init_from, trainer.model, shape, normalization)
     check_same(lambda: _shared(trainer))
     with contextlib.ExitStack() as stack:
+        # JAX keeps every pmapped program; after some eighty runs, a process could not map the memory for another one.
+        stack.callback(jax.clear_caches)
         on_first(lambda: _claim(trainer, run, overwrite, stack))
         say(_introduction(trainer, run))
         show = show_progress and is_first()
