@@ -12,8 +12,8 @@ stop the program before it trains; with more than 50,000 images, only a sample i
 Images of one small size stay as they are. Others are scaled and cropped to a square of 32, 48 or 64 pixels, the largest
 that at least half of them cover. The patch size follows from that. For other sizes, give for example
 --config.dataset.image_size=224,224 --config.model.variant=Tiny/16. For characters and other images that must not be
-mirrored, give --config.augment.flip=none. A run has 60 epochs, or more if these are fewer than 80 steps
-per class and fewer than 2,000 steps.
+mirrored, give --config.augment.flip=none. A run has at least 60 epochs,
+and at least 80 steps per class, or 2,000 steps if that is fewer.
 """
 
 from mixer_jax.config import default_config

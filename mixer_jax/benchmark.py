@@ -55,7 +55,7 @@ from mixer_jax.storage import write_json, writing
 from mixer_jax.training import Trainer
 
 SECONDS = 1.0  # the shortest time that a measurement takes
-IMAGES = 2048  # to measure on, or all of a smaller dataset
+IMAGES = 2048  # to measure on, at most
 AGAINST = ("torch", "torchvision")
 COMPILED_AGAINST = ("paper", "plain")
 PRODUCT = "product of two matrices of side"

@@ -35,9 +35,9 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
       The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
     Raises:
-      UserError: if the directory holds files but no run, or (without `overwrite`) a begun run whose config differs in
-        other fields or cannot be read; if another process trains in it; if it is to be moved aside, but holds the
-        current directory; or if it is not writable, unless its run is finished.
+      UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config cannot be read, or
+        a begun one whose config differs in other fields; if another process trains in it; if it is to be moved aside,
+        but holds the current directory; or if it is not writable, unless its run is finished.
     """
     try:
         held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
@@ -76,12 +76,12 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
     if run.begun:
         require_same_data(run, config, dataset)
         before, mixing = run.config().epochs, config.augment.mixing
-        # A run no longer than its warmup is warmed up for a tenth of its epochs.
+        # If the warmup is not shorter than the run, it is a tenth of the run.
         shorter_warmup = config.schedule.warmup_epochs >= min(before, config.epochs)
         depends = config.schedule.name in TO_THE_END or shorter_warmup or mixing.until < 1
         if "epochs" in changes and depends and (step := run.steps_done):
             extended = [*extended, {"step": step, "epochs": before}]
-    # Renamed first: beside the new config, the old results would pass for that config's.
+    # Renamed first: next to the new config, the old results would look like its own.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
         run.results_file.rename(free_name(run.path, "results.old", ".json"))
     write_json(run.config_file, {"config": config.to_dict(), "dataset": dataset, "extended": extended})

@@ -12,7 +12,7 @@ call.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. For a file that does not
-record its image size, --image_size states that size, if the number of patches agrees; otherwise a square is assumed.
+record its image size, --image_size gives it, if it fits the number of patches; otherwise a square is assumed.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """
@@ -73,8 +73,8 @@ def _define_flags(define: cli.Define) -> None:
     define.string("checkpoint", "best", "for a run: best, latest or a step; for a file: which weights in it")
     define.boolean("overwrite", False, "replace existing weights; a folder must hold nothing else")
     define.list("image_size", [], "HEIGHT,WIDTH of the images that TO is for")
-    define.integer("patch_size", None, "of FROM, if it does not record it", lower_bound=1)
-    define.integer("channels", None, "of FROM, if it does not record them", lower_bound=1)
+    define.integer("patch_size", None, "patch size of FROM, if unrecorded", lower_bound=1)
+    define.integer("channels", None, "channels of FROM, if unrecorded", lower_bound=1)
     define.boolean("interpolate", False, "for another size: interpolate token mixing instead of tiling it")
 
 

@@ -3,7 +3,7 @@
 Print and write (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
 and F1 of every class, and the prediction for every image. This needs the images of the split. --workdir is a run
 directory, or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of images
-(--dataset folder) is scored on the fraction that is drawn for testing.
+(--dataset folder) is scored as in training: on its validation images, or else on a fraction that is drawn.
 """
 
 from pathlib import Path

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> int:
 def _define_flags(define: cli.Define) -> None:
     define.string("format", "stablehlo", "stablehlo, onnx or onnx_int8")
     define.dataset("dataset to check the exported file on, as config.dataset.name")
-    define.integer("num_images", 1000, "the most test images to check the exported file on", lower_bound=1)
+    define.integer("num_images", 1000, "maximum number of test images to check the exported file on", lower_bound=1)
     define.boolean("benchmark", False, "compare the speed of the exported file with the model's")
     define.output("folder for the file; by default export/ in the run directory")
 

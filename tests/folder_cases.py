@@ -264,7 +264,7 @@ CASES = {
     ),
     "a class in test alone": Case(
         "train/{cat,dog}/{a,b}.png test/{cat,fox,owl}/c.png",
-        error="fox, owl have no training image, only others: move some to the training images, or leave the class out",
+        error="fox, owl have images, but none for training: move some to the training images, or leave the class out",
     ),
     "a class in train alone": Case(
         "train/{cat,dog}/{a,b}.png test/cat/c.png", ("train 4 (cat 2, dog 2); test 1 (cat 1, dog 0)",), SPLITS

@@ -126,7 +126,7 @@ TRAIN = [
     ),
     (
         f"{FOLDER} --config.dataset.data_dir=WORK/classes {HALF}",
-        "WORK/classes: dog has no training image, only others: move some",
+        "WORK/classes: dog has images, but none for training: move some",
     ),
     (f"{DIGITS} --workdir=WORK/foreign", "workdir WORK/foreign holds other files (thesis.tex, ...)"),
     (f"{DIGITS} --workdir=WORK/file", "cannot use workdir WORK/file: Not a directory"),

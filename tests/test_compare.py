@@ -197,9 +197,9 @@ def test_a_run_that_got_more_epochs_is_not_one_of_those_that_had_them(tmp_path, 
     written = json.loads((tmp_path / "out" / "comparison.json").read_text())["rows"]
     assert [len(row["results"]) for row in written] == [1, 1]
     assert "| x: digits, Pico/2 [1] |" in out
-    assert "started for 2 epochs, later changed, so the schedule differs from that of a run planned so from" in out
+    assert "started for 2 epochs, later changed, so the schedule is not that of a run of that length" in out
     cautions = RunDirectory(tmp_path / "run" / "x").read_results().cautions
-    assert "the first 36 steps used a schedule for 2 epochs, which were then changed" in cautions
+    assert "the first 36 steps used a schedule for 2 epochs; later steps did not" in cautions
 
 
 def test_a_run_that_is_not_finished_has_a_curve_and_says_so(runs, tmp_path, capsys):

@@ -154,5 +154,5 @@ def test_data_that_the_first_cannot_read_ends_both_with_a_line(command, tmp_path
 def test_processes_that_would_train_something_else_end_with_a_line(flag, what, command, tmp_path):
     with two(command, tmp_path / "run", flag) as (processes, logs):
         assert [process.wait(BOUND) for process in processes] == [2, 2]
-        assert all(f"process 1 has a different {what} from process 0" in log.read_text() for log in logs)
+        assert all(f"process 1 differs from process 0 in {what}" in log.read_text() for log in logs)
     assert not (tmp_path / "run" / "checkpoints").exists()

@@ -46,7 +46,7 @@ class Mixing:
           progress: the fraction of the training that is done.
 
         Returns:
-          The weight of all examples, a float32 scalar; the rest goes to each example's predecessor. Then a box (top,
+          The weight of each example, one float32 scalar for all; its predecessor gets the rest. Then a box (top,
           left, height, width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the box is
           empty; for CutMix the weight is 1.
         """

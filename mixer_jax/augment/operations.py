@@ -25,7 +25,7 @@ RANDAUGMENT = (  # in the order of torchvision
     "Identity", "ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate", "Brightness", "Color", "Contrast",
     "Sharpness", "Posterize", "Solarize", "AutoContrast", "Equalize",
 )  # fmt: skip
-OPERATIONS = (*RANDAUGMENT, "Invert")  # which only AutoAugment draws
+OPERATIONS = (*RANDAUGMENT, "Invert")  # only AutoAugment draws Invert
 INDEX = {name: i for i, name in enumerate(OPERATIONS)}
 # The operations that are drawn with either sign, and those that have a magnitude.
 SIGNED = frozenset(OPERATIONS[1:10])

@@ -128,7 +128,7 @@ class Augment:
             images = self._normalize(images)
             if self._erasing:
                 images = jax.vmap(self._erasing)(erasing_keys, images)
-        else:  # XLA would drop the unused keys, but only after tracing them
+        else:  # JAX would trace the unused keys before XLA drops them
             images = self.evaluate(batch["images"])
         targets = jax.nn.one_hot(batch["labels"], self.num_classes, dtype=jnp.float32)
         if self._mixing:

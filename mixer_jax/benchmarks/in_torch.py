@@ -121,8 +121,8 @@ def stepper(
 ) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
     """Return a function `step(images, targets, rate=None)` that trains a model by one step, as a config says.
 
-    It returns the loss and the logits. Without `rate`, the learning rate is that of the config. `forward` computes the
-    logits in place of `model`, such as the compiled module; `autocast` computes in bfloat16.
+    It returns the loss and the logits. Without `rate`, the learning rate is that of the config. `forward`, such
+    as the compiled module, computes the logits in place of `model`; `autocast` computes in bfloat16.
 
     Raises:
       UserError: if PyTorch's side has no optimiser of that name.

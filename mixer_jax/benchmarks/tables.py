@@ -11,7 +11,7 @@ def table(report: dict[str, Any]) -> str:
         f"batch {r['batch_size']}, {r['optimizer']}, {r['dtype']}",
         f"{r['device']}; {r['cpu']}; {', '.join(f'{name} {number}' for name, number in r['versions'].items())}",
         f"the step compiled in {r['compile_seconds']:.1f} s; its program needs {_mib(r['program_bytes'])}"
-        + (f", the device had {_mib(r['peak_bytes'])} at the peak" if r["peak_bytes"] else ""),
+        + (f", the device's peak is {_mib(r['peak_bytes'])}" if r["peak_bytes"] else ""),
         "",
         f"{'median of ' + str(r['rounds']) + ' rounds (min to max)':52}{'ms':>31}{'images/s per device':>22}",
     ]

@@ -7,9 +7,9 @@ import numpy as np
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
 from mixer_jax.data.listing import some
 
-CLASSES = 5  # the most classes that one warning names
+CLASSES = 5  # the maximum number of classes that one warning names
 FEW = 10  # training images; a warning names the classes that have fewer
-UNEQUAL = 10  # the ratio of the largest to the smallest class from which a warning is given
+UNEQUAL = 10  # the ratio of largest to smallest class at which a warning is given
 
 
 def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:

@@ -78,7 +78,7 @@ class ImageFolder:
         known = {image.label for image in self.splits.get("train", [])}
         if known and (odd := [name for name in self.label_names if name not in known]):
             raise UserError(
-                f"{self.root}: {some(odd)} {'has' if len(odd) == 1 else 'have'} no training image, only others: "
+                f"{self.root}: {some(odd)} {'has' if len(odd) == 1 else 'have'} images, but none for training: "
                 "move some to the training images, or leave the class out"
             )
 

@@ -157,7 +157,7 @@ def _warn_of_levels(bits: int) -> None:
 def _flat(image: Image.Image, bits: int) -> Image.Image:
     """Return the image with 8 bits and without transparency."""
     if image.mode.startswith("I"):  # 16 bits, which Pillow would clip at 255
-        levels = np.asarray(image).astype(np.int32).clip(0) >> (bits - 8)  # those of some files are signed
+        levels = np.asarray(image).astype(np.int32).clip(0) >> (bits - 8)  # some files' levels are signed
         if levels.max() > 255:
             _warn_of_levels(bits)
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))

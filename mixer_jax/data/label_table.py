@@ -134,8 +134,7 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the path below the root, an end of this path, or a longer path that ends with all of this path; with or
-            without the suffix.
+          name: the path below the root, its last parts, or a longer path that ends in it; with or without the suffix.
         """
         parts = name.replace("\\", "/").removeprefix("./").split("/")
         for i in range(len(parts)):

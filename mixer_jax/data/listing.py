@@ -85,7 +85,7 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
     def reasons(self, other_files: bool = True) -> list[str]:
-        """Return how many files each reason leaves out, and the first few; `other_files`: also those without images."""
+        """Return how many files each reason leaves out, and the first few; `other_files`: also non-image files."""
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:

@@ -168,7 +168,7 @@ def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split
 
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return the section with the source's split names, a function that opens a split, and the image folder or None."""
+    """Return the section (with the source's split names), an opener of splits, and the image folder or None."""
     fit, size = checked_fit(config), given_size(config.image_size)
     prepared = config.name == "folder" and os.path.isfile(Path(os.path.expanduser(config.data_dir)) / PREPARED)
     if config.name == "folder" and not prepared:

@@ -41,7 +41,7 @@ def dataset_of(
         config.resize, config.draft = classifier.preprocessing.resize, classifier.preprocessing.draft
     else:
         config = own.copy_and_resolve_references()
-        if given_size(config.image_size) is None:  # but chosen from the images that the run was trained on
+        if given_size(config.image_size) is None:  # it was chosen from the run's training images
             config.image_size = classifier.image_shape[:2]
     config.bits = classifier.preprocessing.bits
     config.update({key: x for key, x in (("data_dir", data_dir), ("on_error", on_error)) if x is not None})

@@ -50,7 +50,7 @@ def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
 
 
 def name_of(config: ConfigDict, model: Model) -> str:
-    """Return the variant that a `model` section names; its model's patch size is appended if it has none."""
+    """Return the variant that a `model` section names, with the model's patch size if the variant has none."""
     return f"{config.variant}/{model.patch_size}" if config.variant in SIZES else config.variant
 
 

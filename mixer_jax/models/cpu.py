@@ -87,7 +87,7 @@ def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array)
 
 
 def recomputed(function: Function) -> Function:
-    """Return an elementwise function that is recomputed from its argument for its gradient.
+    """Return an elementwise function whose gradient recomputes it from its argument.
 
     On a CPU, computing the intermediate results again takes less time than keeping them.
     """

@@ -26,7 +26,7 @@ RIGHT = 12  # right answers to show, each of a different class
 AUGMENTED = 12  # images of a batch to show
 BATCH = 64  # images whose features are computed at a time
 MAPS = 6  # images whose tokens' contributions are shown: half of them mistakes
-# Limits of the search for the nearest training image, in images and in features: the model is applied to every image.
+# Limits of the search for the nearest training image, in images and pixel values: the model is applied to every image.
 CANDIDATES, NUMBERS = 2000, 2**23
 STREAMED = 200  # the most of a streamed dataset, whose images have to be decoded
 

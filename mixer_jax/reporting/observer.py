@@ -57,7 +57,7 @@ class Observer:
         """
 
     def saving(self) -> None:
-        """Handle the start of a checkpoint: what is reported before it is not reported again after a resume."""
+        """Handle the start of a checkpoint; earlier events are not reported again after a resume."""
 
     def note(self, line: str) -> None:
         """Handle a line of information, such as the name of a phase that takes seconds."""

@@ -109,8 +109,8 @@ class ConsoleProgress(Observer):
 class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
-    Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have got
-    that far. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
+    Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have
+    reached it. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
     """
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):

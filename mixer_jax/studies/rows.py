@@ -29,7 +29,7 @@ KEPT = (
 )  # fmt: skip
 # Optional fields of a row in comparison.json.
 SOMETIMES = ("recipe", "settings", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
-# Fields of a config that belong to the seed or the machine, and so do not distinguish recipes.
+# Fields of a config that do not distinguish recipes, such as those of the seed and the machine.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
 }.difference(ENDING)  # fmt: skip
@@ -107,7 +107,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """The training time of the fastest run in seconds, as other load only adds time; None if unknown."""
+        """The training time per run in seconds, of the fastest one, as other load only adds time; None if unknown."""
         return min((run.train_seconds for run in self.results), default=self.train_seconds)
 
     @property
@@ -208,7 +208,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     before = sorted({earlier["epochs"] for run in finished for earlier in run.extended})
     if before:
         epochs = ", ".join(f"{x:g}" for x in before)
-        differs = "so the schedule differs from that of a run planned so from the start"
+        differs = "so the schedule is not that of a run of that length"
         notes = (*notes, f"started for {epochs} epochs, later changed, {differs}")
     of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
     known = {"diverged": diverged, "recipe": recipe, "settings": settings, "of_dataset": of_dataset}
@@ -247,7 +247,7 @@ def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
-    """Hash everything that affects a result except seed and machine, into 16 hexadecimal digits.
+    """Hash what distinguishes recipes into 16 hexadecimal digits; see `NOT_THE_RECIPE`.
 
     The hash covers the config, and the numbers of epochs that were planned before they were changed.
     """

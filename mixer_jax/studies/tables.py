@@ -81,7 +81,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of each row's config fields whose value at most half of the rows share.
+    """Return a table of each row's config values that at most half of the rows have.
 
     Only rows with known settings count.
     """
@@ -97,7 +97,7 @@ def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         [title, ", ".join(f"{key}={x}" for key, x in sorted(one.items()) if 2 * counts[key, x] <= len(shown))]
         for title, one in shown
     ]
-    return ["model", "settings that most rows do not share"], table if any(line[1] for line in table) else []
+    return ["model", "settings that at most half of the rows have"], table if any(line[1] for line in table) else []
 
 
 def circumstances(rows: Sequence[Row]) -> list[str]:

@@ -14,7 +14,7 @@ from mixer_jax.reporting.observer import Observer
 from mixer_jax.training.results import classifier
 from mixer_jax.training.trainer import Trainer
 
-SECONDS = 2  # if training starts within this time, its program was in the cache on disk, and so will the others be
+SECONDS = 2  # if training starts within this time, its program was in the cache on disk, and the others will be too
 
 
 class CompileAhead(Observer):

@@ -15,8 +15,8 @@ from mixer_jax.training.step import TrainState
 from mixer_jax.training.trainer import Scores, Trainer
 
 SECONDS_PER_DISPATCH = 1.0  # long compared with the overhead of a dispatch, short enough to show progress
-# The minimum number of steps per dispatch: each dispatch allocates memory, and first touching it costs a CPU much
-# of a step's time.
+# The minimum number of steps per dispatch: each dispatch allocates memory, whose first use costs a CPU much of a
+# step's time.
 FEWEST_STEPS = 4
 
 

@@ -12,9 +12,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = "batch"  # the axis of devices in a step's collectives (pmean, psum, axis_index)
 
 
-# The microbatches with which a kind of device is fastest: the most bytes of the largest activation, which then stays in
-# the device's fast memory; the least number of images, so that matrix products stay large; and a number of which
-# their size is a multiple. A TPU v5e or v6e ("lite") has 128 MiB of vector memory (VMEM), and pads rows to 8.
+# The microbatches with which a kind of device is fastest: the byte limit of the largest activation, which then stays in
+# the device's fast memory; the minimum number of images, so that matrix products stay large; and a divisor of their
+# size. A TPU v5e or v6e ("lite") has 128 MiB of vector memory (VMEM), and pads rows to 8.
 MICROBATCH_SIZES = {"cpu": (7 * 2**20, 4, 1), "TPU v5 lite": (56 * 2**20, 8, 8), "TPU v6 lite": (56 * 2**20, 8, 8)}
 
 

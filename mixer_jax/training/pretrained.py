@@ -91,7 +91,7 @@ def _require_same_sizes(
         listed = ", ".join(f"{name} {getattr(there, name)}, not {getattr(here, name)}" for name in differing)
         name = classifier.config.variant
         if "/" in name and all(getattr(there, field) == value for field, value in variant(name).items()):
-            needed = [f"config.model.variant={name} alone"]
+            needed = [f"config.model.variant={name} without other sizes"]
         else:
             needed = [f"config.model.{name}={getattr(there, name)}" for name in differing]
         if any(side % there.patch_size for side in input_shape[:2]):

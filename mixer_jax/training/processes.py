@@ -173,6 +173,6 @@ def check_same(describe: Callable[[], dict[str, str]]) -> None:
     for i, name in enumerate(described):
         if others := np.flatnonzero((everywhere[:, i] != everywhere[0, i]).any(axis=1)).tolist():
             raise UserError(
-                f"process {others[0]} has a different {name} from process 0: start all of them with the same command, "
-                "on the same files and packages"
+                f"process {others[0]} differs from process 0 in {name}: start all of them with the same command, "
+                "on the same files, devices and packages"
             )

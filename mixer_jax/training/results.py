@@ -70,7 +70,7 @@ def score(trainer: Trainer, trained: Trained, title: str = "") -> Outcome:
 
 
 def classifier(trainer: Trainer, params: Any, steps: int) -> Classifier:
-    """Return the run's model with parameters, host arrays or their shapes, that were trained for a number of steps."""
+    """Return the run's model with the parameters (host arrays or shapes) after a number of steps."""
     config, dataset = trainer.config, trainer.dataset
     preprocessing = Preprocessing.of(config, dataset.info())
     origin = Origin("the run", config.model.variant, config.dataset, steps, ran_on=trainer.runs_on)
@@ -81,7 +81,7 @@ def results(trainer: Trainer, run: RunDirectory, outcome: Outcome, num_seeds: in
     """Return the results of a seed that was trained at the same time as `num_seeds` - 1 others."""
     config = trainer.config
     extended = [
-        f"the first {before['step']:,} steps used a schedule for {before['epochs']:g} epochs, which were then changed"
+        f"the first {before['step']:,} steps used a schedule for {before['epochs']:g} epochs; later steps did not"
         for before in run.extended
     ]
     return Results(

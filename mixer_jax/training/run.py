@@ -109,7 +109,7 @@ def _length(run: RunDirectory) -> tuple[float, int] | None:
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Replace the epochs that the dataset would determine by an earlier run's, and scale the patience likewise."""
+    """Replace the dataset's number of epochs with an earlier run's, and scale the patience likewise."""
     longer = scaled(config, epochs)
     if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
         longer.early_stopping_patience = patience
@@ -155,7 +155,7 @@ def _shared(trainer: Trainer) -> dict[str, str]:
         "config": config.to_json(sort_keys=True),
         "data": trainer.dataset.fingerprint,
         "weights to start from": trainer.initial_fingerprint(),
-        "packages": str(trainer.runs_on),
+        "devices or packages": str(trainer.runs_on),
     }
 
 

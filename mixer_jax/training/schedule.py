@@ -35,7 +35,7 @@ def create_schedule(config: ConfigDict, steps_in: Callable[[float], int]) -> opt
     """
     name, peak, end = config.schedule.name, config.optimizer.learning_rate, config.schedule.end_learning_rate
     total = steps_in(config.epochs)
-    warmup = min(steps_in(warmup_epochs(config)), total - 1)  # the last step of a warmup is below the peak
+    warmup = min(steps_in(warmup_epochs(config)), total - 1)  # so that the last step reaches the peak
     if name == "cosine":
         main = optax.cosine_decay_schedule(peak, max(total - warmup, 1), alpha=end / peak)
     elif name == "linear":

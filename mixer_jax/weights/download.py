@@ -22,8 +22,8 @@ CHUNK = 2**20  # bytes
 def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False) -> Path | None:
     """Return the local copy of a remote file, which is downloaded unless it is in the cache.
 
-    An interrupted download resumes where it stopped, unless the file has changed. It is compared with the checksum
-    that the server states, if any, as Google Cloud Storage and the Hugging Face Hub do.
+    An interrupted download resumes where it stopped, unless the file has changed. The result is compared with the
+    checksum that the server states, if any, as Google Cloud Storage and the Hugging Face Hub do.
 
     Args:
       url: an https:// or gs:// URL; http:// only for this machine. "hf-hub:OWNER/NAME/FILE" is on the Hugging Face Hub.

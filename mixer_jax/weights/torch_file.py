@@ -46,7 +46,7 @@ class AnyValue(list):
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Read the tensors of a file that `torch.save` wrote.
 
-    Objects of other classes are not created; the entries of those built like dicts are kept.
+    Other objects are not created; the entries of those built like dicts are kept.
 
     Returns:
       The tensors by name. The names of tensors in nested dicts are joined by dots.

@@ -259,7 +259,7 @@ class TestMistakes:
     def test_classes_that_differ_between_splits(self, write_folder):
         root = write_folder()
         (root / "test" / "dog").rename(root / "test" / "fox")
-        with pytest.raises(UserError, match="fox has no training image, only others"):
+        with pytest.raises(UserError, match="fox has images, but none for training"):
             load(name="folder", data_dir=str(root))
         with pytest.raises(UserError, match="classes of the test and the train split differ: dog, fox"):
             load(name="folder", data_dir=str(root), layout="splits")

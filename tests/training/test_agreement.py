@@ -82,5 +82,5 @@ def test_what_differs_is_named_and_where(one_of_two, monkeypatch):
     same = True
     check_same(lambda: mine)
     same = False
-    with pytest.raises(UserError, match="process 1 has a different config from process 0: start all of them"):
+    with pytest.raises(UserError, match="process 1 differs from process 0 in config: start all of them"):
         check_same(lambda: mine)
