@@ -145,7 +145,10 @@ EVALUATE = [
     ("--workdir=WORK/run", "there is no checkpoint in WORK/run/checkpoints"),
     ("--workdir=WORK/cut", "cannot read WORK/cut/config.json: "),
     ("--workdir=WORK/odd", "cannot read WORK/odd/config.json: "),
-    ("--workdir=WORK/undescribed", "cannot read WORK/undescribed/config.json: its description of the dataset is"),
+    (
+        "--workdir=WORK/undescribed",
+        "cannot read WORK/undescribed/config.json: its description of the dataset is invalid",
+    ),
     ("--wrkdir=x", "unknown flag --wrkdir (did you mean 'workdir'?)"),
     ("--workdir=WORK/run more", "unexpected argument 'more'"),
 ]

@@ -113,8 +113,7 @@ class Classifier:
         """Read an image of any size and convert it to the model's `image_shape`, uint8.
 
         Raises:
-          UserError: if the image cannot be read, is an array whose shape or dtype is not that of an image, or
-            needs conversion to channels other than grey or RGB.
+          UserError: if the image cannot be read, or is an array of a wrong shape, dtype or number of channels.
         """
         fit, channels = self.preprocessing.fit, self.image_shape[2]
         if isinstance(image, np.ndarray):
@@ -144,7 +143,7 @@ class Classifier:
         return self._in_batches(self._features, images, batch_size)
 
     def lower(self, batch_size: int) -> list[jax.stages.Lowered]:
-        """Lower the programs of `features`, for batches of this size, and, for a Mixer, of `token_maps`."""
+        """Lower `features` for batches of this size and, if the model is a Mixer, `token_maps`."""
         programs: list[tuple[Any, int]] = [(self._features, batch_size)]
         if isinstance(self.model, MlpMixer):
             programs.append((self._tokens, 1))
@@ -292,7 +291,8 @@ class Classifier:
 
     def _in_batches(self, apply: Callable, images: np.ndarray, batch_size: int) -> np.ndarray:
         if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
-            raise UserError(f"images are {images.dtype} {images.shape}: give stacked uint8 (n, *{self.image_shape})")
+            shape = ", ".join(map(str, self.image_shape))
+            raise UserError(f"images are {images.dtype} {images.shape}: give uint8 (n, {shape}), stacked from `read`")
         outputs = []
         for start in range(0, max(len(images), 1), batch_size):
             batch = images[start : start + batch_size]
@@ -303,7 +303,7 @@ class Classifier:
 
 
 def _after_block(module: nn.Module, method: str) -> bool:
-    """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
+    """Return whether a method outputs tokens: those of a block or of the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
 
 

@@ -84,7 +84,7 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Ignore what the exporter says about its own code and of packages that a Mixer does not need."""
+    """Ignore what the exporter says about its own code and about packages that a Mixer does not need."""
     before = logging.root.manager.disable
     logging.disable(max(before, logging.WARNING))
     try:

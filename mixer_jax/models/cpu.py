@@ -87,7 +87,7 @@ def channel_product(arguments: tuple[jax.Array, jax.Array], gradient: jax.Array)
 
 
 def recomputed(function: Function) -> Function:
-    """Return an elementwise function whose gradient recomputes it from its argument.
+    """Make the gradient of an elementwise function recompute its intermediate results.
 
     On a CPU, computing the intermediate results again takes less time than keeping them.
     """

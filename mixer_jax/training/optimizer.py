@@ -114,10 +114,9 @@ def kernel_mask(params: Any) -> Any:
 
 
 def layer_scales(updates: Any, decay: float) -> Any:
-    """Scale each layer's updates by `decay` times the next layer's factor, as timm's `layer_decay` does for its Mixer.
+    """Scale a layer's updates by `decay` to the power of its depth below the head, as timm's `layer_decay` does.
 
-    The updates of the head are not scaled, those of the last block and of the norm after it are scaled by `decay`, and
-    those of the stem the most.
+    The head has depth 0, the last block and the norm after it have depth 1, and the stem has the greatest depth.
     """
     num_blocks = sum(name.startswith("MixerBlock_") for name in updates)
 

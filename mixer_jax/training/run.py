@@ -38,6 +38,8 @@ def train(
 ) -> Results:
     """Train a model as a config says, in a run directory: from the start or the newest checkpoint to the results.
 
+    At the end, JAX's caches are cleared, so that functions compiled by the caller compile again on their next call.
+
     Args:
       config: a config, such as `mixer_jax.get_config` returns; its fields are checked.
       run: the run directory, which need not exist.
@@ -56,8 +58,6 @@ def train(
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
       KeyboardInterrupt: by a second Ctrl-C, before the state is saved.
-
-    At the end, JAX's caches are cleared, so that functions compiled by the caller compile again on their next call.
     """
     config, run = check(config), run if isinstance(run, RunDirectory) else RunDirectory(run)
     require_choices(config)
@@ -109,7 +109,7 @@ def _length(run: RunDirectory) -> tuple[float, int] | None:
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Replace the dataset's number of epochs with an earlier run's, and scale the patience likewise."""
+    """Replace the dataset's number of epochs with an earlier run's, and scale the patience in proportion."""
     longer = scaled(config, epochs)
     if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
         longer.early_stopping_patience = patience

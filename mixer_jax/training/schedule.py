@@ -12,7 +12,7 @@ SCHEDULES = ("cosine", "linear", "step", "constant")
 
 
 def warmup_epochs(config: ConfigDict) -> float:
-    """Return the warmup in epochs: that of the config if the run is longer than it, else a tenth of the run."""
+    """Return the warmup in epochs: the config's if it is shorter than the run, else a tenth of the run."""
     warmup = config.schedule.warmup_epochs
     return warmup if warmup < config.epochs else config.epochs / 10
 

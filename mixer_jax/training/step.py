@@ -205,7 +205,7 @@ class DeviceFunctions:
         return {"head": params["head"]} if self.frozen_trunk else params
 
     def _gradients(self, state: TrainState, trained: Any, batch: tuple[jax.Array, ...]) -> tuple[Arrays, Any]:
-        """Return the metrics and the gradient over the global batch, with the trained parameters `trained`."""
+        """Return the metrics and the gradient over the global batch, at the trained parameters `trained`."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
         def loss_fn(trained, images, targets, positions):

@@ -190,7 +190,7 @@ class Trainer:
         return logits.reshape(-1, logits.shape[-1])[: len(split)], labels.reshape(-1)[: len(split)]
 
     def _outputs(self, name: str, params: Any, split: AnySplit, end: int | None = None) -> Iterator[tuple[int, Any]]:
-        """Yield the steps of each dispatch of "evaluate" or "predict" over a split, and its result on the host."""
+        """Yield the number of steps and the host result of each dispatch of "evaluate" or "predict" over a split."""
         pipeline, steps = self._eval_pipeline(split, name)
         end = steps if end is None else end
         for step in range(0, max(end, 1), pipeline.max_steps):

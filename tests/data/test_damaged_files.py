@@ -72,7 +72,8 @@ def test_a_damaged_file_stops_or_is_left_out_and_counted(name, tmp_path, capsys)
 
 def test_many_damaged_files_are_listed_to_some_length(tmp_path, capsys):
     write(tmp_path, f"{{cat,dog}}/{TEN}", {f"cat/x{i}.jpg": "" for i in range(30)})
-    with pytest.raises(UserError, match=r"30 of 50 .*\(cat/x0.jpg: it is empty, .* and 27 more\): repair or delete"):
+    line = r"30 of 50 .*\(cat/x0.jpg: it is empty, .* and 27 more\): repair or delete them"
+    with pytest.raises(UserError, match=line):
         load(tmp_path)
     *listed, last = capsys.readouterr().err.splitlines()
     assert len(listed) == 20

@@ -78,7 +78,7 @@ def test_a_model_of_other_channels_reads_arrays_alone(tmp_path):
 )
 def test_only_arrays_of_images_have_logits(images, classifier):
     for method in (classifier.logits, classifier.features):
-        with pytest.raises(UserError, match=r"images are \w+ \(.*\): give stacked uint8 \(n, \*\(8, 8, 3\)\)"):
+        with pytest.raises(UserError, match=r"images are \w+ \(.*\): give uint8 \(n, 8, 8, 3\), stacked from `read`"):
             method(images)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -9,7 +10,8 @@ import pytest
 
 from mixer_jax import data
 from mixer_jax.data import Dataset
-from mixer_jax.training import Trainer
+from mixer_jax.errors import UserError
+from mixer_jax.training import Trainer, setup
 from support import make_config, make_dataset, stream
 
 
@@ -103,3 +105,23 @@ def test_the_budget_is_a_quarter_of_the_memory_for_all_cpu_devices(monkeypatch):
     monkeypatch.setattr(memory.os, "sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}.get)
     assert memory.budget(None) == 1000 * 4096 / 4 / len(jax.devices())
     assert memory.budget(0.5) == 2**29
+
+
+def test_the_states_of_all_seeds_have_to_fit_into_the_memory(monkeypatch):
+    shapes = Trainer(make_config(), make_dataset()).state_shapes
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    monkeypatch.setattr(setup, "device_memory", lambda device: 1.5 * size)
+    Trainer(make_config(), make_dataset())
+    with pytest.raises(UserError, match="do not fit into"):
+        Trainer(make_config(num_seeds=2), make_dataset())
+
+
+def test_an_accelerator_holds_the_states_of_several_seeds_three_times(monkeypatch):
+    shapes, accelerator = Trainer(make_config(), make_dataset()).state_shapes, SimpleNamespace(platform="gpu")
+    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
+    for num_seeds, copies in ((1, 1), (2, 6)):
+        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size)
+        setup.require_memory(shapes, 1, num_seeds, accelerator)
+        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size - 1)
+        with pytest.raises(UserError, match="do not fit into"):
+            setup.require_memory(shapes, 1, num_seeds, accelerator)

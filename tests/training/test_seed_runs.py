@@ -4,7 +4,6 @@ import shutil
 import signal
 import threading
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.metrics import accuracy_and_loss
 from mixer_jax.records import Epoch
 from mixer_jax.run_directory import RunDirectory
-from mixer_jax.training import Diverged, Interrupted, Trainer, epoch, setup, stages
+from mixer_jax.training import Diverged, Interrupted, Trainer, epoch, stages
 from mixer_jax.training.interruption import StopRequest
 from mixer_jax.training.seeds import OnCores, SideBySide
 from runs import DEVICES, Crash, as_on_an_accelerator, crashing, without_times
@@ -422,23 +421,3 @@ def test_mistakes(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="config.num_seeds=2: a streamed dataset feeds one run at a time"):
         training.train(make_config(num_seeds=2), directory, dataset=streamed(make_dataset()))
     assert not directory.path.exists()
-
-
-def test_the_states_of_all_seeds_have_to_fit_into_the_memory(monkeypatch):
-    shapes = Trainer(make_config(), make_dataset()).state_shapes
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-    monkeypatch.setattr(setup, "device_memory", lambda device: 1.5 * size)
-    Trainer(make_config(), make_dataset())
-    with pytest.raises(UserError, match="do not fit into"):
-        Trainer(make_config(num_seeds=2), make_dataset())
-
-
-def test_an_accelerator_holds_the_states_of_several_seeds_three_times(monkeypatch):
-    shapes, accelerator = Trainer(make_config(), make_dataset()).state_shapes, SimpleNamespace(platform="gpu")
-    size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))
-    for num_seeds, copies in ((1, 1), (2, 6)):
-        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size)
-        setup.require_memory(shapes, 1, num_seeds, accelerator)
-        monkeypatch.setattr(setup, "device_memory", lambda device, copies=copies: copies * size - 1)
-        with pytest.raises(UserError, match="do not fit into"):
-            setup.require_memory(shapes, 1, num_seeds, accelerator)

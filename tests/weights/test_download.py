@@ -87,7 +87,8 @@ def test_the_second_time_it_is_there(server):
 def test_a_download_that_broke_off_goes_on_where_it_stopped(server):
     content = server.files["/w.npz"] = np.random.default_rng(0).bytes(3_000_000)
     server.cut = 2_000_000
-    with pytest.raises(UserError, match=r"cannot download .*w.npz: .*run the same command again to resume, or put"):
+    line = r"cannot download .*w.npz: .*run the same command again to resume, or put the file at"
+    with pytest.raises(UserError, match=line):
         downloaded(f"{server.address}/w.npz", LARGEST)
     server.cut = None
     assert downloaded(f"{server.address}/w.npz", LARGEST).read_bytes() == content

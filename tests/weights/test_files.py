@@ -80,7 +80,9 @@ DAMAGED = {
     "cut short": (lambda: npz(changed())[:5000], "cannot read weights "),
     "a pickle": (pickled, "cannot read weights .*: x is an array of Python objects: save arrays of numbers"),
     "another archive": (lambda: zipped("a.txt", "hello"), "cannot read weights "),
-    "nothing": (lambda: npz({}), r"not a Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"),
+    "nothing": (
+        lambda: npz({}), r"is not a Mixer in a known layout \(paper, timm, lucidrains\); its first arrays: none"
+    ),
     "another model": (
         lambda: npz({"conv/kernel": FLOAT(3)}), "a convolutional network, not a Mixer .*; its first arrays: conv/kernel"
     ),
