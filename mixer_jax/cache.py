@@ -50,7 +50,8 @@ def tidy() -> None:
     Decoded datasets have one limit; compiled programs and lists of files have another. Downloaded weights stay.
     """
     root, decoded = cache_folder(""), cache_folder("decoded")
-    files = [file for file in root.rglob("*") if file.is_file() and file.relative_to(root).parts[0] != "weights"]
+    found = (Path(folder, name) for folder, _, names in os.walk(root) for name in names)
+    files = [file for file in found if file.relative_to(root).parts[0] != "weights"]
     _tidy([file for file in files if file.parent == decoded], DECODED_BYTES)
     _tidy([file for file in files if file.parent != decoded], COMPILED_BYTES)
 

@@ -19,8 +19,6 @@ MAY_CHANGE = (
     "dataset.data_dir", "dataset.memory_budget_gib", "dataset.reader_threads",
 )  # fmt: skip
 LATER = ("bits", "num_images")  # of `Dataset.info`: older releases did not keep them
-# Files of a run that was killed before it wrote its config; the last one is of older releases.
-BEFORE_CONFIG = {".lock", ".partial.config.json", ".config.json.partial"}
 
 
 def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = False) -> dict[str, str]:
@@ -40,7 +38,8 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
         but holds the current directory; or if it is not writable, unless its run is finished.
     """
     try:
-        held = sorted({p.name for p in run.path.iterdir()} - BEFORE_CONFIG) if run.path.exists() else []
+        # A run that was killed before it wrote its config leaves only hidden files.
+        held = sorted(p.name for p in run.path.iterdir() if p.name[0] != ".") if run.path.exists() else []
     except OSError as error:
         raise UserError(f"cannot use workdir {run.path}: {error.strerror}") from error
     if held and not run.exists:

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
       UserError: for an OSError, as in `writing`.
     """
-    partial = path.with_name(f".partial.{path.name}")
+    partial = path.with_name(f".partial.{os.getpid()}.{path.name}")  # of this process, as another may write there, too
     try:
         with writing(path):
             yield partial
@@ -102,8 +103,9 @@ def delete(folder: Path) -> None:
       OSError: if a part of it could not be deleted.
     """
     for file in folder.rglob("*"):
-        if file.is_file() and not file.is_symlink():
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            status = file.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_nlink == 1:  # the content may have other names, in a backup
                 os.truncate(file, 0)
     shutil.rmtree(folder)
 

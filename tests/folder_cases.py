@@ -269,6 +269,31 @@ CASES = {
     "a class in train alone": Case(
         "train/{cat,dog}/{a,b}.png test/cat/c.png", ("train 4 (cat 2, dog 2); test 1 (cat 1, dog 0)",), SPLITS
     ),
+    "a folder for each split in each class": Case(
+        "{cat,dog}/train/{a,b}.png {cat,dog}/test/c.png dog/cover.png",
+        ("with a folder for each split inside", "left out: 1 in no split (dog/cover.png)"),
+        {"train cat": 2, "train dog": 2, "test cat": "cat/test/c.png", "test dog": "dog/test/c.png"},
+    ),
+    "a class without the folders of the splits": Case(
+        f"{{cat,dog}}/train/{{a,b}}.png {{cat,dog}}/test/c.png emu/{TEN}",
+        error=r"cat has a folder for each split, but .*emu has none: move its images",
+    ),
+    "classes with the word of a split": Case(
+        f"{{freight train,passenger train}}/{TEN}".replace(" ", "_"),
+        ("a folder for each class;",),
+        {"train freight_train": 8, "test freight_train": 2, "train passenger_train": 8, "test passenger_train": 2},
+    ),
+    "folders that a NAS leaves": Case(f"cat/{TEN} dog/{TEN} #recycle/a.png @Recycle/b.png", (NOTHING,), DRAWN),
+    "numbers with a point": Case(
+        "{0.0,1.0,10.0,2.0}/{a,b,c,d,e}.png",
+        ("4 classes: train 16 (0.0 4, 1.0 4, 2.0 4",),
+        {f"{part} {name}": n for part, n in (("train", 4), ("test", 1)) for name in ("0.0", "1.0", "2.0", "10.0")},
+    ),
+    "validation images that are the training images": Case(
+        "train/{cat,dog}/{a,b}.png",
+        error="val_split and train_split are both train: name other images",
+        fields={"val_split": "train"},
+    ),
     "numbers": Case(
         "train/{2,10,9,007}/a.png test/{2,10,9,007}/b.png",
         ("4 classes: train 4 (2 1, 007 1, 9 1 and 1 more)",),
@@ -332,6 +357,12 @@ CASES = {
     ),
     "a first line by which Excel names the delimiter": Case(
         TEN, (), FIVES, other={"labels.csv": "sep=|\n" + TABLE.replace(",", "|")}
+    ),
+    "lines without content, as spreadsheets leave them": Case(
+        TEN, (NOTHING,), FIVES, other={"labels.csv": f"{TABLE}\n,\n,\n"}
+    ),
+    "paths that are not as short as they could be": Case(
+        TEN, (NOTHING,), FIVES, other={"labels.csv": re.sub(r"^(?=\w\.)", ".//x/../", TABLE, flags=re.MULTILINE)}
     ),
     "semicolons": Case(TEN, (), FIVES, other={"labels.csv": TABLE.replace(",", ";")}),
     "a byte order mark": Case(TEN, (), FIVES, other={"labels.csv": b"\xef\xbb\xbf" + TABLE.encode()}),

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,28 @@ def test_files_are_emptied_before_they_go(tmp_path, monkeypatch):
     monkeypatch.undo()
     storage.delete(folder)
     assert not folder.exists()
+
+
+def test_a_file_with_another_name_elsewhere_is_not_emptied(tmp_path):
+    """As in a backup made by `cp --link`."""
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "params").write_bytes(b"parameters")
+    os.link(tmp_path / "old" / "params", tmp_path / "backup")
+    storage.delete(tmp_path / "old")
+    assert (tmp_path / "backup").read_bytes() == b"parameters"
+
+
+def test_a_file_that_two_processes_write_is_whole(tmp_path):
+    """Each writes a file of its own, which then replaces the other's."""
+    with storage.replacing(tmp_path / "x") as partial:
+        partial.write_text("half")
+        program = "import sys; from pathlib import Path; from mixer_jax import storage; "
+        program += "storage.write_text(Path(sys.argv[1]), 'other')"
+        subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=True)
+        assert (tmp_path / "x").read_text() == "other"
+        partial.write_text("whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_text() == "whole"
 
 
 def test_drives_that_are_elsewhere_are_known(tmp_path):

@@ -5,7 +5,7 @@ devices.
 """
 
 from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
-from mixer_jax.data.images import IMAGE_SUFFIXES, RESIZES, Fit, as_pixels, read_image, unreadable
+from mixer_jax.data.images import IMAGE_SUFFIXES, RESIZES, Fit, as_pixels, read_image
 from mixer_jax.data.loading import FIXED, checked_fit, load, open_split, selected_on
 from mixer_jax.data.memory import device_memory
 from mixer_jax.data.pipelines import ProcessShard, ResidentPipeline, StreamingPipeline, gather_batch
@@ -36,5 +36,4 @@ __all__ = [
     "open_split",
     "read_image",
     "selected_on",
-    "unreadable",
 ]

@@ -94,7 +94,8 @@ class Arrangement:
         if pattern:
             return self._all_given(list(self._by_name(pattern))), f"classes by the pattern {pattern}"
         if tars := self._tar_files():
-            return self._all_given(list(self._by_tar_file(tars))), f"images in {len(tars):,} tar files"
+            number = f"{len(tars):,} tar file{'s' * (len(tars) > 1)}"
+            return self._all_given(list(self._by_tar_file(tars))), f"images in {number}"
         while True:
             if labelled := read_labels(self._root):
                 return self._all_given(list(self._by_table(*labelled))), f"files and classes of {labelled[0].name}"
@@ -166,27 +167,33 @@ class Arrangement:
                     self._listing.leave_out(path, f"without a class in {table.name}")
 
     def _tar_files(self) -> dict[Path, str]:
-        """Return the tar files and the split of each.
+        """Return the tar files in the root and in folders named after splits, and the split of each.
 
-        If there are folders, the tar files in them count, but only if each folder is named after a split and has some.
+        Beside folders with images they are left out.
         """
         folders = self._listing.folders(self._root)
-        if not folders:
-            return {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}
-        inside = {folder: self._listing.tar_files(folder) for folder in folders if self._split_called(folder.name)}
-        if len(inside) < len(folders) or not all(inside.values()):
+        tars = {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}
+        for folder in folders:
+            if split := self._split_called(folder.name):
+                tars |= dict.fromkeys(self._listing.tar_files(folder), split)
+        for tar in tars:
+            self._listing.use(tar)
+        if tars and any(self._listing.images(folder, deep=True) for folder in folders):
+            for tar in tars:
+                self._listing.leave_out(tar, "tar files beside folders of images")
             return {}
-        return {tar: self._split_called(folder.name) for folder, tars in inside.items() for tar in tars}
+        return tars
 
     def _by_tar_file(self, tars: Mapping[Path, str]) -> Iterator[Image]:
         self.store = store = TarFiles(list(tars))
-        for tar in tars:
-            self._listing.use(tar)
         for path in self._listing.images(self._root, deep=True):
             self._listing.leave_out(path, "beside the tar files")
-        for path, tar, label in store.images():
+        found = {path: (tar, unicodedata.normalize("NFC", label)) for path, tar, label in store.images()}
+        self._require_classes({label for _, label in found.values()}, next(iter(tars)))
+        of_classes = self._class_folders({path: label for path, (_, label) in found.items()})
+        for path, (tar, label) in found.items():
             if label:
-                yield Image(path, unicodedata.normalize("NFC", label), tars[tar])
+                yield Image(path, label, tars[tar] or self._split_of(path, of_classes))
             else:
                 self._listing.leave_out(path, "without a class in the tar file")
 
@@ -208,19 +215,31 @@ class Arrangement:
 
     def _by_class(self) -> tuple[list[Image], str]:
         images = list(self._of_classes(self._root, ""))
-        names = {image.label for image in images}
-        if names and all(any(self._split_called(word) for word in _words(name)) for name in names):
+        self._require_classes({image.label for image in images}, self._root)
+        if len({image.label for image in images}) == 1:
+            raise self.nothing(f"classes except {images[0].label}")
+        parted = [image._replace(split=self._split_of(image.path)) for image in images]
+        splits: dict[str, set[str]] = {}
+        for image in parted:
+            splits.setdefault(image.label, set()).add(image.split)
+        if not (both := [label for label, found in splits.items() if len(found - {""}) > 1]):
+            return images, "a folder for each class"
+        if whole := [label for label, found in splits.items() if found == {""}]:
             raise UserError(
-                f"{some([str(self._root / name) for name in sorted(names)])}: expected a folder for each class there, "
+                f"{self._root / both[0]} has a folder for each split, but {self._root / whole[0]} has none: "
+                "move its images into such folders"
+            )
+        return parted, "a folder for each class, with a folder for each split inside"
+
+    def _require_classes(self, names: Collection[str], folder: Path) -> None:
+        """Raise `UserError` if the folders that seem to be those of classes are those of splits without classes."""
+        splits = [{self._split_called(word) for word in _words(name)} for name in names]
+        named = set.union(set(), *splits) - {""}
+        if named and all(found - {""} for found in splits) and (len(named) > 1 or not any("" in x for x in splits)):
+            raise UserError(
+                f"{some([str(folder / name) for name in sorted(names)])}: expected a folder for each class there, "
                 f"{OTHERWISE}"
             )
-        if len(names) == 1:
-            raise self.nothing(f"classes except {', '.join(names)}")
-        splits = [self._split_of(image.path) for image in images]
-        if images and all(splits):
-            images = [image._replace(split=split) for image, split in zip(images, splits, strict=True)]
-            return images, "a folder for each class, with a folder for each split inside"
-        return images, "a folder for each class"
 
     def _of_classes(self, folder: Path, split: str) -> Iterator[Image]:
         for path in self._listing.images(folder):
@@ -296,6 +315,11 @@ class Arrangement:
 def _names(config: ConfigDict) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
     """Return the names that each split may have, in lower case, and the names that the config gives, unchanged."""
     fields = {"train": config.train_split, "validation": config.val_split, "test": config.test_split}
+    if fields["validation"] == fields["train"] != fields["test"]:
+        raise UserError(
+            f"config.dataset.val_split and train_split are both {config.val_split}: name other images for validation, "
+            "or none to hold some out"
+        )
     for split, other in (("validation", "test"), ("test", "train")):
         if fields[split] == fields[other]:
             fields[split] = None  # no split of its own

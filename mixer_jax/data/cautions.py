@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mixer_jax.data.dataset import Dataset, Split, StreamedSplit
+from mixer_jax.data.dataset import Dataset, Split
 from mixer_jax.data.listing import some
 
 CLASSES = 5  # the maximum number of classes that one warning names
@@ -16,9 +16,9 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
     """Yield a warning for each property of the dataset that a reader of the accuracy should know.
 
     The properties are: a single class, classes without an image in a split or with few training images, classes of very
-    different size, and test images that are also training images. With `same_split`, the config names one split for
-    training and testing, so all test images are training images. Otherwise, test images with the same pixels as a
-    training image are counted, but only if both splits are in memory.
+    different size, and test or validation images that are also training images. With `same_split`, the config names one
+    split for training and testing, so all test images are training images. Otherwise, images with the same pixels as a
+    training image are counted, but only if all splits are in memory.
     """
     if dataset.num_classes == 1:
         yield f"there is only one class, {dataset.label_names[0]}: any model gets 100%"
@@ -37,9 +37,14 @@ def cautions(dataset: Dataset, same_split: bool) -> Iterator[str]:
             "the test images are the training images: the accuracy says nothing about images that the model has not "
             "seen"
         )
-    elif seen := _seen(dataset.train, dataset.test):
-        which = "is a training image" if seen == 1 else "are training images"
-        yield f"{seen:,} of {len(dataset.test):,} test images {which} too, pixel for pixel"
+    elif isinstance(dataset.train, Split):
+        known = {hash(image.tobytes()) for image in dataset.train.images}
+        for name, split in {"test": dataset.test, "validation": dataset.val}.items():
+            if isinstance(split, Split) and (name == "test" or split is not dataset.test):
+                seen = sum(hash(image.tobytes()) in known for image in split.images)
+                which = "is a training image" if seen == 1 else "are training images"
+                if seen:
+                    yield f"{seen:,} of {len(split):,} {name} images {which} too, pixel for pixel"
 
 
 def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
@@ -57,10 +62,3 @@ def _sizes(counts: np.ndarray, label_names: Sequence[str]) -> Iterator[str]:
 
 def _classes(number: int) -> str:
     return "a class has" if number == 1 else f"{number} classes have"
-
-
-def _seen(train: Split | StreamedSplit, test: Split | StreamedSplit) -> int:
-    if isinstance(train, StreamedSplit) or isinstance(test, StreamedSplit):
-        return 0
-    known = {hash(image.tobytes()) for image in train.images}
-    return sum(hash(image.tobytes()) in known for image in test.images)

@@ -16,6 +16,7 @@ from mixer_jax.data.dataset import Split
 from mixer_jax.data.memory import resident_size
 from mixer_jax.data.sources import Source
 from mixer_jax.errors import UserError
+from mixer_jax.storage import replacing
 
 ROOM = 10  # a dataset is cached only if this many copies of it would fit into the free disk space
 
@@ -85,16 +86,11 @@ class DecodedCache:
         for name, split in splits.items():
             arrays |= {f"{name} images": split.images, f"{name} labels": split.labels}
         size, folder = sum(x.nbytes for x in arrays.values()), self._path.parent
-        with contextlib.suppress(OSError):  # without a cache file, the next run decodes again
+        with contextlib.suppress(OSError, UserError):  # without a cache file, the next run decodes again
             folder.mkdir(parents=True, exist_ok=True)
             if not key or ROOM * size > shutil.disk_usage(folder).free:
                 return
-            for left in folder.glob(f"{self._path.stem}.*.partial"):  # left by a process that died
+            for left in folder.glob(f".partial.*.{self._path.name}"):  # by a process that died
                 left.unlink()
-            partial = self._path.with_suffix(f".{os.getpid()}.partial")
-            try:
-                with partial.open("wb") as file:
-                    np.savez(file, key=key, bytes=size, **arrays)  # type: ignore[arg-type]
-                partial.replace(self._path)
-            finally:
-                partial.unlink(missing_ok=True)
+            with replacing(self._path) as partial:
+                np.savez(partial, key=key, bytes=size, **arrays)  # type: ignore[arg-type]

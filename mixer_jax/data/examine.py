@@ -15,23 +15,22 @@ from PIL import Image
 from tqdm import tqdm
 
 from mixer_jax.cache import cache_folder, cores
-from mixer_jax.data.images import IMAGE_FORMATS, Fit, as_pixels, highest_level, is_turned
+from mixer_jax.data.images import IMAGE_FORMATS, Fit, as_pixels, highest_level, is_turned, problem
 from mixer_jax.data.tar_files import DISK, Store
 from mixer_jax.messages import say
 from mixer_jax.storage import write_json
 
-HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that phones may call .jpg
 SMALL = Fit((8, 8), draft=True)  # JPEGs are decoded at a small scale, which shows damage just as decoding in full does
 MANY = 2_000  # more new files than this are announced, because examining them takes a while
-FORMAT = f"2, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
+FORMAT = f"3, Pillow {version('pillow')}"  # of the cache; other releases of Pillow read other files
 
 
 class Examined(NamedTuple):
-    """The result of examining a file, valid while its size and its time of modification stay the same.
+    """The result of examining a file, valid while its `Status` stays the same.
 
     Attributes:
       bytes: the size of the file.
-      modified: its time of modification, in nanoseconds.
+      changed: the time of its last change, in nanoseconds.
       digest: a hash of its content.
       problem: why it cannot be read, or "".
       height, width: in pixels; 0 if it cannot be read.
@@ -39,7 +38,7 @@ class Examined(NamedTuple):
     """
 
     bytes: int
-    modified: int
+    changed: int
     digest: str = ""
     problem: str = ""
     height: int = 0
@@ -62,10 +61,9 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
         before = known.get(name)
         try:
             status = store.status(path)
-            if before and (before.bytes, before.modified) == status:
+            if before and (before.bytes, before.changed) == status:
                 return before
-            with store.open(path) as file:
-                content = file.read()
+            content = store.read(path)
         except OSError as error:
             return Examined(0, 0, problem=(error.strerror or "it cannot be read").lower())
         digest = hashlib.blake2b(content, digest_size=12).hexdigest()
@@ -73,18 +71,20 @@ def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path
         try:
             return found._replace(**_properties(content))
         except Exception as error:  # each of Pillow's decoders raises its own exceptions
-            return found._replace(problem=_problem(content, error))
+            return found._replace(problem=problem(content, error))
 
-    with ThreadPoolExecutor(cores()) as pool:
-        done = pool.map(one, paths, names)
-        bar = tqdm(done, "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
-        found = dict(zip(paths, bar, strict=True))
-    current = {name: found[path] for path, name in zip(paths, names, strict=True)}
-    if any(known.get(name) != x for name, x in current.items()):
-        with contextlib.suppress(Exception):  # without it, the files are examined again
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            write_json(kept, {"format": FORMAT, "files": known | current})
-    return found
+    found: dict[str, Examined] = {}
+    try:
+        with ThreadPoolExecutor(cores()) as pool:
+            done = pool.map(one, paths, names)
+            bar = tqdm(done, "examining", len(paths), unit="images", leave=False, disable=None, delay=1)
+            found.update(zip(names, bar, strict=True))
+    finally:  # what was examined before an interruption is kept, too
+        if any(known.get(name) != x for name, x in found.items()):
+            with contextlib.suppress(Exception):  # without it, the files are examined again
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_json(kept, {"format": FORMAT, "files": known | found})
+    return {path: found[name] for path, name in zip(paths, names, strict=True)}
 
 
 def _read(kept: Path) -> dict[str, Examined]:
@@ -104,18 +104,3 @@ def _properties(content: bytes) -> dict[str, Any]:
         SMALL.reduce(image)
         as_pixels(image, SMALL)
         return {"height": height, "width": width, "level": highest_level(image)}
-
-
-def _problem(content: bytes, error: Exception) -> str:
-    """Return why an image file cannot be read."""
-    if not content:
-        return "it is empty"
-    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
-        return "it is a web page"
-    if content.startswith(b"version https://git-lfs"):
-        return "it is a Git LFS pointer, not the image; run git lfs pull"
-    if content[4:8] == b"ftyp" and content[8:12] in HEIC:
-        return "it is a HEIC file: convert it to JPEG"
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not an image in a supported format"
-    return next(iter(str(error).splitlines()), "") or "it is damaged"

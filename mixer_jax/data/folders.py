@@ -10,6 +10,8 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from fractions import Fraction
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +61,7 @@ class ImageFolder:
         images = self._arrangement.images
         self._examined = self._examine(images, config.on_error)
         self._all_examined = len(self._examined) == len({image.path for image in images})
+        self._many = len(images) > MOST_EXAMINED
         self._damaged = {path: found.problem for path, found in self._examined.items() if found.problem}
         if config.on_error == "skip":
             for path in self._damaged:
@@ -183,9 +186,10 @@ class ImageFolder:
                 if image.path in self._examined and (digest := self._examined[image.path].digest):
                     places.setdefault(digest, []).append((split, image))
         several = [found for found in places.values() if len(found) > 1]
-        for split in ("validation", "test"):
-            if both := [found for found in several if {"train", split} <= {s for s, _ in found}]:
-                yield f"the same files, byte for byte, are {split} and training images: {self._pairs(both)}"
+        for pair in combinations(SPLITS, 2):
+            if both := [found for found in several if {*pair} <= {split for split, _ in found}]:
+                one, other = pair[1], "training" if pair[0] == "train" else pair[0]
+                yield f"the same files, byte for byte, are {one} and {other} images: {self._pairs(both)}"
         if torn := [found for found in several if len({image.label for _, image in found}) > 1]:
             yield f"the same files, byte for byte, are in different classes: {self._pairs(torn)}"
 
@@ -217,7 +221,7 @@ class ImageFolder:
         """Return the remaining images, and the given fraction of each class.
 
         In each class, the images with the lowest hashes are drawn, so that an image mostly stays in its part when
-        others are added.
+        others are added, unless their number passes `MOST_EXAMINED`.
         """
         _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))
@@ -231,8 +235,8 @@ class ImageFolder:
         return [x for i, x in enumerate(images) if i not in drawn], [images[i] for i in sorted(drawn)]
 
     def _hash(self, path: Path) -> str:
-        """Return a hash of the content of a file, so that copies mostly stay together, or else of its path."""
-        digest = self._examined[path].digest if self._all_examined else ""
+        """Return a hash of the content of a file, so that copies mostly stay together; of many images, of the path."""
+        digest = "" if self._many else self._examined[path].digest
         return digest or hashlib.blake2b(self._listing.below(path).encode()).hexdigest()
 
     def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
@@ -243,6 +247,6 @@ class ImageFolder:
         """
         if odd := [name for name in sorted(names) if printable(name) != name]:
             raise UserError(f"{self.root}: the name of the class {printable(odd[0])} cannot be printed: rename it")
-        if all(re.fullmatch(r"\d{1,18}", name) for name in names):
-            return tuple(sorted(names, key=lambda name: (int(name), name)))
+        if all(re.fullmatch(r"\d{1,18}(\.\d{1,18})?", name) for name in names):
+            return tuple(sorted(names, key=lambda name: (Fraction(name), name)))
         return tuple(sorted(names))

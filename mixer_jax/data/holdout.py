@@ -41,8 +41,8 @@ def hold_out(config: ConfigDict, size: int, labels: Callable[[], np.ndarray | No
             held = by_class(order, known, wanted)
     if not 0 < len(held) < size:
         raise UserError(
-            f"config.dataset.val_fraction={config.val_fraction} of {size} training examples leaves an empty split: "
-            "give a fraction between 0 and 1, or name a split with config.dataset.val_split"
+            f"config.dataset.val_fraction={config.val_fraction} of {size} training images leaves an empty split: give "
+            "another fraction, or more images, or name a split with config.dataset.val_split"
         )
     rest = np.ones(size, bool)
     rest[held] = False

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
+import io
 import math
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps, features
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, in_one_line
 from mixer_jax.messages import warn
 
 _AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if built with AVIF
@@ -99,9 +99,10 @@ class Fit:
 
 
 UNCHANGED = Fit()
+HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that phones may call .jpg
 
 
-def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: BinaryIO | None = None) -> np.ndarray:
+def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, content: bytes | None = None) -> np.ndarray:
     """Read an image file as 8-bit grey or RGB.
 
     The image is rotated as its EXIF tag says. Transparent parts become white, and 16-bit levels become 8-bit. Then
@@ -111,7 +112,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: Binary
       path: the file.
       fit: how the image is scaled and cropped.
       channels: 1 for grey, 3 for RGB.
-      file: the opened file; by default, the path is opened.
+      content: of the file; by default, it is read.
 
     Returns:
       (height, width, channels) uint8.
@@ -120,16 +121,30 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, file: Binary
       UserError: if the file cannot be read, is damaged, or is not an image in one of the `IMAGE_FORMATS`.
     """
     try:
-        with Image.open(file or path, formats=IMAGE_FORMATS) as image:
+        content = path.read_bytes() if content is None else content
+    except OSError as error:
+        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             fit.reduce(image)
             return as_pixels(image, fit, channels)
     except Exception as error:  # each of Pillow's decoders raises its own exceptions, and warnings may be raised
-        raise unreadable(f"image {path}", error) from error
+        raise UserError(f"cannot read image {path}: {problem(content, error)}") from error
 
 
-def unreadable(what: str, error: Exception) -> UserError:
-    """Return the error for an image that Pillow cannot read."""
-    return UserError(f"cannot read {what}: {next(iter(str(error).splitlines()), 'damaged')}")
+def problem(content: bytes, error: Exception) -> str:
+    """Return why the content of an image file cannot be read, given the exception from trying."""
+    if not content:
+        return "it is empty"
+    if content[:200].lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if content.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer, not the image; run git lfs pull"
+    if content[4:8] == b"ftyp" and content[8:12] in HEIC:
+        return "it is a HEIC file: convert it to JPEG"
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image in a supported format"
+    return in_one_line(error)
 
 
 def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
@@ -160,6 +175,7 @@ def _flat(image: Image.Image, bits: int) -> Image.Image:
         levels = np.asarray(image).astype(np.int32).clip(0) >> (bits - 8)  # some files' levels are signed
         if levels.max() > 255:
             _warn_of_levels(bits)
+        levels[np.asarray(image) == image.info.get("transparency", -1)] = 255
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     if image.mode == "F":  # floating point; the levels of black and white are not known
         raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")

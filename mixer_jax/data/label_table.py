@@ -2,13 +2,14 @@
 
 import csv
 import io
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mixer_jax.data.listing import entries
+from mixer_jax.data.listing import entries, some
 from mixer_jax.errors import UserError
 
 NAMES = ("labels", "metadata", "annotations")  # of tables, without the suffix; the first one with the columns counts
@@ -22,6 +23,7 @@ COLUMNS = {
     ),
     "split": ("split", "subset", "set", "partition"),
 }  # fmt: skip
+MOST = 20  # columns that an error lists
 
 
 class Row(NamedTuple):
@@ -70,7 +72,7 @@ def _useless(table: Path, header: Sequence[str], columns: dict[str, int | None])
         if columns[what] is None:
             return UserError(
                 f"{table} has no column for the {what}: expected one of {', '.join(COLUMNS[what])}; it has "
-                f"{', '.join(filter(None, header)) or 'none'}"
+                f"{some([name for name in header if name], MOST) or 'none'}"
             )
     return UserError(f"{table} has no rows")
 
@@ -85,7 +87,9 @@ def _read_text(table: Path) -> Cells:
             delimiter, text = named[1], text[named.end() :]
         else:
             delimiter = max(",;\t", key=lambda delimiter: _fits(text, delimiter))
-        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row] or [[]]
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)] or [
+            []
+        ]
     except UnicodeDecodeError as error:
         raise UserError(f"cannot read {table}: it is not UTF-8; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
@@ -136,7 +140,7 @@ class Files:
         Args:
           name: the path below the root, its last parts, or a longer path that ends in it; with or without the suffix.
         """
-        parts = name.replace("\\", "/").removeprefix("./").split("/")
+        parts = posixpath.normpath(name.replace("\\", "/")).split("/")
         for i in range(len(parts)):
             for of_match in self._found if i == 0 else self._found[:2]:
                 if found := of_match.get("/".join(parts[i:])):

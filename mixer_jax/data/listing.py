@@ -9,7 +9,10 @@ from mixer_jax.data.images import IMAGE_SUFFIXES
 from mixer_jax.errors import UserError, printable
 
 # Names, in lower case, of files and folders that programs and systems leave behind.
-IGNORED = {"__macosx", "thumbs.db", "desktop.ini", "@eadir", "lost+found", "$recycle.bin", "system volume information"}
+IGNORED = {
+    "__macosx", "thumbs.db", "desktop.ini", "lost+found", "$recycle.bin", "system volume information",
+    "@eadir", "@recycle", "#recycle", "#snapshot",
+}  # fmt: skip
 PLACEHOLDER = ".icloud"  # hidden files that stand for files in iCloud
 REMEDIES = {
     **dict.fromkeys((".heic", ".heif", ".jp2", ".jxl", ".psd", ".svg", ".tga", ".exr"), "converted to JPEG or PNG"),
@@ -125,8 +128,14 @@ def entries(folder: Path) -> list[os.DirEntry]:
             shown = [entry for entry in found if not is_hidden(entry.name)]
     except OSError as error:
         raise UserError(f"cannot read image folder {error.filename}: {error.strerror}") from error
-    shown = [entry for entry in shown if not (entry.is_symlink() and real.is_relative_to(os.path.realpath(entry.path)))]
+    shown = [entry for entry in shown if not _leads_above(entry, real)]
     return sorted(shown, key=lambda entry: entry.name)
+
+
+def _leads_above(entry: os.DirEntry, folder: Path) -> bool:
+    """Return whether an entry is a link to the folder that it is in, or to one above."""
+    # Last, because it is slow on a network drive.
+    return entry.is_symlink() and _kind(entry) == "folder" and folder.is_relative_to(os.path.realpath(entry.path))
 
 
 def is_hidden(name: str) -> bool:

@@ -111,6 +111,9 @@ def checked_fit(config: ConfigDict) -> Fit:
     for field, valid in CHOICES.items():
         if config[field] not in valid:
             raise one_of(f"config.dataset.{field}", config[field], valid)
+    for field in ("train_split", "test_split"):
+        if not config[field]:
+            raise UserError(f"config.dataset.{field} is empty: name a split")
     try:
         return Fit(given_size(config.image_size) or (), config.resize, config.draft, config.bits or 16)
     except ValueError as error:
@@ -156,7 +159,9 @@ def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
 def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
     """Return the decoded splits, or None if they exceed the memory budget."""
     most = budget(config.memory_budget_gib)
-    kept = DecodedCache(repr([config[field] for field in SOURCE_FIELDS]), sources)
+    # By the whole path, because folders of different projects may have the same relative path.
+    place = [os.path.abspath(os.path.expanduser(config.data_dir)), *(config[field] for field in SOURCE_FIELDS)]
+    kept = DecodedCache(repr(place), sources)
     if splits := kept.read(most):
         return splits
     if sum(resident_size(stream(source, f"{name} images")) for name, source in sources.items()) > most:
@@ -180,6 +185,11 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
                     f"config.dataset.image_size={CHOSEN[0]} cannot be combined with config.dataset.layout=splits"
                 )
             return config, lambda split: image_folder(config.data_dir, split, fit), None
+        if versions := sorted(Path(os.path.expanduser(config.data_dir)).glob(f"*/{PREPARED}")):
+            raise UserError(
+                f"{config.data_dir} holds a prepared dataset: give its version with config.dataset.data_dir="
+                f"{versions[-1].parent}"
+            )
         folder = ImageFolder(config)
         fit = dataclasses.replace(fit, size=folder.image_size, bits=folder.bits)
         return folder.named(config), lambda split: folder.source(split, fit), folder

@@ -18,7 +18,7 @@ from PIL import Image
 from tensorflow_datasets.core.download import downloader, extractor
 from tensorflow_datasets.core.download.download_manager import NonMatchingChecksumError
 
-from mixer_jax.errors import UserError, did_you_mean
+from mixer_jax.errors import UserError, did_you_mean, in_one_line
 from mixer_jax.messages import say
 
 PROBE_SECONDS = 8.0  # how long a host can take to answer before it counts as unreachable
@@ -44,6 +44,8 @@ def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
         ) from error
     except ImportError as error:
         raise UserError(f"dataset {name!r} needs packages that TFDS does not install: {error.__cause__}") from error
+    except Exception as error:  # of a damaged folder, or an address that does not answer
+        raise UserError(f"cannot open dataset {name!r}: {in_one_line(error)[:200]}") from error
     supervised_keys(builder)
     if not builder.is_prepared():
         say(f"{name} is not in {builder.data_path}: downloading and preparing it for this and later runs")
@@ -63,7 +65,7 @@ def builder_in(folder: str) -> tfds.core.DatasetBuilder:
     try:
         return tfds.builder_from_directory(os.path.expanduser(folder))
     except Exception as error:  # each part of TFDS raises its own exceptions
-        raise UserError(f"cannot read the dataset in {folder}: {next(iter(str(error).splitlines()), '')}") from error
+        raise UserError(f"cannot read the dataset in {folder}: {in_one_line(error)[:200]}") from error
 
 
 def supervised_keys(builder: tfds.core.DatasetBuilder) -> tuple[str, str]:
@@ -101,8 +103,13 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
         raise UserError(f"downloading {builder.name} failed ({type(error).__name__}): {advice}") from error
     except extractor.ExtractError as error:
         raise UserError(f"cannot unpack {builder.name}: delete {downloads} and try again") from error
-    except PermissionError as error:
-        raise UserError(f"cannot write {error.filename}: choose another config.dataset.data_dir") from error
+    except FileExistsError as error:
+        raise UserError(f"another process has just prepared {builder.name}: run the same command again") from error
+    except OSError as error:
+        raise UserError(
+            f"cannot prepare {builder.name} in {builder.data_path} ({error.strerror}): make room there, or choose "
+            "another config.dataset.data_dir"
+        ) from error
     except ModuleNotFoundError as error:
         if error.name != "tensorflow":
             raise
@@ -116,7 +123,10 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
 def _probe(builder: tfds.core.DatasetBuilder, advice: str) -> None:
     """Raise within seconds if a host of a missing archive does not answer; TFDS would retry for minutes."""
     downloads = Path(builder.data_dir_root) / "downloads"
-    cached = {url for info in downloads.rglob("*.INFO") for url in json.loads(info.read_text()).get("urls", ())}
+    cached = set[str]()
+    for info in downloads.rglob("*.INFO"):
+        with contextlib.suppress(OSError, ValueError):  # a damaged one; TFDS downloads its file again
+            cached.update(json.loads(info.read_text()).get("urls", ()))
     missing = [
         url
         for url, info in builder.url_infos.items()

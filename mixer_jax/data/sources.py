@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from mixer_jax.data.images import UNCHANGED, Fit, read_image
+from mixer_jax.data.listing import entries
 from mixer_jax.data.tar_files import DISK, Store
 from mixer_jax.errors import UserError, one_of
 
@@ -225,10 +226,10 @@ class FolderSource:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            with self.store.open(path) as file:
-                return read_image(path, self.fit, self.channels, file)
+            content = self.store.read(path)
         except OSError as error:
             raise UserError(f"cannot read image {path}: {error.strerror}") from error
+        return read_image(path, self.fit, self.channels, content)
 
 
 def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSource:
@@ -241,14 +242,9 @@ def image_folder(data_dir: str, split: str, fit: Fit = UNCHANGED) -> FolderSourc
     """
     top = Path(os.path.expanduser(data_dir))
     root = top / split
-    try:
-        folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-        files = [sorted(p for p in f.iterdir() if p.suffix.lower() in (".png", ".jpg", ".jpeg")) for f in folders]
-    except OSError as error:
-        raise UserError(
-            f"cannot read image folder {error.filename}: {error.strerror}; expected "
-            f"DATA_DIR/{split}/<class>/*.png|jpg, with config.dataset.data_dir=DATA_DIR"
-        ) from error
+    folders = [Path(entry.path) for entry in entries(root) if entry.is_dir()]
+    found_in = ((Path(entry.path) for entry in entries(folder)) for folder in folders)
+    files = [[path for path in found if path.suffix.lower() in (".png", ".jpg", ".jpeg")] for found in found_in]
     if not folders:
         raise UserError(f"no class folders in {root}: expected {root}/<class>/*.png|jpg")
     for folder, found in zip(folders, files, strict=True):

@@ -2,14 +2,13 @@
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -18,30 +17,32 @@ from mixer_jax.data.images import IMAGE_SUFFIXES
 from mixer_jax.data.label_table import COLUMNS
 from mixer_jax.data.listing import is_hidden
 from mixer_jax.errors import UserError
+from mixer_jax.messages import warn
 from mixer_jax.storage import write_json
 
-FORMAT = 3  # of the kept list of a tar file's members
+FORMAT = 4  # of the kept list of a tar file's images
 CLASS_SUFFIXES = (".cls", ".json")  # of the members that hold the class of the image with the same name
 
 
 class Status(NamedTuple):
-    """The size of a file in bytes, and the time of its modification in nanoseconds."""
+    """The size of a file in bytes, and the time of its last change in nanoseconds: of its content, or its place."""
 
     bytes: int
-    modified: int
+    changed: int
 
 
 class Store:
     """Access to files by path: here, on this machine. Several threads read at the same time."""
 
-    def open(self, path: Path) -> BinaryIO:
-        """Open a file; raise `OSError` if that is not possible."""
-        return path.open("rb")
+    def read(self, path: Path) -> bytes:
+        """Return the content of a file; raise `OSError` if that is not possible."""
+        return path.read_bytes()
 
     def status(self, path: Path) -> Status:
         """Return the status of a file; raise `OSError` if that is not possible."""
         status = os.stat(path)
-        return Status(status.st_size, status.st_mtime_ns)
+        # A file that replaces another may have an older time of modification, but not an older time of change.
+        return Status(status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
         """Return the files on this machine that contain these."""
@@ -51,22 +52,23 @@ class Store:
 DISK = Store()
 
 
-class _Member(NamedTuple):
-    """A file in a tar file: its name, and where its content begins and how long it is, in bytes."""
+class _Entry(NamedTuple):
+    """An image in a tar file: its name, the place of its content and its length in bytes, and its class or ""."""
 
     name: str
     offset: int
     bytes: int
+    label: str
 
 
 class TarFiles(Store):
     """The images in tar files, each under the path of its tar file and its name there; see `Store`.
 
-    The lists of the members are kept in the user's cache folder, so that a tar file is read through only once.
+    The lists of the images are kept in the user's cache folder, so that a tar file is read through only once.
     """
 
     def __init__(self, tars: Sequence[Path]):
-        """Read the lists of the members, with a progress bar.
+        """Read the lists of the images, with a progress bar.
 
         Args:
           tars: the tar files; compressed ones have no random access.
@@ -74,89 +76,112 @@ class TarFiles(Store):
         Raises:
           UserError: if one of them cannot be read.
         """
-        self._images: dict[Path, tuple[Path, _Member, str]] = {}  # the tar file, the place in it, and the class
-        self._modified: dict[Path, int] = {}
+        self._entries: dict[Path, tuple[Path, _Entry]] = {}
+        self._changed: dict[Path, int] = {}
         for tar in tqdm(tars, "listing", unit="tar files", leave=False, disable=None, delay=1):
             try:
-                self._modified[tar] = DISK.status(tar).modified
-                self._add(tar, _members(tar))
-            except (OSError, tarfile.TarError) as error:
-                raise UserError(f"cannot read {tar}: {getattr(error, 'strerror', None) or error}") from error
+                status = DISK.status(tar)
+                self._entries |= {tar / entry.name: (tar, entry) for entry in _entries(tar, status)}
+            except tarfile.TarError as error:
+                raise UserError(f"cannot read {tar}: it is damaged or compressed ({error})") from error
+            except OSError as error:
+                raise UserError(f"cannot read {tar}: {error.strerror}") from error
+            self._changed[tar] = status.changed
 
     def images(self) -> Iterator[tuple[Path, Path, str]]:
         """Yield the path, the tar file and the class of each image; the class is "" if it is unknown."""
-        return ((path, tar, label) for path, (tar, _, label) in self._images.items())
+        return ((path, tar, entry.label) for path, (tar, entry) in self._entries.items())
 
-    def open(self, path: Path) -> BinaryIO:
-        tar, member, _ = self._images[path]
-        return io.BytesIO(_read(tar, member))
+    def read(self, path: Path) -> bytes:
+        tar, entry = self._entries[path]
+        with tar.open("rb", buffering=0) as file:
+            return os.pread(file.fileno(), entry.bytes, entry.offset)
 
     def status(self, path: Path) -> Status:
-        tar, member, _ = self._images[path]
-        return Status(member.bytes, self._modified[tar])
+        tar, entry = self._entries[path]
+        return Status(entry.bytes, self._changed[tar])
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
-        return list(self._modified)
-
-    def _add(self, tar: Path, members: Sequence[_Member]) -> None:
-        """Note the images of a tar file, with their classes."""
-        by_suffix = sorted(members, key=lambda member: _suffix(member.name) == ".cls")  # if there are two, .cls counts
-        classes = {_key(member.name): member for member in by_suffix if _suffix(member.name) in CLASS_SUFFIXES}
-        for member in members:
-            if _suffix(member.name) in IMAGE_SUFFIXES:
-                found = classes.get(_key(member.name))
-                label = _label(tar, found) if found else PurePosixPath(member.name).parent.name
-                self._images[tar / member.name] = tar, member, label
+        return list(self._changed)
 
 
-def _members(tar: Path) -> list[_Member]:
-    """Return the files in a tar file."""
-    status = DISK.status(tar)
-    key = f"{FORMAT} {tar.resolve()} {status.bytes} {status.modified}"
+def _entries(tar: Path, status: Status) -> list[_Entry]:
+    """Return the images in a tar file."""
+    key = f"{FORMAT} {tar.resolve()} {status.bytes} {status.changed}"
     kept = cache_folder("listed") / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:16]}.json"
     with contextlib.suppress(Exception):  # no list, or a damaged one
-        return [_Member(*member) for member in json.loads(kept.read_text())]
+        return [_Entry(*entry) for entry in json.loads(kept.read_text())]
     with tarfile.open(tar, "r:") as file:
-        entries = {posixpath.normpath(entry.name): entry for entry in file}
-    shown = (name for name in entries if not any(map(is_hidden, PurePosixPath(name.replace("../", "")).parts)))
-    names = {name: name.lstrip("/") for name in shown}
-    contents = ((name, _content(entries, name)) for name in names)
-    found = [_Member(names[name], entry.offset_data, entry.size) for name, entry in contents if entry]
+        members = {posixpath.normpath(member.name): member for member in file}
+        _require_whole(file, tar, len(members))
+        shown = [name for name in members if not any(map(is_hidden, PurePosixPath(name.replace("../", "")).parts))]
+        contents = {name: content for name in shown if (content := _content(members, name))}
+        found = list(_images(file, contents))
     with contextlib.suppress(Exception):  # without it, the tar file is read through again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
     return found
 
 
-def _content(entries: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo | None:
-    """Return the entry with the content of a file: its own, or that of the file it links to; None if there is none."""
-    for _ in entries:  # a link may lead to another, or back to itself
-        if (entry := entries.get(name)) is None:
+def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> None:
+    """Raise `tarfile.ReadError` if the last member is not the end: for `tarfile`, a damaged header is the end."""
+    assert file.fileobj
+    if tar.stat().st_size == file.offset:
+        warn(f"{tar} may be cut off: it has no end mark after the {members:,} files in it")
+    file.fileobj.seek(file.offset)
+    while rest := file.fileobj.read(2**20):
+        if rest.strip(b"\0"):
+            raise tarfile.ReadError(f"no valid header after the first {members:,} files")
+
+
+def _content(members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo | None:
+    """Return the member with the content of a file: its own, or that of the file it links to; None if there is none."""
+    for _ in members:  # a link may lead to another, or back to itself
+        if (member := members.get(name)) is None:
             return None
-        if not (entry.issym() or entry.islnk()):
-            return entry if entry.isreg() and not entry.sparse else None
-        folder = posixpath.dirname(name) if entry.issym() else ""  # a hard link names the file from the top
-        name = posixpath.normpath(posixpath.join(folder, entry.linkname))
+        if not (member.issym() or member.islnk()):
+            return member if member.isreg() and not member.sparse else None
+        folder = posixpath.dirname(name) if member.issym() else ""  # a hard link names the file from the top
+        name = posixpath.normpath(posixpath.join(folder, member.linkname))
     return None
 
 
-def _label(tar: Path, member: _Member) -> str:
+def _images(file: tarfile.TarFile, contents: Mapping[str, tarfile.TarInfo]) -> Iterator[_Entry]:
+    """Yield the images of a tar file.
+
+    The class of an image is in the file with the same name up to the suffix or, as in WebDataset, up to the first dot.
+    If no image has such a file, the classes are the names of the folders.
+    """
+    by_suffix = sorted(contents, key=lambda name: _suffix(name) == ".cls")  # if there are two, .cls counts
+    classes = {_stem(name): name for name in by_suffix if _suffix(name) in CLASS_SUFFIXES}
+    images = [name for name in contents if _suffix(name) in IMAGE_SUFFIXES]
+    found = {name: classes.get(_stem(name)) or classes.get(_key(name)) for name in images}
+    for name in images:
+        if of_class := found[name]:
+            label = _label(file, contents[of_class], _suffix(of_class))
+        else:
+            label = "" if any(found.values()) else PurePosixPath(name).parent.name
+        yield _Entry(name.lstrip("/"), contents[name].offset_data, contents[name].size, label)
+
+
+def _label(file: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> str:
     """Return the class that a member holds, as text or as a field of JSON; "" if it holds none."""
-    text = _read(tar, member).decode("utf-8", errors="replace").strip()
-    if _suffix(member.name) == ".json":
+    opened = file.extractfile(member)
+    text = opened.read().decode("utf-8-sig", errors="replace").strip() if opened else ""
+    if suffix == ".json":
         try:
             content = json.loads(text)
         except ValueError:
             return ""
         fields = content if isinstance(content, dict) else {}
-        found = (fields.get(name) for name in ("cls", *COLUMNS["class"]))
-        return str(next((value for value in found if value is not None), "")).strip()
+        values = (fields.get(name) for name in ("cls", *COLUMNS["class"]))
+        return str(next((value for value in values if value is not None), "")).strip()
     return text
 
 
-def _read(tar: Path, member: _Member) -> bytes:
-    with tar.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), member.bytes, member.offset)
+def _stem(name: str) -> str:
+    """Return a name without its suffix."""
+    return name.removesuffix(PurePosixPath(name).suffix)
 
 
 def _key(name: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.read_only_builder import ReadOnlyBuilder
 from tqdm import tqdm
 
 from mixer_jax.data.images import UNCHANGED, Fit
@@ -49,14 +50,7 @@ class TfdsSource:
 
     def __getitems__(self, indices: Sequence[int]) -> list[Example]:
         image_key, label_key = self._keys
-        try:
-            examples = self._data.__getitems__(list(indices))
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(
-                f"cannot read {self._title} in {self._builder.data_path}: {in_one_line(error)[:200]}; delete "
-                "that folder, and the dataset will be prepared again"
-            ) from error
-        return [(self._fit(example[image_key]), int(example[label_key])) for example in examples]
+        return [(self._fit(x[image_key]), int(x[label_key])) for x in self._read(self._data, indices)]
 
     def labels(self) -> np.ndarray | None:
         if len(self) > LABELS:
@@ -65,7 +59,7 @@ class TfdsSource:
         undecoded = {image_key: tfds.decode.SkipDecoding()}
         examples, labels = self._builder.as_data_source(split=self._split, decoders=undecoded), []
         for start in tqdm(range(0, len(self), 1000), f"labels of {self._title}", unit="k", leave=False, disable=None):
-            chunk = examples.__getitems__(list(range(start, min(start + 1000, len(self)))))
+            chunk = self._read(examples, range(start, min(start + 1000, len(self))))
             labels += [int(example[label_key]) for example in chunk]
         return np.array(labels)
 
@@ -81,6 +75,16 @@ class TfdsSource:
 
     def files(self) -> Iterable[Path]:
         return Path(self._builder.data_dir).glob("*")  # empty if the folder is an address, such as gs://...
+
+    def _read(self, data, indices: Sequence[int]) -> list[dict]:
+        try:
+            return data.__getitems__(list(indices))
+        except (OSError, RuntimeError, ValueError) as error:
+            ours = not isinstance(self._builder, ReadOnlyBuilder)  # else TFDS cannot prepare it again
+            remedy = "delete that folder, and the dataset will be prepared again" if ours else "copy it there again"
+            raise UserError(
+                f"cannot read {self._title} in {self._builder.data_path}: {in_one_line(error)[:200]}; {remedy}"
+            ) from error
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         if not self.fit.size:

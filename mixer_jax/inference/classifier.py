@@ -15,8 +15,8 @@ from PIL import Image
 
 from mixer_jax import models
 from mixer_jax.augment import Augment
-from mixer_jax.data import as_pixels, read_image, unreadable
-from mixer_jax.errors import UserError
+from mixer_jax.data import as_pixels, read_image
+from mixer_jax.errors import UserError, in_one_line
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
 from mixer_jax.metrics import probabilities
@@ -132,7 +132,7 @@ class Classifier:
         try:
             return as_pixels(image, fit, channels)
         except Exception as error:  # Pillow's, of an image that is cut short or has a rare mode
-            raise unreadable("the image", error) from error
+            raise UserError(f"cannot read the image: {in_one_line(error)}") from error
 
     def logits(self, images: np.ndarray, batch_size: int = 64) -> np.ndarray:
         """Return the logits (n, classes) float32 for images (n, *image_shape) uint8."""

@@ -120,6 +120,47 @@ def test_equal_files_are_named(tmp_path):
     assert not any("test and training" in caution for caution in cautions)  # as all are
 
 
+def test_equal_files_of_validation_and_test_are_named(tmp_path):
+    write(tmp_path, f"train/{{cat,dog}}/{TEN} val/{{cat,dog}}/x.png", {"test/dog/y.png": encoded(1)})
+    (tmp_path / "test" / "cat").mkdir()
+    (tmp_path / "test/cat/copy.png").write_bytes((tmp_path / "val/cat/x.png").read_bytes())
+    both = "the same files, byte for byte, are test and validation images: val/cat/x.png = test/cat/copy.png"
+    assert both in look(tmp_path).cautions()
+
+
+def test_a_file_that_is_repaired_is_examined_again(tmp_path):
+    """The size and the time of modification may be those of the damaged file, as after `rsync --times`."""
+    write(tmp_path / "images", f"cat/{TEN} dog/{TEN}")
+    path = tmp_path / "images" / "cat" / "a.png"
+    good, times = path.read_bytes(), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(bytes(len(good)))
+    os.utime(path, ns=times)
+    with pytest.raises(UserError, match=r"cat/a.png: it is not an image"):
+        load(tmp_path / "images")
+    path.write_bytes(good)
+    os.utime(path, ns=times)
+    assert len(load(tmp_path / "images").test) == 4
+
+
+def test_an_interrupted_examination_is_continued(tmp_path, monkeypatch):
+    write(tmp_path / "images", f"cat/{TEN} dog/{TEN}")
+    look_at, seen = examine._properties, []
+
+    def interrupted(content):
+        if len(seen) == 12:
+            raise KeyboardInterrupt
+        seen.append(content)
+        return look_at(content)
+
+    monkeypatch.setattr(examine, "cores", lambda: 1)
+    monkeypatch.setattr(examine, "_properties", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        look(tmp_path / "images")
+    monkeypatch.setattr(examine, "_properties", lambda content: seen.append(content) or look_at(content))
+    look(tmp_path / "images")
+    assert len(seen) == 20
+
+
 def test_copies_are_drawn_together(tmp_path):
     for i in range(60):
         for number, label in enumerate(("cat", "dog")):

@@ -129,7 +129,7 @@ def test_without_room_it_goes_without(write_folder, cache, decoded, monkeypatch,
 
 def test_a_full_disk_leaves_nothing_behind(write_folder, cache, decoded, monkeypatch):
     def full(file, **arrays):
-        file.write(b"the beginning")
+        file.write_bytes(b"the beginning")
         raise OSError("no space left on the device")
 
     root = write_folder()
@@ -195,7 +195,7 @@ def test_what_a_dead_process_left_is_removed(write_folder, cache):
     root = write_folder()
     load(root)
     [file] = cache.iterdir()
-    left = file.with_suffix(".123.partial")
+    left = file.with_name(f".partial.123.{file.name}")
     file.rename(left)
     load(root)
     assert list(cache.iterdir()) == [file]

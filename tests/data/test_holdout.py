@@ -101,6 +101,10 @@ def test_test_images_that_were_trained_on_are_counted():
     images[[4, 7, 9]] = dataset.train.images[[1, 1, 50]]
     copied = dataclasses.replace(dataset, test=data.Split(images, dataset.test.labels))
     assert warnings(copied, False) == ("3 of 100 test images are training images too, pixel for pixel",)
+    val = data.Split(dataset.train.images[:100], dataset.val.labels)
+    assert warnings(dataclasses.replace(dataset, val=val), False) == (
+        "100 of 100 validation images are training images too, pixel for pixel",
+    )
     assert warnings(streamed(copied), False) == ()  # whose pixels are not at hand
     assert warnings(dataset, True) == (
         "the test images are the training images: the accuracy says nothing about images that the model has not seen",

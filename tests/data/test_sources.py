@@ -205,6 +205,8 @@ class TestMistakes:
             load(train_split="trian")
         with pytest.raises(UserError, match="config.dataset.resize 'bicubi/0.9' .did you mean 'bicubic'.*valid: fit, "):
             load(resize="bicubi/0.9")
+        with pytest.raises(UserError, match="config.dataset.test_split is empty: name a split"):
+            load(test_split="")
         with pytest.raises(UserError, match="config.dataset.normalization 'stanard' .did you mean 'standard'"):
             load(normalization="stanard")
 
@@ -223,7 +225,7 @@ class TestMistakes:
             load(name="folder")
         with pytest.raises(UserError, match="there is no folder .*/none: give the folder of the images with"):
             load(name="folder", data_dir=str(tmp_path / "none"))
-        with pytest.raises(UserError, match=r"cannot read image folder .*train: No such file.*DATA_DIR/train/<class>"):
+        with pytest.raises(UserError, match=r"cannot read image folder .*train: No such file"):
             load(name="folder", data_dir=str(tmp_path), layout="splits")
 
     def test_empty_folders(self, tmp_path):

@@ -183,3 +183,90 @@ def test_tar_files_beside_class_folders_are_left_out(tmp_path):
     folder = look(tmp_path)
     assert folder.label_names == ("a", "b")
     assert "left out: 1 .tar file, to be unpacked (b/more.tar)" in "\n".join(folder.lines())
+
+
+def labels(root, **fields):
+    """The class of each image that is used, by its name in the tar file without the folders there."""
+    folder = look(root, **fields)
+    return {image.path.name: image.label for images in folder.splits.values() for image in images}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"), [("cls", "{}".format), ("json", lambda label: json.dumps({"label": label}))]
+)
+def test_names_may_have_dots(suffix, text, tmp_path):
+    content = []
+    for i in range(12):
+        content += [(f"in/photo.{i:03d}.png", encoded(i)), (f"in/photo.{i:03d}.{suffix}", text("ab"[i % 2]).encode())]
+    pack(tmp_path / "set" / "all.tar", content)
+    assert labels(tmp_path / "set") == {f"photo.{i:03d}.png": "ab"[i % 2] for i in range(12)}
+
+
+def test_several_images_of_an_example_have_its_class_and_other_json_is_ignored(tmp_path):
+    content = []
+    for i in range(12):
+        content += [(f"in/{i}.{side}.png", encoded(100 * j + i)) for j, side in enumerate(("left", "right"))]
+        content += [(f"in/{i}.cls", b"\xef\xbb\xbf" + b"ab"[i % 2 : i % 2 + 1]), (f"in/{i}.stats.json", b"{}")]
+    pack(tmp_path / "set" / "all.tar", [*content, ("in/none.png", encoded(99))])
+    expected = {f"{i}.{side}.png": "ab"[i % 2] for i in range(12) for side in ("left", "right")}
+    assert labels(tmp_path / "set") == expected
+    assert "1 without a class in the tar file (all.tar/in/none.png)" in "\n".join(look(tmp_path / "set").lines())
+
+
+def test_folders_in_a_tar_file_may_be_splits(tmp_path):
+    names = [f"data/{split}/{label}/{i}.png" for split in ("train", "val", "test") for label in "ab" for i in range(4)]
+    pack(tmp_path / "set" / "data.tar", [(name, encoded(i)) for i, name in enumerate(names)])
+    folder = look(tmp_path / "set")
+    for split, name in {"train": "train", "validation": "val", "test": "test"}.items():
+        assert [image.path.parts[-3] for image in folder.splits[split]] == [name] * 8
+    names = [f"{split}/{i}.png" for split in ("train", "test") for i in range(4)]
+    pack(tmp_path / "flat" / "data.tar", [(name, encoded(i)) for i, name in enumerate(names)])
+    with pytest.raises(UserError, match=r"data.tar/test, .*data.tar/train: expected a folder for each class there"):
+        look(tmp_path / "flat")
+
+
+def test_folders_without_images_beside_tar_files_do_no_harm(tmp_path):
+    shards(tmp_path / "set")
+    (tmp_path / "set" / "empty").mkdir()
+    write(tmp_path / "set", "", {"logs/x.txt": "a log"})
+    assert len(look(tmp_path / "set").splits["train"]) == 12
+
+
+def test_tar_files_beside_what_was_unpacked_from_them_are_left_out(tmp_path):
+    write(tmp_path, "train/{a,b}/{1,2,3}.png test/{a,b}/4.png")
+    pack(tmp_path / "train.tar", [("a/1.png", encoded(9))])
+    folder = look(tmp_path)
+    assert len(folder.splits["train"]) == 6
+    assert "left out: 1 tar file beside folders of images (train.tar)" in "\n".join(folder.lines())
+
+
+def test_a_tar_file_that_seems_to_end_early_is_not_taken_for_whole(tmp_path, caplog):
+    """Python's tarfile takes a damaged header for the end; GNU tar reports it."""
+    pack(tmp_path / "one.tar", [(f"{label}/{i}.png", encoded(i)) for label in "ab" for i in range(6)])
+    whole = (tmp_path / "one.tar").read_bytes()
+    (tmp_path / "one.tar").unlink()
+    with tarfile.open(fileobj=io.BytesIO(whole)) as file:
+        middle = file.getmembers()[6].offset
+    for name, content in {
+        "header": whole[:middle] + b"?" * 10 + whole[middle + 10 :],
+        "cut": whole[: middle + 100],
+        "two": whole + whole,
+    }.items():
+        write(tmp_path, "", {f"{name}/all.tar": content})
+        with pytest.raises(UserError, match=r"cannot read .*all.tar: it is damaged or compressed \("):
+            look(tmp_path / name)
+    write(tmp_path, "", {"between/all.tar": whole[:middle]})
+    assert sum(map(len, look(tmp_path / "between").splits.values())) == 6
+    assert "all.tar may be cut off: it has no end mark after the 6 files in it" in caplog.text
+
+
+def test_a_tar_file_is_read_again_if_another_of_the_same_size_and_time_replaces_it(tmp_path):
+    file = tmp_path / "set" / "all.tar"
+    pack(file, [(f"{label}/{label}{i}.png", encoded(i)) for label in "ab" for i in range(6)])
+    before = file.stat()
+    assert set(labels(tmp_path / "set").values()) == {"a", "b"}
+    pack(tmp_path / "new.tar", [(f"{label}/{label}{i}.png", encoded(i)) for label in "cd" for i in range(6)])
+    assert (tmp_path / "new.tar").stat().st_size == before.st_size
+    os.utime(tmp_path / "new.tar", ns=(before.st_atime_ns, before.st_mtime_ns))
+    (tmp_path / "new.tar").replace(file)
+    assert set(labels(tmp_path / "set").values()) == {"c", "d"}

@@ -1,5 +1,7 @@
 """Sets of TensorFlow Datasets: prepared from archives in the original format without TensorFlow, and read back."""
 
+import errno
+import os
 import sys
 import time
 
@@ -117,6 +119,42 @@ def test_a_damaged_prepared_set_gets_one_line(tmp_path):
     file.unlink()
     with pytest.raises(UserError, match=r"cannot read mnist test in .*: .*delete that folder"):
         contents(TfdsSource(prepared_builder("mnist", str(tmp_path / "sets")), "test"))
+
+
+def test_a_damaged_set_of_the_user_is_not_to_be_deleted(tmp_path):
+    """TFDS has no builder for it, so it could not be prepared again."""
+    arrays = archives.made_images("mnist", 12, 5)
+    with archives.served("mnist", archives.pack("mnist", arrays), tmp_path / "served", arrays):
+        folder = prepared_builder("mnist", str(tmp_path / "sets")).data_path
+    for name in ("features.json", "dataset_info.json"):
+        (folder / name).write_text((folder / name).read_text().replace('"mnist"', '"our_own"'))
+    for file in folder.glob("mnist-*"):
+        file.rename(folder / file.name.replace("mnist", "our_own"))
+    config = make_config(dataset__name="folder", dataset__data_dir=str(folder.parent)).dataset
+    with pytest.raises(UserError, match=f"holds a prepared dataset: give its version with .*data_dir={folder}"):
+        data.load(config)
+    config.data_dir = str(folder)
+    assert len(data.load(config).test) == 5
+    [file] = folder.glob("*test*.array_record*")
+    file.write_bytes(file.read_bytes()[:-100])
+    for budget in (0.0, 1.0):
+        config.memory_budget_gib = budget
+        with pytest.raises(UserError, match=r"cannot read our_own .* in .*; copy it there again"):
+            data.load(config)
+        with pytest.raises(UserError, match=r"cannot read our_own .* in .*; copy it there again"):
+            data.open_split(config, "test").source.labels()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.ENOTDIR])
+def test_a_drive_that_cannot_hold_a_set_gets_one_line(number, tmp_path, monkeypatch):
+    def fails(*args, **kwargs):
+        raise OSError(number, os.strerror(number))
+
+    arrays = archives.made_images("mnist", 12, 5)
+    with archives.served("mnist", archives.pack("mnist", arrays), tmp_path / "served", arrays):
+        monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fails)
+        with pytest.raises(UserError, match=rf"cannot prepare mnist in .* \({os.strerror(number)}\): make room"):
+            prepared_builder("mnist", str(tmp_path / "sets"))
 
 
 def test_sets_of_another_kind_are_refused(tmp_path):
