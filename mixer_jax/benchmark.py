@@ -4,7 +4,8 @@ With --image_size, with or without a config, the images are random pixels:
 
     python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
 
-The workloads are measured alternately, so that other load on the machine affects all of them alike: the training step
+Measurements of the workloads are interleaved, so that other load on the machine affects all of them alike: the training
+  step
 alone, with augmentation, and through the whole loop; the augmentation alone; the forward pass; and a large matmul,
 which shows what the device can do. `--against torch` adds the same model and weights in PyTorch, and needs an
 optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision` also adds the same augmentation in

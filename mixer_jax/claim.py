@@ -33,9 +33,10 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
       The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
     Raises:
-      UserError: if the directory holds files but no run, or (without `overwrite`) a run whose config cannot be read, or
-        a begun one whose config differs in other fields; if another process trains in it; if it is to be moved aside,
-        but holds the current directory; or if it is not writable, unless its run is finished.
+      UserError: if the directory holds files but no run; if, without `overwrite`, it holds a run whose config cannot be
+        read, or one that has begun and whose config differs in fields outside MAY_CHANGE; if another process trains in
+        it; if it is to be moved aside, but the current directory is in it; or if it is not writable, unless its run is
+        finished.
     """
     try:
         # A run that was killed before it wrote its config leaves only hidden files.
@@ -68,7 +69,7 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
       dataset: `Dataset.info` of the run's dataset.
 
     Raises:
-      UserError: if a begun run used different data or a different config, or if the file cannot be written.
+      UserError: if a run that has begun used different data or a different config, or if the file cannot be written.
     """
     changes = _changes(run, config) if run.exists else {}  # again: others may have trained here since `require_usable`
     extended = run.extended

@@ -184,7 +184,7 @@ def parse_flags(
 
 @contextlib.contextmanager
 def naming_flags() -> Iterator[None]:
-    """Name the flags of `Define.dataset` in errors about the fields of `config.dataset` that they set.
+    """Make errors about fields of `config.dataset` mention the flags of `Define.dataset` that set these fields.
 
     An error about another field says that this command has no flag for it.
     """
@@ -244,8 +244,9 @@ def folder(output: str | None, workdir: str, name: str) -> Path:
     Args:
       output: the value of --output, if given.
       workdir: the run directory, or a file or address of weights.
-      name: of the default folder, such as "evaluation/test_best". It is in the directory of the run or the weights if
-        that can be written to. Otherwise it is in the current directory, such as evaluation/MODEL/test_best.
+      name: the name of the default folder, such as "evaluation/test_best". It is in the directory of the run or the
+        weights if that can be written to. Otherwise it is in the current directory, for example
+        evaluation/MODEL/test_best.
     """
     if output:
         return Path(output)

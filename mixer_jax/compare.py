@@ -2,9 +2,9 @@
 
 Each path is a run directory (of one or several seeds), a study directory, or a comparison.json from this command.
 configs/results/published_cifar10.json has numbers that others published. --merge joins rows with the same title and
-recipe into one row with all their seeds, for example if several machines trained parts of a study. Print a table for
-each dataset, and write comparison.html with charts, the tables as .md, .tex and .csv, comparison.json, curves.png and,
-for models of several sizes, costs.png.
+recipe into one row with all their seeds, for example if several machines trained parts of a study. A table for each
+dataset is printed. The files written are comparison.html (with charts), the tables as .md, .tex and .csv,
+comparison.json, curves.png and, if the models differ in size, costs.png.
 """
 
 from pathlib import Path

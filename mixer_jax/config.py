@@ -70,12 +70,12 @@ def default_config() -> ConfigDict:
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
     # "by_class": the same fraction of each class, but never all of its images; "random": regardless of class.
     config.dataset.hold_out = "by_class"
-    # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged, all of one size.
+    # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged, if all have one size.
     config.dataset.image_size = ()
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
     config.dataset.resize = "fit"
-    config.dataset.draft = True  # decode large JPEG files at 1/2, 1/4 or 1/8 of their size, at least twice image_size
+    config.dataset.draft = True  # decode JPEG files at 1/2, 1/4 or 1/8 of their size if that is still twice image_size
     # Bits that the levels of 16-bit image files use, 8 to 16; None: as many as the highest level found needs, or 16 if
     # layout is "splits".
     config.dataset.bits = placeholder(int)
@@ -85,7 +85,7 @@ def default_config() -> ConfigDict:
 
     config.augment = ConfigDict()  # augmentation of the training images, in this order; none by default
     config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
-    # Sides of the central box that is scaled to input_size, relative to the largest box of this aspect ratio. Used in
+    # Sides of the central box that is scaled to input_size, relative to the largest box of its aspect ratio. Used in
     # evaluation, and in training unless crop = "inception".
     config.augment.eval_crop = 1.0
     config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size
@@ -147,7 +147,7 @@ def default_config() -> ConfigDict:
     config.optimizer.name = "adamw"  # of OPTIMIZERS in training/optimizer.py, such as "muon", "sgd" or "adam"
     config.optimizer.learning_rate = 1e-3  # the peak of the schedule
     config.optimizer.weight_decay = 0.0  # of kernels only; with "muon", of the kernels that are updated as matrices
-    config.optimizer.stem_as_matrix = False  # with "muon": update the stem's kernel as a matrix, too, not by Adam
+    config.optimizer.stem_as_matrix = False  # with "muon": also update the kernel of the stem as a matrix, not by Adam
     config.optimizer.momentum = placeholder(float)  # this and the next three: None is optax's default
     config.optimizer.b1 = placeholder(float)
     config.optimizer.b2 = placeholder(float)

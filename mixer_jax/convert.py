@@ -5,14 +5,15 @@ and others), or from this command; the folder of such a file; its URL (https:// 
 Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
 TO is a .npz file (in the paper's layout), a .safetensors file (in timm's, unless --layout says otherwise), or a folder,
-in which model.safetensors is written. The other commands take any of them as --workdir. The file keeps the class names
-and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that,
+in which model.safetensors is written. The other commands take files and folders of all these kinds as --workdir. The
+file keeps the class names and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that,
 timm.create_model("local-dir:TO", pretrained=True) rebuilds models of timm's sizes; for others, the command prints the
 call.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
-the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. For a file that does not
-record its image size, --image_size gives it, if it fits the number of patches; otherwise a square is assumed.
+the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. If FROM does not record its
+image size, --image_size is also taken as FROM's size, if it fits FROM's number of patches; otherwise FROM's images are
+assumed to be square.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """

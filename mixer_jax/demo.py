@@ -56,7 +56,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
 
     Args:
       workdir: a run directory, or a file, folder or address of weights, as for `inference.load`.
-      checkpoint: of a run directory: "best", "latest" or a step.
+      checkpoint: the checkpoint of a run directory: "best", "latest" or a step.
 
     Raises:
       UserError: if the model cannot be loaded.

@@ -1,9 +1,9 @@
 """Evaluate a trained model: python -m mixer_jax.evaluate --workdir runs/digits [--split test] [--checkpoint best]
 
-Print and write (JSON, CSV, PNG) top-1, top-5 and balanced accuracy, loss, calibration, confusion, recall, precision
-and F1 of every class, and the prediction for every image. This needs the images of the split. --workdir is a run
-directory, or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of images
-(--dataset folder) is scored as in training: on its validation images, or else on a fraction that is drawn.
+Prints, and writes as JSON, CSV and PNG: top-1, top-5 and balanced accuracy, loss, calibration and the confusion matrix;
+recall, precision and F1 of each class; and the prediction for each image. This needs the images of the split. --workdir
+is a run directory, or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of
+images (--dataset folder) is scored as in training: on its validation images, or else on a fraction chosen at random.
 """
 
 from pathlib import Path

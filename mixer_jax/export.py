@@ -11,7 +11,8 @@ onnxruntime.
 
 The file is kept only if its logits differ from the model's by at most 1e-4 (relative to the largest logit, if above 1).
 They are compared on test images, or on random pixels if there are none. `onnx_int8` is kept if it loses at most half a
-percentage point of accuracy on test images; without test images, it is kept unchecked. --benchmark also times the file.
+percentage point of accuracy on test images; without test images, it is kept unchecked. --benchmark also measures the
+file's speed.
 """
 
 import importlib.util

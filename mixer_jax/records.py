@@ -37,7 +37,7 @@ class Epoch(_Record):
       step: the number of training steps done by the end of the epoch.
       train_loss, train_accuracy: means over the training steps, on augmented images; losses are in nats.
       val_loss, val_accuracy: over all validation images, at the end of the epoch.
-      learning_rate: of the epoch's last step.
+      learning_rate: that of the epoch's last step.
       images_per_second: training throughput.
       seconds: time spent on training steps.
     """
@@ -62,7 +62,7 @@ class StepMetrics(_Record):
       loss: in nats.
       accuracy: in percent.
       gradient_norm: the L2 norm of the gradient of all trained parameters, before clipping.
-      learning_rate: of the step.
+      learning_rate: that of the step.
       images_per_second: training throughput around the step.
     """
 

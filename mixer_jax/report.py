@@ -2,9 +2,9 @@
 
 report.html is one file that needs no network: the results, curves by epoch and by step, confusion, every class, the
 most confident mistakes with the nearest training images, what each token adds, the weights of token mixing and patch
-embedding, calibration, config and environment. README.md is the model card. Training ends by writing both; this command
-writes them again, or the report of an unfinished run, or the reports of several seeds. For weights (a file, folder,
-URL or name), it writes a page with pictures of their token mixing and patch embedding.
+embedding, calibration, config and environment. README.md is the model card. Both are written at the end of training;
+this command writes them again, or the report of an unfinished run, or the reports of several seeds. For weights (a
+file, folder, URL or name), it writes a page with pictures of their token mixing and patch embedding.
 """
 
 from pathlib import Path

@@ -148,7 +148,7 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields of `BEFORE` that the existing config.json lacks, with the values that match what it did.
+        """Return the fields of `BEFORE` that an older release left out of config.json, with the values of that release.
 
         Empty if there is no run here.
         """

@@ -362,7 +362,10 @@ CASES = {
         TEN, (NOTHING,), FIVES, other={"labels.csv": f"{TABLE}\n,\n,\n"}
     ),
     "paths that are not as short as they could be": Case(
-        TEN, (NOTHING,), FIVES, other={"labels.csv": re.sub(r"^(?=\w\.)", ".//x/../", TABLE, flags=re.MULTILINE)}
+        f"x/{TEN}",
+        (NOTHING,),
+        FIVES,
+        other={"labels.csv": re.sub(r"^(?=\w\.)", "./y/../x//", TABLE, flags=re.MULTILINE)},
     ),
     "semicolons": Case(TEN, (), FIVES, other={"labels.csv": TABLE.replace(",", ";")}),
     "a byte order mark": Case(TEN, (), FIVES, other={"labels.csv": b"\xef\xbb\xbf" + TABLE.encode()}),

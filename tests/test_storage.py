@@ -71,7 +71,7 @@ def test_a_file_that_two_processes_write_is_whole(tmp_path):
         program = "import sys; from pathlib import Path; from mixer_jax import storage; "
         program += "storage.write_text(Path(sys.argv[1]), 'other')"
         subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=True)
-        assert (tmp_path / "x").read_text() == "other"
+        assert ((tmp_path / "x").read_text(), partial.read_text()) == ("other", "half")
         partial.write_text("whole")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "whole"

@@ -1,6 +1,7 @@
 """RandAugment and AutoAugment, as in torchvision: the choice of the operations for each image.
 
-Both draw (operations, bins, negative), each (n,) per image, for `operations.apply_all`.
+For each image, both draw what `operations.apply_all` takes: the indices of the operations, the bins of their
+magnitudes, and whether the magnitudes are negative, each (n,).
 """
 
 import dataclasses
@@ -78,7 +79,7 @@ class AutoAugment:
     num_bins = 10
 
     def draw(self, key: jax.Array) -> Choice:
-        """Draw the operations for one image: one pair of the policy, each operation with its probability.
+        """Draw one sub-policy for an image: a pair of operations, each applied with a probability of its own.
 
         An operation that is not applied becomes Identity.
 

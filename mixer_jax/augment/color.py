@@ -1,4 +1,4 @@
-"""Change grey levels by histograms, lookup tables and blends, in Pillow's arithmetic.
+"""Change pixel values by histograms, lookup tables and blends, with Pillow's arithmetic.
 
 An image is given as planes: (channels, pixels) int32 grey levels, row by row, with 1 or 3 channels. Tables are
 (channels, 256) int32. Integer divisions are computed in floating point and then corrected, which vectorises and is
@@ -17,7 +17,8 @@ BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum
 
 
 def pack(planes: jax.Array) -> jax.Array:
-    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel, so that these are moved together."""
+    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel, so that the channels of a pixel are
+    moved together."""
     return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
 
 
@@ -113,7 +114,7 @@ def autocontrast_table(counts: jax.Array) -> jax.Array:
 
 @functools.cache
 def _double_rounding() -> np.ndarray:
-    """Return the error of i * (255 / d) in double precision, (256, 256), for spans d and levels i."""
+    """Return the rounding error of i * (255 / d) in double precision, (256, 256), for each divisor d and level i."""
     rounding = np.zeros((256, 256), np.float32)
     for d in range(1, 256):
         rounding[d] = [float(Fraction(i * (255.0 / d)) - Fraction(255 * i, d)) for i in range(256)]
@@ -121,7 +122,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return how far below an integer level a number can be and still be rounded to that level in double precision.
+    """Return the largest amount by which a number may fall short of an integer and still be rounded to it in doubles.
 
     This is half a unit in the last place, plus a little to keep away from ties.
     """

@@ -92,7 +92,7 @@ class Mixing:
 
 
 def _beta(key: jax.Array, alpha: float) -> jax.Array:
-    """Draw from Beta(alpha, alpha): one of QUANTILES quantiles, all equally likely.
+    """Draw approximately from Beta(alpha, alpha): one of QUANTILES of its quantiles, all equally likely.
 
     JAX's own sampler loops until it accepts a draw, which is slow to compile and, on a TPU, slow to run.
     """

@@ -1,12 +1,12 @@
 """The operations of RandAugment and AutoAugment, with torchvision's magnitudes, as one compiled function.
 
-Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, cheap changes of each
-grey level by itself, and a blend; the parts that an operation does not use leave the pixels as they are. The cost per
-image is one gather and a few passes over its pixels. Three operations need more: AutoContrast and Equalize need a
-histogram and a lookup, Sharpness needs a 3x3 mean. These are computed only for the images of a batch that need them, in
-groups of 8, of which the last is filled up with other images, to no effect (see `selection.only_where`). A TPU is slow
-at gathers, and at loops whose length depends on the data. There, these operations are computed for all images, by
-matrix products (see `products`).
+Under `vmap`, every branch is computed for every image. So all operations share one path: a warp, cheap pointwise
+changes of the pixel values, and a blend; the parts that an operation does not use leave the pixels as they are. The
+cost per image is one gather and a few passes over its pixels. Three operations need more: AutoContrast and Equalize
+need a histogram and a lookup, Sharpness needs a 3x3 mean. These are computed only for the images of a batch that need
+them, in groups of 8; the last group is filled up with other images, which stay unchanged (see `selection.only_where`).
+A TPU is slow at gathers, and at loops whose length depends on the data. There, these operations are computed for all
+images, by matrix products (see `products`).
 """
 
 import dataclasses

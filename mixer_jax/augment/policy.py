@@ -105,8 +105,8 @@ class Augment:
           batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), `indices` (batch,), the index of
             each example in the training split, and `epochs` (batch,), the epoch of each example.
           positions: (batch,) int, the position of each example in the global batch.
-          predecessors: a function from arrays (batch, ...) to those of each example's predecessor in the global batch;
-            needed if there are several devices.
+          predecessors: a function that maps arrays (batch, ...) to arrays of the same shapes, which hold the entries of
+            each example's predecessor in the global batch; the default is for a single device.
 
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.

@@ -49,7 +49,7 @@ def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 def even_out(planes: jax.Array, equalize: jax.Array) -> jax.Array:
     """Apply Equalize to the images for which `equalize` (batch,) is true, and AutoContrast to the others.
 
-    Counting and looking up are products with the two hexadecimal digits of the grey levels, one-hot encoded.
+    Histograms and table lookups are matrix products with one-hot encodings of the two hexadecimal digits of each level.
     """
     high, low = (jax.nn.one_hot(digit, 16, dtype=jnp.bfloat16, axis=2) for digit in (planes >> 4, planes & 15))
     product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)

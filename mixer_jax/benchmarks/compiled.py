@@ -1,7 +1,7 @@
 """The resources that a config's programs need on an absent accelerator, as XLA reports them after compiling for it.
 
-Nothing here is measured on a device. Cycles are XLA's estimate, which ranks programs for the same chip. The accuracy of
-the estimate is not published.
+Nothing here is measured on a device. Cycles are XLA's estimate, meant for ranking programs for the same chip. The
+accuracy of the estimate is not published.
 """
 
 import contextlib
@@ -93,9 +93,9 @@ def compile_for(
 
     Args:
       config: the complete config.
-      name: of the config, for the report.
+      name: the config's name, for the report.
       chip, devices: from `targets.describe`.
-      dataset: from `stand_in`.
+      dataset: what `stand_in` returns.
       against: "plain" adds the training step without augmentation. "paper" adds the training step without randomness,
         of this library's model and of the model in plain Flax as in the paper's code. The latter computes the whole
         batch at once, unless the config sets `accumulation_steps`. None adds nothing.

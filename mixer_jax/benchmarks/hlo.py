@@ -32,7 +32,7 @@ class _Computation:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """The number of `kernels` among the instructions, and the `bytes_moved` by their operands and results."""
+        """The number of `kernels` among the instructions, and `bytes_moved`, the size of their operands and results."""
         sizes, kernels, moved = {}, 0, 0
         for line in self.lines:
             if not (found := INSTRUCTION.match(line)):
@@ -48,11 +48,11 @@ class _Computation:
 def read(text: str) -> dict[str, Any]:
     """Analyse the text of a compiled program that loops over its steps.
 
-    Among the loops of unknown length in the entry computation, the one that takes the most cycles is the loop over the
-    steps. Without such a loop, the entire program counts as the step.
+    Among the loops of unknown length in the entry computation, the one that takes the most cycles is taken to be the
+    loop over the steps. Without such a loop, the entire program counts as the step.
 
     Args:
-      text: from `jax.stages.Compiled.as_text`.
+      text: what `jax.stages.Compiled.as_text` returns.
 
     Returns:
       A dictionary of JSON values:

@@ -39,7 +39,7 @@ def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
 
 
 def check(trainer: Trainer) -> None:
-    """Raise `UserError` if the PyTorch side cannot do the same as the trainer on the same single device."""
+    """Raise `UserError` if the trainer uses several devices, or something that the PyTorch side does not support."""
     if trainer.platform not in ("cpu", "gpu"):
         raise UserError(f"against=torch: torch does not run on a {trainer.platform}")
     if trainer.platform == "gpu" and not torch.cuda.is_available():
@@ -167,7 +167,7 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
     """Return the workloads of the config's augmentation as in PyTorch projects, alone and followed by a training step.
 
-    PIL augments in this process, LOADER in one process per core, and FED adds the training step.
+    The workload PIL augments in this process, LOADER in one process per core, and FED adds the training step.
     """
     from mixer_jax.interop import torchvision_policy as interop
 

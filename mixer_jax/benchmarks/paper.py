@@ -35,7 +35,7 @@ class _MixerBlock(nn.Module):
 
 
 def require_paper(model: MlpMixer) -> None:
-    """Raise `UserError` if a model differs from the paper's in more than its sizes and what is random in training."""
+    """Raise `UserError` if a model differs from the paper's in anything but its sizes, dropout and stochastic depth."""
     sizes = (field.name for field in dataclasses.fields(model) if field.default is dataclasses.MISSING)
     free = {*sizes, "dropout_rate", "stochastic_depth_rate", "dtype", "initialization", "zero_init_head"}
     for field in dataclasses.fields(model):

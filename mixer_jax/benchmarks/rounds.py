@@ -37,9 +37,10 @@ def measure(works: Mapping[str, Work], rounds: int, at_least: float) -> dict[str
     """Measure workloads alternately, each once per round.
 
     Args:
-      works: by name, already warmed up.
+      works: the workloads by name, already warmed up.
       rounds: measurements of each workload.
-      at_least: the minimum duration of a measurement in seconds; a first round, not reported, sets the repetitions.
+      at_least: the minimum duration of a measurement in seconds; a first round, not reported, determines the number of
+        repetitions.
 
     Returns:
       By name, the seconds per execution in each round.

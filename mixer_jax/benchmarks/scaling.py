@@ -38,13 +38,13 @@ def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> li
     """Measure the training steps of several trainers alternately.
 
     Args:
-      trainers: by the value of the varied field.
+      trainers: the trainers by the value of the varied field.
       rounds, at_least: as in `rounds.measure`.
 
     Returns:
       A row per trainer: the `value`; the `milliseconds` of a step (median, minimum and maximum); the `bytes` of the
-      training program; and `time_of_line` and `bytes_of_line`, which are the median time and the bytes divided by their
-      values on the straight line that fits all trainers best. `bytes_of_line` is absent if the bytes are not known.
+      training program; and `time_of_line` and `bytes_of_line`: the median time and the bytes, each relative to a
+      straight line fitted to those of all trainers. `bytes_of_line` is absent if the bytes are not known.
     """
     ours = {value: Ours(trainer) for value, trainer in trainers.items()}
     seconds = measure({value: each.step() for value, each in ours.items()}, rounds, at_least)

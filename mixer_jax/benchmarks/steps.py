@@ -48,7 +48,7 @@ class Ours:
     """A trainer under measurement.
 
     Attributes:
-      trainer: of the config.
+      trainer: the config's trainer.
       state: the current training state.
       compile_seconds: time to compile the training step, in seconds; the caller has to keep compilation caches empty.
     """

@@ -19,7 +19,7 @@ class Chip:
     """The published properties of a chip.
 
     Attributes:
-      name: of the chip.
+      name: the chip's name.
       memory: bytes that a program can use.
       teraflops: peak throughput of matrix products in 10^12 operations per second, in bfloat16, or in float16 for
         chips without bfloat16.

@@ -40,7 +40,7 @@ def train_in_torch(trainer: Trainer, run: RunDirectory) -> None:
     """Train and score the model of a config in PyTorch, and write metrics.jsonl and results.json.
 
     Args:
-      trainer: of a config that passes `check`.
+      trainer: the trainer of a config that passes `check`.
       run: the run directory, already claimed for the config.
 
     Raises:

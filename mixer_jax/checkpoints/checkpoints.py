@@ -6,7 +6,7 @@ checkpoints/1200/            the checkpoint of step 1200; it gets this name only
     progress.json            the epochs so far, the sums of the unfinished epoch, and the run's hardware and software
     manifest.json            size and SHA-256 of each file
 checkpoints/1100/            the checkpoint before, in case 1200 is damaged
-checkpoints/1200.1.partial/  being written; 1200.partial/ is being deleted. The next save removes leftovers.
+checkpoints/1200.1.partial/  being written; 1200.partial/ is being deleted. The next save removes what a crash left.
 checkpoints/1000.damaged1/   a damaged checkpoint, set aside
 """
 
@@ -79,7 +79,7 @@ class Checkpoints:
         """Wait until everything is on disk.
 
         Returns:
-          Lines about problems that do not make the checkpoint unsafe.
+          Messages about problems that do not affect the checkpoint itself.
 
         Raises:
           OSError: if the checkpoint could not be written, or if its parameters hold NaN or infinity; its files are
@@ -92,7 +92,7 @@ class Checkpoints:
         return remarks
 
     def require_room(self, state: Tree, best: Tree, copies: int, replaced: Sequence[Path] = ()) -> None:
-        """Raise `UserError` if the disk has no room for a number of checkpoints.
+        """Raise `UserError` if the disk has no room for `copies` checkpoints.
 
         Args:
           state, best: trees with the shapes and dtypes of a checkpoint's `state` and `best`.
@@ -202,7 +202,8 @@ class Checkpoints:
             self._sweep()
 
     def _put(self, partial: Path, path: Path) -> None:
-        """Rename a complete checkpoint to its final name, which an earlier checkpoint of the same step may have."""
+        """Rename a complete checkpoint to its final name, which may be taken by an earlier checkpoint of the same
+        step."""
         earlier = storage.free_name(self.directory, f"{path.name}.", ".partial")
         if path.exists():  # the run has resumed from an earlier checkpoint and reached this step again
             path.rename(earlier)
@@ -248,5 +249,5 @@ def not_finite(tree: Tree) -> Iterator[str]:
 
 
 def _size(state: Tree, best: Tree) -> int:
-    """Return an upper limit of the bytes that a checkpoint takes."""
+    """Return an upper bound on the size of a checkpoint in bytes."""
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves((state, best))) + ROOM

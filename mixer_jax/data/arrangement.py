@@ -1,13 +1,13 @@
 """Recognise how the images of a folder are arranged in splits and classes.
 
-These arrangements are recognised, most telling first:
+These arrangements are recognised, the most specific first:
 
   names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
   tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in a folder for each class;
                  the split is a word of the tar file's name, or its folder
   a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
-  splits         a folder for each split (train, test, val and similar names, in any case), with a folder for each class
-                 or a table
+  splits         a folder for each split (train, test, val and similar names, in upper or lower case), which holds a
+                 folder for each class, or a table
   classes        a folder for each class, with or without a folder for each split in it
 
 Folders below that of a class belong to the class.
@@ -59,7 +59,8 @@ class Arrangement:
 
         Args:
           config: the `dataset` section; see `mixer_jax.config`.
-          listing: of the folder; what is left out is noted in it, and its root moves down to the images.
+          listing: the listing of the folder. Files that are left out are noted in it, and its `root` is set to the
+            subfolder that holds the images.
 
         Raises:
           UserError: if a folder cannot be read, or no arrangement is recognised.
@@ -77,7 +78,7 @@ class Arrangement:
         return UserError(f"no images in {self._root / self.given[split]}, which config.dataset.{field} names")
 
     def nothing(self, what: str) -> UserError:
-        """Return the error for a folder in which something is missing."""
+        """Return the error for a folder that holds no `what`."""
         root, reasons = self._root, self._listing.reasons()
         found = f" ({'; '.join(reasons)})" if reasons else ""
         return UserError(
@@ -274,7 +275,7 @@ class Arrangement:
         return alone if set.intersection(*classes) else {}
 
     def _parted(self, folder: Path) -> bool:
-        """Return whether a folder holds others, or a table, so that its images may have several classes."""
+        """Return whether a folder holds subfolders, or a table, so that its images may have several classes."""
         return bool(self._listing.folders(folder) or read_labels(folder))
 
     def _inner(self, folder: Path) -> Path:
@@ -303,7 +304,8 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders whose name is that of a split, but also the class of all images in them."""
+        """Return the folders that are named like a split, although this name is also the class of all images in
+        them."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

@@ -109,7 +109,8 @@ class ImageFolder:
         )
 
     def named(self, config: ConfigDict) -> ConfigDict:
-        """Return a copy of the `dataset` section whose splits have the names in `splits`."""
+        """Return a copy of the `dataset` section in which train_split, val_split and test_split are keys of
+        `splits`."""
         config = config.copy_and_resolve_references()
         on_test, same = config.val_split == config.test_split, config.train_split == config.test_split
         config.train_split, config.test_split = "train", "train" if same else "test"

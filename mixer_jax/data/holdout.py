@@ -57,7 +57,7 @@ def by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
 
     Args:
       order: a permutation of the indices of the images, of which the first of each class are chosen.
-      labels: of each image, (n,) int.
+      labels: the label of each image, (n,) int.
       wanted: the number of images to choose.
 
     Returns:

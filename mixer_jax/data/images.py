@@ -112,7 +112,7 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, content: byt
       path: the file.
       fit: how the image is scaled and cropped.
       channels: 1 for grey, 3 for RGB.
-      content: of the file; by default, it is read.
+      content: the content of the file; by default, it is read.
 
     Returns:
       (height, width, channels) uint8.

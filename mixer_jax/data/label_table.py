@@ -58,7 +58,7 @@ def read_labels(folder: Path) -> tuple[Path, list[Row]] | None:
 
 
 def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
-    """Return the index of the column with the first of these names that is there."""
+    """Return the index in `header` of the first of `names` that occurs there; None if none does."""
     known = {name.strip().lower().replace(" ", "_"): i for i, name in reversed(list(enumerate(header)))}
     return next((known[name] for name in names if name in known), None)
 
@@ -138,7 +138,8 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the path below the root, its last parts, or a longer path that ends in it; with or without the suffix.
+          name: the file's path below the root, the last parts of that path, or a longer path that ends in it; with or
+            without the file's suffix.
         """
         parts = posixpath.normpath(name.replace("\\", "/")).split("/")
         for i in range(len(parts)):

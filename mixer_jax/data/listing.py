@@ -31,7 +31,7 @@ class Listing:
     Attributes:
       top: the folder.
       root: the folder below it that holds the images.
-      left_out: the images that are not used, and other files that may hold some, by the reason.
+      left_out: the images that are not used, and other files that may contain images, by reason.
       other_files: the files that hold no images, by their kind.
     """
 
@@ -88,7 +88,8 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
     def reasons(self, other_files: bool = True) -> list[str]:
-        """Return how many files each reason leaves out, and the first few; `other_files`: also non-image files."""
+        """Return for each reason how many files are left out, with the first few names; with `other_files`, also of
+        files that hold no images."""
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:

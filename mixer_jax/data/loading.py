@@ -128,7 +128,7 @@ def open_split(config: ConfigDict, name: str, channels: int = 3) -> StreamedSpli
     Args:
       config: the `dataset` section; see `mixer_jax.config`.
       name: "train" (without the images that are held out of it), "validation" or "test".
-      channels: of images read from files, 1 for grey or 3 for RGB.
+      channels: the channels to read from image files, 1 for grey or 3 for RGB.
 
     Raises:
       UserError: as in `load`.

@@ -207,7 +207,7 @@ class FolderSource:
 
     @functools.cached_property
     def _identity(self) -> list[bytes]:
-        """The bytes that `identity` returns, for which every file is looked up once."""
+        """The bytes that `identity` returns, cached because every file has to be looked up for them."""
         pieces = [str(self.fit)]
         for path, label in zip(self.paths, self.of_class, strict=True):
             folder, file = os.path.split(path)

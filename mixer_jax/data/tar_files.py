@@ -45,7 +45,7 @@ class Store:
         return Status(status.st_size, max(status.st_mtime_ns, status.st_ctime_ns))
 
     def on_disk(self, paths: Sequence[Path]) -> Iterable[Path]:
-        """Return the files on this machine that contain these."""
+        """Return the files on this machine that hold the contents of `paths`: the files themselves, or tar files."""
         return paths
 
 

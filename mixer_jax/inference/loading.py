@@ -66,7 +66,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
         Mixer, a key of `mixer_jax.weights.PUBLISHED`; or "hf-hub:OWNER/NAME". What is downloaded stays in the user's
         cache folder. The description that `Classifier.save` writes beside a .npz file is not downloaded with it.
       checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
-        several sets of weights: the name of one; "best" takes the averaged ones.
+        several sets of weights: the name of one; "best" for the averaged ones (EMA).
       known: properties of the model that the file may not record.
 
     Raises:

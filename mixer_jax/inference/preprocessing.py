@@ -52,7 +52,7 @@ class Preprocessing:
         """Return the preprocessing of a run.
 
         Args:
-          config: of the run.
+          config: the run's config.
           info: `Dataset.info` of the run's dataset; older releases had no "bits".
 
         Raises:

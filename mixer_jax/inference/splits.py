@@ -26,8 +26,8 @@ def dataset_of(
       classifier: the model.
       name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
         "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
-      data_dir, on_error: fields of the section; None for those of the run if the dataset is the run's, else the
-        defaults.
+      data_dir, on_error: fields of the section; None for the run's if the dataset is the run's, and for the defaults
+        otherwise.
 
     Raises:
       UserError: if `name` is None and the model does not come from a run.
@@ -72,7 +72,7 @@ def open_split(classifier: Classifier, dataset: ConfigDict, split: str) -> Strea
 
 
 def say_layout(split: StreamedSplit) -> None:
-    """Say how the images of a folder were found, and which of them were drawn."""
+    """Say how the images of a folder were found, and which of them are for testing."""
     source = split.source.source if isinstance(split.source, Subset) else split.source
     if isinstance(source, FolderSource) and source.layout:
         say(f"Images in {printable(source.root)}: {source.layout}")
@@ -85,7 +85,7 @@ def over_split(
 
     Args:
       apply: `Classifier.logits` or `Classifier.features`.
-      split: from `open_split`.
+      split: what `open_split` returns.
       batch_size: images per call.
       title: the title of the progress bar.
 

@@ -58,7 +58,7 @@ def write_onnx(network: FromPixels, image_shape: tuple[int, int, int], path: Pat
     Args:
       network: the model.
       image_shape: (height, width, channels) of the images.
-      path: of the file.
+      path: the file to write.
       int8: whether to store the weights of the matrix products as 8-bit integers and to quantise their activations to 8
         bits on every call (onnxruntime's `quantize_dynamic`).
     """

@@ -17,7 +17,7 @@ GELUS = {"tanh": "tanh", "exact": "none"}
 
 
 class StochasticDepth(nn.Module):
-    """Stochastic depth, which drops a branch for single examples (torchvision `StochasticDepth`, mode "row")."""
+    """Stochastic depth, which drops a branch for individual examples (torchvision `StochasticDepth`, mode "row")."""
 
     def __init__(self, rate: float):
         super().__init__()

@@ -80,7 +80,7 @@ def create(
       config: the `model` section; see `mixer_jax.config`.
       num_classes: the width of the head; 0 for no head.
       image_shape: (height, width, channels) of the model's input.
-      dtype: of the computation; parameters are float32.
+      dtype: the dtype of the computation; parameters are float32.
 
     Raises:
       UserError: if the variant, GELU or initialisation is unknown, a size is missing or out of range, the patches do

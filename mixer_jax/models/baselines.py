@@ -15,7 +15,7 @@ class Mlp(nn.Module):
 
     Attributes:
       num_classes: the width of the head; 0 for no head, which makes the hidden layer the output.
-      dtype: of the computation; parameters are float32.
+      dtype: the dtype of the computation; parameters are float32.
     """
 
     num_classes: int
@@ -42,7 +42,7 @@ class Cnn(nn.Module):
 
     Attributes:
       num_classes: the width of the head; 0 for no head, which makes the dense layer of 128 the output.
-      dtype: of the computation; parameters are float32.
+      dtype: the dtype of the computation; parameters are float32.
     """
 
     num_classes: int
@@ -109,7 +109,7 @@ def _product_of_shifts(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _head(x: jax.Array, num_classes: int) -> jax.Array:
-    """Map (1, batch, features) to logits (batch, num_classes), or without classes to the features, float32."""
+    """Map (1, batch, features) to float32 logits (batch, num_classes), or to the features if there are no classes."""
     x = x.astype(jnp.float32)
     return (Dense(num_classes, initialization="torch", name="head")(x) if num_classes else x)[0]
 

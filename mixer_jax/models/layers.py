@@ -91,7 +91,7 @@ class Dense(nn.Module):
     Attributes:
       features: the width of the result.
       axis: 0 for the tokens, -1 for the channels.
-      dtype: of the computation; parameters are float32.
+      dtype: the dtype of the computation; parameters are float32.
       initialization: as in `initializers`.
     """
 
@@ -126,7 +126,7 @@ class Stem(nn.Module):
     Attributes:
       features: the channels of a token.
       patch_size: the side of the square patches, in pixels. The patches tile the image.
-      dtype: of the computation; parameters are float32.
+      dtype: the dtype of the computation; parameters are float32.
       initialization: as in `initializers`.
     """
 
@@ -166,7 +166,7 @@ class LayerNorm(nn.Module):
 
     Attributes:
       epsilon: added to the variance; 1e-6 in the paper's code, 1e-5 in PyTorch.
-      dtype: of the result; parameters are float32.
+      dtype: the dtype of the result; parameters are float32.
     """
 
     epsilon: float = 1e-6
@@ -182,7 +182,7 @@ class LayerNorm(nn.Module):
 
 
 def draw_words(key: jax.Array, positions: jax.Array, num_words: int) -> jax.Array:
-    """Draw random words for each example by its position in the global batch, whatever device the example is on.
+    """Draw random 32-bit words for each example, which depend on its position in the global batch, not on its device.
 
     Args:
       key: the random key of the step.
@@ -214,7 +214,7 @@ def dropout(
       words: (batch,) uint32, one row of the result of `draw_words`, or None to drop nothing.
       rate: the probability of dropping an entry.
       function: maps zero to zero, as the identity and GELU do.
-      whole_channels: whether all places of a channel are dropped together, as in PyTorch's `Dropout2d`.
+      whole_channels: whether all positions of a channel are dropped together, as in PyTorch's `Dropout2d`.
       stored: as for `mask`.
     """
     if words is None or not rate:
@@ -232,7 +232,7 @@ def depth_scale(words: jax.Array | None, rate: float, dtype: jnp.dtype) -> jax.A
     Args:
       words: (batch,) uint32, as in `dropout`, or None.
       rate: the probability of dropping the branch.
-      dtype: of the result.
+      dtype: the dtype of the result.
 
     Returns:
       (batch,), or None if no branch is dropped.

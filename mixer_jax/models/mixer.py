@@ -36,8 +36,8 @@ class MlpBlock(nn.Module):
       dropout_rate: the rate of dropout after each dense layer.
       stochastic_depth_rate: the probability that the result of an example is set to zero.
       gelu: "tanh" or "exact".
-      dtype: of the computation; parameters are float32.
-      initialization: of the parameters, "paper" or "torch", as in `layers.initializers`.
+      dtype: the dtype of the computation; parameters are float32.
+      initialization: how the parameters are initialised, "paper" or "torch", as in `layers.initializers`.
     """
 
     mlp_dim: int
@@ -118,8 +118,8 @@ class MixerBlock(nn.Module):
 class MlpMixer(nn.Module):
     """The MLP-Mixer: patches to tokens, a stack of Mixer blocks, the mean over the tokens, and a linear head.
 
-    The image size at initialisation fixes the number of tokens. Images need not be square. Derivatives are in reverse
-    mode (`jax.grad`, `jax.vjp`, also of each other); `jax.jvp` and `jax.jacfwd` raise a TypeError.
+    The image size at initialisation fixes the number of tokens. Images need not be square. Only reverse-mode
+    differentiation is supported (`jax.grad`, `jax.vjp`, also nested); `jax.jvp` and `jax.jacfwd` raise a TypeError.
 
     Attributes:
       num_classes: the width of the head; 0 for no head, which makes the features the output.

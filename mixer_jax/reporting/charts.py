@@ -1,8 +1,8 @@
 """The charts of pages, as JSON that `assets/page.js` draws.
 
 A chart has a `title`, one or several `views` by name, such as "epoch" and "step", and possibly a fixed `range` or the
-`low` end of its y axis. A view has the name of its x axis, `x`; whether that is logarithmic, `log`; and its `series`. A
-series has a `label`; the numbers `x` and `y`, where None is a gap; `color` and `dash`, indices of a colour and a line
+`low` end of its y axis. A view has `x`, the name of its x axis; `log`, whether that axis is logarithmic; and `series`.
+A series has a `label`; the numbers `x` and `y`, where None is a gap; `color` and `dash`, indices of a colour and a line
 style; `fixed`, whether smoothing leaves it alone; `mark`, "full" or "hollow", for points instead of a line; and `band`,
 1 for the upper and -1 for the lower edge of a band.
 """
@@ -40,7 +40,7 @@ def controls(views: Iterable[str], names: bool = False) -> str:
 def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str) -> list[dict[str, Any]]:
     """Return the charts of a run: loss, accuracy, learning rate, gradient norm and throughput.
 
-    A run of an older release has no `steps`; the name of the dataset is for the published accuracy.
+    `steps` is empty for a run of an older release. `dataset` is the name by which the published accuracy is looked up.
     """
     minutes = np.cumsum([one.seconds / 60 for one in history])
     ends = {

@@ -42,11 +42,12 @@ class Evidence:
       images: (k, height, width, channels) uint8; names (k,) str.
       nearest_images, nearest_labels, nearest_names: the training image with the nearest features, for each chosen
         image; empty in a run of an older release.
-      candidates: the number of training images searched for these, evenly spaced.
+      candidates: the number of training images, evenly spaced in the training split, from which these are the nearest.
       candidates_right: how many of them the model classifies correctly, without augmentation; -1 if unknown.
       batch_images, batch_captions: images of the first training batch as the model saw them, and their classes.
-      mapped: indices into `chosen`; their maps (m, 2, rows, columns) float32 say what each token adds to the logits of
-        the predicted and of the true class, relative to the mean over the tokens.
+      mapped: (m,) indices into `chosen` of the images that have maps.
+      maps: (m, 2, rows, columns) float32, what each token adds to the logits of the predicted and of the true class,
+        relative to the mean over the tokens.
     """
 
     logits: np.ndarray

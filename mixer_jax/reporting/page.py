@@ -194,7 +194,7 @@ def gallery(pictures: Sequence[Sequence[tuple[np.ndarray, str]]], captions: Sequ
     """Return a gallery whose images enlarge at a click.
 
     Args:
-      pictures: for each entry, one or several images (height, width, 1 or 3) uint8 with their alternative texts.
+      pictures: of each entry, one or several images (height, width, 1 or 3) uint8 with their alternative texts.
       captions: the text below each entry.
     """
     figures = []

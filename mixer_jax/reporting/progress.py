@@ -110,7 +110,7 @@ class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
     Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have
-    reached it. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
+    reached its step or epoch. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
     """
 
     def __init__(self, num_epochs: int, total_steps: int, batch_size: int, seeds: Sequence[int]):

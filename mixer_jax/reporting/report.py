@@ -62,7 +62,8 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Write the curves, the predictions and the report of a run, before results.json exists; a failure only warns.
+    """Write the curves, the predictions and the report of a run, before results.json exists; a failure is only a
+    warning.
 
     The classifier has the parameters of the best epoch; logits and labels are those of all test images.
     """
@@ -138,7 +139,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
 
 
 def write_weights_report(classifier: Classifier, file: Path) -> None:
-    """Write a page about a model that comes from no run, such as one of the paper's: what its weights look at."""
+    """Write a page about a model without a run, such as one of the paper's, with pictures of its weights."""
     preprocessing = classifier.preprocessing
     pairs = zip(preprocessing.mean, preprocessing.std, strict=True)
     facts = [

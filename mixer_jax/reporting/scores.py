@@ -62,7 +62,7 @@ def class_rows(scores: dict[str, Any], intervals: bool = False) -> list[tuple[st
 
 
 def write_classes(scores: dict[str, Any], path: Path) -> None:
-    """Write `scores`, from `metrics.classification_scores`, of every class as CSV, in the order of the classes."""
+    """Write the scores of each class (see `metrics.classification_scores`) as CSV, in the order of the classes."""
     rows = [CLASS_COLUMNS]
     for name, row in scores["per_class"].items():
         numbers = ("" if row[key] is None else f"{row[key]:.4f}" for key in ("accuracy", "precision", "f1"))
@@ -82,8 +82,8 @@ def write_predictions(
     """Write a row of CSV per image, mistakes first, the most confident ones at the top, to find wrong labels.
 
     Args:
-      path: of the file.
-      names: of the n images.
+      path: the file to write.
+      names: the names of the n images.
       logits: (n, classes) float.
       labels: (n,) int, the true classes.
       label_names: the class names.
@@ -106,9 +106,9 @@ def _write_csv(path: Path, rows: Iterable[Sequence]) -> None:
 def similarity_order(counts: np.ndarray) -> np.ndarray:
     """Return the classes in an order in which those that are confused with each other are close.
 
-    The classes are clustered hierarchically by average linkage. The distance of two classes is 1 - share. The share is
-    the mean of the fraction of the first class that is predicted as the second, and of the fraction of the second that
-    is predicted as the first. Up to 300 classes, the leaves are in optimal order.
+    The classes are clustered hierarchically by average linkage. The distance between two classes is 1 - share. The
+    share is the mean of the fraction of the first class that is predicted as the second, and of the fraction of the
+    second that is predicted as the first. Up to 300 classes, the leaves are in optimal order.
     """
     if len(counts) < 3:
         return np.arange(len(counts))

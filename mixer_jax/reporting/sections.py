@@ -87,7 +87,7 @@ def _augmentation(config: ConfigDict) -> str:
 
 
 def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]:
-    """Return the charts of a run that has a curves.png."""
+    """Return the charts of a run; its curves.png must exist."""
     drawn = charts.curves(run.read_metrics(), run.read_steps(), results.dataset)
     return [
         page.heading("Curves"),
@@ -98,7 +98,7 @@ def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]
 
 
 def _on_training_images(config: ConfigDict) -> str:
-    """Return a sentence on what the metrics of training are measured on, unlike those of validation."""
+    """Return a sentence that says how training and validation metrics differ in the images they are computed on."""
     augment, mixing, harder = config.augment, config.augment.mixing, []
     if {augment.crop, augment.flip, augment.automatic} != {"none"} or augment.erasing.probability:
         harder.append("augmented images")

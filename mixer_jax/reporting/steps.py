@@ -23,7 +23,8 @@ class StepObserver(Observer):
     """An observer of chosen steps."""
 
     def __init__(self, learning_rates: Mapping[int, float], lost: str):
-        """Choose the steps that have a learning rate; `lost` begins the warning if writing fails."""
+        """Observe the steps in `learning_rates`; `lost` is the beginning of the warning that is given if writing
+        fails."""
         self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:
@@ -65,7 +66,7 @@ class StepLog(StepObserver):
         self.attempt(lambda: self._run.drop_steps_after(step))
 
     def steps(self, metrics: Sequence[StepMetrics]) -> None:
-        """Keep the metrics, and write all that are kept every SECONDS."""
+        """Buffer the metrics, and write the buffer every SECONDS seconds."""
         self._unwritten += metrics
         if time.monotonic() - self._wrote > SECONDS:
             self._flush()

@@ -32,7 +32,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def fonts() -> Iterator[None]:
-    """Let matplotlib draw with those of `FONTS` that are installed; decorate each function that draws with this."""
+    """Make matplotlib use those of `FONTS` that are installed; this decorates each function that draws."""
     import matplotlib  # here, because it is slow to import
 
     with _DRAWING, matplotlib.rc_context({"font.family": _families()}):

@@ -18,7 +18,7 @@ def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     closest to its negative.
 
     Args:
-      kernel: of the first layer of a token-mixing MLP, (tokens, units).
+      kernel: (tokens, units), of the first layer of a token-mixing MLP.
       grid: rows and columns of patches.
 
     Returns:
@@ -46,7 +46,7 @@ def embedding_filters(kernel: np.ndarray) -> np.ndarray:
     """Return the filters of the patch embedding as images, sorted by norm, the largest first.
 
     Args:
-      kernel: of the stem, (patch, patch, channels, features).
+      kernel: (patch, patch, channels, features), of the stem.
 
     Returns:
       Images (features, patch, patch, 1 or 3) from 0 to 1, where 0.5 is a weight of zero; each is scaled by its largest

@@ -1,4 +1,4 @@
-"""Studies, which train arms under a protocol, and comparisons of runs with each other and with published numbers."""
+"""Studies, which train several models (arms) under the same protocol, and comparisons of runs and published numbers."""
 
 from mixer_jax.studies.arms import PROTOCOLS, Arm
 from mixer_jax.studies.comparison import compare, require_free

@@ -63,7 +63,7 @@ class Job:
     def train(self, dataset: data.Dataset) -> None:
         """Train to the end.
 
-        If the training diverges, mark the run as diverged, and train its seeds, if there are several, one at a time.
+        If the training diverges, mark the run as diverged; if it had several seeds, train them again, one at a time.
         """
         try:
             self._train(dataset)

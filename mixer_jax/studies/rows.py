@@ -37,7 +37,7 @@ NOT_THE_RECIPE = {
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The course of a run, with one value per epoch.
+    """The learning curves of a run, with one value per epoch.
 
     All but the accuracies are empty if a comparison.json of an older release lacks them.
 
@@ -63,7 +63,7 @@ class Row:
     Attributes:
       title: the title in tables and plots.
       results: one per finished run; common values are read from the first; empty for a published or unfinished row.
-      curves: of each run.
+      curves: the curves of each run.
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
       num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
@@ -247,7 +247,7 @@ def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
-    """Hash what distinguishes recipes into 16 hexadecimal digits; see `NOT_THE_RECIPE`.
+    """Return a hash, of 16 hexadecimal digits, of what distinguishes recipes; see `NOT_THE_RECIPE`.
 
     The hash covers the config, and the numbers of epochs that were planned before they were changed.
     """

@@ -30,7 +30,7 @@ COLUMNS = {
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
-    """Return the main table of a comparison, without empty columns: their names, and the cells of each row.
+    """Return the main table of a comparison: the names of the columns that are not empty, and the cells of each row.
 
     The footnotes, to which [1], [2], ... in the titles refer, are returned as well.
     """
@@ -81,7 +81,7 @@ def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Return a table of each row's config values that at most half of the rows have.
+    """Return a table of what is special in each row's config: the values that at most half of the rows share.
 
     Only rows with known settings count.
     """

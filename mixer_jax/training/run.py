@@ -109,7 +109,7 @@ def _length(run: RunDirectory) -> tuple[float, int] | None:
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Replace the dataset's number of epochs with an earlier run's, and scale the patience in proportion."""
+    """Use an earlier run's number of epochs instead of the dataset's, and scale the patience in proportion."""
     longer = scaled(config, epochs)
     if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
         longer.early_stopping_patience = patience

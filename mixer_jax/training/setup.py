@@ -98,7 +98,7 @@ def require_memory(shapes: Any, num_params: int, num_seeds: int, device: jax.Dev
     """Raise `UserError` if the training states of all seeds do not fit into the memory of a device.
 
     `shapes` are those of one seed's state; `num_params` is for the message. On an accelerator, the states of several
-    seeds are there three times: before a dispatch, stacked in its program, and after it.
+    seeds are in memory three times: as the input of a dispatch, stacked in its program, and as its output.
     """
     copies = 1 if num_seeds == 1 or device.platform == "cpu" else 3
     size = copies * num_seeds * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(shapes))

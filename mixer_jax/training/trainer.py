@@ -44,7 +44,7 @@ class Trainer:
     """Trains, evaluates and predicts with the model of one run; the constructor compiles and writes nothing.
 
     Attributes:
-      config: the checked config, with the number of epochs.
+      config: the checked config, with the number of epochs filled in.
       dataset: the dataset, with its splits.
       parallel: the devices.
       sampler: chooses the examples of each training batch.

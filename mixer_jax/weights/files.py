@@ -36,8 +36,8 @@ def read_file(path: Path) -> Arrays:
     """Read the arrays of a file without executing any code in the file.
 
     Args:
-      path: a file of NumPy (.npz), safetensors, or PyTorch (.pth, .pt, .bin, .ckpt, .tar); or the index
-        (.index.json) of a model in several files of the last two kinds.
+      path: a file of NumPy (.npz), safetensors, or PyTorch (.pth, .pt, .bin, .ckpt, .tar); or the index (.index.json)
+        of weights in several safetensors or PyTorch files.
 
     Returns:
       The arrays by name. The names of arrays in nested dicts are joined by dots.

@@ -106,7 +106,8 @@ def to_layout(params: Params, name: str) -> Arrays:
     """Return the parameters of a Mixer in the layout of a project.
 
     Args:
-      params: of a model; every layout but "paper" requires a Mixer with both mixings and the LayerNorm before the head.
+      params: the parameters of a model; every layout but "paper" requires a Mixer with both mixings and the LayerNorm
+        before the head.
       name: the name of the layout, a key of `LAYOUTS`.
 
     Returns:

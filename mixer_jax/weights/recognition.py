@@ -52,9 +52,10 @@ def from_layout(
     """Find the Mixer among arrays, detect its layout and convert it to this library's layout.
 
     Args:
-      arrays: by name; the names may have a prefix, and the state of an optimiser, for example, may be among them.
+      arrays: the arrays by name; the names may have a prefix, and the state of an optimiser, for example, may be among
+        them.
       source: where the arrays come from, for error messages.
-      entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" takes the averaged weights.
+      entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" for the averaged weights (EMA).
       image_size: (height, width) of the model's input; () if not known.
       perhaps: fallback for `image_size`, used if it gives the model's number of patches; otherwise a square is assumed.
       patch_size, channels: of the images, for arrays that do not determine them; None if not known.

@@ -1,4 +1,4 @@
-"""Reading PyTorch's files, in which weights lie beside optimisers, arguments and other objects."""
+"""Reading PyTorch's files, in which weights are stored together with optimisers, arguments and other objects."""
 
 import collections
 import contextlib
@@ -52,7 +52,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
       The tensors by name. The names of tensors in nested dicts are joined by dots.
 
     Raises:
-      UserError: if PyTorch is not installed, the file holds code, or it is pickled in a protocol above 2.
+      UserError: if PyTorch is not installed, the file holds code, or it is pickled with a protocol above 2.
       ValueError: if the file is damaged, or holds a whole module, no tensor, or a tensor that is not dense.
     """
     if importlib.util.find_spec("torch") is None:
@@ -86,8 +86,8 @@ def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
     """Return the content of a file, with stand-ins for the objects of all classes that PyTorch does not create itself.
 
     Args:
-      path: of the file.
-      names: of the classes and functions in it.
+      path: the file to read.
+      names: the classes and functions in it.
       stand_in: the class that replaces those that may be dicts.
     """
     import torch
