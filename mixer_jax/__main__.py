@@ -13,9 +13,8 @@ def main() -> None:
     known = commands()
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "help"):
-        print("mixer-jax NAME ..., or python -m mixer_jax.NAME ...; --help after a name lists its flags.\n")
-        for command, does in known.items():
-            print(f"  {command:10} {does}")
+        lines = ["mixer-jax NAME ..., or python -m mixer_jax.NAME ...; --help after a name lists its flags.", ""]
+        print("\n".join(lines + [f"  {command:10} {does}" for command, does in known.items()]))
         return
     if name not in known:
         print(f"error: unknown command {name!r}{did_you_mean(name, known)}; valid: {', '.join(known)}", file=sys.stderr)

@@ -61,7 +61,8 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
 def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> None:
     """Write config.json.
 
-    If a finished run continues because a field in ENDING has changed, its results.json is kept under another name.
+    If a finished run continues because a field in ENDING has changed, its results.json and model card are kept under
+    other names.
 
     Args:
       run: the directory.
@@ -84,6 +85,8 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
     # Renamed first: next to the new config, the old results would look like its own.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
         run.results_file.rename(free_name(run.path, "results.old", ".json"))
+        if run.card_file.exists():
+            run.card_file.rename(free_name(run.path, "README.old", ".md"))
     write_json(run.config_file, {"config": config.to_dict(), "dataset": dataset, "extended": extended})
 
 

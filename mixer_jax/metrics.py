@@ -95,7 +95,7 @@ def accuracy_interval(accuracy: float, examples: int) -> tuple[float, float]:
     share, z = accuracy / 100, 1.959964
     center = (share + z**2 / (2 * examples)) / (1 + z**2 / examples)
     half = z / (1 + z**2 / examples) * math.sqrt(share * (1 - share) / examples + z**2 / (4 * examples**2))
-    return 100 * (center - half), 100 * (center + half)
+    return 100 * max(center - half, 0.0), 100 * min(center + half, 1.0)
 
 
 def hardest_first(right: np.ndarray, counts: np.ndarray) -> list[int]:

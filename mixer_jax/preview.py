@@ -36,6 +36,7 @@ def main(argv: list[str]) -> int:
     cli.require_new([path], values.overwrite)
     config.dataset.memory_budget_gib = 0.0  # streamed, because only a few images are read
     dataset = data.load(config.dataset)
+    augmentation(config, dataset)  # checks the policy
     print("Compiling the augmentation, stage by stage", flush=True)
     rows = [*_operations(config, dataset), *_stages(config, dataset)]
     for number, (images, captions) in enumerate(augmented_batches(config, dataset, BATCH_ROWS, COLUMNS), 1):

@@ -38,7 +38,7 @@ def _define_flags(define: cli.Define) -> None:
 
 def _of_run(run: RunDirectory) -> None:
     if not run.read_metrics():
-        raise UserError(f"cannot read {run.metrics_file}: it holds no epoch")
+        raise UserError(f"the run in {run.path} has not finished its first epoch yet")
     classifier = load_run(run)
     results = run.read_results() or unfinished(run, classifier)
     draw_curves(run, results)  # an older release may have drawn them differently

@@ -16,8 +16,19 @@ from mixer_jax import cli
 from mixer_jax.config_files import call_in
 from mixer_jax.errors import UserError, one_of
 from mixer_jax.storage import write_json, writing
-from mixer_jax.studies import PROTOCOLS, STUDY_FILE, Arm, compare, create_jobs, require_free, train_missing
+from mixer_jax.studies import (
+    PROTOCOLS,
+    STUDY_FILE,
+    Arm,
+    compare,
+    create_jobs,
+    require_free,
+    require_study,
+    train_missing,
+)
 from mixer_jax.training import Interrupted
+
+COMPARISON = "comparison"  # the folder beside those of the arms
 
 
 def main(argv: list[str]) -> int:
@@ -27,6 +38,9 @@ def main(argv: list[str]) -> int:
     if not arms or not all(isinstance(arm, Arm) for arm in arms):
         raise UserError(f"{values.config}: get_arms returns no arms")
     names = [arm.name for arm in arms]
+    for name_of_arm in names:
+        if names.count(name_of_arm) > 1 or name_of_arm == COMPARISON:
+            raise UserError(f"{values.config}: {name_of_arm!r} cannot be the name of an arm, or not of several")
     for wanted in values.arms:
         if wanted not in names:
             raise one_of("arm", wanted, names)
@@ -37,7 +51,10 @@ def main(argv: list[str]) -> int:
         print(f"PyTorch is not installed: skipping {', '.join(skipped)}")
         chosen = [arm for arm in chosen if not arm.in_torch]
     directory = Path(values.workdir or Path("runs") / name)
-    jobs, comparison = create_jobs(chosen, base, directory, values.seeds, values.protocol), directory / "comparison"
+    require_study(directory, name, begun=values.report)
+    jobs, comparison = create_jobs(chosen, base, directory, values.seeds, values.protocol), directory / COMPARISON
+    if not jobs:
+        raise UserError(f"no arm is trained under the protocol {values.protocol}")
     require_free(comparison)
     for job in jobs if not values.report else ():
         job.check()

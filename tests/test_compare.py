@@ -241,7 +241,7 @@ def test_mistakes_get_one_line_and_write_nothing(runs, tmp_path):
     for arguments, line in (
         ([], "no paths given, at least one expected: python -m mixer_jax.compare RUN_OR_STUDY"),
         ([tmp_path / "nowhere"], "nowhere is not a run directory, study or .json file"),
-        ([tmp_path / "other.json"], "other.json was not written by this command: 'val_accuracies' is missing"),
+        ([tmp_path / "other.json"], "other.json, row 1: results is missing"),
         ([tmp_path / "broken.json"], "cannot read .*broken.json"),
         (["--outptu=x", runs / "one"], r"unknown flag --outptu .did you mean 'output'"),
     ):

@@ -79,7 +79,7 @@ def test_damaged_files_get_one_line(trained, tmp_path):
         with pytest.raises(UserError, match="predictions.npz is damaged: delete it to get a report without the"):
             report.main(["report", str(copy)])
     RunDirectory(copy).metrics_file.write_text("")
-    with pytest.raises(UserError, match="metrics.jsonl: it holds no epoch"):
+    with pytest.raises(UserError, match="has not finished its first epoch yet"):
         report.main(["report", str(copy)])
 
 
@@ -242,7 +242,7 @@ def test_mistakes_get_one_line(tmp_path, trained):
     (tmp_path / "there.html").touch()
     for arguments, line in (
         ([tmp_path], "is not a run directory"),
-        ([begun], "metrics.jsonl: it holds no epoch"),
+        ([begun], "has not finished its first epoch yet"),
         ([trained, "--output=x.html"], "--output=x.html: the report of a run is always"),
         (["mnist", f"--output={tmp_path / 'there.html'}"], "already exists: --overwrite"),
         ([tmp_path / "w.npz"], "there is no run directory or file"),

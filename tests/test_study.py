@@ -99,7 +99,7 @@ def test_it_trains_what_is_missing_and_compares(config, tmp_path, capsys):
         (["--arms=mixr"], r"unknown arm 'mixr' .did you mean 'mixer'"),
         (["--protocol=dirty"], "unknown protocol 'dirty'"),
         (["--seeds=0"], "seeds"),
-        (["--report"], "no run in .* is finished yet"),
+        (["--report"], "there is no study in .*study"),
         (["--config.epochs=-2"], "config.epochs=-2.0: must be positive, or -1"),
     ],
 )
@@ -107,6 +107,38 @@ def test_mistakes_get_one_line(flags, line, config, tmp_path):
     with pytest.raises(UserError, match=line):
         main(config, tmp_path / "study", *flags)
     assert not list(tmp_path.rglob("seed_*"))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ('Arm("wide",', 'Arm("mixer",', "'mixer' cannot be the name of an arm, or not of several"),
+        ('Arm("wide",', 'Arm("comparison",', "'comparison' cannot be the name of an arm"),
+        (
+            'protocols=("clean",)',
+            'protocols=("claen",)',
+            "unknown protocol of the arm 'wide' 'claen' .did you mean 'clean'",
+        ),
+        ('{"last": 40.0}', '{"lst": 40.0}', "unknown published of the arm 'mixer' 'lst' .did you mean 'last'"),
+    ],
+)
+def test_mistakes_in_arms_are_found_before_anything_is_trained(old, new, line, config, tmp_path):
+    config.write_text(CONFIG.replace(old, new))
+    with pytest.raises(UserError, match=line):
+        main(config, tmp_path / "study")
+    assert not (tmp_path / "study").exists()
+
+
+def test_a_study_does_not_use_the_directory_of_a_run_or_of_another_study(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="run is a run directory: choose another workdir"):
+        main(config, tmp_path / "run")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "study.json").write_text('{"study": "older", "arms": []}')
+    with pytest.raises(UserError, match="other holds the study older: choose another workdir"):
+        main(config, tmp_path / "other", "--report")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 def test_a_finished_study_is_not_passed_off_as_one_on_other_data(write_folder, tmp_path, capsys):

@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.benchmarks import hlo
-from mixer_jax.benchmarks.flops import forward_flops
+from mixer_jax.benchmarks.flops import training_flops
 from mixer_jax.benchmarks.paper import PaperMixer, require_paper
 from mixer_jax.benchmarks.steps import has_policy, without_policy
 from mixer_jax.benchmarks.targets import Chip
@@ -105,7 +105,7 @@ def compile_for(
     """
     trainer = Trainer(config, dataset, devices)
     images = config.batch_size // len(devices)
-    flops = 3 * images * forward_flops(trainer.model, trainer.functions.augment.input_shape)
+    flops = images * training_flops(config, trainer.model, trainer.functions.augment.input_shape)
     report = {
         "config": name,
         "target": f"{len(devices)} x {chip.name}",

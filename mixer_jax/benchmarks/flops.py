@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.models import MlpMixer
@@ -12,8 +13,7 @@ SIDES = {"cpu": 2048, "other": 8192}  # side of a matrix that keeps the device b
 def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
     """Return the floating-point operations of the matrix products in a forward pass on one image.
 
-    A multiply-add counts as two. A training step has three times as many, because each product has two products in the
-    backward pass.
+    A multiply-add counts as two.
     """
     height, width, channels = image_shape
     tokens, hidden = height * width // model.patch_size**2, model.hidden_dim
@@ -21,6 +21,17 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
     token_mixing = 2 * tokens * model.tokens_mlp_dim * hidden * model.token_mixing
     channel_mixing = 2 * tokens * model.channels_mlp_dim * hidden * model.channel_mixing
     return 2 * (stem + model.num_blocks * (token_mixing + channel_mixing) + hidden * model.num_classes)
+
+
+def training_flops(config: ConfigDict, model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
+    """Return the floating-point operations of the matrix products in a training step, for each image.
+
+    Each product of the forward pass has two in the backward pass, except those of a frozen trunk, which has none.
+    Sharpness-aware minimisation computes two gradients.
+    """
+    forward = forward_flops(model, image_shape)
+    backward = 4 * model.hidden_dim * model.num_classes if config.frozen_trunk else 2 * forward
+    return (forward + backward) * (2 if config.optimizer.sam_rho else 1)
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:

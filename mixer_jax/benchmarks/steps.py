@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import data
 from mixer_jax.augment import Augment
-from mixer_jax.benchmarks.flops import forward_flops
+from mixer_jax.benchmarks.flops import training_flops
 from mixer_jax.benchmarks.rounds import Work
 from mixer_jax.config import default_config
 from mixer_jax.training import Trainer
@@ -97,7 +97,7 @@ class Ours:
     def _work(self, run: Callable[[int], None]) -> Work:
         trainer = self.trainer
         images = trainer.config.batch_size / len(trainer.parallel.devices)
-        flops = 3 * images * forward_flops(trainer.model, trainer.functions.augment.input_shape)
+        flops = images * training_flops(trainer.config, trainer.model, trainer.functions.augment.input_shape)
         return Work(run, images, flops, fewest=min(FEWEST_STEPS, trainer.max_steps))
 
     def forward(self, batch_size: int) -> Work:

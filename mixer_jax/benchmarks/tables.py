@@ -25,8 +25,9 @@ def table(report: dict[str, Any]) -> str:
         f"GFLOP/s per device, {_spread(flops['percent_of_product'])}% of the throughput of one large matmul",
     ]
     if r["ratios"]:
-        lines += ["", f"{'paired ratio':80}median (min to max)"]
-        lines += [f"{name:80}{_spread(s)}" for name, s in r["ratios"].items()]
+        width = max(map(len, r["ratios"])) + 2
+        lines += ["", f"{'paired ratio':{width}}median (min to max)"]
+        lines += [f"{name:{width}}{_spread(s)}" for name, s in r["ratios"].items()]
     if "logit_difference" in r:
         lines.append(f"with equal weights, PyTorch's logits differ by {r['logit_difference']:.1g} of the largest logit")
     return "\n".join(lines + [line for name, rows in r.get("scaling", {}).items() for line in _scaling(name, rows)])

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from mixer_jax.config import default_config, flat
 from mixer_jax.records import Results
 from mixer_jax.reporting.summary import duration, sentence
+from mixer_jax.reporting.text import markdown_text
 
 
 def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> str:
@@ -17,10 +18,10 @@ def model_card(config: ConfigDict, info: dict[str, Any], results: Results) -> st
     changed = [f"    {path} = {json.dumps(value)}" for path, value in flat(config).items() if value != defaults[path]]
     recipe = "\n".join(changed) or "    the defaults"
     labels = info["label_names"]
-    names = ", ".join(labels[:20]) + (", ..." if len(labels) > 20 else "")
+    names = ", ".join(map(markdown_text, labels[:20])) + (", ..." if len(labels) > 20 else "")
     mean, std = (", ".join(f"{x:.4f}" for x in info[key]) for key in ("mean", "std"))
     chosen = "the test images themselves" if r.selected_on == "test" else "validation images"
-    cautions = "".join(f"{sentence(caution)}\n\n" for caution in r.cautions)
+    cautions = "".join(f"{markdown_text(sentence(caution))}\n\n" for caution in r.cautions)
     hardware = f"{r.devices} x {r.device_kind}, {r.dtype}, jax {r.versions['jax']}"
     return f"""# {r.dataset}, {r.model}
 

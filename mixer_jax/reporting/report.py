@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.config import flat
 from mixer_jax.data import Dataset, selected_on
-from mixer_jax.errors import in_one_line
+from mixer_jax.errors import in_one_line, printable
 from mixer_jax.inference import Classifier
 from mixer_jax.messages import warn
 from mixer_jax.models import name_of
@@ -106,7 +106,7 @@ def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirector
 
 
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:
-    """Write report.html and, for a finished run, the model card; return the report's path.
+    """Write report.html and, for a finished run without one, the model card; return the report's path.
 
     The test predictions of a finished run are shown if it has a predictions.npz.
 
@@ -133,7 +133,7 @@ def write_report(run: RunDirectory, classifier: Classifier, results: Results) ->
     parts += [page.folded("Config", page.table(["field", "value"], settings))]
     parts += [page.folded("Environment", page.table(["package", "version"], environment))]
     write_text(run.report_file, page.page(title, parts))
-    if done:
+    if done and not run.card_file.exists():  # a user may have edited it
         write_text(run.card_file, model_card(config, info, results))
     return run.report_file
 
@@ -156,4 +156,4 @@ def write_weights_report(classifier: Classifier, file: Path) -> None:
 def _dataset_name(config: ConfigDict) -> str:
     """Return the name of a dataset, or of the folder that it is in."""
     folder = Path(config.dataset.data_dir or ".").resolve().name
-    return folder if config.dataset.name == "folder" and folder else config.dataset.name
+    return printable(folder) if config.dataset.name == "folder" and folder else config.dataset.name

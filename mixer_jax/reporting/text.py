@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import re
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -23,6 +24,11 @@ def plain(text: str) -> str:
     """
     drawn = "".join(c if c.isspace() or _has_glyph(c) else MISSING for c in text)
     return (f" {drawn}" if drawn.startswith("_") else drawn).replace("$", r"\$")
+
+
+def markdown_text(text: str) -> str:
+    """Escape text for a line of Markdown, or a cell of a table there."""
+    return re.sub(r"[\\`*<|]|(?<=\])(?=\()", r"\\\g<0>", " ".join(text.split()))
 
 
 def labels(names: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 from mixer_jax.studies.arms import PROTOCOLS, Arm
 from mixer_jax.studies.comparison import compare, require_free
 from mixer_jax.studies.jobs import Job, create_jobs, train_missing
-from mixer_jax.studies.rows import STUDY_FILE, Row
+from mixer_jax.studies.rows import STUDY_FILE, Row, require_study
 
 __all__ = [
     "PROTOCOLS",
@@ -14,5 +14,6 @@ __all__ = [
     "compare",
     "create_jobs",
     "require_free",
+    "require_study",
     "train_missing",
 ]

@@ -7,10 +7,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax.config import check, flat, unknown_field
-from mixer_jax.errors import UserError, in_one_line
+from mixer_jax.errors import UserError, in_one_line, one_of
 
 # The split on which a run's best epoch is chosen. Choosing on test, as published, biases the test score of that epoch.
 PROTOCOLS = {"published": "test", "clean": "validation"}
+EPOCHS = ("last", "best")  # that accuracies are published of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,13 @@ class Arm:
     published: Mapping[str, float] = dataclasses.field(default_factory=dict)
     notes: tuple[str, ...] = ()
     in_torch: bool = False
+
+    def __post_init__(self):
+        """Raise `UserError` if a name in `protocols` or `published` does not exist."""
+        for field, names, valid in (("protocol", self.protocols, PROTOCOLS), ("published", self.published, EPOCHS)):
+            for name in names:
+                if name not in valid:
+                    raise one_of(f"{field} of the arm {self.name!r}", name, valid)
 
     def config(self, base: ConfigDict, protocol: str, num_seeds: int | None = None) -> ConfigDict:
         """Return the checked config of all seeds of the arm.

@@ -45,7 +45,7 @@ def _lines(row: Row, field: str, x_of: Callable, color: int) -> list[dict[str, A
     length = min(len(getattr(curve, field)) for curve in runs)
     values = np.array([getattr(curve, field)[:length] for curve in runs])
     x = np.mean([list(x_of(curve))[:length] for curve in runs], axis=0).round(4).tolist()
-    mean, dash = values.mean(0), color // 10
+    mean, dash = values.mean(0), color // 10 % 4
     lines = [series(row.title, x, mean, color, dash=dash)]
     if len(runs) > 1:
         std = values.std(0, ddof=1)
@@ -56,7 +56,7 @@ def _lines(row: Row, field: str, x_of: Callable, color: int) -> list[dict[str, A
 def _published(rows: Sequence[Row], end: float) -> list[dict[str, Any]]:
     return [
         series(
-            f"{row.title}, published, on test", [0, end], [row.published[row.against]] * 2, color, dash=2, fixed=True
+            f"{row.title}, published, on test", [0, end], [row.published[row.against]] * 2, color, dash=4, fixed=True
         )
         for color, row in enumerate(rows)
         if row.published
@@ -78,7 +78,7 @@ def costs(rows: Sequence[Row]) -> list[dict[str, Any]]:
             sizes.append(series(row.title, [row.size], [accuracy], color, mark=mark))
         if row.seconds is not None:
             times.append(series(row.title, [round(row.seconds / 60, 3)], [accuracy], color, mark=mark))
-    if len(sizes) < 2:
+    if len({one["x"][0] for one in sizes}) < 2:
         return []
     charts = [chart("Test accuracy (%) over parameters", {"parameters": "parameters"}, {"parameters": sizes}, log=True)]
     if len(times) > 1:

@@ -7,9 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.reporting import page
 from mixer_jax.reporting.charts import controls
+from mixer_jax.reporting.text import markdown_text
 from mixer_jax.storage import write_json, write_text, writing
 from mixer_jax.studies import charts, tables
 from mixer_jax.studies.plots import plot_costs, plot_curves
@@ -38,6 +39,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
         seed, or the folder contains one of the paths or anything other than an earlier comparison.
     """
     require_free(output, paths)
+    paths = list({path.resolve(): path for path in paths}.values())
     read = [(path, row) for path in paths for row in read_rows(path)]
     if only:
         try:
@@ -54,7 +56,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
         rows = [row if row.dataset else dataclasses.replace(row, of_dataset=min(known)) for row in rows]
     # A comparison.json is named after its folder.
     folders = (path.resolve().parent if path.name == TEXTS[-1] else path.resolve() for path in paths)
-    names = (path.stem if path.suffix == ".json" else path.name for path in folders)
+    names = (printable(path.stem if path.suffix == ".json" else path.name) for path in folders)
     title = ", ".join(dict.fromkeys(names))
     names = datasets(rows)
     sections = [(name if len(names) > 1 else "", [row for row in rows if row.dataset == name]) for name in names]
@@ -83,7 +85,7 @@ def _told_apart(read: Sequence[tuple[Path, Row]]) -> list[Row]:
     for path, row in read:
         if len(same := paths[row.title]) > 1:
             part = path.absolute().relative_to(os.path.commonpath(same))
-            row = dataclasses.replace(row, title=f"{row.title} ({part})")
+            row = dataclasses.replace(row, title=f"{row.title} ({printable(part)})")
         told_apart.append(row)
     return told_apart
 
@@ -92,7 +94,7 @@ def _markdown(name: str, rows: Sequence[Row]) -> str:
     columns, table, notes = tables.cells(rows)
     text = [f"## {name}"] if name else []
     text += [tables.markdown(columns, table), tables.EXPLANATION, *tables.circumstances(rows)]
-    text += ["\n".join(f"{i}. {note}" for i, note in enumerate(notes, 1))] if notes else []
+    text += ["\n".join(f"{i}. {markdown_text(note)}" for i, note in enumerate(notes, 1))] if notes else []
     text += [tables.markdown(*each) for each in (tables.differences(rows), tables.settings(rows)) if each[1]]
     return "\n\n".join(text) + "\n"
 
@@ -109,7 +111,7 @@ def _text(name: str, rows: Sequence[Row], width: int) -> str:
     text = [f"{name}\n" if name else "", tables.plain(columns, table, width)]
     text += [f"[{i}] {note}" for i, note in enumerate(notes, 1)]
     compared_columns, compared = tables.differences(rows)
-    text += ["", tables.plain(compared_columns, compared, width)] if compared else []
+    text += ["", tables.plain(compared_columns, compared, width, tables.OF_DIFFERENCES)] if compared else []
     if any("\u00b1" in cell for line in table for cell in line):
         text.append(tables.EXPLANATION)
     return "\n".join([*text, *tables.circumstances(rows)]).strip("\n")
@@ -118,21 +120,21 @@ def _text(name: str, rows: Sequence[Row], width: int) -> str:
 def _page(name: str, rows: Sequence[Row]) -> list[str]:
     """Return the parts of a dataset: its table, and charts for each way to choose the best epoch."""
     columns, table, notes = tables.cells(rows)
-    parts = [page.heading(name)] if name else []
+    parts, level = ([page.heading(name)], 3) if name else ([], 2)
     parts += [page.table(columns, table, sortable=True, cards=True), page.paragraph(tables.EXPLANATION, "muted")]
     parts += [page.paragraph(line) for line in tables.circumstances(rows)]
-    parts += [page.heading("Notes", 3), page.numbered(notes)] if notes else []
+    parts += [page.heading("Notes", level), page.numbered(notes)] if notes else []
     for protocol in dict.fromkeys(row.protocol for row in rows if row.curves):
         # Published numbers have no protocol of their own.
         of_protocol = [row for row in rows if row.protocol == protocol or not (row.curves or row.results)]
         if drawn := charts.curves(of_protocol):
-            parts.append(page.heading(f"Learning curves, best epoch chosen on {protocol}", 3))
+            parts.append(page.heading(f"Learning curves, best epoch chosen on {protocol}", level))
             parts.append(page.charts(drawn, controls(charts.AXES, names=len(of_protocol) > 4)))
     if drawn := charts.costs(rows):
-        parts += [page.heading("Accuracy and what it costs", 3), page.charts(drawn)]
+        parts += [page.heading("Accuracy and what it costs", level), page.charts(drawn)]
     both = {"Compared with each other": tables.differences(rows), "Settings": tables.settings(rows)}
     for heading, (columns, table) in both.items():
-        parts += [page.heading(heading, 3), page.table(columns, table, cards=True)] if table else []
+        parts += [page.heading(heading, level), page.table(columns, table, cards=True)] if table else []
     return parts
 
 
@@ -147,7 +149,7 @@ def require_free(output: Path, paths: Sequence[Path] = ()) -> None:
       UserError: if the folder contains one of the paths, or anything other than an earlier comparison.
     """
     try:
-        there = {path.name for path in output.glob("[!.]*")} if output.is_dir() else set()
+        there = {path.name for path in output.iterdir() if path.name[0] != "."} if output.exists() else set()
     except OSError as error:
         raise UserError(f"cannot use {output}: {error.strerror}") from error
     if foreign := sorted(there.difference(WRITTEN)):

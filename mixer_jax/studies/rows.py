@@ -15,10 +15,11 @@ from ml_collections import ConfigDict
 from mixer_jax.claim import ENDING, MAY_CHANGE
 from mixer_jax.config import default_config, flat
 from mixer_jax.data import selected_on
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, in_one_line, printable
 from mixer_jax.records import Results
 from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import read_json
+from mixer_jax.studies.arms import EPOCHS
 
 STUDY_FILE = "study.json"
 # The fields of results.json that a comparison needs, or that document the origin of the results.
@@ -29,6 +30,12 @@ KEPT = (
 )  # fmt: skip
 # Optional fields of a row in comparison.json.
 SOMETIMES = ("recipe", "settings", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
+# The types of a row's fields in comparison.json, which may be written by hand.
+KINDS: dict[str, Any] = {
+    "title": str, "recipe": str, "selected_on": str, "of_dataset": str, "settings": dict, "published": dict,
+    "notes": list, "results": list, "num_params": int, "epochs": int | float, "train_seconds": int | float,
+    "diverged": int | list,
+}  # fmt: skip
 # Fields of a config that do not distinguish recipes, such as those of the seed and the machine.
 NOT_THE_RECIPE = {
     "seed", "num_seeds", "accumulation_steps", "dtype", "eval_batch_size", "dataset.hold_out", *MAY_CHANGE,
@@ -67,7 +74,8 @@ class Row:
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
       num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
-      diverged: the number of further runs without results, because their loss became infinite or NaN.
+      diverged: the seeds of further runs without results, because their loss became infinite or NaN; None for one that
+        a comparison.json of an older release does not name.
       recipe: a hash of the training recipe; "" if unknown.
       settings: the fields of the recipe that are not at their defaults, by their dotted paths; None if unknown.
     """
@@ -80,7 +88,7 @@ class Row:
     num_params: int | None = None
     epochs: float | None = None
     train_seconds: float | None = None
-    diverged: int = 0
+    diverged: Sequence[int | None] = ()
     recipe: str = ""
     settings: Mapping[str, Any] | None = None
     selected_on: str = ""
@@ -116,6 +124,22 @@ class Row:
         return "best" if "last" not in self.published and "best" in self.published else "last"
 
 
+def require_study(directory: Path, name: str, begun: bool = False) -> None:
+    """Require that a directory can be that of a study.
+
+    Raises:
+      UserError: if it is a run directory, or that of a study with another name, or if `begun` and there is no study.
+    """
+    file = directory / STUDY_FILE
+    if RunDirectory(directory).exists:
+        raise UserError(f"{directory} is a run directory: choose another workdir")
+    if file.exists():
+        if (there := read_json(file).get("study")) != name:
+            raise UserError(f"{directory} holds the study {there}: choose another workdir")
+    elif begun:
+        raise UserError(f"there is no study in {directory}")
+
+
 def read_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a run directory, a study directory or a comparison.json file.
 
@@ -140,7 +164,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         if not run.exists:
             raise UserError(f"{path} is not a run directory, study or .json file")
         config = run.config()
-        title = f"{path.resolve().name}: {config.dataset.name}, {config.model.variant}"
+        title = f"{printable(path.resolve().name)}: {config.dataset.name}, {config.model.variant}"
         runs = [run] if config.num_seeds == 1 else [RunDirectory(one) for one in _seeds(path)]
         row = _row(title, runs, {}, ()) or _unfinished(title, runs, config.num_seeds)
         if not row:
@@ -174,12 +198,17 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         if other is row or (other == row and not (row.results or row.diverged)):
             continue
         results, curves = [*other.results, *row.results], [*other.curves, *row.curves]
-        diverged, seeds = other.diverged + row.diverged, [run.seed for run in results]
-        if len(set(seeds)) < len(seeds) or not (seeds or diverged):
-            shared = sorted({seed for seed in seeds if seeds.count(seed) > 1})
-            what = f"share seeds {shared}" if shared else "have no results"
+        diverged = [*other.diverged, *row.diverged]
+        seeds = [run.seed for run in results] + [seed for seed in diverged if seed is not None]
+        shared = sorted({seed for seed in seeds if seeds.count(seed) > 1})
+        differ = sorted(which for which, x in row.published.items() if other.published.get(which, x) != x)
+        if shared or differ or not (results or diverged):
+            what = f"share seeds {shared}" if shared else "differ in published numbers" if differ else "have no results"
             raise UserError(f"merge: two rows of {row.title!r} {what}")
-        joined[key] = dataclasses.replace(other, results=results, curves=curves, diverged=diverged)
+        published, notes = {**other.published, **row.published}, tuple(dict.fromkeys([*other.notes, *row.notes]))
+        joined[key] = dataclasses.replace(
+            other, results=results, curves=curves, diverged=diverged, published=published, notes=notes
+        )
     order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
     return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))
 
@@ -191,9 +220,12 @@ def _seeds(path: Path) -> list[Path]:
 
 def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], notes: Sequence[str]) -> Row | None:
     """Return the row of the runs that are finished or have diverged, or None if there are none."""
-    finished, diverged = [run for run in runs if run.results_file.exists()], sum(run.diverged for run in runs)
+    finished = [run for run in runs if run.results_file.exists()]
+    diverged = [run.config().seed for run in runs if run.diverged]
     if not finished and not diverged:
         return None
+    if (over := len(finished) + len(diverged)) < len(runs):
+        notes = (*notes, f"{over} of {len(runs)} seeds are finished")
     results = []
     for run in finished:
         result = run.read_results()
@@ -269,24 +301,38 @@ def to_json(row: Row) -> dict[str, Any]:
         for name in COURSES
         if name == "val_accuracies" or any(getattr(curve, name) for curve in row.curves)
     }
-    rest = {key: getattr(row, key) for key in SOMETIMES if getattr(row, key) not in (None, "", 0)}
+    rest = {key: x for key in SOMETIMES if (x := getattr(row, key)) or (key == "settings" and x is not None)}
     rest |= {"published": dict(row.published), "notes": list(row.notes)}
     return {"title": row.title, **rest, "results": kept, **curves}
 
 
 def _of_comparison(path: Path) -> Iterator[Row]:
-    try:
-        for row in read_json(path)["rows"]:
-            names, length = [name for name in COURSES if name in row], len(row["val_accuracies"])
-            missing = [name for run in row["results"] for name in KEPT if name not in run]
-            missing += [f"a part of {name}" for name in names if len(row[name]) < length]
-            if row["published"] and not {"last", "best"} & {*row["published"]}:
-                missing.append("last or best of published")
-            rest = {key: row[key] for key in SOMETIMES if key in row}
-            curves = [] if missing else [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
-            if missing or not (row["results"] or row["published"] or curves or "diverged" in rest):
-                raise KeyError(missing[0] if missing else "results")
+    content = read_json(path).get("rows")
+    if not isinstance(content, list):
+        raise UserError(f"{path} is not a comparison.json: it has no list of rows")
+    for number, row in enumerate(content, 1):
+        where = f"{path}, row {number}"
+        for field, kind in KINDS.items():
+            if row.get(field) is not None and not isinstance(row[field], kind):
+                raise UserError(f"{where}: {field} cannot be {json.dumps(row[field])}")
+        names, length = [name for name in COURSES if name in row], len(row.get("val_accuracies", ()))
+        missing = [field for field in ("title", "results", "published", "notes", "val_accuracies") if field not in row]
+        missing += [name for run in row.get("results", ()) for name in KEPT if name not in run]
+        missing += [f"a part of {name}" for name in names if len(row[name]) < length]
+        if missing:
+            raise UserError(f"{where}: {missing[0]} is missing")
+        for which, accuracy in row["published"].items():
+            if which not in EPOCHS or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 100:
+                raise UserError(f"{where}: published has {which}: {json.dumps(accuracy)}; give last or best in percent")
+        if not (row["results"] or row["published"] or length or "diverged" in row):
+            raise UserError(f"{where} has no results")
+        rest = {key: row[key] for key in SOMETIMES if key in row}
+        if isinstance(rest.get("diverged"), int):  # an older release kept only their number
+            rest["diverged"] = [None] * rest["diverged"]
+        rest["diverged"] = tuple(rest.get("diverged", ()))
+        curves = [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
+        try:
             results = list(map(Results.from_json, row["results"]))
-            yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} was not written by this command: {error} is missing") from error
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{where}: a result has unknown or missing fields: {in_one_line(error)}") from error
+        yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)

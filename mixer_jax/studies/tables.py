@@ -5,7 +5,7 @@ import csv
 import io
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from tqdm.utils import disp_len
 
 from mixer_jax.config import default_config, flat
 from mixer_jax.reporting.summary import duration
+from mixer_jax.reporting.text import markdown_text
 from mixer_jax.studies.rows import Row
 from mixer_jax.studies.statistics import against_one, against_others, interval
 
@@ -27,6 +28,7 @@ COLUMNS = {
     "model": 0, "parameters": 7, "epochs": 8, "seeds": 6, "published": 2, "test accuracy, last epoch": 1,
     "difference": 3, "verdict": 4, "test accuracy, best epoch": 5, "chosen on": 10, "training time, fastest run": 9,
 }  # fmt: skip
+OF_DIFFERENCES = {"model": 0, "compared with": 3, "chosen on": 4, "difference, 95% interval": 1, "verdict": 2}
 
 
 def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
@@ -41,7 +43,7 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         line = dict.fromkeys(COLUMNS, "")
         line["model"] = " ".join((row.title, *marks))
         if row.results or row.diverged:
-            line["seeds"] = f"{len(row.results)} ({row.diverged} more diverged)" if row.diverged else f"{len(values)}"
+            line["seeds"] = f"{len(values)}{f' ({len(row.diverged)} more diverged)' * bool(row.diverged)}"
         if published is not None:
             line["published"] = f"{published:.2f}{' (best)' if row.against == 'best' else ''}"
         if row.results:
@@ -67,17 +69,18 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
 def differences(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Return a table of differences in the accuracy of the last epoch.
 
-    Each row is compared with the first row that has the same data and chose its best epoch on the same split.
+    Each row of several seeds is compared with the first such row that has the same data and chose its best epoch on the
+    same split.
     """
     table, first = [], {}
-    for row in filter(lambda row: row.results, rows):
+    for row in filter(lambda row: len(row.results) > 1, rows):
         same = (row.results[0].selected_on, row.results[0].data_fingerprint)
         reference = first.setdefault(same, row)
         found = against_others(row.accuracies("last"), reference.accuracies("last")) if reference is not row else None
         if found:
             difference, half, verdict = found
             table.append([row.title, reference.title, same[0], f"{difference:+.2f} \u00b1 {half:.2f}", verdict])
-    return ["model", "compared with", "chosen on", "difference, 95% interval", "verdict"], table
+    return list(OF_DIFFERENCES), table
 
 
 def settings(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
@@ -119,31 +122,33 @@ def circumstances(rows: Sequence[Row]) -> list[str]:
 
 def markdown(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     """Return a table in GitHub's Markdown."""
-    lines = [columns, ["---"] * len(columns), *table]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
+    lines = [[markdown_text(cell) for cell in line] for line in (columns, *table)]
+    lines.insert(1, ["---"] * len(columns))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def latex(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
     """Return a table in LaTeX, for the package booktabs."""
     escaped = {character: f"\\{character}" for character in "&%$#_{}"}
     escaped |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\u00b1": r"$\pm$"}
+    escaped |= {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
 
     def line(texts: Sequence[str]) -> str:
-        return " & ".join("".join(escaped.get(character, character) for character in text) for text in texts) + r" \\"
+        cells = " & ".join("".join(escaped.get(character, character) for character in text) for text in texts)
+        return f"{'{}' * cells.startswith(('[', '*'))}{cells} " + r"\\"  # after \\, [ and * would be its arguments
 
     body = [line(columns), r"\midrule", *map(line, table), r"\bottomrule"]
     begin = rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}"
     return "\n".join([begin, r"\toprule", *body, r"\end{tabular}", ""])
 
 
-def plain(columns: Sequence[str], table: Sequence[Sequence[str]], width: int) -> str:
-    """Return a table for a terminal; if it is too wide, less important columns are left out.
-
-    Columns that `COLUMNS` does not rank count as the most important.
-    """
+def plain(
+    columns: Sequence[str], table: Sequence[Sequence[str]], width: int, ranks: Mapping[str, int] = COLUMNS
+) -> str:
+    """Return a table for a terminal; if it is too wide, the columns of the highest ranks are left out."""
     lines = [[_wrapped(cell, max(int(TITLE_SHARE * width), 24)) for cell in line] for line in (columns, *table)]
     widths = [max(disp_len(part) for cell in column for part in cell) for column in zip(*lines, strict=True)]
-    by_importance = sorted(range(len(columns)), key=lambda i: COLUMNS.get(columns[i], 0))
+    by_importance = sorted(range(len(columns)), key=lambda i: ranks[columns[i]])
     shown: list[int] = []
     for i in by_importance:
         if not shown or sum(widths[j] + 2 for j in shown) + widths[i] <= width:
@@ -171,7 +176,7 @@ def as_csv(rows: Sequence[Row]) -> str:
         accuracies = [number for which in ("last", "best") for number in _numbers(row.accuracies(which))]
         epochs = np.mean([run.epochs for run in row.results]) if row.results else row.epochs
         writer.writerow([
-            row.dataset, row.title, row.size, epochs, len(row.results), row.diverged, row.protocol, published,
+            row.dataset, row.title, row.size, epochs, len(row.results), len(row.diverged), row.protocol, published,
             row.against if published != "" else "", *accuracies, row.seconds,
         ])  # fmt: skip
     return file.getvalue()

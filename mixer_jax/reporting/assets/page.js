@@ -5,12 +5,12 @@ const content = element => JSON.parse(element.querySelector("script").textConten
 const short = value => value == null ? "–" : Number.isInteger(value) ? value.toLocaleString("en") : +value.toPrecision(4) + "";
 // The labels of evenly spaced ticks, with as many decimals as the spacing needs; and of a logarithmic axis.
 const even = (u, ticks) => {
-  const decimals = Math.max(0, Math.ceil(-Math.log10(ticks[1] - ticks[0] || 1) - 1e-6));
+  const decimals = Math.max(0, 1 - Math.floor(Math.log10(ticks[1] - ticks[0] || 10) + 1e-6));  // as in steps of 2.5
   return ticks.map(x => x.toLocaleString("en", { maximumFractionDigits: Math.min(decimals, 8) }));
 };
 const compact = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 2 });
 const powers = (u, ticks) => ticks.map(x => x == null ? "" : x < 1e-3 ? x.toExponential() : compact.format(x));
-const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3]], borders = ["solid", "dashed", "dotted", "double"];
+const dashes = [[], [8, 4], [2, 3], [10, 3, 2, 3], [1, 3]], borders = ["solid", "dashed", "dotted", "double", "dotted"];
 const integers = [...Array(12).keys()].flatMap(power => [1, 2, 5].map(digit => digit * 10 ** power));
 const drawn = [];
 
@@ -32,7 +32,10 @@ function draw(element, settings, group) {
   const smoothed = one => settings.smooth && !one.fixed && !one.mark && !one.band;
   // Behind a smoothed curve, the measured one stays visible.
   const lines = [...view.series, ...view.series.filter(smoothed).map(one => ({ ...one, raw: true }))];
-  const shown = lines.map((one, i) => named(one.band ? lines.slice(0, i).findLast(line => !line.band) : one));
+  // The curve that a band, or a raw curve, belongs to.
+  const owner = lines.map((one, i) => one.raw ? view.series.indexOf(view.series.filter(smoothed)[i - view.series.length]) :
+    one.band ? lines.slice(0, i).findLastIndex(line => !line.band) : i);
+  const shown = lines.map((_, i) => named(lines[owner[i]]));
   const tables = lines.map(one => [one.x, one.raw || !smoothed(one) ? one.y : smooth(one.y, settings.smooth)]);
   const data = uPlot.join(tables, tables.map(table => table.slice(1).map(() => 2)));
   const log = settings.log && view.series.every(one => one.y.every(value => value == null || value > 0));
@@ -52,7 +55,7 @@ function draw(element, settings, group) {
   const plot = new uPlot({
     width: Math.max(place.clientWidth, 200), height: 272, series: [{ label: view.x, value: (_, x) => short(x) }, ...series],
     scales: {
-      x: { time: false, distr: view.log ? 3 : 1, range: view.log ? (u, low, high) => [low / 1.3, high * 1.3] : undefined },
+      x: { time: false, distr: view.log ? 3 : 1, range: view.log ? (u, low, high) => [round(low / 1.3), high * 1.3] : undefined },
       y: { distr: log ? 3 : 1, range: log ? undefined : (u, low, high) => chart.range || padded(Math.max(low, chart.low ?? low), high) },
     },
     axes: [
@@ -65,7 +68,8 @@ function draw(element, settings, group) {
       sync: { key: group + view.x, setSeries: false },  // charts with the same axis move and zoom together
     },
     focus: { alpha: 0.4 }, legend: { markers: { dash: (u, i) => borders[lines[i - 1]?.dash || 0] } },
-    hooks: { setCursor: [rest], setSize: [rest] },
+    hooks: { setCursor: [rest], setSize: [rest], setSeries: [(u, i, { show }) => show !== undefined && owner.forEach((of, j) =>
+      of === i - 1 && j !== of && u.setSeries(j + 1, { show }))] },
     bands: view.series.flatMap((one, i) => one.band === 1 ? [
       { series: [i + 1, i + 2], fill: () => css(`--c${1 + one.color % 10}`) + "2a" },
     ] : []),
@@ -78,7 +82,9 @@ const padded = (low, high) => {
   const margin = 0.05 * (high - low) || Math.abs(high) * 0.05 || 1;
   return [low - margin, high + margin];
 };
-const decades = (u, ticks) => ticks.map(x => /^[125]0*$/.test(x + "") ? compact.format(x) : "");
+// One digit, rounded down: from there, uPlot counts the ticks of a logarithmic axis.
+const round = x => { const unit = 10 ** Math.floor(Math.log10(x)); return Math.floor(x / unit + 1e-9) * unit; };
+const decades = (u, ticks) => ticks.map(x => x && /^(0\.0*)?[125]0*$/.test(+x.toPrecision(6) + "") ? compact.format(x) : "");
 
 // A finger that moves sideways over a chart zooms as a mouse does; one that moves up or down scrolls the page.
 function touch(over) {
