@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def run(main: Callable[[list[str]], int]) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # the terminal may support ASCII only
     show_on_console()
+    warnings.filterwarnings("ignore", r"Image size \(.*\) exceeds limit")  # Pillow's, of large images, which are read
     keep_compiled()
     tidy()
     # Imported modules stay, and tracing leaves little garbage: the garbage collector can run less often.
@@ -231,8 +233,12 @@ def parse_run(
 
 
 def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
-    """Raise `UserError` if one of the paths exists, unless it is a file and `overwrite` is set."""
+    """Raise `UserError` if a path cannot be written, or exists and is not a file that `overwrite` lets replace."""
     for path in paths:
+        there = next(folder for folder in path.absolute().parents if os.path.exists(folder))
+        if not os.path.isdir(there) or not os.access(there, os.W_OK):
+            why = "not writable" if os.path.isdir(there) else "not a folder"
+            raise UserError(f"cannot write {path}: {there} is {why}")
         if os.path.exists(path) and not (overwrite and os.path.isfile(path)):
             remedy = "choose" if os.path.isdir(path) else "--overwrite replaces it, or choose"
             raise UserError(f"{path} already exists: {remedy} {otherwise}")

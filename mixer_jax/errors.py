@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class Unreadable(UserError):
+    """A file that is damaged, incomplete or not what it should be."""
+
+
 def printable(text: str | Path) -> str:
     """Return a name that this program did not choose, such as a file's, in a form that prints on one line."""
     if str(text).isprintable():
@@ -29,7 +33,7 @@ def in_one_line(error: Exception) -> str:
 
 def unreadable(path: Path, why: Exception | str) -> UserError:
     """Return the error for a file that cannot be read, with the reason in one line."""
-    return UserError(f"cannot read {path}: {why if isinstance(why, str) else in_one_line(why)}")
+    return Unreadable(f"cannot read {path}: {why if isinstance(why, str) else in_one_line(why)}")
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:

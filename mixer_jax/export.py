@@ -15,6 +15,7 @@ percentage point of accuracy on test images; without test images, it is kept unc
 file's speed.
 """
 
+import contextlib
 import importlib.util
 import json
 import sys
@@ -85,6 +86,8 @@ def _test_images(classifier: Classifier, values: flags.FlagValues) -> tuple[Stre
             config = dataset_of(classifier, values.dataset, values.data_dir, values.on_error)
             return open_split(classifier, config, "test"), config.name
     except UserError as error:
+        if values.dataset or values.data_dir or values.on_error:
+            raise
         warn(f"no test images to compare on, only random pixels: {error}")
         return None, ""
 
@@ -125,7 +128,8 @@ def _export(
             partial.replace(file)
             write_json(output / LABELS, list(classifier.label_names))
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
     print(f"wrote {file}, {file.stat().st_size / 2**20:.2f} MiB, and {LABELS} in the same folder")
     return 0
 

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from mixer_jax import cli
 from mixer_jax.data import IMAGE_SUFFIXES
 from mixer_jax.data.listing import Listing
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.inference import Classifier, load, require_head
 from mixer_jax.messages import warn
 from mixer_jax.storage import replacing, writing
@@ -104,12 +104,12 @@ def _tell_few(name: Path, prediction: Prediction) -> None:
         f"  {label:{width}}  {100 * probability:6.2f}%  {'█' * round(30 * probability)}".rstrip()
         for label, probability in prediction
     ]
-    tqdm.write("\n".join([str(name), *lines]))  # at once: each write draws the bar again
+    tqdm.write("\n".join([printable(name), *lines]))  # at once: each write draws the bar again
 
 
 def _tell_many(name: Path, prediction: Prediction) -> None:
     label, probability = prediction[0]
-    tqdm.write(f"{100 * probability:6.2f}%  {label}  {name}")
+    tqdm.write(f"{100 * probability:6.2f}%  {label}  {printable(name)}")
 
 
 @contextlib.contextmanager

@@ -165,6 +165,8 @@ class RunDirectory:
           UserError: if config.json cannot be read or holds no valid config.
         """
         content = read_json(self.config_file)
+        if "config" not in content:
+            raise unreadable(self.config_file, "it has no config of a run")
         try:
             return self.adopted(check(ConfigDict(content["config"])))
         except (UserError, TypeError, KeyError, ValueError, AttributeError) as error:
@@ -243,7 +245,11 @@ def _text(records: Iterable[Epoch | StepMetrics]) -> str:
 def _lines(path: Path, kind: type[_Line]) -> list[_Line]:
     """Return the records in a file of JSON lines, up to the first damaged line."""
     records = []
-    for line in path.read_bytes().splitlines() if path.exists() else []:
+    try:
+        lines = path.read_bytes().splitlines() if path.exists() else []
+    except OSError as error:
+        raise unreadable(path, str(error.strerror)) from error
+    for line in lines:
         try:
             records.append(kind.from_json(json.loads(line)))
         except (ValueError, TypeError, KeyError):

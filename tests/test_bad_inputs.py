@@ -93,7 +93,7 @@ TRAIN = [
     (f"{DIGITS} --config.dataset.train_split=training", "unknown split of digits 'training'"),
     (
         f"{DIGITS} --config.dataset.val_fraction=1",
-        "config.dataset.val_fraction=1.0 of 1437 training examples leaves",
+        "config.dataset.val_fraction=1.0 of 1437 training images leaves",
     ),
     (
         f"{DIGITS} --config.dataset.image_size=16",
@@ -157,7 +157,7 @@ PREVIEW = [
     (f"{DIGITS} --config.augment.flip=up", "unknown config.augment.flip 'up'"),
     (
         f"{DIGITS} --output=WORK/file/x.png",
-        "cannot write WORK/file/x.png: File exists",
+        "cannot write WORK/file/x.png: WORK/file is not a folder",
     ),
 ]
 TABLE = [

@@ -16,7 +16,7 @@ from mixer_jax.inference.classifier import MODEL_FILE
 from mixer_jax.run_directory import RunDirectory
 from other_files import TIMM as TINY
 from other_files import lucidrains, made, prefixed
-from runs import SHRINK, main
+from runs import SHRINK, main, train_digits
 from support import GOLDEN
 
 PAPER, TIMM = "paper_mixer_tiny.npz", "timm_mixer_tiny.safetensors"
@@ -217,6 +217,18 @@ def test_a_folder_for_timm_has_its_config(tmp_path, capsys):
     assert "does not read the normalisation" not in told.err
     assert (tmp_path / "other" / "config.json").exists()
     same_bits(arrays_of(GOLDEN / TIMM), arrays_of(tmp_path / "folder" / MODEL_FILE))
+
+
+def test_the_config_of_a_run_is_never_lost(tmp_path, capsys):
+    run = train_digits(tmp_path / "run", "--config.epochs=1")
+    before = (run / "config.json").read_bytes()
+    for flags in ([], ["--overwrite"]):
+        with pytest.raises(UserError, match=r"config.json already exists|is a run, whose config.json would be lost"):
+            call(run, run / "model.safetensors", *flags)
+    with pytest.raises(UserError, match="is a run, whose config.json would be lost: choose another folder"):
+        load(run).save(run, "timm")
+    assert (run / "config.json").read_bytes() == before
+    assert load(run).save(run / "model.npz")  # which needs no config
 
 
 def test_it_writes_over_nothing_unasked(tmp_path):

@@ -7,6 +7,9 @@ import numpy as np
 from mixer_jax.augment.draws import first_where, integers, log_uniform, random_place
 
 ONE = 65536  # 1.0 in the 16.16 fixed point of `warp`
+# Added to scaled levels before they are rounded. The error of float32 would round ties in different directions on
+# different devices; so they are rounded up, as by Pillow.
+TIE = 1e-3
 
 
 def fixed_point(matrix: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.augment.automatic import AutoAugment, RandAugment
 from mixer_jax.augment.erasing import FILLS, RandomErasing
-from mixer_jax.augment.geometry import central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
+from mixer_jax.augment.geometry import TIE, central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
 from mixer_jax.augment.mixing import Mixing
 from mixer_jax.augment.operations import Magnitudes, apply_all
 from mixer_jax.data.size import as_size
@@ -170,7 +170,7 @@ class Augment:
     def _fit(self, image: jax.Array, box: tuple[Any, ...]) -> jax.Array:
         if box is self.box and box == (0, 0, *image.shape[:2]) and image.shape == self.input_shape:
             return image
-        return jnp.round(resized_crop(image, box, self.input_shape[:2])).astype(jnp.uint8)
+        return jnp.round(resized_crop(image, box, self.input_shape[:2]) + TIE).astype(jnp.uint8)
 
     def _normalize(self, images: jax.Array) -> jax.Array:
         """Convert grey levels to float32, subtract the mean and divide by the standard deviation."""

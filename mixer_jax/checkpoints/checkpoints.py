@@ -24,7 +24,7 @@ import numpy as np
 
 from mixer_jax import storage
 from mixer_jax.checkpoints.files import Damaged, Tree, hashes, read_arrays, save_arrays, verify
-from mixer_jax.errors import UserError, in_one_line
+from mixer_jax.errors import UserError, in_one_line, unreadable
 
 KEPT = 2  # the newest, and one to fall back on
 ROOM = 2**20  # bytes allowed for names and metadata, in addition to the arrays
@@ -60,7 +60,10 @@ class Checkpoints:
 
     def saved_steps(self) -> list[int]:
         """Return the steps of the checkpoints in ascending order, without those that `newest` found damaged."""
-        found = self.directory.iterdir() if self.directory.is_dir() else ()
+        try:
+            found = list(self.directory.iterdir()) if self.directory.is_dir() else []
+        except OSError as error:
+            raise unreadable(self.directory, str(error.strerror)) from error
         steps = {int(p.name) for p in found if p.name.isdecimal() and p.is_dir()}
         return sorted(steps - self._damaged)
 

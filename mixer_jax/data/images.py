@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError, features
 
-from mixer_jax.errors import UserError, in_one_line
+from mixer_jax.errors import UserError, in_one_line, printable
 from mixer_jax.messages import warn
 
 _AVIF = "avif" in features.modules and features.check("avif")  # newer Pillow, if built with AVIF
@@ -99,6 +99,16 @@ class Fit:
 
 
 UNCHANGED = Fit()
+# By the orientation in the EXIF tag. Pillow's own `exif_transpose` fails if another tag is damaged.
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 HEIC = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1")  # kinds of files that phones may call .jpg
 
 
@@ -123,13 +133,13 @@ def read_image(path: Path, fit: Fit = UNCHANGED, channels: int = 3, content: byt
     try:
         content = path.read_bytes() if content is None else content
     except OSError as error:
-        raise UserError(f"cannot read image {path}: {error.strerror}") from error
+        raise UserError(f"cannot read image {printable(path)}: {error.strerror}") from error
     try:
         with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
             fit.reduce(image)
             return as_pixels(image, fit, channels)
     except Exception as error:  # each of Pillow's decoders raises its own exceptions, and warnings may be raised
-        raise UserError(f"cannot read image {path}: {problem(content, error)}") from error
+        raise UserError(f"cannot read image {printable(path)}: {problem(content, error)}") from error
 
 
 def problem(content: bytes, error: Exception) -> str:
@@ -149,7 +159,9 @@ def problem(content: bytes, error: Exception) -> str:
 
 def as_pixels(image: Image.Image, fit: Fit = UNCHANGED, channels: int = 3) -> np.ndarray:
     """Return an image as an array, as `read_image` does, but ignore `draft`, which would change `image`."""
-    flat = _flat(ImageOps.exif_transpose(image), fit.bits)
+    if (turn := TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 0))) is not None:
+        image = image.transpose(turn)
+    flat = _flat(image, fit.bits)
     pixels = np.asarray(fit(flat.convert("L" if channels == 1 else "RGB")))
     return pixels[..., None] if channels == 1 else pixels
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -21,6 +21,7 @@ from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, config_of
 from mixer_jax.metrics import probabilities
 from mixer_jax.models import MixerBlock, MlpMixer
+from mixer_jax.run_directory import RunDirectory
 from mixer_jax.storage import write_json, writing
 from mixer_jax.weights import COMPUTED_WITH, LAYOUTS, require_same_shapes, to_layout, write_file
 
@@ -93,10 +94,12 @@ class Classifier:
           For each image, the most probable classes with their probabilities, in descending order.
 
         Raises:
-          UserError: if an image cannot be read.
+          UserError: if an image cannot be read, or `top` or `batch_size` is not positive.
         """
-        if isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4):
-            images = [images]
+        if batch_size < 1 or (top is not None and top < 1):
+            raise UserError(f"top={top}, batch_size={batch_size}: give positive numbers")
+        if isinstance(images, str | Path | Image.Image) or getattr(images, "ndim", 4) < 4:
+            images = [cast(ImageLike, images)]
         if not (images := list(images)):
             return []
         pixels = np.stack([self.read(image) for image in images])
@@ -116,6 +119,10 @@ class Classifier:
           UserError: if the image cannot be read, or is an array of a wrong shape, dtype or number of channels.
         """
         fit, channels = self.preprocessing.fit, self.image_shape[2]
+        if hasattr(image, "__array__"):  # also those of JAX and PyTorch
+            image = np.asarray(image)
+        elif not isinstance(image, str | Path | Image.Image):
+            raise UserError(f"an image is a {type(image).__name__}: give a path, a PIL image or an array")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
@@ -191,16 +198,19 @@ class Classifier:
           The files written, as `files` lists them. Earlier files of these names are replaced.
 
         Raises:
-          UserError: if the layout cannot store a part of the model, or if the file cannot be written.
+          UserError: if the layout cannot store a part of the model, if the folder is a run directory and needs a config
+            of its own, or if the file cannot be written.
         """
         path, *_ = written = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):
             raise UserError(f"{layout} has no {missing}: give the layout paper, which keeps it")
+        if (config := path.with_name(CONFIG_FILE)) in written and RunDirectory(path.parent).checkpoints.exists():
+            raise UserError(f"{path.parent} is a run, whose {CONFIG_FILE} would be lost: choose another folder")
         with writing(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            if (config := path.with_name(CONFIG_FILE)) in written:
-                write_json(config, config_of(require_mixer(self), self.preprocessing, self.label_names))
             write_file(path, to_layout(self.params, layout), self._description(layout))
+            if config in written:
+                write_json(config, config_of(require_mixer(self), self.preprocessing, self.label_names))
         return written
 
     @staticmethod

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax.checkpoints import Checkpoint, Checkpoints, Damaged, not_finite
 from mixer_jax.config import check, default_config
-from mixer_jax.errors import UserError, printable
+from mixer_jax.errors import Unreadable, UserError, printable
 from mixer_jax.inference.classifier import FORMAT, MODEL_FILE, Classifier
 from mixer_jax.inference.preprocessing import Origin, Preprocessing
 from mixer_jax.inference.timm_config import CONFIG_FILE, TimmConfig, read_config
@@ -187,15 +187,23 @@ def _load_remote(source: str, entry: str, known: Known) -> Classifier:
     address = given.source if given else source
     if not given and "://" not in source and not re.fullmatch(r"hf-hub:[\w.-]+/[\w.@-]+", source):
         raise unknown(source)
+    config = None
     if not address.startswith("hf-hub:"):
-        file, config = downloaded(address, LARGEST_FILE, given.sha256 if given else ""), None
+        file = downloaded(address, LARGEST_FILE, given.sha256 if given else "")
+        if on_hub := re.fullmatch(rf"(.*/resolve/[^/]+)/({'|'.join(map(re.escape, ON_HUB))})(\?.*)?", address):
+            config = downloaded(f"{on_hub[1]}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
     else:
         found = (downloaded(f"{address}/{name}", LARGEST_FILE, optional=True) for name in ON_HUB)
         file = next(filter(None, found), None)
         config = downloaded(f"{address}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
     if file is None:
         raise UserError(f"{source} has neither {' nor '.join(ON_HUB)}")
-    return _load_file(file, source, entry, known, given, config)
+    try:
+        return _load_file(file, source, entry, known, given, config)
+    except Unreadable as error:  # such as the page of a network that asks for a login
+        for one in filter(None, (file, config)):
+            one.unlink(missing_ok=True)
+        raise UserError(f"{error}; the download was deleted: run the same command again") from error
 
 
 def _load_file(
@@ -216,10 +224,15 @@ def _load_file(
         raise UserError(f"{source} is one of the {int(part[1])} files of a model: give {index}")
     arrays, description = read_file(file), read_description(file)
     if description:
+        if entry:
+            raise UserError(f"{source} holds one set of weights: leave checkpoint out")
         return _described(arrays, description, source)
     beside = file.with_name(CONFIG_FILE)
-    if config is None and file.name in IN_FOLDER and beside.is_file():
-        config = beside
+    if config is None and beside.is_file():
+        if file.name in IN_FOLDER:
+            config = beside
+        else:
+            warn(f"{beside} is not used, as it may belong to another file: to use it, name the weights {MODEL_FILE}")
     timm = read_config(config) if config else None
     if timm is None and (given := given or of_file(file.name)):
         timm = TimmConfig((224, 224), 3, (given.mean,), (given.std,), f"{given.resize}/0.875")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mixer_jax.data import RESIZES
-from mixer_jax.errors import UserError, printable
+from mixer_jax.errors import Unreadable, UserError, in_one_line, printable
 from mixer_jax.inference.preprocessing import Preprocessing
 from mixer_jax.models import MlpMixer, variant
 
@@ -83,8 +83,7 @@ def read_config(file: Path) -> TimmConfig | None:
             tuple(names),
         )
     except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        detail = next(iter(str(error).splitlines()), "it is damaged")
-        raise UserError(f"cannot read {file}: {printable(detail)}") from error
+        raise Unreadable(f"cannot read {file}: {printable(in_one_line(error))[:200]}") from error
 
 
 def architecture(model: MlpMixer) -> str:

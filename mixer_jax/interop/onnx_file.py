@@ -14,6 +14,7 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import nn
 
 from mixer_jax import models
+from mixer_jax.augment.geometry import TIE
 from mixer_jax.interop.torch_mixer import to_torch, twin
 
 
@@ -45,7 +46,7 @@ class FromPixels(nn.Module):
         x = images.permute(0, 3, 1, 2).float()
         if self.scaled:
             # The scaling matrices are the first factors because int8 quantisation applies to the second, the weights.
-            x = torch.round((self.columns @ (self.rows @ x).mT).mT)
+            x = torch.round((self.columns @ (self.rows @ x).mT).mT + TIE)
         return self.network((x / 255.0 - self.mean) / self.std)
 
 

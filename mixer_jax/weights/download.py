@@ -37,10 +37,14 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
     import requests  # here, because most runs download nothing
 
     address = _address(url)
-    if (name := os.path.basename(urlsplit(address).path)) in ("", ".", ".."):
+    try:
+        name = os.path.basename(urlsplit(address).path)
+    except ValueError as error:
+        raise UserError(f"{url} is not a URL: {error}") from error
+    if name in ("", ".", ".."):
         raise UserError(f"{url} does not end in the name of a file")
     folder = cache_folder("weights") / hashlib.sha256(address.encode()).hexdigest()[:16]
-    path, partial = folder / name, folder / f"{name}.partial"
+    path, partial, absent = folder / name, folder / f"{name}.partial", folder / f"{name}.absent"
     if path.exists():
         return path
     try:
@@ -51,15 +55,22 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
             if path.exists():
                 return path
             with requests.Session() as session:
+                if url.startswith("hf-hub:") and (token := os.environ.get("HF_TOKEN")):
+                    session.headers["Authorization"] = f"Bearer {token}"  # not sent to another host after a redirect
                 stated = _fetch(session, address, partial, largest, optional)
             if stated is None:
+                absent.touch()
                 return None
             _require_checksum(partial, url, stated | ({"sha256": sha256} if sha256 else {}))
             partial.replace(path)
-    except (requests.RequestException, OSError) as error:
-        reason = in_one_line(error)[:200]
+    except (requests.RequestException, OSError, ValueError) as error:
+        response = getattr(error, "response", None)
+        if response is None and absent.exists():  # without a network, what was not there before
+            return None
+        refused = response is not None and response.status_code in (401, 403, 404)
+        remedy = "check the address and your access to it" if refused else "run the same command again to resume"
         raise UserError(
-            f"cannot download {url}: {reason}; run the same command again to resume, or put the file at {path}"
+            f"cannot download {url}: {in_one_line(error)[:200]}; {remedy}, or put the file at {path}"
         ) from error
     return path
 
@@ -80,7 +91,7 @@ def _address(url: str) -> str:
 
 
 def _fetch(session: Any, address: str, partial: Path, largest: int, optional: bool) -> dict[str, str] | None:
-    """Download a file, or the rest of it; return the checksums that the server states, or None without a file."""
+    """Download a file, or the rest of it; return the checksums that the server states, None if it has no such file."""
     tag_file = partial.with_name(f"{partial.name}.etag")
     size, headers = partial.stat().st_size if partial.exists() else 0, {"Accept-Encoding": "identity"}
     if size and tag_file.exists():
@@ -99,6 +110,8 @@ def _fetch(session: Any, address: str, partial: Path, largest: int, optional: bo
             if tag and not tag.startswith("W/"):
                 tag_file.write_text(tag)
         total = size + int(response.headers.get("Content-Length", 0))
+        if total > largest:
+            raise UserError(f"{address} is larger than {largest:,} bytes")
         with (
             partial.open("ab" if resumed else "wb") as file,
             tqdm(total=total or None, initial=size, unit="B", unit_scale=True, desc=partial.stem, disable=None) as bar,

@@ -9,7 +9,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from mixer_jax.errors import UserError, one_of, printable
+from mixer_jax.errors import Unreadable, UserError, in_one_line, one_of, printable
 from mixer_jax.storage import replacing, write_json
 from mixer_jax.weights.torch_file import read_torch
 
@@ -52,9 +52,8 @@ def read_file(path: Path) -> Arrays:
     except UserError:
         raise
     except Exception as error:  # each library raises its own exceptions
-        detail = printable(next(iter(str(error).splitlines()), "") or type(error).__name__)[:200]
         damaged = "" if isinstance(error, ValueError | OSError) else "; it is damaged or cut short: copy it again"
-        raise UserError(f"cannot read weights {path}: {detail}{damaged}") from error
+        raise Unreadable(f"cannot read weights {path}: {printable(in_one_line(error))[:200]}{damaged}") from error
     return {printable(name): x for name, x in arrays.items()}
 
 
@@ -64,7 +63,7 @@ def _kind(path: Path) -> str:
         start = file.read(32).lower()
     for magic, what in OTHERS.items():
         if start.startswith(magic.lower()):
-            raise UserError(f"cannot read weights {path}: it is {what}")
+            raise Unreadable(f"cannot read weights {path}: it is {what}")
     suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
     if start[8:9] == b"{" and suffix != INDEX:  # after the length of the header
         return ".safetensors"
@@ -141,12 +140,9 @@ def write_file(path: Path, arrays: Arrays, description: dict[str, Any]) -> None:
     """
     with replacing(path) as partial:
         if path.suffix == ".safetensors":
-            from safetensors.numpy import save_file
+            from safetensors.numpy import save
 
-            partial.touch()
-            mode = partial.stat().st_mode
-            save_file(arrays, partial, {"format": "pt", DESCRIPTION: json.dumps(description)})
-            partial.chmod(mode)  # safetensors makes a file that only its owner can read
+            partial.write_bytes(save(arrays, {"format": "pt", DESCRIPTION: json.dumps(description)}))
         else:
             np.savez(partial, **arrays)  # type: ignore[arg-type]
             write_json(path.with_name(f"{path.name}.json"), description)
@@ -169,9 +165,10 @@ def read_description(path: Path) -> dict[str, Any] | None:
             text = path.with_name(f"{path.name}.json").read_text(encoding="utf-8")
         else:
             return None
-        return None if text is None else json.loads(text)
+        description = None if text is None else json.loads(text)
+        return description if isinstance(description, dict) and "format" in description else None  # else another's file
     except FileNotFoundError:
         return None
     except Exception as error:
-        detail = printable(next(iter(str(error).splitlines()), "it is damaged"))
+        detail = printable(in_one_line(error))[:200]
         raise UserError(f"cannot read the description of the model in {path}: {detail}") from error

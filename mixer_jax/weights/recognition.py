@@ -108,6 +108,8 @@ def _select(arrays: Mapping[str, np.ndarray], source: str, entry: str) -> tuple[
         chosen = [prefix for prefix in weights if AVERAGED.search(prefix)] if len(weights) > 1 else weights
     if len(chosen) != 1:
         several = f"{len(weights)} sets of weights" if weights else "a Mixer only in the state of an optimiser"
+        if entry and len(found) == 1:
+            raise UserError(f"{source} holds one set of weights: leave checkpoint out")
         wrong = f"no single Mixer {entry!r}" if entry else several
         raise UserError(f"{source} holds {wrong}; to choose one, set checkpoint to {' or '.join(names.values())}")
     prefix = chosen[0]

@@ -7,7 +7,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from image_folders import TEN, block, encoded, load, look, write
 from mixer_jax import data
@@ -198,6 +198,20 @@ def test_deep_images(tmp_path, capsys):
 
 
 @pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="Pillow without AVIF")
+def test_an_image_with_damaged_exif_data_is_read(tmp_path):
+    image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "the maker of the camera"
+    image.save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(np.asarray(image), -1))
+    for orientation in range(1, 9):
+        exif[0x0112] = orientation
+        image.save(tmp_path / "turned.png", exif=exif)
+        with Image.open(tmp_path / "turned.png") as opened:
+            theirs = np.asarray(ImageOps.exif_transpose(opened))
+        np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), theirs)
+
+
 def test_avif(tmp_path):
     write(tmp_path, f"cat/{TEN} dog/{TEN}")
     Image.new("RGB", (6, 5), "red").save(tmp_path / "cat" / "new.avif")

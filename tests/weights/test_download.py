@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import json
 import re
 import socket
 import threading
@@ -198,6 +199,62 @@ def test_any_model_of_the_hub_with_its_config(server, tmp_path):
     assert (model.image_shape, model.preprocessing.resize) == ((32, 32, 3), "bilinear")
     assert convert.main(["convert", "hf-hub:me/my-mixer@v2", str(tmp_path / "folder")]) == 0
     assert load(tmp_path / "folder").label_names == tuple(names)
+
+
+WEIGHTS, CONFIG = (f"/me/it/resolve/main/{name}" for name in ("model.safetensors", "config.json"))
+
+
+def test_the_page_of_a_login_does_not_stay_in_the_cache(server):
+    content = TIMM.read_bytes()
+    for page in (b"<!DOCTYPE html><p>Log in", content[: len(content) // 2]):
+        server.files[WEIGHTS] = page
+        with pytest.raises(UserError, match="the download was deleted: run the same command again"):
+            load("hf-hub:me/it")
+    server.files[WEIGHTS] = content
+    assert load("hf-hub:me/it").label_names[0] == "class 0"
+
+
+def test_what_is_in_the_cache_needs_no_network(server):
+    server.files[WEIGHTS] = TIMM.read_bytes()  # and no config.json
+    before = load("hf-hub:me/it").params
+    server.shutdown()
+    server.server_close()
+    jax.tree.map(np.testing.assert_array_equal, load("hf-hub:me/it").params, before)
+    with pytest.raises(UserError, match="cannot download hf-hub:me/other"):
+        load("hf-hub:me/other")
+
+
+def test_the_address_of_a_file_on_the_hub_has_the_config_beside_it(server):
+    config = {"architecture": "mixer_b16_224", "pretrained_cfg": {"mean": [0.1] * 3, "input_size": [3, 32, 32]}}
+    server.files |= {WEIGHTS: TIMM.read_bytes(), CONFIG: json.dumps(config).encode()}
+    server.files[f"{WEIGHTS}?download=true"] = TIMM.read_bytes()
+    for source in ("hf-hub:me/it", f"{server.address}{WEIGHTS}", f"{server.address}{WEIGHTS}?download=true"):
+        assert load(source).preprocessing.mean == (0.1,) * 3
+
+
+def test_a_token_is_sent_to_the_hub_alone(server, monkeypatch):
+    sent, get = [], Handler.do_GET
+    monkeypatch.setattr(Handler, "do_GET", lambda self: sent.append(self.headers.get("Authorization")) or get(self))
+    monkeypatch.setenv("HF_TOKEN", "secret")
+    server.files |= {WEIGHTS: TIMM.read_bytes(), "/w.npz": PAPER.read_bytes()}
+    load("hf-hub:me/it")
+    assert set(sent) == {"Bearer secret"}
+    sent.clear()
+    downloaded(f"{server.address}/w.npz", LARGEST)
+    assert sent == [None]
+
+
+@pytest.mark.parametrize("url", ["https://[x/model.npz", "https://a..b/m.npz", f"https://{'a' * 70}.org/m.npz"])
+def test_an_address_that_is_none_gets_one_line(url, server):
+    with pytest.raises(UserError, match=r"is not a URL|cannot download"):
+        downloaded(url, LARGEST)
+
+
+def test_what_will_be_too_large_is_not_downloaded(server):
+    server.files["/w.npz"] = bytes(5 * 2**20)
+    with pytest.raises(UserError, match="larger than 1,000 bytes"):
+        downloaded(f"{server.address}/w.npz", 1000)
+    assert [path.stat().st_size for path in module.cache_folder("weights").rglob("*.partial")] in ([], [0])
 
 
 def test_an_unknown_name_lists_the_known_ones():
