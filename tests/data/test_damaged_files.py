@@ -197,12 +197,16 @@ def test_deep_images(tmp_path, capsys):
         load(tmp_path)
 
 
-@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="Pillow without AVIF")
 def test_an_image_with_damaged_exif_data_is_read(tmp_path):
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "the maker of the camera"
-    image.save(tmp_path / "turned.png", exif=exif)
+    of_text = b"\x01\x0f\x00\x02\x00\x00\x00\x18"
+    assert of_text in exif.tobytes()
+    damaged = exif.tobytes().replace(of_text, b"\x01\x0f\x00\x0c\x00\x00\x00\x01")  # a number, not text
+    image.save(tmp_path / "turned.png", exif=damaged)
+    with pytest.raises(AttributeError), Image.open(tmp_path / "turned.png") as opened:
+        ImageOps.exif_transpose(opened)
     np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(np.asarray(image), -1))
     for orientation in range(1, 9):
         exif[0x0112] = orientation
@@ -212,6 +216,7 @@ def test_an_image_with_damaged_exif_data_is_read(tmp_path):
         np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), theirs)
 
 
+@pytest.mark.skipif("AVIF" not in IMAGE_FORMATS, reason="Pillow without AVIF")
 def test_avif(tmp_path):
     write(tmp_path, f"cat/{TEN} dog/{TEN}")
     Image.new("RGB", (6, 5), "red").save(tmp_path / "cat" / "new.avif")
