@@ -33,9 +33,9 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
       The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
     Raises:
-      UserError: if the directory holds files but no run; if, without `overwrite`, it holds a run whose config cannot be
-        read, or one that has begun and whose config differs in fields outside MAY_CHANGE; if another process trains in
-        it; if it is to be moved aside, but the current directory is in it; or if it is not writable, unless its run is
+      UserError: in any of these cases. The directory holds files but no run. Without `overwrite`: the config of its run
+        cannot be read, or the run has begun and its config differs in fields outside MAY_CHANGE. Another process trains
+        in it. It is to be moved aside, but the current directory is in it. It is not writable, and its run is not
         finished.
     """
     try:

@@ -130,8 +130,9 @@ def parse(
       default: the checked config to use without --config; None if --config is required.
 
     Returns:
-      The command's own flags, the checked config, and the name of the config. The name is that of its file without .py,
-      followed by "_" and the argument if there is one. Without --config, it is "default".
+      The command's own flags, the checked config, and the name of the config. The name is that of the config's file
+      without .py, followed by "_" and the argument after the colon, if there is one (see `get_config`). Without
+      --config, it is "default".
 
     Raises:
       UserError: if a flag or a config field is unknown or malformed, or if the config file cannot be loaded.

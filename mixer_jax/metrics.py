@@ -101,11 +101,12 @@ def accuracy_interval(accuracy: float, examples: int) -> tuple[float, float]:
 def hardest_first(right: np.ndarray, counts: np.ndarray) -> list[int]:
     """Return the classes that have examples, the hardest first.
 
-    They are ordered by the upper end of the 95% interval of their accuracy, so that one mistake in one image does not
-    come before twenty in thirty.
+    They are ordered by the upper end of the 95% interval of their accuracy, so that a class with one mistake in one
+    image does not come before a class with twenty in thirty.
 
     Args:
-      right, counts: (classes,) int, the numbers of examples that are classified correctly, and of all.
+      right, counts: (classes,) int, the number of correctly classified examples of each class, and that of all its
+        examples.
     """
     ends = {
         i: accuracy_interval(100.0 * float(right[i] / count), int(count))[1] for i, count in enumerate(counts) if count

@@ -1,6 +1,6 @@
 """Compare training with PyTorch, step by step: python -m mixer_jax.parity --config configs/digits.py
 
-Both start from the same weights and take the same batches, in float32, without augmentation, dropout or averaging.
+Both sides start from the same weights and take the same batches, in float32, without augmentation, dropout or EMA.
 Their losses are compared at each of the first `--steps` steps, with Adam (learning rate 1e-3) and SGD (0.01, momentum
 0.9). The model, batch size, schedule, weight decay, clipping and label smoothing are the config's. Needs PyTorch.
 """

@@ -103,7 +103,7 @@ class Results(_Record):
       steps: the number of training steps.
       num_seeds: the number of seeds trained at the same time.
       seeds, std: the seeds, and the sample standard deviation of each field in `AVERAGED`; None for a single seed.
-      cautions: facts that a reader of the accuracy should know, one line each.
+      cautions: what one should know to interpret the accuracy, one line each.
       finished: the time when the run finished, in UTC.
     """
 

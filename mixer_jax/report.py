@@ -1,10 +1,11 @@
 """Write a run's report: python -m mixer_jax.report runs/digits
 
-report.html is one file that needs no network: the results, curves by epoch and by step, confusion, every class, the
-most confident mistakes with the nearest training images, what each token adds, the weights of token mixing and patch
-embedding, calibration, config and environment. README.md is the model card. Both are written at the end of training;
-this command writes them again, or the report of an unfinished run, or the reports of several seeds. For weights (a
-file, folder, URL or name), it writes a page with pictures of their token mixing and patch embedding.
+report.html is one file that needs no network. It shows the results, curves by epoch and by step, the confusion matrix,
+the scores of every class, the most confident mistakes with the nearest training images, and what each token adds to the
+logits; also the weights of token mixing and patch embedding, calibration, config and environment. README.md is the
+model card. Both are written at the end of training; this command writes them again, or the report of an unfinished run,
+or the reports of several seeds. For weights (a file, folder, URL or name), it writes a page with pictures of their
+token mixing and patch embedding.
 """
 
 from pathlib import Path

@@ -40,8 +40,9 @@ class RunDirectory:
     .lock            held by the process that trains here
 
     With several seeds, the directory holds a run directory for each seed, such as `seed_0`, with the same files as the
-    directory of a single run. Its own results.json and curves.png then describe all seeds. Older releases wrote one
-    checkpoints/ for all seeds into the directory itself; that is deleted once each seed has checkpoints of its own.
+    directory of a single run. The results.json and curves.png of the directory above them then describe all seeds.
+    Older releases wrote one checkpoints/ for all seeds into the directory itself; that is deleted once each seed has
+    checkpoints of its own.
     """
 
     def __init__(self, path: str | Path):
@@ -148,7 +149,7 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields of `BEFORE` that an older release left out of config.json, with the values of that release.
+        """Return the fields that config.json lacks because an older release wrote it, with values that match that.
 
         Empty if there is no run here.
         """

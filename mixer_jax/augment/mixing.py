@@ -46,9 +46,9 @@ class Mixing:
           progress: the fraction of the training that is done.
 
         Returns:
-          The weight of each example, one float32 scalar for all; its predecessor gets the rest. Then a box (top,
-          left, height, width) in pixels, int32, inside which the predecessor has all the weight. For Mixup the box is
-          empty; for CutMix the weight is 1.
+          The weight of an example, a float32 scalar that is the same for the whole batch; the example's predecessor
+          gets the rest. Then a box (top, left, height, width) in pixels, int32, inside which the predecessor has all
+          the weight. For Mixup the box is empty; for CutMix the weight is 1.
         """
         happens_key, which_key, mixup_key, cutmix_key = jax.random.split(key, 4)
         happens = jax.random.bernoulli(happens_key, self.probability) & (progress < self.until)
@@ -92,7 +92,7 @@ class Mixing:
 
 
 def _beta(key: jax.Array, alpha: float) -> jax.Array:
-    """Draw approximately from Beta(alpha, alpha): one of QUANTILES of its quantiles, all equally likely.
+    """Draw approximately from Beta(alpha, alpha): one of a fixed number of its quantiles, all equally likely.
 
     JAX's own sampler loops until it accepts a draw, which is slow to compile and, on a TPU, slow to run.
     """

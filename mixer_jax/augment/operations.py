@@ -70,8 +70,8 @@ class Magnitudes:
     def table(self) -> np.ndarray:
         """The settings for each operation, bin and sign (the positive one first), (operations * bins * 2, 9) int32.
 
-        The columns are six coefficients of the warp, the factor of a blend (the bits of a float32), the mask of the
-        bits that Posterize keeps, and the threshold of Solarize (the bits of a float32).
+        The columns are six coefficients of the warp, the factor of a blend (a float32 bitcast to int32), the mask of
+        the bits that Posterize keeps, and the threshold of Solarize (also a bitcast float32).
         """
         cases = [(name, b, sign) for name in OPERATIONS for b in range(self.num_bins) for sign in (1, -1)]
         factor = np.float32([1 + self.value(*case) for case in cases])

@@ -43,8 +43,8 @@ class Augment:
 
     The order is: crop, flip, RandAugment or AutoAugment, normalisation, erasing, mixing.
 
-    The augmentation of an example depends only on (seed, step, position in the global batch). The alternating flip
-    depends on the seed, the index of the example and the epoch.
+    Except for the alternating flip, the augmentation of an example depends only on (seed, step, position in the global
+    batch). The alternating flip depends on the seed, the index of the example and the epoch.
 
     Attributes:
       image_shape: (height, width, channels) of the images from the input pipeline.

@@ -35,7 +35,7 @@ def training_flops(config: ConfigDict, model: MlpMixer, image_shape: tuple[int, 
 
 
 def matrix_product(device: jax.Device, dtype: jnp.dtype) -> tuple[Work, int]:
-    """Return a workload, which multiplies two large square matrices repeatedly in one dispatch, and their side."""
+    """Return a workload that repeatedly multiplies two large square matrices in one dispatch, and their side length."""
     side = SIDES.get(device.platform, SIDES["other"])
     # Scaled, so that repeated products neither grow nor vanish; an orthogonal factor would cost more than it is worth.
     a, b = jax.random.normal(jax.random.key(0), (2, side, side), dtype) / jnp.asarray(side**0.5, dtype)

@@ -141,7 +141,7 @@ def _bytes(array: re.Match) -> int:
 def _kind(operation: str) -> str:
     """Return the kind of an operation: the last parts of its name, with "*" for numbers, as in MixerBlock_*.
 
-    Operations of the backward pass have "backward " before it.
+    For operations of the backward pass, it starts with "backward ".
     """
     parts = [part for part in re.sub(r"_\d+\b", "_*", operation).split("/") if part not in ("while", "body", "cond")]
     backward = "backward " if any(part.startswith("transpose(") for part in parts) else ""

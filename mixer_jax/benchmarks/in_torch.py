@@ -167,7 +167,8 @@ def optimizer_class(name: str) -> type[torch.optim.Optimizer]:
 def torchvision_works(config: ConfigDict, dataset: data.Dataset, augment: Augment, theirs: Theirs) -> dict[str, Work]:
     """Return the workloads of the config's augmentation as in PyTorch projects, alone and followed by a training step.
 
-    The workload PIL augments in this process, LOADER in one process per core, and FED adds the training step.
+    The workloads are `PIL`, which augments in this process; `LOADER`, which augments in one process per core; and
+    `FED`, which is `LOADER` followed by the training step.
     """
     from mixer_jax.interop import torchvision_policy as interop
 

@@ -68,7 +68,7 @@ class Checkpoints:
         return sorted(steps - self._damaged)
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Start to write a checkpoint; once it is complete, all but the newest KEPT are deleted.
+        """Start to write a checkpoint; once it is complete, all but the `KEPT` newest checkpoints are deleted.
 
         Call `wait` for the previous checkpoint first.
 
@@ -221,7 +221,8 @@ class Checkpoints:
     def _make_room(self, needed: int) -> None:
         """Delete old checkpoints, except the newest, until there is room for another.
 
-        If that is not enough, this raises OSError, because on a full disk each of Orbax's threads prints a long error.
+        If that is not enough, raise OSError before Orbax writes: on a full disk, each of its threads would print a long
+          error.
         """
         for step in self.saved_steps()[:-1]:
             if shutil.disk_usage(self.directory).free < needed:

@@ -48,7 +48,7 @@ def verify(path: Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _orbax() -> Iterator[tuple[Any, Any]]:
-    """Yield Orbax's checkpointer, and the module of its arguments."""
+    """Yield Orbax's checkpointer, and Orbax's module `args`."""
     import orbax.checkpoint as ocp  # imported late: a new run does not need it before its first step
 
     # Orbax must not wait for other processes, because only the first one calls it.

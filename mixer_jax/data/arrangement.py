@@ -233,7 +233,7 @@ class Arrangement:
         return parted, "a folder for each class, with a folder for each split inside"
 
     def _require_classes(self, names: Collection[str], folder: Path) -> None:
-        """Raise `UserError` if the folders that seem to be those of classes are those of splits without classes."""
+        """Raise `UserError` if what look like folders of classes are folders of splits that hold no classes."""
         splits = [{self._split_called(word) for word in _words(name)} for name in names]
         named = set.union(set(), *splits) - {""}
         if named and all(found - {""} for found in splits) and (len(named) > 1 or not any("" in x for x in splits)):
@@ -304,8 +304,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders that are named like a split, although this name is also the class of all images in
-        them."""
+        """Return the folders of classes that are named like a split: their name is the class of all images in them."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

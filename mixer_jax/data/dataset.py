@@ -194,7 +194,7 @@ def stream(source: Source, title: str) -> StreamedSplit:
     """Return the split of a source whose images all have the shape of the first one.
 
     Raises:
-      UserError: if the source is empty, or its first label is out of range; `title` names its examples.
+      UserError: if the source is empty, or its first label is out of range. The message calls the examples `title`.
     """
     if not len(source):
         raise UserError(f"{title} has no examples")

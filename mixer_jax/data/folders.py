@@ -221,8 +221,8 @@ class ImageFolder:
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
         """Return the remaining images, and the given fraction of each class.
 
-        In each class, the images with the lowest hashes are drawn, so that an image mostly stays in its part when
-        others are added, unless their number passes `MOST_EXAMINED`.
+        In each class, the images with the lowest hashes are drawn. So most images stay in their part when others are
+        added, unless the number of all images passes `MOST_EXAMINED`.
         """
         _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))
@@ -236,7 +236,8 @@ class ImageFolder:
         return [x for i, x in enumerate(images) if i not in drawn], [images[i] for i in sorted(drawn)]
 
     def _hash(self, path: Path) -> str:
-        """Return a hash of the content of a file, so that copies mostly stay together; of many images, of the path."""
+        """Return a hash of the content of a file, so that copies mostly stay together; or of its path, if there are
+        many."""
         digest = "" if self._many else self._examined[path].digest
         return digest or hashlib.blake2b(self._listing.below(path).encode()).hexdigest()
 

@@ -63,7 +63,7 @@ class Fit:
         return self.resize.partition("/")[0]
 
     def reduce(self, image: Image.Image) -> None:
-        """If `draft` is set, let a JPEG file that is opened but not yet decoded decode at a smaller scale."""
+        """If `draft` is set, make Pillow decode a JPEG file, opened but not yet decoded, at a smaller scale."""
         if self.draft and self.size:
             height, width = (math.ceil(DRAFT_MARGIN * side / self.crop) for side in self.size)
             image.draft(None, (height, width) if is_turned(image) else (width, height))

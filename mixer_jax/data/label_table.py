@@ -124,7 +124,8 @@ class Files:
     """Image files, found by the names that tables give them."""
 
     def __init__(self, files: Sequence[Path], root: Path):
-        """Note the paths of files below the folder `root`, and the ends of these paths, with and without the suffix."""
+        """Index files by their paths below the folder `root` and the last parts of these, with and without the
+        suffix."""
         # By whole paths and by their ends, each with and without the suffix, the best match first.
         self._found: list[dict[str, list[Path]]] = [{}, {}, {}, {}]
         for path in files:

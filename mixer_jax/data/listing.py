@@ -88,8 +88,8 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
     def reasons(self, other_files: bool = True) -> list[str]:
-        """Return for each reason how many files are left out, with the first few names; with `other_files`, also of
-        files that hold no images."""
+        """Return, for each reason, how many files are left out and the first few of their names; with `other_files`,
+        include the files that hold no images."""
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:
@@ -98,7 +98,7 @@ class Listing:
         return lines
 
     def below(self, path: Path) -> str:
-        """Return a path below the top as it can be printed."""
+        """Return a path relative to `top`, in a form that can be printed."""
         return printable(str(path).removeprefix(f"{self.top}{os.sep}"))
 
     def _note(self, path: Path, kind: str) -> None:

@@ -182,7 +182,7 @@ class _BatchParts:
         return self._sampler.num_steps * self.per_step
 
     def nothing(self) -> Arrays:
-        """Return zero steps of a batch, with the right shapes and dtypes."""
+        """Return the arrays of no steps: empty along the axis of steps, else of a batch's shapes and dtypes."""
         batch = self._shard.of(self._sampler.batches(0, 0))
         images = np.empty((0, self.part, math.prod(self._split.image_shape)), np.uint8)
         return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}

@@ -25,14 +25,15 @@ CLASS_SUFFIXES = (".cls", ".json")  # of the members that hold the class of the 
 
 
 class Status(NamedTuple):
-    """The size of a file in bytes, and the time of its last change in nanoseconds: of its content, or its place."""
+    """The size of a file in bytes, and the time in nanoseconds at which its content or its location last changed."""
 
     bytes: int
     changed: int
 
 
 class Store:
-    """Access to files by path: here, on this machine. Several threads read at the same time."""
+    """Access to files by path: this class reads from the disk, `TarFiles` from tar files. Several threads read at
+    once."""
 
     def read(self, path: Path) -> bytes:
         """Return the content of a file; raise `OSError` if that is not possible."""
@@ -124,7 +125,7 @@ def _entries(tar: Path, status: Status) -> list[_Entry]:
 
 
 def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> None:
-    """Raise `tarfile.ReadError` if the last member is not the end: for `tarfile`, a damaged header is the end."""
+    """Raise `tarfile.ReadError` if more follows the last member; `tarfile` takes a damaged header for the end."""
     assert file.fileobj
     if tar.stat().st_size == file.offset:
         warn(f"{tar} may be cut off: it has no end mark after the {members:,} files in it")

@@ -67,7 +67,7 @@ class Classifier:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels) of the images, uint8."""
+        """(height, width, channels) of the uint8 images that `read` returns and `logits` takes."""
         return self.preprocessing.image_shape
 
     @property
@@ -164,7 +164,7 @@ class Classifier:
         return self._apply(self.params, images)
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the matrices (new, old) that scale the rows and the columns of an image to the model's input."""
+        """Return two matrices (new, old), which scale the rows and the columns of an image to the model's input."""
         return self._augment.scaling()
 
     def seen(self, image: np.ndarray) -> np.ndarray:

@@ -29,7 +29,7 @@ class FromPixels(nn.Module):
         mean: tuple[float, ...],
         std: tuple[float, ...],
     ):
-        """Convert a Flax model to PyTorch; `scaling`: `Classifier.scaling()`; mean, std: for pixels in [0, 1]."""
+        """Convert a Flax model; `scaling` is `Classifier.scaling()`, `mean` and `std` are for pixels in [0, 1]."""
         super().__init__()
         rows, columns = scaling
         self.network = twin(model, (len(rows), len(columns), len(mean)))

@@ -47,7 +47,7 @@ class MlpBlock(nn.Module):
 
 
 class MixerBlock(nn.Module):
-    """Token mixing, then channel mixing, without the one that the Flax model omits, if any."""
+    """Token mixing, then channel mixing; what the Flax model omits is omitted here, too."""
 
     def __init__(self, model: models.MlpMixer, num_tokens: int, stochastic_depth_rate: float):
         super().__init__()

@@ -22,7 +22,7 @@ class Mlp(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Return the bytes of the largest activation of one image (height, width, channels)."""
+        """Return the size in bytes of the largest activation for one image (height, width, channels)."""
         return 256 * jnp.dtype(self.dtype).itemsize
 
     @nn.compact
@@ -49,7 +49,7 @@ class Cnn(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Return the bytes of the largest activation of one image (height, width, channels), as computed on a CPU."""
+        """Return the size in bytes of the largest activation on a CPU, for one image (height, width, channels)."""
         return 9 * 32 * image_shape[0] * image_shape[1] * jnp.dtype(self.dtype).itemsize
 
     @nn.compact

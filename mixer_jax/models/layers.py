@@ -214,7 +214,7 @@ def dropout(
       words: (batch,) uint32, one row of the result of `draw_words`, or None to drop nothing.
       rate: the probability of dropping an entry.
       function: maps zero to zero, as the identity and GELU do.
-      whole_channels: whether all positions of a channel are dropped together, as in PyTorch's `Dropout2d`.
+      whole_channels: whether a channel is dropped at all places together, as in PyTorch's `Dropout2d`.
       stored: as for `mask`.
     """
     if words is None or not rate:

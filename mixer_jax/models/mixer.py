@@ -152,7 +152,7 @@ class MlpMixer(nn.Module):
     initialization: str = "paper"
 
     def widest(self, image_shape: tuple[int, int, int]) -> int:
-        """Return the bytes of the largest activation of one image (height, width, channels)."""
+        """Return the size in bytes of the largest activation for one image (height, width, channels)."""
         num_tokens = image_shape[0] * image_shape[1] // self.patch_size**2
         of_channels = num_tokens * max(self.hidden_dim, self.channels_mlp_dim * self.channel_mixing)
         of_tokens = self.hidden_dim * self.tokens_mlp_dim * self.token_mixing

@@ -16,7 +16,7 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
 
     Each tile has the size of the old grid and is mixed separately, as before. So the matrices become block-diagonal,
     and the hidden width grows by a factor of `copies[0] * copies[1]`. The paper orders the tokens tile by tile. Here,
-    the tokens stay in raster order, and the rows and columns that belong to tokens are permuted.
+    the tokens stay in raster order, and the rows and columns of the matrices that belong to tokens are permuted.
 
     Args:
       params: the parameters of an `MlpMixer`.
@@ -66,7 +66,7 @@ def interpolated(params: Any, grid: Grid, new_grid: Grid) -> Any:
 
 
 def _of_token_mixing(params, change):
-    """Return the parameters with the kernels and biases of both dense layers of each token mixing changed."""
+    """Apply `change` to the kernels and biases of both dense layers of each token-mixing MLP; return all parameters."""
     changed = dict(params)
     for name, block in params.items():
         if "token_mixing" in block:

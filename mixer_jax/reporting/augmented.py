@@ -1,4 +1,4 @@
-"""Training images as the model sees them, after augmentation, and pictures of rows of them."""
+"""Training images as the model sees them, after augmentation, and pictures that show rows of them."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -61,7 +61,7 @@ def _cpu() -> jax.Device | None:
 
 
 def target_caption(dataset: data.Dataset, target: np.ndarray) -> str:
-    """Return the one or two classes of a target (classes,), the larger first."""
+    """Return the one or two classes of a target (classes,), the one with the larger weight first."""
     likeliest = [c for c in np.argsort(-target)[:2] if target[c] >= 0.005]
     if len(likeliest) == 1:
         return dataset.label_names[likeliest[0]]

@@ -92,7 +92,7 @@ def curves(history: Sequence[Epoch], steps: Sequence[StepMetrics], dataset: str)
 
 
 def calibration(bins: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the reliability diagram, accuracy over confidence, of a `calibration` of `classification_scores`."""
+    """Return the reliability diagram (accuracy over confidence) of the `calibration` in `classification_scores`."""
     confidence = [one["confidence"] for one in bins]
     lines = [
         series("accuracy (%)", confidence, [one["accuracy"] for one in bins], VALIDATION, mark="full"),

@@ -1,4 +1,4 @@
-"""Plots of loss, accuracy and learning rate over the epochs of runs, and of the losses here and in PyTorch by step."""
+"""Plots of loss, accuracy and learning rate over epochs, and of this package's and PyTorch's losses over steps."""
 
 import contextlib
 import statistics
@@ -76,7 +76,7 @@ class LiveCurves:
         self._in_notebook: Any = None
 
     def observer(self) -> Observer:
-        """Return the observer for a run, or for another of several seeds."""
+        """Return a new observer, for a run or for the next of several seeds."""
         self._histories.append([])
         return _Curve(self, self._histories[-1])
 
@@ -120,7 +120,7 @@ class _Curve(Observer):
 
 @fonts()
 def plot_trajectories(report: dict[str, Any], path: Path) -> None:
-    """Plot the content of parity.json as a PNG: the losses of both sides above their relative differences."""
+    """Plot parity.json as a PNG: this package's and PyTorch's losses, and below them their relative differences."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 5), layout="constrained")

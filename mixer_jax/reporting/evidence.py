@@ -39,10 +39,11 @@ class Evidence:
       logits: (n, classes) float32, of all test images.
       labels: (n,) int32.
       chosen: (k,) sorted indices of the test images to show.
-      images: (k, height, width, channels) uint8; names (k,) str.
+      images, names: of these test images, (k, height, width, channels) uint8 and (k,) str.
       nearest_images, nearest_labels, nearest_names: the training image with the nearest features, for each chosen
         image; empty in a run of an older release.
-      candidates: the number of training images, evenly spaced in the training split, from which these are the nearest.
+      candidates: the number of training images, evenly spaced in the training split, among which the nearest were
+        sought.
       candidates_right: how many of them the model classifies correctly, without augmentation; -1 if unknown.
       batch_images, batch_captions: images of the first training batch as the model saw them, and their classes.
       mapped: (m,) indices into `chosen` of the images that have maps.

@@ -98,7 +98,7 @@ def _write_pictures(run: RunDirectory, results: Results, classifier: Classifier,
 
 
 def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirectory] = ()) -> None:
-    """Draw curves.png from the metrics.jsonl of a run or, if it has several, of its seeds."""
+    """Draw curves.png from the metrics.jsonl of a run or, if it has several seeds, from those of the seeds."""
     which = f"{len(seeds)} seeds" if seeds else f"seed {results.seed}"
     with writing(run.curves_file):
         histories = [one.read_metrics() for one in seeds or [run]]

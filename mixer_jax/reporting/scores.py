@@ -108,7 +108,7 @@ def similarity_order(counts: np.ndarray) -> np.ndarray:
 
     The classes are clustered hierarchically by average linkage. The distance between two classes is 1 - share. The
     share is the mean of the fraction of the first class that is predicted as the second, and of the fraction of the
-    second that is predicted as the first. Up to 300 classes, the leaves are in optimal order.
+    second that is predicted as the first. For up to 300 classes, the leaves of the tree are in optimal order.
     """
     if len(counts) < 3:
         return np.arange(len(counts))

@@ -14,7 +14,7 @@ SECONDS = 5.0  # between writes, because some disks are slow
 
 
 def chosen_steps(total: int) -> range:
-    """Return the steps of a run of `total` that are logged, counted from 1."""
+    """Return which of the `total` steps of a run are logged, counted from 1."""
     every = max(1, round(total / POINTS))
     return range(every, total + 1, every)
 

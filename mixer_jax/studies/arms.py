@@ -1,4 +1,4 @@
-"""The arms of a study: configs that are trained with several seeds, under one or both protocols."""
+"""The arms of a study: configs that are trained with several seeds, under one or both of the `PROTOCOLS`."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -118,7 +118,7 @@ def _text(name: str, rows: Sequence[Row], width: int) -> str:
 
 
 def _page(name: str, rows: Sequence[Row]) -> list[str]:
-    """Return the parts of a dataset: its table, and charts for each way to choose the best epoch."""
+    """Return the page's parts on a dataset: its table, and charts for each way to choose the best epoch."""
     columns, table, notes = tables.cells(rows)
     parts, level = ([page.heading(name)], 3) if name else ([], 2)
     parts += [page.table(columns, table, sortable=True, cards=True), page.paragraph(tables.EXPLANATION, "muted")]

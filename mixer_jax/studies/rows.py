@@ -115,7 +115,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """The training time per run in seconds, of the fastest one, as other load only adds time; None if unknown."""
+        """The training time of the fastest run in seconds, because other load can only add time; None if unknown."""
         return min((run.train_seconds for run in self.results), default=self.train_seconds)
 
     @property
@@ -281,7 +281,7 @@ def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
     """Return a hash, of 16 hexadecimal digits, of what distinguishes recipes; see `NOT_THE_RECIPE`.
 
-    The hash covers the config, and the numbers of epochs that were planned before they were changed.
+    The hash covers the config and, if `epochs` was changed during the run, its earlier values.
     """
     fields = sorted((path, json.dumps(value)) for path, value in _settings(config).items())
     return hashlib.sha256(json.dumps(fields + list(extended)).encode()).hexdigest()[:16]

@@ -32,7 +32,7 @@ class CompileAhead(Observer):
             self._timer.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Compile nothing if the training program was compiled before."""
+        """Cancel the compilation: the training program is already compiled."""
         self._timer.cancel()
 
     def closed(self) -> None:

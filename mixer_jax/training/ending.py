@@ -25,8 +25,8 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
     There are two cases in which it cannot. The run has passed the last step that the config asks for. Or it ended in
-    the middle of an epoch (fractional `epochs`), which counts as done, and the config asks for a later end within that
-    epoch.
+    the middle of an epoch, because `epochs` was fractional, and the config asks for a later end within that epoch,
+    although the epoch already counts as done.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = run.steps_done or 0

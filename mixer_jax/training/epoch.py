@@ -104,7 +104,8 @@ def train_steps(
       sums: receives the metrics of the steps.
       observers: receive `progress` after each dispatch.
       pause: called before each dispatch; True ends the training early, after the dispatches already started.
-      agreement: the agreement of several processes, whose message is sent with each dispatch.
+      agreement: how several processes decide together; its message is sent with each dispatch. See
+        `processes.Agreement`.
 
     Returns:
       The state, and the number of steps done.

@@ -91,7 +91,7 @@ def microbatches(device_kind: str, num_images: int, widest: int) -> int:
     Args:
       device_kind: the kind of the device.
       num_images: the number of images in the device's shard of a batch.
-      widest: the bytes of the largest activation of one image.
+      widest: the size in bytes of the largest activation for one image.
     """
     if device_kind not in MICROBATCH_SIZES:
         return 1

@@ -20,8 +20,8 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
       source: as for `inference.load`.
       model: the Flax module to be trained.
       input_shape: (height, width, channels) of the model's input.
-      normalization: `config.dataset.normalization`, or "" to skip the check. If the weights were trained with "paper"
-        or "unit", and this differs, a warning is given.
+      normalization: `config.dataset.normalization`, or "" to skip the check. A warning is given if the weights were
+        trained with the normalisation "paper" or "unit" and this is another one.
 
     Returns:
       The parameters, as host arrays. If the number of classes differs, the head is zero. If the number of patches

@@ -101,10 +101,11 @@ class DeviceFunctions:
           num_steps: the number of steps to take, at most `length`.
 
         Returns:
-          The state after the steps, and their metrics over the global batch of each step, 0 for steps that were not
-          taken: the mean `loss` (length,) float32; the number of `correct` predictions (length,) int32, where the label
-          of a mixed example is its class with the largest weight; and the L2 norm of the gradient before clipping,
-          `gradient_norm` (length,) float32. With several processes, the metrics also hold `message` (3,) int32, the
+          The state after the steps, and their metrics, each over the global batch of a step: the mean `loss` (length,)
+            float32; the number of `correct` predictions (length,) int32; and `gradient_norm` (length,) float32, the L2
+            norm of the gradient before clipping. The metrics of steps that were not taken are 0. For `correct`, the
+            label of a mixed example is its class with the largest weight. With several processes, the metrics also hold
+            `message` (3,) int32, the
           elementwise maximum over all processes.
         """
         chunk = dict(chunk)
@@ -133,7 +134,8 @@ class DeviceFunctions:
 
         Args:
           params: the parameters.
-          resident, chunk: as for `train`, without a message; an index of -1 marks padding, which is not counted.
+          resident, chunk: as for `train`, without a message; an example index of -1 marks padding, which is not
+            counted.
           num_steps: the number of batches, at most the length of the chunk.
 
         Returns:

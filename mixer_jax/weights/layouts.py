@@ -25,8 +25,8 @@ class Layout:
     """The names and shapes of a project's Mixer weights.
 
     Attributes:
-      key: maps a parameter path of this library, such as "head/kernel", and the number of blocks to the project's array
-        name.
+      key: a function of a parameter path of this library, such as "head/kernel", and of the number of blocks; it
+        returns the project's array name.
       block: a regular expression that matches the array names of a block; its group is the block's number.
       to_theirs, to_ours: convert an array, given its path in this library, to the project's shape and back.
       gelu, layer_norm_epsilon: of the project's model, as in `models.MlpMixer`.

@@ -39,7 +39,7 @@ class Published:
       source: where it is; see `download`.
       sha256: the first digits of the file's checksum; "" if none is published.
       mean, std: of every channel, for pixels in [0, 1]; see `inference.Preprocessing`.
-      resize: resampling filter for evaluation; then the central 7/8 of each side is kept.
+      resize: the filter that scales images for evaluation, after which the central 7/8 of each side is kept.
     """
 
     source: str

@@ -1,4 +1,5 @@
-"""Recognition of a Mixer among the arrays of a file, whatever its layout, its wrapping and what is stored beside it."""
+"""Recognition of a Mixer among the arrays of a file, whatever its layout, the prefix of its array names, and what is
+stored beside it."""
 
 import math
 import re
