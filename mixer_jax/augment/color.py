@@ -17,8 +17,10 @@ BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum
 
 
 def pack(planes: jax.Array) -> jax.Array:
-    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel, so that the channels of a pixel are
-    moved together."""
+    """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel.
+
+    So the channels of a pixel are moved together.
+    """
     return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
 
 

@@ -84,8 +84,10 @@ class Ours:
         return self._work(run)
 
     def end_to_end(self) -> Work:
-        """Return the workload of training steps as in the training loop, which adapts the steps per dispatch and
-        fetches metrics."""
+        """Return the workload of training steps as in the training loop.
+
+        The loop adapts the number of steps per dispatch and fetches metrics.
+        """
 
         def run(times: int) -> None:
             end = self._step + times

@@ -109,8 +109,7 @@ class ImageFolder:
         )
 
     def named(self, config: ConfigDict) -> ConfigDict:
-        """Return a copy of the `dataset` section in which train_split, val_split and test_split are keys of
-        `splits`."""
+        """Return a copy of the `dataset` section whose split names are keys of `splits`."""
         config = config.copy_and_resolve_references()
         on_test, same = config.val_split == config.test_split, config.train_split == config.test_split
         config.train_split, config.test_split = "train", "train" if same else "test"
@@ -236,8 +235,10 @@ class ImageFolder:
         return [x for i, x in enumerate(images) if i not in drawn], [images[i] for i in sorted(drawn)]
 
     def _hash(self, path: Path) -> str:
-        """Return a hash of the content of a file, so that copies mostly stay together; or of its path, if there are
-        many."""
+        """Return a hash of the content of a file, so that copies mostly stay together.
+
+        If there are many images, return a hash of the path instead.
+        """
         digest = "" if self._many else self._examined[path].digest
         return digest or hashlib.blake2b(self._listing.below(path).encode()).hexdigest()
 

@@ -124,8 +124,10 @@ class Files:
     """Image files, found by the names that tables give them."""
 
     def __init__(self, files: Sequence[Path], root: Path):
-        """Index files by their paths below the folder `root` and the last parts of these, with and without the
-        suffix."""
+        """Index files by their paths below the folder `root` and by the last parts of these paths.
+
+        Both are indexed with and without the suffix.
+        """
         # By whole paths and by their ends, each with and without the suffix, the best match first.
         self._found: list[dict[str, list[Path]]] = [{}, {}, {}, {}]
         for path in files:

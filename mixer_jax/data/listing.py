@@ -88,8 +88,10 @@ class Listing:
         self.left_out.setdefault(reason, []).append(path)
 
     def reasons(self, other_files: bool = True) -> list[str]:
-        """Return, for each reason, how many files are left out and the first few of their names; with `other_files`,
-        include the files that hold no images."""
+        """Return, for each reason, how many files are left out and the first few of their names.
+
+        With `other_files`, files that hold no images are included.
+        """
         lines = []
         for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
             if len(paths) == 1:

@@ -32,8 +32,10 @@ class Status(NamedTuple):
 
 
 class Store:
-    """Access to files by path: this class reads from the disk, `TarFiles` from tar files. Several threads read at
-    once."""
+    """Access to files by path: this class reads from the disk, `TarFiles` from tar files.
+
+    Several threads read at the same time.
+    """
 
     def read(self, path: Path) -> bytes:
         """Return the content of a file; raise `OSError` if that is not possible."""

@@ -97,8 +97,7 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
 
 
 def weights_in(folder: Path) -> Path | None:
-    """Return the weights file in a folder of the Hugging Face layout; None if there is none, or if the folder is a
-    run's.
+    """Return the weights file in a folder of the Hugging Face layout; None if there is none, or the folder is a run's.
 
     Both such a folder and a run have a config.json, but only a run has checkpoints.
     """

@@ -62,8 +62,9 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Write the curves, the predictions and the report of a run, before results.json exists; a failure is only a
-    warning.
+    """Write the curves, the predictions and the report of a run, before results.json exists.
+
+    A failure is only a warning.
 
     The classifier has the parameters of the best epoch; logits and labels are those of all test images.
     """

@@ -23,8 +23,7 @@ class StepObserver(Observer):
     """An observer of chosen steps."""
 
     def __init__(self, learning_rates: Mapping[int, float], lost: str):
-        """Observe the steps in `learning_rates`; `lost` is the beginning of the warning that is given if writing
-        fails."""
+        """Observe the steps in `learning_rates`; `lost` is the beginning of the warning if writing fails."""
         self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:

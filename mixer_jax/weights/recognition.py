@@ -1,5 +1,7 @@
-"""Recognition of a Mixer among the arrays of a file, whatever its layout, the prefix of its array names, and what is
-stored beside it."""
+"""Recognition of a Mixer among the arrays of a file.
+
+The layout, the prefix of the names, and what else the file holds do not matter.
+"""
 
 import math
 import re
