@@ -161,7 +161,8 @@ def parse_flags(
 
     Args:
       argv, define: as in `parse`.
-      usage: as in `parse`; its first line must end with ": COMMAND", which an error about the number of paths quotes.
+      usage: as in `parse`; its first line must end with a colon and the command line, which is quoted in an error about
+        the number of paths.
       num_paths: the number of paths; None for one or more.
 
     Returns:
@@ -234,7 +235,7 @@ def parse_run(
 
 
 def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
-    """Raise `UserError` if a path cannot be written, or exists and is not a file that `overwrite` lets replace."""
+    """Raise `UserError` if a path cannot be written, or exists and `overwrite` does not let it be replaced."""
     for path in paths:
         there = next(folder for folder in path.absolute().parents if os.path.exists(folder))
         if not os.path.isdir(there) or not os.access(there, os.W_OK):

@@ -70,7 +70,7 @@ def default_config() -> ConfigDict:
     config.dataset.val_fraction = 0.1  # of the training images, to hold out for validation
     # "by_class": the same fraction of each class, but never all of its images; "random": regardless of class.
     config.dataset.hold_out = "by_class"
-    # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged; all must have one size.
+    # (height, width) to scale and crop to; -1: chosen from the images; (): unchanged, so all must have one size.
     config.dataset.image_size = ()
     # "fit" crops to the aspect ratio of image_size, then scales. "bilinear", "bicubic" and "lanczos" scale to cover
     # image_size, then crop the centre, as in timm; "bicubic/0.875" scales to cover image_size / 0.875.
@@ -85,7 +85,7 @@ def default_config() -> ConfigDict:
 
     config.augment = ConfigDict()  # augmentation of the training images, in this order; none by default
     config.augment.input_size = ()  # (height, width) of the model's input; (): that of the images
-    # Sides of the central box that is scaled to input_size, as a fraction of the largest one in the image. Used in
+    # Sides of the central box that is scaled to input_size, as a fraction of those of the largest in the image. Used in
     # evaluation, and in training unless crop = "inception".
     config.augment.eval_crop = 1.0
     config.augment.crop = "none"  # "pad": pad, then crop to the old size; "inception": scale a random box to input_size

@@ -128,7 +128,7 @@ def _too_few(label_names: Sequence[str], counts: np.ndarray, shots: int) -> User
 def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[str, Any]:
     """Return the results for one number of shots.
 
-    The images of a smaller number are a subset of those of a larger one.
+    The images for a smaller number of shots are a subset of those for a larger number.
     """
     each = [_solve(features[ranks < shots], labels[ranks < shots], *held_out) for features, labels, ranks in drawn]
     chosen, accuracies = zip(*each, strict=True)

@@ -38,9 +38,8 @@ def main(argv: list[str]) -> int:
     if not arms or not all(isinstance(arm, Arm) for arm in arms):
         raise UserError(f"{values.config}: get_arms returns no arms")
     names = [arm.name for arm in arms]
-    for name_of_arm in names:
-        if names.count(name_of_arm) > 1 or name_of_arm == COMPARISON:
-            raise UserError(f"{values.config}: {name_of_arm!r} cannot be the name of an arm, or not of several")
+    if again := [one for i, one in enumerate(names) if one in (COMPARISON, *names[:i])]:
+        raise UserError(f"{values.config}: the name of the arm {again[0]!r} is taken")
     for wanted in values.arms:
         if wanted not in names:
             raise one_of("arm", wanted, names)

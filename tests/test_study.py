@@ -112,8 +112,8 @@ def test_mistakes_get_one_line(flags, line, config, tmp_path):
 @pytest.mark.parametrize(
     ("old", "new", "line"),
     [
-        ('Arm("wide",', 'Arm("mixer",', "'mixer' cannot be the name of an arm, or not of several"),
-        ('Arm("wide",', 'Arm("comparison",', "'comparison' cannot be the name of an arm"),
+        ('Arm("wide",', 'Arm("mixer",', "the name of the arm 'mixer' is taken"),
+        ('Arm("wide",', 'Arm("comparison",', "the name of the arm 'comparison' is taken"),
         (
             'protocols=("clean",)',
             'protocols=("claen",)',

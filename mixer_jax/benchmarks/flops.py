@@ -26,7 +26,7 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 def training_flops(config: ConfigDict, model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
     """Return the floating-point operations of the matrix products in a training step, for each image.
 
-    Each product of the forward pass has two in the backward pass, except those of a frozen trunk, which has none.
+    Each product of the forward pass has two in the backward pass, except in a frozen trunk, where it has none.
     Sharpness-aware minimisation computes two gradients.
     """
     forward = forward_flops(model, image_shape)

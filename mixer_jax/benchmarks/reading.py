@@ -67,7 +67,7 @@ def _read(split: data.StreamedSplit, batch_size: int, threads: int) -> None:
 
 
 class TorchFolder:
-    """The same images in the same order, as a dataset for PyTorch; at the top level, so that it can be pickled."""
+    """The images that this library reads, in the same order, as a dataset for PyTorch."""
 
     def __init__(self, source: FolderSource, chosen: Sequence[int], size: Sequence[int]):
         from torchvision import transforms

@@ -158,7 +158,7 @@ class Checkpoints:
         Args:
           step: one of `saved_steps()`.
           like: has the structure, shapes and dtypes of the checkpoint; without it, trees are nested dicts, as on disk.
-          best_alone: skip the state, which includes the optimiser's and is several times as large as `best`.
+          best_alone: skip the state, which includes the optimiser's state and is several times as large as `best`.
 
         Raises:
           Damaged: if the checkpoint is not intact, or does not match `like`.

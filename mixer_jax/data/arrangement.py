@@ -170,7 +170,7 @@ class Arrangement:
     def _tar_files(self) -> dict[Path, str]:
         """Return the tar files in the root and in folders named after splits, and the split of each.
 
-        Beside folders with images they are left out.
+        Tar files next to folders with images are left out.
         """
         folders = self._listing.folders(self._root)
         tars = {tar: self._split_within(tar.stem) for tar in self._listing.tar_files(self._root)}
@@ -233,7 +233,7 @@ class Arrangement:
         return parted, "a folder for each class, with a folder for each split inside"
 
     def _require_classes(self, names: Collection[str], folder: Path) -> None:
-        """Raise `UserError` if what look like folders of classes are folders of splits that hold no classes."""
+        """Raise `UserError` if the supposed folders of classes are in fact those of splits without classes."""
         splits = [{self._split_called(word) for word in _words(name)} for name in names]
         named = set.union(set(), *splits) - {""}
         if named and all(found - {""} for found in splits) and (len(named) > 1 or not any("" in x for x in splits)):

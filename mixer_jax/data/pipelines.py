@@ -33,7 +33,7 @@ GATHERED = 2**14  # the most values of an image that are gathered at a time
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShard:
-    """The part of each global batch that belongs to this process. Parts are equal, in the order of the processes."""
+    """The part of each global batch that belongs to this process: one of equal parts, in the order of the processes."""
 
     num_devices: int  # of this process
     process: int = 0

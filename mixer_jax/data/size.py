@@ -33,8 +33,8 @@ def choose_size(sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
     """Return the size (height, width) in pixels to scale images to.
 
     Images that all have one size keep it if no side is longer than `LARGEST`, and if they can be cut into `FEWEST` to
-    `MOST` square patches. Otherwise, images become squares. Their side is the largest of `SIDES` that at least half of
-    the images have without being enlarged, or the smallest of `SIDES` if there are no images.
+    `MOST` square patches. Otherwise, images become squares. Their side is the largest of `SIDES` to which at least half
+    of the images can be scaled without being enlarged, or the smallest of `SIDES` if there is none.
     """
     if not sizes:
         return SIDES[0], SIDES[0]
