@@ -84,9 +84,9 @@ def claim(run: RunDirectory, config: ConfigDict, dataset: dict[str, Any]) -> Non
             extended = [*extended, {"step": step, "epochs": before}]
     # Renamed first: next to the new config, the old results would look like its own.
     if not changes.keys().isdisjoint(ENDING) and run.results_file.exists():
-        run.results_file.rename(free_name(run.path, "results.old", ".json"))
         if run.card_file.exists():
             run.card_file.rename(free_name(run.path, "README.old", ".md"))
+        run.results_file.rename(free_name(run.path, "results.old", ".json"))
     write_json(run.config_file, {"config": config.to_dict(), "dataset": dataset, "extended": extended})
 
 

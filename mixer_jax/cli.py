@@ -237,13 +237,13 @@ def parse_run(
 def require_new(paths: Iterable[Path], overwrite: bool, otherwise: str = "another with --output") -> None:
     """Raise `UserError` if a path cannot be written, or exists and `overwrite` does not let it be replaced."""
     for path in paths:
+        if os.path.exists(path) and not (overwrite and os.path.isfile(path)):
+            remedy = "choose" if os.path.isdir(path) else "--overwrite replaces it, or choose"
+            raise UserError(f"{path} already exists: {remedy} {otherwise}")
         there = next(folder for folder in path.absolute().parents if os.path.exists(folder))
         if not os.path.isdir(there) or not os.access(there, os.W_OK):
             why = "not writable" if os.path.isdir(there) else "not a folder"
             raise UserError(f"cannot write {path}: {there} is {why}")
-        if os.path.exists(path) and not (overwrite and os.path.isfile(path)):
-            remedy = "choose" if os.path.isdir(path) else "--overwrite replaces it, or choose"
-            raise UserError(f"{path} already exists: {remedy} {otherwise}")
 
 
 def folder(output: str | None, workdir: str, name: str) -> Path:

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class Unreadable(UserError):
-    """A file that is damaged, incomplete or not what it should be."""
+    """A file that is damaged or incomplete, so that another copy of it may be readable."""
 
 
 def printable(text: str | Path) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from mixer_jax.errors import UserError
 from mixer_jax.messages import warn
+from mixer_jax.storage import is_running
 
 BEAT_SECONDS, GONE_SECONDS = 60.0, 150.0
 SIGN = re.compile(r"process (\d+) on (.*), (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ)")
@@ -73,7 +74,8 @@ def _require_free(descriptor: int, folder: Path) -> None:
         return
     process, host, said = int(match[1]), match[2], datetime.datetime.fromisoformat(match[3])
     age = (datetime.datetime.now(datetime.UTC) - said).total_seconds()
-    if age > GONE_SECONDS or (host == socket.gethostname() and (alone or not _lives(process))):
+    lives = process != os.getpid() and is_running(process)
+    if age > GONE_SECONDS or (host == socket.gethostname() and (alone or not lives)):
         return
     left = GONE_SECONDS - max(age, 0.0)
     warn(f"{folder} was in use by {sign} a moment ago: waiting up to {left:.0f} s to see whether it still runs")
@@ -84,17 +86,6 @@ def _require_free(descriptor: int, folder: Path) -> None:
             if SIGN.match(now):
                 raise _in_use(folder, now)
             return
-
-
-def _lives(process: int) -> bool:
-    """Return whether this machine runs a process with this number, other than the current process."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return process != os.getpid()
 
 
 def _in_use(folder: Path, sign: str) -> UserError:

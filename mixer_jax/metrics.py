@@ -105,8 +105,8 @@ def hardest_first(right: np.ndarray, counts: np.ndarray) -> list[int]:
     image does not come before a class with twenty in thirty.
 
     Args:
-      right, counts: (classes,) int, the number of correctly classified examples of each class, and that of all its
-        examples.
+      right, counts: (classes,) int, for each class the number of its correctly classified examples, and the number of
+        all its examples.
     """
     ends = {
         i: accuracy_interval(100.0 * float(right[i] / count), int(count))[1] for i, count in enumerate(counts) if count

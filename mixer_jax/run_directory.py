@@ -149,7 +149,7 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields that config.json lacks because an older release wrote it, with values that match that.
+        """Return the fields that config.json lacks because an older release wrote it, with that release's behaviour.
 
         Empty if there is no run here.
         """

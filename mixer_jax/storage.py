@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import glob
 import json
 import os
 import shutil
@@ -19,7 +20,7 @@ NETWORK = {"9p", "afs", "ceph", "cifs", "drvfs", "glusterfs", "lustre", "nfs", "
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an OSError from writing a file into a `UserError` of one line that names it."""
+    """Turn an OSError from writing a file into a one-line `UserError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -34,6 +35,9 @@ def replacing(path: Path) -> Iterator[Path]:
       UserError: for an OSError, as in `writing`.
     """
     partial = path.with_name(f".partial.{os.getpid()}.{path.name}")  # of this process, as another may write there, too
+    for left in path.parent.glob(f".partial.*.{glob.escape(path.name)}"):
+        if not is_running(int(digits) if (digits := left.name.split(".")[2]).isdecimal() else 0):
+            left.unlink(missing_ok=True)  # by a process that was killed
     try:
         with writing(path):
             yield partial
@@ -42,6 +46,17 @@ def replacing(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def is_running(process: int) -> bool:
+    """Return whether this machine runs a process with this number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def read_json(path: Path) -> dict[str, Any]:

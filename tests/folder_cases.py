@@ -284,11 +284,6 @@ CASES = {
         {"train freight_train": 8, "test freight_train": 2, "train passenger_train": 8, "test passenger_train": 2},
     ),
     "folders that a NAS leaves": Case(f"cat/{TEN} dog/{TEN} #recycle/a.png @Recycle/b.png", (NOTHING,), DRAWN),
-    "numbers with a point": Case(
-        "{0.0,1.0,10.0,2.0}/{a,b,c,d,e}.png",
-        ("4 classes: train 16 (0.0 4, 1.0 4, 2.0 4",),
-        {f"{part} {name}": n for part, n in (("train", 4), ("test", 1)) for name in ("0.0", "1.0", "2.0", "10.0")},
-    ),
     "validation images that are the training images": Case(
         "train/{cat,dog}/{a,b}.png",
         error="val_split and train_split are both train: name other images",

@@ -128,15 +128,15 @@ def test_floating_point_operations_are_xlas(options):
 
 @pytest.mark.parametrize("changes", [{}, {"frozen_trunk": True}, {"optimizer__sam_rho": 0.1}])
 def test_floating_point_operations_of_a_step_are_xlas(changes):
-    fields = {"hidden_dim": 64, "tokens_mlp_dim": 64, "channels_mlp_dim": 256, "num_blocks": 1}
+    fields = {"hidden_dim": 256, "tokens_mlp_dim": 8, "channels_mlp_dim": 8, "num_blocks": 1}
     config = make_config(
-        batch_size=8, accumulation_steps=1, **{f"model__{key}": x for key, x in fields.items()}, **changes
+        batch_size=64, accumulation_steps=1, **{f"model__{key}": x for key, x in fields.items()}, **changes
     )
-    trainer = Trainer(config, steps.random_dataset((16, 16, 3), 10, 64))
+    trainer = Trainer(config, steps.random_dataset((16, 16, 3), 1000, 64))  # half is in the head
     cost = trainer.lower("train").cost_analysis()
-    per_device = 8 // len(trainer.parallel.devices)
+    per_device = 64 // len(trainer.parallel.devices)
     ours = per_device * flops.training_flops(config, trainer.model, (16, 16, 3))
-    assert ours < cost["flops"] < 1.2 * ours  # XLA counts the rest, too
+    assert ours < cost["flops"] < 1.3 * ours  # XLA counts the rest, too
 
 
 def test_rounds_take_turns_and_last_long_enough(clock):

@@ -102,7 +102,7 @@ def test_it_works_as_typed(command, folder, monkeypatch):
     if name == "train":
         short = [*short, f"--workdir=runs/{abs(hash(command))}"] if "--workdir" not in command else short
     if name == "study":
-        with pytest.raises(UserError, match="is finished yet"):
+        with pytest.raises(UserError, match="there is no study in"):
             run(name, [*arguments, *short])
         return
     assert run(name, [*arguments, *short]) == 0

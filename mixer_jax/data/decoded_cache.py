@@ -90,7 +90,5 @@ class DecodedCache:
             folder.mkdir(parents=True, exist_ok=True)
             if not key or ROOM * size > shutil.disk_usage(folder).free:
                 return
-            for left in folder.glob(f".partial.*.{self._path.name}"):  # by a process that died
-                left.unlink()
             with replacing(self._path) as partial:
                 np.savez(partial, key=key, bytes=size, **arrays)  # type: ignore[arg-type]

@@ -10,7 +10,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
-from fractions import Fraction
 from itertools import combinations
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class ImageFolder:
       root: the folder that holds the images; it may lie below the one in the config.
       layout: one line that says how the images are arranged.
       splits: the images of "train", "test" and "validation"; a split without images is not a key.
-      label_names: the class names, sorted; by value if all are numbers.
+      label_names: the class names, sorted; by value if all are whole numbers.
       bits: the number of bits that the levels of 16-bit images use; as in `Fit`.
       image_size: (height, width) to scale images to; () to leave them as they are.
     """
@@ -61,7 +60,6 @@ class ImageFolder:
         images = self._arrangement.images
         self._examined = self._examine(images, config.on_error)
         self._all_examined = len(self._examined) == len({image.path for image in images})
-        self._many = len(images) > MOST_EXAMINED
         self._damaged = {path: found.problem for path, found in self._examined.items() if found.problem}
         if config.on_error == "skip":
             for path in self._damaged:
@@ -237,9 +235,9 @@ class ImageFolder:
     def _hash(self, path: Path) -> str:
         """Return a hash of the content of a file, so that copies mostly stay together.
 
-        If there are many images, return a hash of the path instead.
+        If not all images were examined, return a hash of the path instead.
         """
-        digest = "" if self._many else self._examined[path].digest
+        digest = self._examined[path].digest if self._all_examined else ""
         return digest or hashlib.blake2b(self._listing.below(path).encode()).hexdigest()
 
     def _in_order(self, names: Collection[str]) -> tuple[str, ...]:
@@ -250,6 +248,6 @@ class ImageFolder:
         """
         if odd := [name for name in sorted(names) if printable(name) != name]:
             raise UserError(f"{self.root}: the name of the class {printable(odd[0])} cannot be printed: rename it")
-        if all(re.fullmatch(r"\d{1,18}(\.\d{1,18})?", name) for name in names):
-            return tuple(sorted(names, key=lambda name: (Fraction(name), name)))
+        if all(re.fullmatch(r"\d{1,18}", name) for name in names):
+            return tuple(sorted(names, key=lambda name: (int(name), name)))
         return tuple(sorted(names))

@@ -187,7 +187,8 @@ def _flat(image: Image.Image, bits: int) -> Image.Image:
         levels = np.asarray(image).astype(np.int32).clip(0) >> (bits - 8)  # some files' levels are signed
         if levels.max() > 255:
             _warn_of_levels(bits)
-        levels[np.asarray(image) == image.info.get("transparency", -1)] = 255
+        if (clear := image.info.get("transparency")) is not None:
+            levels[np.asarray(image) == clear] = 255
         return Image.fromarray(levels.clip(0, 255).astype(np.uint8))
     if image.mode == "F":  # floating point; the levels of black and white are not known
         raise UserError("the image has floating-point levels: convert it to 8 or 16 bits")

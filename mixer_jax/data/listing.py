@@ -81,6 +81,9 @@ class Listing:
     def use(self, path: Path) -> None:
         """Note a file that is used, though it is not an image."""
         self._noted.add(path)
+        for kind, paths in list(self.other_files.items()):
+            if path in paths:
+                self.other_files[kind] = [other for other in paths if other != path]
 
     def leave_out(self, path: Path, reason: str) -> None:
         """Note a file that is not used; `reason` is phrased to follow a count, as in "3 special files"."""
@@ -93,7 +96,8 @@ class Listing:
         With `other_files`, files that hold no images are included.
         """
         lines = []
-        for reason, paths in (self.left_out | (self.other_files if other_files else {})).items():
+        found = self.left_out | (self.other_files if other_files else {})
+        for reason, paths in filter(lambda item: item[1], found.items()):
             if len(paths) == 1:
                 reason = PLURAL.sub(r"\1", reason)
             lines.append(f"{len(paths):,} {reason} ({some([self.below(path) for path in paths])})")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -159,9 +160,10 @@ def _held_out(config: ConfigDict, train: Source) -> tuple[Subset, Subset]:
 def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split] | None:
     """Return the decoded splits, or None if they exceed the memory budget."""
     most = budget(config.memory_budget_gib)
-    # By the whole path, because folders of different projects may have the same relative path.
-    place = [os.path.abspath(os.path.expanduser(config.data_dir)), *(config[field] for field in SOURCE_FIELDS)]
-    kept = DecodedCache(repr(place), sources)
+    fields = {field: config[field] for field in SOURCE_FIELDS}
+    if config.data_dir:  # the whole path, because folders of different projects may have the same relative path
+        fields["data_dir"] = os.path.abspath(os.path.expanduser(config.data_dir))
+    kept = DecodedCache(repr(list(fields.values())), sources)
     if splits := kept.read(most):
         return splits
     if sum(resident_size(stream(source, f"{name} images")) for name, source in sources.items()) > most:
@@ -185,10 +187,11 @@ def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], Im
                     f"config.dataset.image_size={CHOSEN[0]} cannot be combined with config.dataset.layout=splits"
                 )
             return config, lambda split: image_folder(config.data_dir, split, fit), None
-        if versions := sorted(Path(os.path.expanduser(config.data_dir)).glob(f"*/{PREPARED}")):
+        found = Path(os.path.expanduser(config.data_dir)).glob(f"*/{PREPARED}")
+        if versions := [file.parent for file in found if (file.parent / "dataset_info.json").exists()]:
+            newest = max(versions, key=lambda folder: list(map(int, re.findall(r"\d+", folder.name))))
             raise UserError(
-                f"{config.data_dir} holds a prepared dataset: give its version with config.dataset.data_dir="
-                f"{versions[-1].parent}"
+                f"{config.data_dir} holds a prepared dataset: give its version with config.dataset.data_dir={newest}"
             )
         folder = ImageFolder(config)
         fit = dataclasses.replace(fit, size=folder.image_size, bits=folder.bits)

@@ -8,7 +8,7 @@ import posixpath
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import IO, NamedTuple, cast
 
 from tqdm import tqdm
 
@@ -116,25 +116,32 @@ def _entries(tar: Path, status: Status) -> list[_Entry]:
         return [_Entry(*entry) for entry in json.loads(kept.read_text())]
     with tarfile.open(tar, "r:") as file:
         members = {posixpath.normpath(member.name): member for member in file}
-        _require_whole(file, tar, len(members))
+        ends = _require_whole(file, tar, len(members))
         shown = [name for name in members if not any(map(is_hidden, PurePosixPath(name.replace("../", "")).parts))]
         contents = {name: content for name in shown if (content := _content(members, name))}
         found = list(_images(file, contents))
+    if not ends:
+        return found  # to warn again
     with contextlib.suppress(Exception):  # without it, the tar file is read through again
         kept.parent.mkdir(parents=True, exist_ok=True)
         write_json(kept, found)
     return found
 
 
-def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> None:
-    """Raise `tarfile.ReadError` if more follows the last member; `tarfile` takes a damaged header for the end."""
+def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> bool:
+    """Raise `tarfile.ReadError` if more follows the last member; `tarfile` takes a damaged header for the end.
+
+    Return whether the file has an end mark; if not, a warning is given.
+    """
     assert file.fileobj
     if tar.stat().st_size == file.offset:
         warn(f"{tar} may be cut off: it has no end mark after the {members:,} files in it")
+        return False
     file.fileobj.seek(file.offset)
     while rest := file.fileobj.read(2**20):
         if rest.strip(b"\0"):
             raise tarfile.ReadError(f"no valid header after the first {members:,} files")
+    return True
 
 
 def _content(members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo | None:
@@ -153,30 +160,34 @@ def _images(file: tarfile.TarFile, contents: Mapping[str, tarfile.TarInfo]) -> I
     """Yield the images of a tar file.
 
     The class of an image is in the file with the same name up to the suffix or, as in WebDataset, up to the first dot.
-    If no image has such a file, the classes are the names of the folders.
+    If there are no such files, the classes are the names of the folders.
     """
     by_suffix = sorted(contents, key=lambda name: _suffix(name) == ".cls")  # if there are two, .cls counts
-    classes = {_stem(name): name for name in by_suffix if _suffix(name) in CLASS_SUFFIXES}
-    images = [name for name in contents if _suffix(name) in IMAGE_SUFFIXES]
-    found = {name: classes.get(_stem(name)) or classes.get(_key(name)) for name in images}
-    for name in images:
-        if of_class := found[name]:
-            label = _label(file, contents[of_class], _suffix(of_class))
-        else:
-            label = "" if any(found.values()) else PurePosixPath(name).parent.name
-        yield _Entry(name.lstrip("/"), contents[name].offset_data, contents[name].size, label)
+    of_files = [name for name in by_suffix if _suffix(name) in CLASS_SUFFIXES]
+    labels = {name: label for name in of_files if (label := _label(file, contents[name], _suffix(name)))}
+    exact = {_stem(name): label for name, label in labels.items()}
+    of_key: dict[str, set[str]] = {}
+    for name, label in labels.items():
+        of_key.setdefault(_key(name), set()).add(label)
+    of_key |= {key: {exact[key]} for key in of_key if key in exact}
+    for name in contents:
+        if _suffix(name) in IMAGE_SUFFIXES:
+            found = {exact[_stem(name)]} if _stem(name) in exact else of_key.get(_key(name), set())
+            folder = "" if labels else PurePosixPath(name).parent.name
+            label = next(iter(found)) if len(found) == 1 else folder
+            yield _Entry(name.lstrip("/"), contents[name].offset_data, contents[name].size, label)
 
 
 def _label(file: tarfile.TarFile, member: tarfile.TarInfo, suffix: str) -> str:
     """Return the class that a member holds, as text or as a field of JSON; "" if it holds none."""
-    opened = file.extractfile(member)
-    text = opened.read().decode("utf-8-sig", errors="replace").strip() if opened else ""
+    content = cast(IO[bytes], file.extractfile(member)).read()  # None for members that are not files
+    text = content.decode("utf-8-sig", errors="replace").strip()
     if suffix == ".json":
         try:
-            content = json.loads(text)
+            parsed = json.loads(text)
         except ValueError:
             return ""
-        fields = content if isinstance(content, dict) else {}
+        fields = parsed if isinstance(parsed, dict) else {}
         values = (fields.get(name) for name in ("cls", *COLUMNS["class"]))
         return str(next((value for value in values if value is not None), "")).strip()
     return text

@@ -119,10 +119,13 @@ class Classifier:
           UserError: if the image cannot be read, or is an array of a wrong shape, dtype or number of channels.
         """
         fit, channels = self.preprocessing.fit, self.image_shape[2]
-        if hasattr(image, "__array__"):  # also those of JAX and PyTorch
-            image = np.asarray(image)
-        elif not isinstance(image, str | Path | Image.Image):
-            raise UserError(f"an image is a {type(image).__name__}: give a path, a PIL image or an array")
+        if not isinstance(image, str | Path | Image.Image | np.ndarray):
+            if not hasattr(image, "__array__"):
+                raise UserError(f"an image is a {type(image).__name__}: give a path, a PIL image or an array")
+            try:
+                image = np.asarray(image)  # of JAX or PyTorch
+            except Exception as error:
+                raise UserError(f"cannot read the image: {in_one_line(error)}") from error
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise UserError(f"an image is an array of {image.dtype}: give uint8, from 0 to 255")
@@ -198,8 +201,8 @@ class Classifier:
           The files written, as `files` lists them. Earlier files of these names are replaced.
 
         Raises:
-          UserError: if the layout cannot store a part of the model, if the folder is a run directory and needs a config
-            of its own, or if the file cannot be written.
+          UserError: if the layout cannot store a part of the model, if its config.json would replace that of a run, or
+            if the file cannot be written.
         """
         path, *_ = written = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):

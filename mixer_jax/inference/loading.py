@@ -191,7 +191,10 @@ def _load_remote(source: str, entry: str, known: Known) -> Classifier:
     if not address.startswith("hf-hub:"):
         file = downloaded(address, LARGEST_FILE, given.sha256 if given else "")
         if on_hub := re.fullmatch(rf"(.*/resolve/[^/]+)/({'|'.join(map(re.escape, ON_HUB))})(\?.*)?", address):
-            config = downloaded(f"{on_hub[1]}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
+            try:
+                config = downloaded(f"{on_hub[1]}/{CONFIG_FILE}", LARGEST_CONFIG, optional=True)
+            except UserError as error:
+                warn(f"without its {CONFIG_FILE}: {error}")
     else:
         found = (downloaded(f"{address}/{name}", LARGEST_FILE, optional=True) for name in ON_HUB)
         file = next(filter(None, found), None)
@@ -201,9 +204,9 @@ def _load_remote(source: str, entry: str, known: Known) -> Classifier:
     try:
         return _load_file(file, source, entry, known, given, config)
     except Unreadable as error:  # such as the page of a network that asks for a login
-        for one in filter(None, (file, config)):
-            one.unlink(missing_ok=True)
-        raise UserError(f"{error}; the download was deleted: run the same command again") from error
+        bad = config if config and str(config) in str(error) else file
+        aside = bad.replace(bad.with_name(f"{bad.name}.damaged"))
+        raise UserError(f"{error}; the file is now {aside}: run the same command to download it again") from error
 
 
 def _load_file(

@@ -26,8 +26,8 @@ def dataset_of(
       classifier: the model.
       name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
         "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
-      data_dir, on_error: fields of the section. If None, they are those of the run if the dataset is the run's, and the
-        defaults otherwise.
+      data_dir, on_error: fields of the section. None stands for the run's values if the dataset is the run's, and for
+        the defaults otherwise.
 
     Raises:
       UserError: if `name` is None and the model does not come from a run.

@@ -109,7 +109,7 @@ class ConsoleProgress(Observer):
 class SeedsProgress(ConsoleProgress):
     """The progress of several seeds, shown as one run.
 
-    Each line has means over the seeds, and the throughput of all of them together. It appears when all seeds have
+    Each line has means over the seeds, and the throughput of all of them together. A line appears when all seeds have
     reached its step or epoch. `batch_size` counts the images of all seeds; `observers` has an observer for each seed.
     """
 

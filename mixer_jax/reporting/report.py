@@ -83,7 +83,7 @@ def finish(
 
 @contextlib.contextmanager
 def optional(what: str) -> Iterator[None]:
-    """Turn an error into a warning that `what` is missing: no picture may cost a run its results."""
+    """Turn an error into a warning that `what` is missing: a failed picture must not cost a run its results."""
     try:
         yield
     except Exception as error:
@@ -107,7 +107,7 @@ def draw_curves(run: RunDirectory, results: Results, seeds: Sequence[RunDirector
 
 
 def write_report(run: RunDirectory, classifier: Classifier, results: Results) -> Path:
-    """Write report.html and, for a finished run without one, the model card; return the report's path.
+    """Write report.html, and a finished run's model card if it has none; return the report's path.
 
     The test predictions of a finished run are shown if it has a predictions.npz.
 

@@ -140,7 +140,7 @@ def confused_pairs(counts: np.ndarray, label_names: Sequence[str]) -> list[tuple
 
 @fonts()
 def plot_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[str], path: Path, title: str) -> None:
-    """Draw a confusion matrix as a PNG, coloured by the fraction of each true class.
+    """Draw a confusion matrix as a PNG, each cell coloured by its fraction of the true class.
 
     A class with a name that no installed font can show is labelled by its number, from 1.
     """

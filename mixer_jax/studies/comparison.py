@@ -77,7 +77,7 @@ def compare(paths: Sequence[Path], output: Path, merge: bool = False, only: str 
 
 
 def _told_apart(read: Sequence[tuple[Path, Row]]) -> list[Row]:
-    """Append to each title that occurs under several paths the part of the path that differs."""
+    """If a title occurs under several paths, append the part of the path that differs."""
     paths: dict[str, set[Path]] = {}
     for path, row in read:
         paths.setdefault(row.title, set()).add(path.absolute())

@@ -94,7 +94,7 @@ def create_jobs(
 ) -> list[Job]:
     """Return the jobs of a study, in order of protocol, then arm, then seed.
 
-    `num_seeds` is the maximum for each arm, and `only` the only protocol to train under; None for all.
+    `num_seeds` is the maximum for each arm, and `only` is the one protocol to train under; None for all.
     """
     jobs = []
     together = jax.devices()[0].platform != "cpu"  # a single run does not fill an accelerator

@@ -29,12 +29,22 @@ KEPT = (
     "device_kind", "dtype", "data_fingerprint", "versions",
 )  # fmt: skip
 # Optional fields of a row in comparison.json.
-SOMETIMES = ("recipe", "settings", "diverged", "num_params", "epochs", "train_seconds", "selected_on", "of_dataset")
+SOMETIMES = (
+    "recipe",
+    "settings",
+    "diverged",
+    "unfinished",
+    "num_params",
+    "epochs",
+    "train_seconds",
+    "selected_on",
+    "of_dataset",
+)
 # The types of a row's fields in comparison.json, which may be written by hand.
 KINDS: dict[str, Any] = {
     "title": str, "recipe": str, "selected_on": str, "of_dataset": str, "settings": dict, "published": dict,
     "notes": list, "results": list, "num_params": int, "epochs": int | float, "train_seconds": int | float,
-    "diverged": int | list,
+    "diverged": int | list, "unfinished": list,
 }  # fmt: skip
 # Fields of a config that do not distinguish recipes, such as those of the seed and the machine.
 NOT_THE_RECIPE = {
@@ -74,8 +84,9 @@ class Row:
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
       num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
-      diverged: the seeds of further runs without results, because their loss became infinite or NaN; None for one that
-        a comparison.json of an older release does not name.
+      diverged: the seeds of further runs, which have no results because their loss became infinite or NaN; a seed that
+        a comparison.json of an older release does not name is None.
+      unfinished: the seeds of further runs that are not finished.
       recipe: a hash of the training recipe; "" if unknown.
       settings: the fields of the recipe that are not at their defaults, by their dotted paths; None if unknown.
     """
@@ -89,6 +100,7 @@ class Row:
     epochs: float | None = None
     train_seconds: float | None = None
     diverged: Sequence[int | None] = ()
+    unfinished: Sequence[int] = ()
     recipe: str = ""
     settings: Mapping[str, Any] | None = None
     selected_on: str = ""
@@ -205,9 +217,14 @@ def merged(rows: Sequence[Row]) -> list[Row]:
         if shared or differ or not (results or diverged):
             what = f"share seeds {shared}" if shared else "differ in published numbers" if differ else "have no results"
             raise UserError(f"merge: two rows of {row.title!r} {what}")
-        published, notes = {**other.published, **row.published}, tuple(dict.fromkeys([*other.notes, *row.notes]))
         joined[key] = dataclasses.replace(
-            other, results=results, curves=curves, diverged=diverged, published=published, notes=notes
+            other,
+            results=results,
+            curves=curves,
+            diverged=diverged,
+            unfinished=sorted({*other.unfinished, *row.unfinished}.difference(seeds)),
+            published={**other.published, **row.published},
+            notes=tuple(dict.fromkeys([*other.notes, *row.notes])),
         )
     order = list(dict.fromkeys((row.title, row.recipe) for row in rows))
     return sorted(joined.values(), key=lambda row: order.index((row.title, row.recipe)))
@@ -224,8 +241,7 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
     diverged = [run.config().seed for run in runs if run.diverged]
     if not finished and not diverged:
         return None
-    if (over := len(finished) + len(diverged)) < len(runs):
-        notes = (*notes, f"{over} of {len(runs)} seeds are finished")
+    unfinished = [run.config().seed for run in runs if run not in finished and not run.diverged]
     results = []
     for run in finished:
         result = run.read_results()
@@ -243,7 +259,8 @@ def _row(title: str, runs: Sequence[RunDirectory], published: dict[str, float], 
         differs = "so the schedule is not that of a run of that length"
         notes = (*notes, f"started for {epochs} epochs, later changed, {differs}")
     of_dataset = "" if results else _dataset(next(run for run in runs if run.diverged))
-    known = {"diverged": diverged, "recipe": recipe, "settings": settings, "of_dataset": of_dataset}
+    known = {"diverged": diverged, "unfinished": unfinished, "recipe": recipe, "settings": settings}
+    known["of_dataset"] = of_dataset
     return Row(title, results, curves, published, tuple(notes), **known)
 
 
@@ -312,27 +329,39 @@ def _of_comparison(path: Path) -> Iterator[Row]:
         raise UserError(f"{path} is not a comparison.json: it has no list of rows")
     for number, row in enumerate(content, 1):
         where = f"{path}, row {number}"
-        for field, kind in KINDS.items():
-            if row.get(field) is not None and not isinstance(row[field], kind):
-                raise UserError(f"{where}: {field} cannot be {json.dumps(row[field])}")
-        names, length = [name for name in COURSES if name in row], len(row.get("val_accuracies", ()))
-        missing = [field for field in ("title", "results", "published", "notes", "val_accuracies") if field not in row]
-        missing += [name for run in row.get("results", ()) for name in KEPT if name not in run]
-        missing += [f"a part of {name}" for name in names if len(row[name]) < length]
-        if missing:
-            raise UserError(f"{where}: {missing[0]} is missing")
-        for which, accuracy in row["published"].items():
-            if which not in EPOCHS or not isinstance(accuracy, int | float) or not 0 <= accuracy <= 100:
-                raise UserError(f"{where}: published has {which}: {json.dumps(accuracy)}; give last or best in percent")
-        if not (row["results"] or row["published"] or length or "diverged" in row):
-            raise UserError(f"{where} has no results")
-        rest = {key: row[key] for key in SOMETIMES if key in row}
-        if isinstance(rest.get("diverged"), int):  # an older release kept only their number
-            rest["diverged"] = [None] * rest["diverged"]
-        rest["diverged"] = tuple(rest.get("diverged", ()))
-        curves = [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
         try:
-            results = list(map(Results.from_json, row["results"]))
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{where}: a result has unknown or missing fields: {in_one_line(error)}") from error
-        yield Row(row["title"], results, curves, row["published"], tuple(row["notes"]), **rest)
+            yield _of_json(row)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+        except (AttributeError, KeyError, TypeError) as error:
+            raise UserError(f"{where} cannot be read: {in_one_line(error)}") from error
+
+
+def _of_json(row: dict[str, Any]) -> Row:
+    """Return the row of a JSON object, as `to_json` wrote it."""
+    for field, kind in KINDS.items():
+        if row.get(field) is not None and not isinstance(row[field], kind):
+            raise UserError(f"{field} cannot be {json.dumps(row[field])}")
+    missing = [
+        field for field in ("title", "results", "published", "notes", "val_accuracies") if row.get(field) is None
+    ]
+    if not missing:
+        names, length = [name for name in COURSES if name in row], len(row["val_accuracies"])
+        missing = [name for run in row["results"] for name in KEPT if name not in run]
+        missing += [f"a part of {name}" for name in names if len(row[name]) < length]
+    if missing:
+        raise UserError(f"{missing[0]} is missing")
+    published = {which: row["published"][which] for which in EPOCHS if which in row["published"]}
+    for which, accuracy in published.items():
+        if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 100:
+            raise UserError(f"the published accuracy {which} is {json.dumps(accuracy)}: give it in percent")
+    if row["published"] and not published:
+        raise UserError("published has neither last nor best")
+    rest = {key: row[key] for key in SOMETIMES if row.get(key) is not None}
+    if not (row["results"] or published or length or rest.get("diverged")):
+        raise UserError("there are no results")
+    if isinstance(rest.get("diverged"), int):  # an older release kept only their number
+        rest["diverged"] = [None] * rest["diverged"]
+    curves = [Curve(**{name: row[name][i] for name in names}) for i in range(length)]
+    results = list(map(Results.from_json, row["results"]))
+    return Row(row["title"], results, curves, published, tuple(row["notes"]), **rest)

@@ -19,7 +19,7 @@ def against_one(values: Sequence[float], published: float) -> str:
     Returns:
       "higher" or "lower", for the mean of the runs, if the published accuracy lies outside the 95% prediction interval
       for one more run; else "not distinguishable", or "one seed: no verdict" for a single run, or
-      "equal scores: no verdict" if the runs do not differ.
+      "no spread: no verdict" if the runs do not differ.
     """
     if len(values) < 2:
         return "one seed: no verdict"
@@ -33,7 +33,7 @@ def against_others(values: Sequence[float], others: Sequence[float]) -> tuple[fl
 
     Returns:
       The difference of the means, half the width of its 95% confidence interval, and a verdict: "higher", "lower", "not
-      distinguishable", or, if the runs differ in neither group, "equal scores: no verdict". None if either group is a
+      distinguishable", or, if the runs differ in neither group, "no spread: no verdict". None if either group is a
       single run.
     """
     if min(len(values), len(others)) < 2:
@@ -49,7 +49,7 @@ def against_others(values: Sequence[float], others: Sequence[float]) -> tuple[fl
 
 def _verdict(difference: float, half: float) -> str:
     if not half:
-        return "equal scores: no verdict"
+        return "no spread: no verdict"
     if abs(difference) <= half:
         return "not distinguishable"
     return "higher" if difference > 0 else "lower"

@@ -43,7 +43,9 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]], list[str]]:
         line = dict.fromkeys(COLUMNS, "")
         line["model"] = " ".join((row.title, *marks))
         if row.results or row.diverged:
-            line["seeds"] = f"{len(values)}{f' ({len(row.diverged)} more diverged)' * bool(row.diverged)}"
+            more = {"diverged": row.diverged, "not finished": row.unfinished}
+            others = ", ".join(f"{len(seeds)} more {how}" for how, seeds in more.items() if seeds)
+            line["seeds"] = f"{len(values)}{others and f' ({others})'}"
         if published is not None:
             line["published"] = f"{published:.2f}{' (best)' if row.against == 'best' else ''}"
         if row.results:
@@ -145,7 +147,7 @@ def latex(columns: Sequence[str], table: Sequence[Sequence[str]]) -> str:
 def plain(
     columns: Sequence[str], table: Sequence[Sequence[str]], width: int, ranks: Mapping[str, int] = COLUMNS
 ) -> str:
-    """Return a table for a terminal; if it is too wide, the columns of the highest ranks are left out."""
+    """Return a table for a terminal; columns that do not fit are left out, those with the largest `ranks` first."""
     lines = [[_wrapped(cell, max(int(TITLE_SHARE * width), 24)) for cell in line] for line in (columns, *table)]
     widths = [max(disp_len(part) for cell in column for part in cell) for column in zip(*lines, strict=True)]
     by_importance = sorted(range(len(columns)), key=lambda i: ranks[columns[i]])

@@ -80,8 +80,8 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
     """Raise the worst of the exceptions that ended seeds.
 
-    A seed that diverges does not end the others. A request to stop outranks a divergence: on resuming, that
-    seed diverges again.
+    A seed that diverges does not end the others. A request to stop outranks a divergence, because the diverged seed
+    diverges again when the run resumes.
     """
     errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]
     if not errors:

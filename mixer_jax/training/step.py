@@ -102,11 +102,10 @@ class DeviceFunctions:
 
         Returns:
           The state after the steps, and their metrics, each over the global batch of a step: the mean `loss` (length,)
-            float32; the number of `correct` predictions (length,) int32; and `gradient_norm` (length,) float32, the L2
-            norm of the gradient before clipping. The metrics of steps that were not taken are 0. For `correct`, the
-            label of a mixed example is its class with the largest weight. With several processes, the metrics also hold
-            `message` (3,) int32, the
-          elementwise maximum over all processes.
+          float32; the number of `correct` predictions (length,) int32; and `gradient_norm` (length,) float32, the L2
+          norm of the gradient before clipping. The metrics of steps that were not taken are 0. For `correct`, the label
+          of a mixed example is its class with the largest weight. With several processes, the metrics also hold
+          `message` (3,) int32, the elementwise maximum over all processes.
         """
         chunk = dict(chunk)
         message = chunk.pop("message", None)

@@ -22,8 +22,8 @@ CHUNK = 2**20  # bytes
 def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False) -> Path | None:
     """Return the local copy of a remote file, which is downloaded unless it is in the cache.
 
-    An interrupted download resumes where it stopped, unless the file has changed. The result is compared with the
-    checksum that the server states, if any, as Google Cloud Storage and the Hugging Face Hub do.
+    An interrupted download resumes where it stopped, unless the file has changed. If the server states a checksum, as
+    Google Cloud Storage and the Hugging Face Hub do, the result is compared with it.
 
     Args:
       url: an https:// or gs:// URL; http:// only for this machine. "hf-hub:OWNER/NAME/FILE" is on the Hugging Face Hub.
@@ -64,9 +64,9 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
             _require_checksum(partial, url, stated | ({"sha256": sha256} if sha256 else {}))
             partial.replace(path)
     except (requests.RequestException, OSError, ValueError) as error:
-        response = getattr(error, "response", None)
-        if response is None and absent.exists():  # without a network, what was not there before
+        if optional and isinstance(error, requests.ConnectionError) and absent.exists():  # no network
             return None
+        response = getattr(error, "response", None)
         refused = response is not None and response.status_code in (401, 403, 404)
         remedy = "check the address and your access to it" if refused else "run the same command again to resume"
         raise UserError(
@@ -101,6 +101,7 @@ def _fetch(session: Any, address: str, partial: Path, largest: int, optional: bo
             partial.unlink()
         if response.status_code == 404 and optional:
             return None
+        partial.with_name(f"{partial.stem}.absent").unlink(missing_ok=True)
         response.raise_for_status()
         resumed = response.status_code == 206
         if not resumed:

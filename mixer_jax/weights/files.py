@@ -22,12 +22,13 @@ INDEX = ".index.json"  # the suffix of a list of the files that hold the parts o
 IN_FOLDER = ("model.safetensors", f"model.safetensors{INDEX}", "pytorch_model.bin", f"pytorch_model.bin{INDEX}")
 # The safetensors library names NumPy's dtypes itself, but not these.
 SAFETENSORS_DTYPES = {"BF16": ml_dtypes.bfloat16, "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2}
+WEB_PAGE = "a web page: the download did not succeed"
 # First bytes of files that are often mistaken for weights.
 OTHERS = {
     b"\x89HDF": "an HDF5 file, as Keras writes it: save the weights as .npz or .safetensors",
     b"version https://git-lfs": "a Git LFS pointer to the file, not the file: run git lfs pull",
-    b"<!doctype html": "a web page: the download did not succeed",
-    b"<html": "a web page: the download did not succeed",
+    b"<!doctype html": WEB_PAGE,
+    b"<html": WEB_PAGE,
     b"\x1f\x8b": "a gzip file: unpack it first",
 }
 
@@ -53,7 +54,8 @@ def read_file(path: Path) -> Arrays:
         raise
     except Exception as error:  # each library raises its own exceptions
         damaged = "" if isinstance(error, ValueError | OSError) else "; it is damaged or cut short: copy it again"
-        raise Unreadable(f"cannot read weights {path}: {printable(in_one_line(error))[:200]}{damaged}") from error
+        message = f"cannot read weights {path}: {printable(in_one_line(error))[:200]}{damaged}"
+        raise (Unreadable if damaged else UserError)(message) from error
     return {printable(name): x for name, x in arrays.items()}
 
 
@@ -63,7 +65,7 @@ def _kind(path: Path) -> str:
         start = file.read(32).lower()
     for magic, what in OTHERS.items():
         if start.startswith(magic.lower()):
-            raise Unreadable(f"cannot read weights {path}: it is {what}")
+            raise (Unreadable if what == WEB_PAGE else UserError)(f"cannot read weights {path}: it is {what}")
     suffix = INDEX if path.name.lower().endswith(INDEX) else path.suffix.lower()
     if start[8:9] == b"{" and suffix != INDEX:  # after the length of the header
         return ".safetensors"

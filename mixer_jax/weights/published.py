@@ -69,7 +69,7 @@ def published(name: str) -> Published | None:
 
 
 def unknown(name: str) -> UserError:
-    """Return the error for a name that is neither a path nor that of published weights."""
+    """Return the error for a name that is neither a path nor the name of published weights."""
     names = [*SHIPPED, *PUBLISHED]
     return UserError(
         f"there is no run directory or file {name}, and no published Mixer of that name{did_you_mean(name, names)}; "

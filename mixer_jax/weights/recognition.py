@@ -58,7 +58,7 @@ def from_layout(
       arrays: the arrays by name; the names may have a prefix, and the state of an optimiser, for example, may be among
         them.
       source: where the arrays come from, for error messages.
-      entry: the prefix of the Mixer, if there are several, such as "state_dict"; "" for the averaged weights (EMA).
+      entry: a prefix, such as "state_dict", that selects one of several Mixers; "" for the averaged weights (EMA).
       image_size: (height, width) of the model's input; () if not known.
       perhaps: fallback for `image_size`, used if it gives the model's number of patches; otherwise a square is assumed.
       patch_size, channels: of the images, for arrays that do not determine them; None if not known.

@@ -27,7 +27,7 @@ class AnyDict:
     """Stands in for an object of an unknown class, which may be a dict with weights: its entries are kept."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
-        """Return an empty dict of the type to which PyTorch adds entries."""
+        """Return an empty dict, of a type that lets PyTorch add entries."""
         return collections.OrderedDict()
 
 

@@ -197,6 +197,14 @@ def test_deep_images(tmp_path, capsys):
         load(tmp_path)
 
 
+def test_transparent_levels_of_16_bits_become_white_and_negative_levels_black(tmp_path):
+    levels = np.array([[0, 100 << 8, 200 << 8]], np.uint16)
+    Image.fromarray(levels).save(tmp_path / "clear.png", transparency=100 << 8)
+    assert read_image(tmp_path / "clear.png", channels=1)[0, :, 0].tolist() == [0, 255, 200]
+    Image.fromarray(np.array([[-1, 0, 100 << 8]], np.int32)).save(tmp_path / "signed.tif")
+    assert read_image(tmp_path / "signed.tif", channels=1)[0, :, 0].tolist() == [0, 0, 100]
+
+
 def test_an_image_with_damaged_exif_data_is_read(tmp_path):
     image = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
     exif = Image.Exif()

@@ -195,7 +195,8 @@ def test_what_a_dead_process_left_is_removed(write_folder, cache):
     root = write_folder()
     load(root)
     [file] = cache.iterdir()
-    left = file.with_name(f".partial.123.{file.name}")
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        left = file.with_name(f".partial.{process.pid}.{file.name}")
     file.rename(left)
     load(root)
     assert list(cache.iterdir()) == [file]

@@ -213,6 +213,16 @@ def test_several_images_of_an_example_have_its_class_and_other_json_is_ignored(t
     assert "1 without a class in the tar file (all.tar/in/none.png)" in "\n".join(look(tmp_path / "set").lines())
 
 
+@pytest.mark.parametrize("suffix", ["meta.json", "label.cls"])
+def test_the_name_of_a_file_with_the_class_may_have_more_parts(suffix, tmp_path):
+    content = []
+    for i in range(12):
+        text = "ab"[i % 2] if suffix.endswith("cls") else json.dumps({"label": "ab"[i % 2]})
+        content += [(f"in/{i:03d}.png", encoded(i)), (f"in/{i:03d}.{suffix}", text.encode())]
+    pack(tmp_path / "set" / "all.tar", content)
+    assert labels(tmp_path / "set") == {f"{i:03d}.png": "ab"[i % 2] for i in range(12)}
+
+
 def test_folders_in_a_tar_file_may_be_splits(tmp_path):
     names = [f"data/{split}/{label}/{i}.png" for split in ("train", "val", "test") for label in "ab" for i in range(4)]
     pack(tmp_path / "set" / "data.tar", [(name, encoded(i)) for i, name in enumerate(names)])

@@ -9,6 +9,7 @@ from made_rows import result, row
 from mixer_jax.errors import UserError
 from mixer_jax.storage import write_json
 from mixer_jax.studies.rows import Curve, Row, datasets, merged, read_rows, to_json
+from mixer_jax.studies.tables import cells
 
 CURVE = Curve([90.0, 95.1234], [0.5, 0.25], [30.0, 60.5], [500, 1000])
 
@@ -22,12 +23,12 @@ def test_a_file_brings_them_back(tmp_path):
     rows = [
         seeds("trained", 0, 1),
         dataclasses.replace(
-            seeds("with footnotes", 2), notes=("one", "two"), diverged=(4, 5), published={"last": 97.5}
+            seeds("with footnotes", 2), notes=("one", "two"), diverged=[4, 5], published={"last": 97.5}
         ),
         Row("published", [], published={"best": 88.0}, num_params=3000, epochs=5, of_dataset="cifar10"),
         dataclasses.replace(seeds("of an older release", 3), curves=[Curve([90.0])]),
         Row("not finished", [], [CURVE], epochs=2, selected_on="validation"),
-        Row("diverged", [], diverged=(0, 1, 2), recipe="b"),
+        Row("diverged", [], diverged=[0, 1, 2], recipe="b"),
     ]
     write_json(tmp_path / "rows.json", {"rows": list(map(to_json, rows))})
     assert list(map(to_json, read_rows(tmp_path / "rows.json"))) == list(map(to_json, rows))
@@ -39,8 +40,8 @@ def test_a_file_brings_them_back(tmp_path):
         assert [back.accuracies(which) for which in ("last", "best")] == [
             before.accuracies(which) for which in ("last", "best")
         ]
-        assert (list(back.results), list(back.notes), back.diverged) == (
-            list(before.results), list(before.notes), before.diverged
+        assert (list(back.results), list(back.notes), list(back.diverged)) == (
+            list(before.results), list(before.notes), list(before.diverged)
         )  # fmt: skip
 
 
@@ -69,7 +70,7 @@ def test_folders_are_datasets_of_their_own():
 def test_published_rows_are_of_the_last_or_the_best_epoch(tmp_path):
     row = to_json(Row("theirs", [], published={"last": 90.0}))
     write_json(tmp_path / "rows.json", {"rows": [row | {"published": {"test": 90.0}}]})
-    with pytest.raises(UserError, match=r"row 1: published has test: 90.0; give last or best in percent"):
+    with pytest.raises(UserError, match=r"row 1: published has neither last nor best"):
         list(read_rows(tmp_path / "rows.json"))
 
 
@@ -81,9 +82,12 @@ def test_published_rows_are_of_the_last_or_the_best_epoch(tmp_path):
         ({"epochs": "300"}, 'epochs cannot be "300"'),
         ({"notes": "One seed"}, 'notes cannot be "One seed"'),
         ({"settings": "x"}, 'settings cannot be "x"'),
-        ({"published": {"last": "90.83"}}, 'published has last: "90.83"; give last or best in percent'),
-        ({"published": {"last": float("nan")}}, "published has last: NaN"),
-        ({"published": {}}, "has no results"),
+        ({"published": {"last": "90.83"}}, 'the published accuracy last is "90.83": give it in percent'),
+        ({"published": {"last": float("nan")}}, "the published accuracy last is NaN"),
+        ({"published": None}, "published is missing"),
+        ({"val_accuracies": 5}, "cannot be read: "),
+        ({"results": [1]}, "cannot be read: "),
+        ({"published": {}}, "there are no results"),
         ({"results": [{}]}, "dataset is missing"),
     ],
 )
@@ -97,7 +101,7 @@ def test_mistakes_in_a_file_written_by_hand_get_one_line(changes, why, tmp_path)
 def test_a_file_of_an_older_release_has_only_the_number_of_diverged_seeds(tmp_path):
     write_json(tmp_path / "rows.json", {"rows": [to_json(seeds("x", 0)) | {"diverged": 2}]})
     [row] = read_rows(tmp_path / "rows.json")
-    assert row.diverged == (None, None)
+    assert row.diverged == [None, None]
 
 
 def test_a_seed_that_diverged_is_counted_once():
@@ -144,3 +148,11 @@ def test_rows_of_one_title_and_recipe_on_the_same_data_are_merged():
         merged([seeds("x", 0), seeds("x", 0)])
     with pytest.raises(UserError, match="merge: 'x' has no recipe: its seeds were trained by different recipes"):
         merged([seeds("x", 0, recipe="")])
+
+
+def test_seeds_that_are_not_finished_are_counted_until_another_machine_has_finished_them():
+    here = dataclasses.replace(seeds("x", 0), unfinished=[1, 2])
+    there = dataclasses.replace(seeds("x", 1), unfinished=[0])
+    assert cells([here])[1][0][cells([here])[0].index("seeds")] == "1 (2 more not finished)"
+    [joined] = merged([here, there])
+    assert joined.unfinished == [2]

@@ -29,8 +29,8 @@ def test_beside_others_it_is_welchs_test():
     assert against_others(OTHERS, SOME)[2] == "lower"
     assert against_others(SOME, [*SOME[:3], 98.5])[2] == "not distinguishable"
     assert against_others(SOME, [97.0]) is None
-    assert against_others([97.0, 97.0], [98.0, 98.0]) == (-1.0, 0.0, "equal scores: no verdict")
-    assert against_one([97.0, 97.0], 98.0) == "equal scores: no verdict"
+    assert against_others([97.0, 97.0], [98.0, 98.0]) == (-1.0, 0.0, "no spread: no verdict")
+    assert against_one([97.0, 97.0], 98.0) == "no spread: no verdict"
     difference, half, _ = against_others([97.5, 97.5], [97.0, 98.0])  # SciPy's own interval would warn of it
     assert (difference, half) == (0.0, pytest.approx(stats.t.ppf(0.975, 1) * 0.5))
 

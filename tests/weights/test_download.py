@@ -208,7 +208,7 @@ def test_the_page_of_a_login_does_not_stay_in_the_cache(server):
     content = TIMM.read_bytes()
     for page in (b"<!DOCTYPE html><p>Log in", content[: len(content) // 2]):
         server.files[WEIGHTS] = page
-        with pytest.raises(UserError, match="the download was deleted: run the same command again"):
+        with pytest.raises(UserError, match="run the same command to download it again"):
             load("hf-hub:me/it")
     server.files[WEIGHTS] = content
     assert load("hf-hub:me/it").label_names[0] == "class 0"
@@ -222,6 +222,23 @@ def test_what_is_in_the_cache_needs_no_network(server):
     jax.tree.map(np.testing.assert_array_equal, load("hf-hub:me/it").params, before)
     with pytest.raises(UserError, match="cannot download hf-hub:me/other"):
         load("hf-hub:me/other")
+
+
+def test_a_config_that_breaks_off_is_not_taken_for_none(server):
+    server.files[WEIGHTS] = TIMM.read_bytes()
+    load("hf-hub:me/it")
+    server.files[CONFIG], server.cut = b'{"architecture": "mixer_b16_224"}', 5
+    with pytest.raises(UserError, match="it broke off|cannot download"):
+        load("hf-hub:me/it")
+
+
+@pytest.mark.parametrize("content", [b"\x89HDF\r\n", b"\x1f\x8bgzip"])
+def test_a_sound_file_of_another_kind_stays_in_the_cache(content, server):
+    server.files[WEIGHTS] = content
+    for _ in range(2):
+        with pytest.raises(UserError, match="cannot read weights"):
+            load("hf-hub:me/it")
+    assert len([path for path, _ in server.requests if path == WEIGHTS]) == 1
 
 
 def test_the_address_of_a_file_on_the_hub_has_the_config_beside_it(server):
