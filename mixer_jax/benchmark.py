@@ -4,11 +4,11 @@ With --image_size, with or without a config, the images are random pixels:
 
     python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
 
-The workloads are the training step alone, with augmentation, and through the whole loop; the augmentation alone; the
-forward pass; and a large matmul, which shows what the device can do. Their measurements are interleaved, so that other
-load on the machine affects all of them alike. `--against torch` adds the same model and weights in PyTorch, and needs
-an optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision` also adds the same augmentation
-in a PyTorch loader.
+The workloads are the training step without augmentation, the same with augmentation, and the whole training loop; the
+augmentation alone; the forward pass; and a large matmul, which shows what the device can do. Their measurements are
+interleaved, so that other load on the machine affects all of them alike. `--against torch` adds the same model and
+weights in PyTorch, and needs an optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision`
+also adds the same augmentation in a PyTorch loader.
 
 `--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator you do not have, and
 reports whether they fit, how long they take to compile, and how many cycles XLA expects on a TPU (`pip install

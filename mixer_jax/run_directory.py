@@ -149,9 +149,9 @@ class RunDirectory:
         return config
 
     def newer_fields(self) -> dict[str, Any]:
-        """Return the fields that config.json lacks because an older release wrote it, with that release's behaviour.
+        """Return the fields that config.json lacks because an older release wrote it.
 
-        Empty if there is no run here.
+        Their values reproduce the behaviour of that release. Empty if there is no run here.
         """
         if not self.exists:
             return {}

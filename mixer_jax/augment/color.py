@@ -124,9 +124,9 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return the largest amount by which a number may fall short of an integer and still be rounded to it in doubles.
+    """Return the most by which a number may fall short of an integer that double precision still rounds it to.
 
-    This is half a unit in the last place, slightly enlarged so that ties are within it.
+    This is half a unit in the last place, slightly enlarged so that it includes ties.
     """
     bits = jax.lax.bitcast_convert_type((2 * levels - 1).astype(jnp.float32), jnp.int32)
     power = jax.lax.bitcast_convert_type(bits & 0x7F800000, jnp.float32)  # the smallest power of two >= level

@@ -187,8 +187,8 @@ def _on_pixels(image: jax.Array, settings: jax.Array) -> jax.Array:
 def _adjust(levels: jax.Array, settings: jax.Array, smoothed: jax.Array | None = None) -> jax.Array:
     """Posterize, solarize, invert or blend planes (channels, ..., pixels), as `settings` (10, ...) say.
 
-    The settings are the operation, followed by its row of `Magnitudes.table`. If `smoothed` planes are given, this
-    includes Sharpness, which blends with them.
+    The settings are the operation, followed by its row of `Magnitudes.table`. If `smoothed` planes are given, the
+    blends include Sharpness, which blends with these planes.
     """
     operation, factor, keep, threshold = settings[0], _floats(settings[7]), settings[8], _floats(settings[9])
     levels = jnp.where(operation == INDEX["Posterize"], levels & keep, levels)

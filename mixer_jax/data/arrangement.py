@@ -3,8 +3,8 @@
 These arrangements are recognised, the most specific first:
 
   names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
-  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in a folder for each class;
-                 the split is a word of the tar file's name, or its folder
+  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in the folder of its class;
+                 the split is named by a word of the tar file's name, by its folder, or by a folder in it
   a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
   splits         a folder for each split (train, test, val and similar names, in upper or lower case), which holds a
                  folder for each class, or a table

@@ -1,8 +1,8 @@
 """Image folders as found on disk: the images of each split and class, and what is left out and why.
 
 Without test images, the validation images are used for testing, or, if there are none, a fraction of each class. Files
-that cannot be read stop the program or are left out. Of many images, only a sample is examined before training, unless
-damaged files are to be left out.
+that cannot be read stop the program or are left out. If there are many images, only a sample is examined before
+training, unless damaged files are to be left out.
 """
 
 import hashlib

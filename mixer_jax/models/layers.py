@@ -204,7 +204,7 @@ def dropout(
     whole_channels: bool = False,
     stored: bool = True,
 ) -> jax.Array:
-    """Zero entries with probability `rate`, apply an elementwise function, and divide by 1 - rate.
+    """Set entries to zero with probability `rate`, apply an elementwise function, and divide by 1 - rate.
 
     The function maps zero to zero, so the result is the same as if entries were zeroed after it. In this order, XLA can
     fuse the mask into the preceding matrix product.

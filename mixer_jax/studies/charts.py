@@ -22,7 +22,8 @@ X: dict[str, Callable[[Curve], Sequence[float]]] = {
 def curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Return the charts of accuracy and loss on validation: means over seeds, with bands of one standard deviation.
 
-    The rows are of one dataset. If their best epoch was chosen on the test images, accuracy and loss are on these.
+    The rows are of one dataset. If their best epoch was chosen on the test images, accuracy and loss are those on the
+    test images.
     """
     charts = []
     split = next((row.protocol for row in rows if row.protocol), "validation").capitalize()
