@@ -35,8 +35,8 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
     Raises:
       UserError: in any of these cases. The directory holds files but no run. Without `overwrite`: the config of its run
         cannot be read, or the run has begun and its config differs in fields outside MAY_CHANGE. Another process trains
-        in it. It is to be moved aside, but the current directory is in it. It is not writable, and its run is not
-        finished.
+        in it. The run directory is to be moved aside, but the current directory is in it. It is not writable, and its
+        run is not finished.
     """
     try:
         # A run that was killed before it wrote its config leaves only hidden files.

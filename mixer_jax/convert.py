@@ -12,7 +12,7 @@ call.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. If FROM does not record its
-image size, --image_size is assumed for FROM, too, or, if that does not fit FROM's number of patches, a square.
+image size, --image_size is assumed for FROM, too; if that does not fit FROM's number of patches, a square is assumed.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """

@@ -85,7 +85,7 @@ class RunDirectory:
 
     @property
     def steps_done(self) -> int | None:
-        """The number of training steps that the run has done, by its checkpoints and metrics; None if it has none."""
+        """The number of training steps that the run has done, by its checkpoints and metrics; None without either."""
         saved = [int(path.name) for path in self.checkpoints.glob("*") if path.name.isdecimal()]
         return max([*saved, *(epoch.step for epoch in self.read_metrics())], default=None)
 

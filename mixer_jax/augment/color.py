@@ -124,7 +124,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return the most by which a number may fall short of an integer that double precision still rounds it to.
+    """Return the largest amount by which a number can be below an integer and be rounded to it in double precision.
 
     This is half a unit in the last place, slightly enlarged so that it includes ties.
     """

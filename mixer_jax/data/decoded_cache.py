@@ -80,7 +80,7 @@ class DecodedCache:
     def write(self, splits: Mapping[str, Split], key: str) -> None:
         """Store the decoded splits for later runs, if the disk has enough free space.
 
-        Nothing is stored if `key`, which `key()` gave before they were decoded, is empty.
+        Nothing is stored if `key`, the result of `key()` before the splits were decoded, is empty.
         """
         arrays: dict[str, np.ndarray] = {}
         for name, split in splits.items():

@@ -216,7 +216,7 @@ class ImageFolder:
         return {split: found for split, found in splits.items() if found}
 
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
-        """Return the remaining images, and the given fraction of each class.
+        """Draw the given fraction of each class; return the images that remain, and those drawn.
 
         In each class, the images with the lowest hashes are drawn. So most images stay in their part when others are
         added, unless the number of all images passes `MOST_EXAMINED`.

@@ -121,7 +121,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def _probe(builder: tfds.core.DatasetBuilder, advice: str) -> None:
-    """Raise within seconds if a host of a missing archive does not answer; TFDS would retry for minutes."""
+    """Raise within seconds if a host of an archive to be downloaded does not answer; TFDS would retry for minutes."""
     downloads = Path(builder.data_dir_root) / "downloads"
     cached = set[str]()
     for info in downloads.rglob("*.INFO"):

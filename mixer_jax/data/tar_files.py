@@ -129,7 +129,7 @@ def _entries(tar: Path, status: Status) -> list[_Entry]:
 
 
 def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> bool:
-    """Raise `tarfile.ReadError` if more follows the last member, as `tarfile` mistakes a damaged header for the end.
+    """Raise `tarfile.ReadError` if more follows the last member: `tarfile` mistakes a damaged header for the end.
 
     Return whether the file has an end mark; if not, a warning is given.
     """

@@ -94,7 +94,7 @@ class Evidence:
 def gather(
     classifier: Classifier, logits: np.ndarray, labels: np.ndarray, dataset: Dataset, config: ConfigDict
 ) -> Evidence:
-    """Choose the test images to show, by all logits and labels, and compute what is shown beside them."""
+    """Choose which test images to show, given all logits and labels, and compute what is shown with each."""
     mistakes, right = _mistakes(logits, labels), _right(logits, labels)
     chosen = np.union1d(mistakes, right).astype(int)
     images, _ = dataset.test.read(chosen)

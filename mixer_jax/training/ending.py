@@ -25,8 +25,8 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
     There are two cases in which it cannot. The run has passed the last step that the config asks for. Or `epochs` was
-    fractional, so it ended in the middle of an epoch, which counts as done, and the config now asks for a later end
-    within that epoch.
+    fractional, so the run ended in the middle of an epoch, which counts as done, and the config now asks for a later
+    end within that epoch.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = run.steps_done or 0

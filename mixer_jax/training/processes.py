@@ -136,8 +136,8 @@ class Agreement:
 
         Returns:
           The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they are
-          from the last message received; before the first one, they are 0, False and `length`. Each message
-          makes a checkpoint due only once.
+          from the last message received; before the first one, they are 0, False and `length`. A message that says that
+          a checkpoint is due counts only once.
         """
         if self.message is None:
             return signal, time_is_up, length
