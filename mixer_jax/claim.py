@@ -33,10 +33,10 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
       The differences from the existing run, as descriptions by field name; only fields in MAY_CHANGE can differ.
 
     Raises:
-      UserError: in any of these cases. The directory holds files but no run. Without `overwrite`: the config of its run
-        cannot be read, or the run has begun and its config differs in fields outside MAY_CHANGE. Another process trains
-        in it. The run directory is to be moved aside, but the current directory is in it. It is not writable, and its
-        run is not finished.
+      UserError: if the run directory holds files but no run; if another process trains in it; if it cannot be written
+        to and its run is not finished. Without `overwrite`, also if the config of its run cannot be read, or differs in
+        fields outside MAY_CHANGE after the run has begun. With `overwrite`, also if the current directory is in the run
+        directory, which then cannot be moved aside.
     """
     try:
         # A run that was killed before it wrote its config leaves only hidden files.

@@ -304,7 +304,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the class folders that are named like a split: those whose name is the class of all images in them."""
+        """Return the folders named like a split that are classes: all images in them are of the class of that name."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

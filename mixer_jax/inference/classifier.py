@@ -316,7 +316,7 @@ class Classifier:
 
 
 def _after_block(module: nn.Module, method: str) -> bool:
-    """Return whether a method outputs tokens: those of a block or of the LayerNorm before the head."""
+    """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
 
 

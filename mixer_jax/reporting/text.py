@@ -1,4 +1,4 @@
-"""Text in pictures: as matplotlib draws it, in the fonts that this machine has."""
+"""The preparation of text for matplotlib's pictures: escaped, and in fonts that are installed on this machine."""
 
 import contextlib
 import functools

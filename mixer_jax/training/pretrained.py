@@ -21,7 +21,7 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
       model: the Flax module to be trained.
       input_shape: (height, width, channels) of the model's input.
       normalization: `config.dataset.normalization`, or "" to skip the check. A warning is given if the weights were
-        trained with the normalisation "paper" or "unit" and this is another one.
+        trained with the normalisation "paper" or "unit" and `normalization` is not the same.
 
     Returns:
       The parameters, as host arrays. If the number of classes differs, the head is zero. If the number of patches
