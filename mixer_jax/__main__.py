@@ -28,7 +28,8 @@ def commands() -> dict[str, str]:
     found = {}
     for file in sorted(Path(__file__).parent.glob("*.py")):
         tree = ast.parse(file.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.If) for node in tree.body) and file.stem != Path(__file__).stem:
+        tests = [ast.unparse(node.test) for node in tree.body if isinstance(node, ast.If)]
+        if any(test.startswith("__name__") for test in tests) and file.stem != Path(__file__).stem:
             found[file.stem] = (ast.get_docstring(tree) or "").partition(": ")[0]
     return found
 

@@ -95,7 +95,7 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
 
     Args:
       run: the directory.
-      config: names the dataset and its folder in the error.
+      config: the config, from which the error takes the name of the dataset and its folder.
       dataset: `Dataset.info` of the dataset.
       finished: whether the run is finished. If it is, one dataset may be streamed and the other not; in that case, only
         the class names, the image shape and the numbers of images are compared.

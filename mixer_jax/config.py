@@ -11,34 +11,46 @@ from ml_collections.config_dict import placeholder
 from mixer_jax.errors import UserError, did_you_mean
 
 LARGEST_INT, LARGEST_FLOAT = 2**31 - 1, 3.4e38  # the limits of int32 and float32
-RULES = {  # error message: a test of the value, and the last parts of the names of the fields that it is for
+RULES = {  # error message: a test of the value, and the fields that it is for
     "must be positive": (
         lambda value: value > 0,
-        "batch_size checkpoint_minutes decay_epochs decay_rate eps eval_batch_size layer_norm_epsilon learning_rate",
+        "batch_size eval_batch_size checkpoint_minutes model.layer_norm_epsilon optimizer.eps optimizer.learning_rate "
+        "schedule.decay_epochs schedule.decay_rate",
     ),
     "must not be negative": (
         lambda value: value >= 0,
-        "accumulation_steps checkpoint_steps clip_norm cutmix_alpha early_stopping_patience end_learning_rate "
-        "memory_budget_gib mixup_alpha sam_rho warmup_epochs weight_decay",
+        "accumulation_steps checkpoint_steps early_stopping_patience augment.mixing.cutmix_alpha "
+        "augment.mixing.mixup_alpha dataset.memory_budget_gib optimizer.clip_norm optimizer.sam_rho "
+        "optimizer.weight_decay schedule.end_learning_rate schedule.warmup_epochs",
     ),
     # Counts that cost time to compile, or memory.
     "must be in 1..1000": (
         lambda value: 1 <= value <= 1000,
-        "crop_padding num_blocks num_ops num_seeds reader_threads",
+        "num_seeds augment.crop_padding augment.rand_augment.num_ops dataset.reader_threads model.num_blocks",
     ),
     "must be in [0, 1)": (
         lambda value: 0 <= value < 1,
-        "b1 b2 dropout_rate ema_decay label_smoothing momentum stochastic_depth_rate",
+        "ema_decay label_smoothing model.dropout_rate model.stochastic_depth_rate optimizer.b1 optimizer.b2 "
+        "optimizer.momentum",
     ),
-    "must be in [0, 1]": (lambda value: 0 <= value <= 1, "probability"),
-    "must be in (0, 1]": (lambda value: 0 < value <= 1, "eval_crop layer_decay until"),
-    "must be in 8..16": (lambda value: 8 <= value <= 16, "bits"),
-    "must be in 0..30": (lambda value: 0 <= value <= 30, "magnitude"),
+    "must be in [0, 1]": (lambda value: 0 <= value <= 1, "augment.erasing.probability augment.mixing.probability"),
+    "must be in (0, 1]": (
+        lambda value: 0 < value <= 1,
+        "augment.eval_crop augment.mixing.until optimizer.layer_decay",
+    ),
+    "must be in 8..16": (lambda value: 8 <= value <= 16, "dataset.bits"),
+    "must be in 0..30": (lambda value: 0 <= value <= 30, "augment.rand_augment.magnitude"),
     "must be in 0..2147483647": (lambda value: 0 <= value < 2**31, "seed"),
     "must be positive, or -1": (lambda value: value > 0 or value == -1, "epochs"),
     "must be auto, float32 or bfloat16": (lambda value: value in ("auto", "float32", "bfloat16"), "dtype"),
-    "must be LOW,HIGH with 0 < LOW <= HIGH": (lambda value: _ordered(value), "aspect"),
-    "must be LOW,HIGH with 0 < LOW <= HIGH <= 1": (lambda value: _ordered(value) and value[1] <= 1, "area"),
+    "must be LOW,HIGH with 0 < LOW <= HIGH": (
+        lambda value: _ordered(value),
+        "augment.erasing.aspect augment.inception.aspect",
+    ),
+    "must be LOW,HIGH with 0 < LOW <= HIGH <= 1": (
+        lambda value: _ordered(value) and value[1] <= 1,
+        "augment.erasing.area augment.inception.area",
+    ),
 }
 # Most values that are names, such as the optimiser's, are checked where they are used.
 
@@ -221,7 +233,7 @@ def _check_ranges(config: ConfigDict) -> None:
             raise UserError(f"config.{path}={value}: must be finite")
         if any(abs(x) > (LARGEST_INT if isinstance(x, int) else LARGEST_FLOAT) for x in numbers):
             raise UserError(f"config.{path}={str(value)[:40]}: too large a number")
-        rule, holds = rules.get(path.rpartition(".")[2], ("", lambda value: True))
+        rule, holds = rules.get(path, ("", lambda value: True))
         if not holds(value):
             raise UserError(f"config.{path}={value}: {rule}")
     if config.seed + config.num_seeds > 2**31:

@@ -13,9 +13,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import cli, data
-from mixer_jax.augment import OPERATIONS, Magnitudes, apply
-from mixer_jax.augment.automatic import AutoAugment, RandAugment
-from mixer_jax.augment.operations import RANDAUGMENT, SIGNED, WITH_MAGNITUDE
+from mixer_jax.augment import Magnitudes, apply
+from mixer_jax.augment.automatic import POLICIES
+from mixer_jax.augment.operations import INDEX, SIGNED, WITH_MAGNITUDE
 from mixer_jax.errors import UserError
 from mixer_jax.reporting.augmented import PictureRow, augmentation, augmented_batches, plot_rows, target_caption
 from mixer_jax.storage import writing
@@ -57,16 +57,15 @@ def _operations(config: ConfigDict, dataset: data.Dataset) -> Iterator[PictureRo
     if config.augment.automatic == "none":
         return
     image = dataset.train.read([0])[0][0]
-    is_randaugment = config.augment.automatic == "randaugment"
-    num_bins = (RandAugment if is_randaugment else AutoAugment).num_bins
-    magnitudes = Magnitudes(*image.shape[:2], num_bins)
-    signed_bins = np.round(np.linspace(1 - num_bins, num_bins - 1, COLUMNS)).astype(int)
+    policy = POLICIES[config.augment.automatic]
+    magnitudes = Magnitudes(*image.shape[:2], policy.num_bins)
+    signed_bins = np.round(np.linspace(1 - policy.num_bins, policy.num_bins - 1, COLUMNS)).astype(int)
     compiled = jax.jit(
         lambda operation, bin_, negative: apply(jnp.asarray(image), operation, bin_, negative, magnitudes)
     )
-    for number, name in enumerate(RANDAUGMENT if is_randaugment else OPERATIONS):
+    for name in policy.operations:
         bins = signed_bins if name in SIGNED else signed_bins[signed_bins >= 0] if name in WITH_MAGNITUDE else [0]
-        images = [np.asarray(compiled(number, abs(b), b < 0)) for b in bins]
+        images = [np.asarray(compiled(INDEX[name], abs(b), b < 0)) for b in bins]
         values = [magnitudes.value(name, abs(b), -1 if b < 0 else 1) for b in bins]
         captions = [f"{b}: {value:.3g}" for b, value in zip(bins, values, strict=True)]
         yield name, images, captions if name in WITH_MAGNITUDE else [""]

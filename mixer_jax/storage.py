@@ -95,7 +95,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on disk, so that they survive a crash of the machine.
+    """Wait until the content of a file or folder is on disk, so that it survives a crash of the machine.
 
     Raises:
       OSError: if the call fails. A file system that does not support it is not an error.

@@ -1,7 +1,7 @@
 """RandAugment and AutoAugment, as in torchvision: the choice of the operations for each image.
 
 For each image, both draw what `operations.apply_all` takes: the indices of the operations, the bins of their
-magnitudes, and whether the magnitudes are negative, each (n,).
+magnitudes, and whether the magnitudes are negative, each (n,). Their attribute `operations` names those they draw.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_jax.augment.draws import integers
-from mixer_jax.augment.operations import INDEX, RANDAUGMENT
+from mixer_jax.augment.operations import INDEX, OPERATIONS, RANDAUGMENT
 
 Choice = tuple[jax.Array, jax.Array, jax.Array]
 
@@ -27,6 +27,7 @@ class RandAugment:
     num_ops: int = 2
     magnitude: int = 9
     num_bins = 31
+    operations = RANDAUGMENT
 
     def draw(self, key: jax.Array) -> Choice:
         """Draw the operations for one image.
@@ -77,6 +78,7 @@ class AutoAugment:
     """
 
     num_bins = 10
+    operations = OPERATIONS
 
     def draw(self, key: jax.Array) -> Choice:
         """Draw one sub-policy for an image: a pair of operations, each applied with a probability of its own.
@@ -96,3 +98,7 @@ class AutoAugment:
         happens = 100 * jax.random.uniform(happens_key, (2,)) <= percent
         negative = jax.random.bernoulli(sign_key, 0.5, (2,))
         return jnp.where(happens, operations, INDEX["Identity"]), bins, negative
+
+
+# What config.augment.automatic names, other than "none".
+POLICIES = {"randaugment": RandAugment, "autoaugment_cifar10": AutoAugment}

@@ -124,7 +124,7 @@ def _double_rounding() -> np.ndarray:
 
 
 def _rounded_up(levels: jax.Array) -> jax.Array:
-    """Return the largest distance below an integer from which double precision still rounds up to that integer.
+    """Return how far a number may lie below an integer and still be rounded up to it in double precision.
 
     This is half a unit in the last place, slightly enlarged so that it includes ties.
     """

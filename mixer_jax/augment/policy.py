@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from mixer_jax.augment.automatic import AutoAugment, RandAugment
+from mixer_jax.augment.automatic import POLICIES
 from mixer_jax.augment.erasing import FILLS, RandomErasing
 from mixer_jax.augment.geometry import TIE, central_box, crop_box, flip, pad_and_crop, resampling, resized_crop
 from mixer_jax.augment.mixing import Mixing
@@ -19,7 +19,7 @@ from mixer_jax.errors import UserError, one_of
 CHOICES = {
     "crop": ("none", "pad", "inception"),
     "flip": ("none", "random", "alternating"),
-    "automatic": ("none", "randaugment", "autoaugment_cifar10"),
+    "automatic": ("none", *POLICIES),
 }
 # Random number streams of a run. Stream 0 is for initialisation and 1 for dropout.
 EXAMPLES, BATCHES, FLIPS = 2, 3, 4
@@ -78,11 +78,8 @@ class Augment:
         self._mean, self._std = (np.array(x, np.float32).reshape(1, 1, 1, -1) for x in (images.mean, images.std))
         self._crop, self._padding, self._inception = config.crop, config.crop_padding, config.inception
         self._flip = config.flip
-        self._automatic = {
-            "none": None,
-            "randaugment": RandAugment(**config.rand_augment),
-            "autoaugment_cifar10": AutoAugment(),
-        }[config.automatic]
+        settings = config.rand_augment if config.automatic == "randaugment" else {}
+        self._automatic = POLICIES[config.automatic](**settings) if config.automatic != "none" else None
         self.box = central_box(height, width, size, config.eval_crop)
         self._erasing = RandomErasing(**config.erasing) if config.erasing.probability else None
         mixes = config.mixing.probability and (config.mixing.mixup_alpha or config.mixing.cutmix_alpha)

@@ -205,7 +205,7 @@ class Checkpoints:
             self._sweep()
 
     def _put(self, partial: Path, path: Path) -> None:
-        """Rename a complete checkpoint to its final name, which an earlier one of the same step may have."""
+        """Rename a complete checkpoint to its final name; first, an earlier one with that name is moved aside."""
         earlier = storage.free_name(self.directory, f"{path.name}.", ".partial")
         if path.exists():  # the run has resumed from an earlier checkpoint and reached this step again
             path.rename(earlier)

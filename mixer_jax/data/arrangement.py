@@ -111,7 +111,7 @@ class Arrangement:
         return self._by_class()
 
     def _all_given(self, images: list[Image]) -> list[Image]:
-        """Return the images, if there are some of each split that the config names."""
+        """Return the images; raise `UserError` if a split that the config names has none."""
         for split in self.given:
             if not any(image.split == split for image in images):
                 raise self.missing(split)
@@ -233,7 +233,7 @@ class Arrangement:
         return parted, "a folder for each class, with a folder for each split inside"
 
     def _require_classes(self, names: Collection[str], folder: Path) -> None:
-        """Raise `UserError` if the supposed folders of classes are in fact those of splits without classes."""
+        """Raise `UserError` if the folders taken for classes are in fact splits, with no class folders inside."""
         splits = [{self._split_called(word) for word in _words(name)} for name in names]
         named = set.union(set(), *splits) - {""}
         if named and all(found - {""} for found in splits) and (len(named) > 1 or not any("" in x for x in splits)):
@@ -304,7 +304,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders named like a split that are classes: all images in them are of the class of that name."""
+        """Return the folders that have the name of a split but hold a class: it is the label of all images inside."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

@@ -218,8 +218,8 @@ class ImageFolder:
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
         """Draw the given fraction of each class; return the images that remain, and those drawn.
 
-        In each class, the images with the lowest hashes are drawn. So most images stay in their part when others are
-        added, unless the number of all images passes `MOST_EXAMINED`.
+        In each class, the images with the lowest hashes are drawn. So when images are added, most of the others remain
+        drawn, or not drawn, as before, unless there are now more than `MOST_EXAMINED` images.
         """
         _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))

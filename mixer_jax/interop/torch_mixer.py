@@ -1,4 +1,4 @@
-"""The models in PyTorch: the same functions of the same weights, as a reference for speed and correctness.
+"""The models in PyTorch, as a reference for speed and correctness: the same weights give the same logits.
 
 Modules have the names of the Flax modules, so that weights convert by name.
 """

@@ -37,7 +37,7 @@ def example_transform(
       mean, std: of each channel, for pixels from 0 to 1.
 
     Raises:
-      UserError: if torchvision lacks the fill of the random erasing.
+      UserError: if torchvision lacks the automatic policy or the fill of the random erasing.
     """
     steps: list[Any] = []
     if config.crop == "inception":
@@ -49,10 +49,15 @@ def example_transform(
         steps.append(functools.partial(_resize, size=size, box=(left, top, left + width, top + height)))
     if config.flip != "none":
         steps.append(transforms.RandomHorizontalFlip())
-    if config.automatic == "randaugment":
-        steps.append(transforms.RandAugment(config.rand_augment.num_ops, config.rand_augment.magnitude))
-    elif config.automatic == "autoaugment_cifar10":
-        steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10))
+    match config.automatic:
+        case "none":
+            pass
+        case "randaugment":
+            steps.append(transforms.RandAugment(config.rand_augment.num_ops, config.rand_augment.magnitude))
+        case "autoaugment_cifar10":
+            steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10))
+        case other:
+            raise UserError(f"torchvision has no counterpart of config.augment.automatic={other}")
     steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
     if config.erasing.probability:
         fills = {"zero": 0, "noise": "random"}

@@ -32,7 +32,7 @@ class CompileAhead(Observer):
             self._timer.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Cancel the timer: if it has not fired yet, the programs are in the cache already."""
+        """Compile nothing if training starts within `SECONDS`, because the programs are then in the cache."""
         self._timer.cancel()
 
     def closed(self) -> None:

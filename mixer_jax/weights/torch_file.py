@@ -32,7 +32,7 @@ class AnyDict:
 
 
 class AnyValue(list):
-    """Stands in for an object that is not built like a dict, of which nothing is kept."""
+    """Stands in for an object that is not built like a dict; nothing of the object is kept."""
 
     __hash__ = object.__hash__  # type: ignore[assignment] # it may be the key of a dict
 
