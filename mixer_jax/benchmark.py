@@ -197,7 +197,8 @@ def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
 def _compiled_afresh() -> Iterator[None]:
     """Use a cache of compiled programs that is empty at first.
 
-    So each compilation is timed in full, and a program that is compiled again for its analysis is taken from the cache.
+    This way, each compilation is timed in full, and a program that is compiled again for its analysis is taken from the
+    cache.
     """
     before = jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:

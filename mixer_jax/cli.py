@@ -161,8 +161,8 @@ def parse_flags(
 
     Args:
       argv, define: as in `parse`.
-      usage: as in `parse`; its first line must end with a colon and the command line, which is quoted in an error about
-        the number of paths.
+      usage: as in `parse`; its first line must have the form "SUMMARY: SYNOPSIS". The synopsis, such as `python -m
+        mixer_jax.convert FROM TO`, is quoted in an error about the number of paths.
       num_paths: the number of paths; None for one or more.
 
     Returns:

@@ -29,7 +29,7 @@ def writing(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield the path of a new file, which replaces `path` once it is complete; after an exception, it is deleted.
+    """Yield the path of a new file, which replaces `path` once it is complete, and is deleted after an exception.
 
     Raises:
       UserError: for an OSError, as in `writing`.

@@ -1,7 +1,8 @@
 """RandAugment and AutoAugment, as in torchvision: the choice of the operations for each image.
 
 For each image, both draw what `operations.apply_all` takes: the indices of the operations, the bins of their
-magnitudes, and whether the magnitudes are negative, each (n,). Their attribute `operations` names those they draw.
+magnitudes, and whether the magnitudes are negative, each (n,). The attribute `operations` of each class holds the names
+of the operations that it can draw.
 """
 
 import dataclasses

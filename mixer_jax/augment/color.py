@@ -19,7 +19,7 @@ BELOW = np.triu(np.ones((16, 16), np.float32), 1)  # row vector @ BELOW: the sum
 def pack(planes: jax.Array) -> jax.Array:
     """Pack planes (channels, pixels) into (pixels,) int32, eight bits per channel.
 
-    So the channels of a pixel are moved together.
+    This way, all channels of a pixel are moved at once.
     """
     return functools.reduce(jnp.bitwise_or, (plane << 8 * channel for channel, plane in enumerate(planes)))
 

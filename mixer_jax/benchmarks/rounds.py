@@ -1,4 +1,4 @@
-"""Interleaved measurements, so that other load on the machine affects everything compared alike."""
+"""Interleaved measurements of several workloads, so that other load on the machine affects all of them alike."""
 
 import contextlib
 import dataclasses

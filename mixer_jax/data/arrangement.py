@@ -279,7 +279,7 @@ class Arrangement:
         return bool(self._listing.folders(folder) or read_labels(folder))
 
     def _inner(self, folder: Path) -> Path:
-        """Return the folder that holds the class folders: this one, or the only folder in it if that holds folders."""
+        """Return the folder that holds the class folders: this one, or its only subfolder if that holds folders."""
         while len(inside := self._listing.folders(folder)) == 1 and self._listing.folders(inside[0]):
             if self._listing.images(folder) or self._listing.images(inside[0]):
                 break
@@ -304,7 +304,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders that have the name of a split but hold a class: it is the label of all images inside."""
+        """Return the folders that are named like a split but are classes: the images inside have that name as label."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

@@ -47,9 +47,9 @@ class Examined(NamedTuple):
 
 
 def examine(paths: Sequence[Path], root: Path, store: Store = DISK) -> dict[Path, Examined]:
-    """Decode image files in parallel, with a progress bar, unless they are already known.
+    """Decode image files in parallel, with a progress bar, except those that are unchanged since an earlier call.
 
-    The result is kept in the user's cache folder, in a file for `root`, which is a folder above the images.
+    The results are kept in the user's cache folder, in a file for `root`, which is a folder above the images.
     """
     kept = cache_folder("examined") / f"{hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]}.json"
     known, above = _read(kept), f"{root}{os.sep}"

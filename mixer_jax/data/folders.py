@@ -151,7 +151,7 @@ class ImageFolder:
         return f"{ranges[1]} pixels wide, {ranges[0]} high, {to}{bits}"
 
     def cautions(self) -> tuple[str, ...]:
-        """Return warnings about what is left out, except files that hold no images, and about identical files."""
+        """Return warnings about images that are left out, and about identical images."""
         return (*(f"left out: {line}" for line in self._listing.reasons(other_files=False)), *self._equal())
 
     def _damage(self) -> UserError:
@@ -163,7 +163,7 @@ class ImageFolder:
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
-        """Examine the files, and warn of damaged ones if they are left out, or are too many for an error to name."""
+        """Examine the files; warn of damaged ones if they are left out, or if an error could not list them all."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             images = images[:: max(len(images) // SAMPLE, 1)]
         examined = examine([image.path for image in images], self._listing.top, self._arrangement.store)
@@ -218,8 +218,8 @@ class ImageFolder:
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
         """Draw the given fraction of each class; return the images that remain, and those drawn.
 
-        In each class, the images with the lowest hashes are drawn. So when images are added, most of the others remain
-        drawn, or not drawn, as before, unless there are now more than `MOST_EXAMINED` images.
+        In each class, the images with the lowest hashes are drawn. When images are added, the earlier ones therefore
+        mostly stay on the side where they were, unless the total now exceeds `MOST_EXAMINED`.
         """
         _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))

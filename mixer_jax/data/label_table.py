@@ -27,7 +27,7 @@ MOST = 20  # columns that an error lists
 
 
 class Row(NamedTuple):
-    """An image's entry in a table: the name of its file, its class, and its split; "" for what it does not say."""
+    """An image's entry in a table: the image's file, class and split, each "" if the table does not give it."""
 
     file: str
     label: str
@@ -98,7 +98,7 @@ def _read_text(table: Path) -> Cells:
 
 
 def _fits(text: str, delimiter: str) -> tuple[int, int]:
-    """Return how many of `COLUMNS` a table's header has, and how many columns in all, if this is the delimiter."""
+    """Return how many of `COLUMNS` a table has, and how many columns in all, if it is split at `delimiter`."""
     header = next(filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)), [])
     return sum(_column(header, names) is not None for names in COLUMNS.values()), len(header)
 
@@ -141,8 +141,8 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the file's path below the root, the last parts of that path, or a longer path that ends in it; with or
-            without the file's suffix.
+          name: the file's path below the root, the last parts of that path, or a longer path whose last parts are that
+            path; with or without the file's suffix.
         """
         parts = posixpath.normpath(name.replace("\\", "/")).split("/")
         for i in range(len(parts)):

@@ -111,7 +111,7 @@ class StreamingPipeline:
         sharding: jax.sharding.Sharding,
         reader_threads: int,
     ):
-        """Create the pipeline; `sharding` is that of a chunk, along its leading axis of devices."""
+        """Create the pipeline; `sharding` distributes a chunk over the devices along its leading axis."""
         self.resident: Arrays = {}
         self.resident_shapes: Arrays = {}
         self._pieces = _BatchParts(split, sampler, shard)
@@ -123,7 +123,7 @@ class StreamingPipeline:
         self._waited, self._began = 0.0, time.monotonic()
 
     def decoding(self) -> str:
-        """Return one line on the time that decoding has taken since the first chunk, or "" if none was read."""
+        """Return one line on the time that decoding has taken since the first chunk, or "" if no image was decoded."""
         images, seconds = self._pieces.decoded
         if not images:
             return ""

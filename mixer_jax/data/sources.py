@@ -174,7 +174,8 @@ class FolderSource:
       root: the folder of the dataset.
       store: what the files are read from.
       channels: 1 to read them as grey, 3 as RGB.
-      layout: how the images were found in the folder, and what was drawn from them; "" if it was not looked through.
+      layout: one line that says how the images are arranged in the folder, and whether test images were drawn from
+        them; "" if unknown.
     """
 
     paths: tuple[Path, ...]

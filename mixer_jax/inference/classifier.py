@@ -218,7 +218,7 @@ class Classifier:
 
     @staticmethod
     def files(path: str | Path, layout: str = "paper") -> list[Path]:
-        """Return the files that `save` writes: that of the weights, and those in its folder that describe the model.
+        """Return the files that `save` writes: the weights, and the files in the same folder that describe the model.
 
         A .npz file has its description in a .json file; a folder in the layout of timm has a config.json for timm.
         """

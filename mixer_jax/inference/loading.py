@@ -219,7 +219,7 @@ def _load_file(
       source: where it comes from, for messages.
       entry: as in `from_layout`.
       known: as in `load`.
-      given: its entry in `PUBLISHED`, if it is one of the published Mixers.
+      given: the entry in `PUBLISHED`, if the file is that of a published Mixer.
       config: timm's config.json; None for the one beside the file, if any.
     """
     if (part := re.search(r"-\d{5}-of-(\d{5})", file.name)) and int(part[1]) > 1:

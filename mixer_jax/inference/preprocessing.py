@@ -20,8 +20,8 @@ class Preprocessing:
       image_shape: (height, width, channels) of the uint8 images.
       mean, std: of each channel, for pixels in [0, 1]; the mean is subtracted, then the result is divided by the std.
       input_size: (height, width) to which images are scaled on the device; () keeps their size.
-      eval_crop: the sides of the central box, as a fraction of those of the largest box that fits into the image; as in
-        `config.augment`.
+      eval_crop: the size of the central crop, as a fraction of each side of the largest box that fits into the image
+        and has the aspect ratio of the model's input; as in `config.augment`.
       resize, draft, bits: how image files are decoded and brought to `image_shape`; as in `Fit`.
     """
 

@@ -21,7 +21,7 @@ RATIOS = [0.5, 4.0]  # the widths of the token and channel MLPs of these Mixers,
 
 @dataclasses.dataclass(frozen=True)
 class TimmConfig:
-    """The input of a Mixer of timm, and how timm prepares images for its evaluation.
+    """The input of a Mixer from timm, and how timm prepares images for evaluating it.
 
     Attributes:
       image_size: (height, width) of the input.
@@ -40,7 +40,7 @@ class TimmConfig:
 
 
 def read_config(file: Path) -> TimmConfig | None:
-    """Read a config.json; return None if it is not one of timm.
+    """Read a config.json; return None if it is not timm's.
 
     Raises:
       UserError: if the file cannot be read, or describes a model other than a Mixer, or settings that are

@@ -14,8 +14,8 @@ def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Calla
     """Give a function of arrays its own backward pass when it is compiled for a CPU.
 
     Args:
-      backward: `backward(arguments, gradient)` returns the gradient with respect to each argument, given that of the
-        result.
+      backward: `backward(arguments, gradient)` returns the gradient with respect to each argument, given the gradient
+        with respect to the result.
       flat: on a CPU, reshape the first argument to 2-D before calling the function. In 3-D, a training step of Nano/4
         took 1.5 times as long.
 

@@ -162,7 +162,7 @@ def charts(specs: Sequence[dict[str, Any]], controls: str = "") -> str:
 
 
 def confusion(names: Sequence[str], counts: np.ndarray) -> str:
-    """Return a confusion matrix that shows names and counts under the pointer, or where the arrow keys lead.
+    """Return a confusion matrix that shows names and counts at the pointer, or at the cell chosen with the arrow keys.
 
     The rows of `counts` are true classes, the columns predicted ones.
     """
@@ -194,7 +194,7 @@ def gallery(pictures: Sequence[Sequence[tuple[np.ndarray, str]]], captions: Sequ
     """Return a gallery whose images enlarge at a click.
 
     Args:
-      pictures: of each entry, one or several images (height, width, 1 or 3) uint8 with their alternative texts.
+      pictures: for each entry, one or several images (height, width, 1 or 3) uint8 with their alternative texts.
       captions: the text below each entry.
     """
     figures = []

@@ -98,7 +98,7 @@ def curves(run: RunDirectory, results: Results, config: ConfigDict) -> list[str]
 
 
 def _on_training_images(config: ConfigDict) -> str:
-    """Return a sentence that says how training and validation metrics differ in the images they are computed on."""
+    """Return a sentence that says on which images the metrics of training and those of validation are computed."""
     augment, mixing, harder = config.augment, config.augment.mixing, []
     if {augment.crop, augment.flip, augment.automatic} != {"none"} or augment.erasing.probability:
         harder.append("augmented images")

@@ -43,7 +43,7 @@ class TensorBoard(StepObserver):
         self._import.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Remember the first step to come: scalars that an earlier process wrote from there on are obsolete."""
+        """Remember the next step: scalars that an earlier process wrote from that step on are obsolete."""
         self._first_step = 1 + step
 
     def epoch(self, record: Epoch, best: Epoch) -> None:

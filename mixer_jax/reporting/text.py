@@ -38,7 +38,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def fonts() -> Iterator[None]:
-    """Make matplotlib use those of `FONTS` that are installed; this decorates each function that draws."""
+    """Make matplotlib use the installed ones of `FONTS`, in a function that has this as a decorator."""
     import matplotlib  # here, because it is slow to import
 
     with _DRAWING, matplotlib.rc_context({"font.family": _families()}):

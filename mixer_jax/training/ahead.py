@@ -32,7 +32,7 @@ class CompileAhead(Observer):
             self._timer.start()
 
     def started(self, history: Sequence[Epoch], step: int, compile_seconds: float) -> None:
-        """Compile nothing if training starts within `SECONDS`, because the programs are then in the cache."""
+        """Compile nothing if the training program came from the cache: the others are in the cache, too."""
         self._timer.cancel()
 
     def closed(self) -> None:

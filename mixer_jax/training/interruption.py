@@ -31,9 +31,9 @@ class StopRequest(contextlib.ExitStack):
 
     The signals are SIGINT (Ctrl-C), SIGTERM, which clouds and cluster managers send some seconds before they preempt a
     process, and SIGHUP, which a process receives when its terminal is closed. A Ctrl-C at least AGAIN_SECONDS after the
-    first signal raises KeyboardInterrupt at once. One that comes sooner does not: for Jupyter's Stop button, IPython
-    sends SIGINT, SIGHUP and SIGINT to a `!command` within 0.4 s. (0.1 s later it sends SIGKILL; Colab sends SIGINT
-    alone.)
+    first signal raises KeyboardInterrupt at once. An earlier one does not, because one click on Jupyter's Stop button
+    makes IPython send SIGINT, SIGHUP and SIGINT to a `!command` within 0.4 s. (0.1 s later it sends SIGKILL; Colab
+    sends SIGINT alone.)
 
     Attributes:
       signal: the number of the first signal received; 0 for none.

@@ -109,7 +109,7 @@ def _length(run: RunDirectory) -> tuple[float, int] | None:
 
 
 def _as_long_as(config: ConfigDict, epochs: float, patience: int) -> ConfigDict:
-    """Use the number of epochs of an earlier run instead of one for this dataset; scale the patience in proportion."""
+    """Use an earlier run's number of epochs, not one computed from the dataset; scale the patience accordingly."""
     longer = scaled(config, epochs)
     if patience == config.early_stopping_patience:  # the earlier epochs were given, or scaling changed nothing
         longer.early_stopping_patience = patience

@@ -85,7 +85,7 @@ def create_functions(
 
 
 def require_choices(config: ConfigDict) -> None:
-    """Raise `UserError` if a name does not exist, or a setting is given that the optimiser lacks; read no data."""
+    """Raise `UserError` if the config names something unknown, or sets a field that its optimiser lacks."""
     data.checked_fit(config.dataset)
     policy.require_choices(config.augment)
     models.require_choices(config.model)

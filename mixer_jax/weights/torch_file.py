@@ -88,7 +88,7 @@ def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
     Args:
       path: the file to read.
       names: the classes and functions in it.
-      stand_in: the class that replaces those that may be dicts.
+      stand_in: the class to use in place of each class whose objects may be dicts.
     """
     import torch
 
