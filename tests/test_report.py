@@ -91,7 +91,7 @@ def test_a_run_that_is_not_finished_has_a_report_of_what_there_is(trained, tmp_p
     assert "report.html: epoch 2 of 2, not finished" in capsys.readouterr().out
     text = RunDirectory(copy).report_file.read_text()
     best = best_epoch(RunDirectory(copy).read_metrics())
-    assert f"<h1>digits, Pico/2: {best.val_accuracy:.2f}% on validation</h1>" in text
+    assert f"<h1>digits, Pico/2 (modified): {best.val_accuracy:.2f}% on validation</h1>" in text
     assert '<p class="caution">Epoch 2 of 2, not finished.</p>' in text
     metrics = RunDirectory(copy).metrics_file
     metrics.write_text(metrics.read_text().replace('"step": 36', '"step": 40'))  # the checkpoint is of an earlier epoch
@@ -112,7 +112,10 @@ def test_one_evaluator_gives_all_numbers(trained):
     assert results.test_accuracy == 100 * np.mean(file["logits"].argmax(1) == labels)
     log_softmax = file["logits"] - np.log(np.exp(file["logits"].astype(float)).sum(1, keepdims=True))
     assert results.test_loss == pytest.approx(-log_softmax[np.arange(360), labels].mean(), rel=1e-6)
-    assert f"<h1>digits, Pico/2: {results.test_accuracy:.2f}%</h1>" in RunDirectory(trained).report_file.read_text()
+    assert (
+        f"<h1>digits, Pico/2 (modified): {results.test_accuracy:.2f}%</h1>"
+        in RunDirectory(trained).report_file.read_text()
+    )
 
 
 def test_a_part_that_fails_costs_no_other(tmp_path, monkeypatch, with_pictures, capsys):

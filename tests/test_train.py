@@ -50,7 +50,7 @@ def test_shipped_config_of_a_folder(write_folder, tmp_path):
     described = json.loads((tmp_path / "run" / "config.json").read_text())["dataset"]
     assert (described["label_names"], described["image_shape"]) == (["cat", "dog"], [12, 12, 3])
     results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["model"] == "Nano/2"  # 36 patches
+    assert results["model"] == "Nano/2 (modified)"  # 36 patches
 
 
 def test_shipped_config_of_large_images_streams_them(tmp_path, capsys):
@@ -119,7 +119,7 @@ def test_the_same_command_again_says_it_is_finished(digits_run, capsys):
     train_digits(digits_run, "--config.epochs=3")
     out = capsys.readouterr().out
     assert "Finished already on 2" in out
-    assert "UTC: Pico/2 on digits, 10 classes, data fingerprint" in out
+    assert "UTC: Pico/2 (modified) on digits, 10 classes, data fingerprint" in out
     assert "set overwrite to start over" in out
     assert "test accuracy" in out
     assert (digits_run / "results.json").stat().st_mtime_ns == before
@@ -139,7 +139,7 @@ def test_a_finished_run_is_not_passed_off_as_one_on_other_data(write_folder, tmp
     capsys.readouterr()
     assert again(moved) == 0  # the same images
     out = capsys.readouterr().out
-    assert f"UTC: Nano/2 on folder in {images}, 2 classes, data fingerprint" in out
+    assert f"UTC: Nano/2 (modified) on folder in {images}, 2 classes, data fingerprint" in out
     other = shutil.copytree(moved, tmp_path / "other")
     (other / "train" / "cat" / "0.png").unlink()
     line = rf"was trained on other data \(folder: .*fingerprint differs?; data_dir: was {images}, now {other}\)"

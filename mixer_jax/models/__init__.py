@@ -30,6 +30,11 @@ __all__ = [
     "variant",
 ]
 
+# The attributes of a Mixer that decide which layers it has, and their sizes.
+PARTS = (
+    "num_blocks", "hidden_dim", "tokens_mlp_dim", "channels_mlp_dim", "token_mixing", "channel_mixing", "ablated_norm",
+    "pre_head_norm",
+)  # fmt: skip
 # A model has the attributes `num_classes` (0: no head, the features come out) and `dtype`, a method `widest`, a layer
 # "head" at the top level, and a `__call__(images, *, train, positions)`, whose dropout depends on the rng "dropout" and
 # on each example's position in the global batch.
@@ -51,8 +56,15 @@ def from_variant(name: str, num_classes: int, **fields: Any) -> MlpMixer:
 
 
 def name_of(config: ConfigDict, model: Model) -> str:
-    """Return the variant that a `model` section names, with the model's patch size if the variant has none."""
-    return f"{config.variant}/{model.patch_size}" if config.variant in SIZES else config.variant
+    """Return the name of a `model` section's variant, with the model's patch size.
+
+    "(modified)" follows the name if the model differs from the variant in any of `PARTS`.
+    """
+    if not isinstance(model, MlpMixer) or not config.variant:
+        return config.variant
+    name = f"{config.variant.partition('/')[0]}/{model.patch_size}"
+    plain = from_variant(name, model.num_classes)
+    return name if all(getattr(model, part) == getattr(plain, part) for part in PARTS) else f"{name} (modified)"
 
 
 def require_choices(config: ConfigDict) -> None:

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 from scipy import stats
 
 from mixer_jax import models
+from mixer_jax.config import default_config
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerBlock, MlpMixer
 from mixer_jax.models.layers import draw_words
@@ -317,3 +318,33 @@ def test_products_in_float32_keep_it_where_the_default_of_a_device_would_not(dty
     assert len(products) == 1 + 4 * TINY["num_blocks"] + 1  # stem, blocks, head
     highest = ["precision = [HIGHEST, HIGHEST]" in line for line in products]
     assert highest == [dtype == "float32"] * (len(products) - 1) + [True]  # the head is float32 anyway
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"variant": "Nano/4"}, "Nano/4"),
+        ({"variant": "Nano"}, "Nano/4"),  # 32x32 pixels in 64 patches
+        ({"variant": "Nano/4", "patch_size": 8}, "Nano/8"),
+        ({"variant": "Nano/4", "dropout_rate": 0.1, "gelu": "exact"}, "Nano/4"),
+        ({"variant": "Nano/4", "hidden_dim": 64}, "Nano/4 (modified)"),
+        ({"variant": "Nano/4", "token_mixing": False}, "Nano/4 (modified)"),
+        ({"variant": "MLP"}, "MLP"),
+        (
+            {
+                "variant": "",
+                "num_blocks": 1,
+                "patch_size": 4,
+                "hidden_dim": 8,
+                "tokens_mlp_dim": 8,
+                "channels_mlp_dim": 8,
+            },
+            "",
+        ),
+    ],
+)
+def test_a_model_has_the_name_of_a_variant_only_if_it_has_its_parts(fields, name):
+    config = default_config().model
+    config.update(fields)
+    model = models.create(config, num_classes=10, image_shape=(32, 32, 3))
+    assert models.name_of(config, model) == name
