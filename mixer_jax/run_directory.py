@@ -40,8 +40,8 @@ class RunDirectory:
     .lock            held by the process that trains here
 
     With several seeds, the directory holds a run directory for each seed, such as `seed_0`, with the same files as the
-    directory of a single run. The results.json and curves.png of the directory above them then describe all seeds.
-    Older releases wrote one checkpoints/ for all seeds into the directory itself; that is deleted once each seed has
+    directory of a single run. The results.json and curves.png of the parent directory then describe all seeds. Older
+    releases wrote a single checkpoints/ for all seeds into the parent directory; it is deleted once each seed has
     checkpoints of its own.
     """
 
@@ -143,7 +143,7 @@ class RunDirectory:
         return extended or []
 
     def adopted(self, config: ConfigDict) -> ConfigDict:
-        """Return a copy of the config in which the fields of `newer_fields` are set."""
+        """Return a copy of the config with the fields and values of `newer_fields`."""
         config = config.copy_and_resolve_references()
         config.update_from_flattened_dict(self.newer_fields())
         return config
@@ -160,7 +160,7 @@ class RunDirectory:
         return {field: value for field, value in BEFORE.items() if field not in known}
 
     def config(self) -> ConfigDict:
-        """Return the checked config of the run; missing fields are set as in `adopted`, or else to their defaults.
+        """Return the checked config of the run; missing fields come from `newer_fields`, all others from the defaults.
 
         Raises:
           UserError: if config.json cannot be read or holds no valid config.

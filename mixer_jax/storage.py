@@ -112,7 +112,7 @@ def sync(path: Path) -> None:
 
 
 def delete(folder: Path) -> None:
-    """Delete a folder and its content, emptying the files first: files in Google Drive's trash still use storage.
+    """Delete a folder, emptying its files first: Google Drive moves them to its trash, where they still use storage.
 
     Raises:
       OSError: if a part of it could not be deleted.

@@ -116,7 +116,7 @@ def gather(
 
 
 def compile_parts(classifier: Classifier, dataset: Dataset, config: ConfigDict) -> None:
-    """Compile the programs of `gather`; the classifier's parameters may be shapes and dtypes."""
+    """Compile the programs that `gather` runs; of the classifier's parameters, only shapes and dtypes are used."""
     _first_batch(config, dataset)
     for lowered in classifier.lower(BATCH):
         lowered.compile()
@@ -137,7 +137,7 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the index of the first right answer of each class, for at most RIGHT classes, evenly spaced."""
+    """Return the indices of the first right answers in at most RIGHT classes, which are evenly spaced."""
     answers = np.flatnonzero(logits.argmax(1) == labels)
     first = answers[np.unique(labels[answers], return_index=True)[1]]
     return first[np.linspace(0, len(first) - 1, min(RIGHT, len(first))).round().astype(int)] if len(first) else first
@@ -149,7 +149,7 @@ def _first_batch(config: ConfigDict, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
-    """Return the training image whose features are nearest to those of each image, by their cosine.
+    """Return, for each image, the training image with the nearest features by cosine similarity.
 
     Also return how many of the training images were searched, and how many of these are classified correctly.
     """
@@ -175,7 +175,7 @@ def _nearest(classifier: Classifier, images: np.ndarray, dataset: Dataset) -> di
 
 
 def _maps(classifier: Classifier, evidence: Evidence) -> dict[str, np.ndarray]:
-    """Return what each token contributes, for a few images: the most confident mistakes and right answers."""
+    """Return what each token adds to the logits, for a few of the most confident mistakes and right answers."""
     if not isinstance(classifier.model, MlpMixer):
         return {}
     logits, labels, chosen = evidence.logits, evidence.labels, evidence.chosen

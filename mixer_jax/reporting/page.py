@@ -49,7 +49,7 @@ def page(title: str, parts: Sequence[str]) -> str:
 
 
 def _with_contents(body: str) -> str:
-    """Return the body of a page with links to its headings at the top, if there are many."""
+    """Return the body of a page, preceded by links to its headings if it has many."""
     names = HEADING.findall(body)
     if len(names) < CONTENTS:
         return body

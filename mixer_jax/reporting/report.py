@@ -62,7 +62,7 @@ def finish(
     labels: np.ndarray,
     dataset: Dataset,
 ) -> None:
-    """Write the curves, the predictions and the report of a run, before results.json exists.
+    """Write the curves, the predictions and the report of a run; to be called before results.json is written.
 
     A failure is only a warning.
 

@@ -40,7 +40,7 @@ def describe(scores: dict[str, Any]) -> str:
 
 
 def class_rows(scores: dict[str, Any], intervals: bool = False) -> list[tuple[str, ...]]:
-    """Return a row of text per class with examples; its cells are those of `CLASS_COLUMNS`.
+    """Return a row of text, with the cells of `CLASS_COLUMNS`, for each class that has examples.
 
     The hardest classes come first, as in `metrics.hardest_first`. With `intervals`, the recall is followed by its 95%
     interval.
@@ -79,7 +79,7 @@ def write_confusion(confusion: Sequence[Sequence[int]], label_names: Sequence[st
 def write_predictions(
     path: Path, names: Sequence[str], logits: np.ndarray, labels: np.ndarray, label_names: Sequence[str]
 ) -> None:
-    """Write a row of CSV per image, mistakes first, the most confident ones at the top, to find wrong labels.
+    """Write a CSV row for each image, beginning with the most confident mistakes, which can reveal wrong labels.
 
     Args:
       path: the file to write.
@@ -104,11 +104,11 @@ def _write_csv(path: Path, rows: Iterable[Sequence]) -> None:
 
 
 def similarity_order(counts: np.ndarray) -> np.ndarray:
-    """Return the classes in an order in which those that are confused with each other are close.
+    """Return the classes in an order that places classes close together if they are confused with each other.
 
-    The classes are clustered hierarchically by average linkage. The distance between two classes is 1 - share. The
-    share is the mean of the fraction of the first class that is predicted as the second, and of the fraction of the
-    second that is predicted as the first. For up to 300 classes, the leaves of the tree are in optimal order.
+    The classes are clustered hierarchically by average linkage. The distance between two classes is 1 minus the mean of
+    two fractions: that of the first class which is predicted as the second, and that of the second class which is
+    predicted as the first. For up to 300 classes, the leaves of the tree are in optimal order.
     """
     if len(counts) < 3:
         return np.arange(len(counts))

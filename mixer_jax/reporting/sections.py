@@ -143,7 +143,7 @@ def predictions(run: RunDirectory, evidence: Evidence, label_names: list[str]) -
 
 
 def _mistakes(evidence: Evidence, label_names: list[str], scores: dict) -> list[str]:
-    """Return the galleries: mistakes, those of the hardest classes, right answers, a training batch, and tokens."""
+    """Return galleries: mistakes overall and in the hardest classes, right answers, a training batch, token maps."""
     wrong = evidence.wrong[evidence.chosen]
     confidence = probabilities(evidence.logits)[evidence.chosen].max(1)
     worst_first = [int(place) for place in np.argsort(-confidence, kind="stable") if wrong[place]]

@@ -23,7 +23,7 @@ class StepObserver(Observer):
     """An observer of chosen steps."""
 
     def __init__(self, learning_rates: Mapping[int, float], lost: str):
-        """Observe the steps in `learning_rates`; `lost` is the beginning of the warning if writing fails."""
+        """Observe the steps that are keys of `learning_rates`; the warning of a failed write begins with `lost`."""
         self._learning_rates, self._lost, self._failed = learning_rates, lost, False
 
     def progress(self, dispatch: Dispatch) -> None:
@@ -52,7 +52,7 @@ class StepObserver(Observer):
 
 
 class StepLog(StepObserver):
-    """An observer that writes the chosen steps to steps.jsonl, and stops with one warning if writing fails."""
+    """An observer that writes the chosen steps to steps.jsonl; if that fails, it warns once and writes no more."""
 
     def __init__(self, run: RunDirectory, learning_rates: Mapping[int, float]):
         super().__init__(learning_rates, "steps.jsonl is no longer written")

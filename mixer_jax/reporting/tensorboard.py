@@ -28,9 +28,9 @@ MOST, BINS = 2**20, 64  # values of a parameter that a histogram counts, and its
 
 
 class TensorBoard(StepObserver):
-    """An observer that writes the metrics of epochs, at their last step, and of single steps.
+    """An observer that writes the metrics of single steps, and those of each epoch at its last step.
 
-    If writing fails, it stops with one warning.
+    If writing fails, it warns once and writes no more.
     """
 
     def __init__(self, directory: Path, learning_rates: Mapping[int, float]):

@@ -38,7 +38,7 @@ def labels(names: Sequence[str]) -> list[str]:
 
 @contextlib.contextmanager
 def fonts() -> Iterator[None]:
-    """Make matplotlib use the installed ones of `FONTS`, in a function that has this as a decorator."""
+    """Make matplotlib use the fonts of `FONTS` that are installed; a decorator for functions that draw."""
     import matplotlib  # here, because it is slow to import
 
     with _DRAWING, matplotlib.rc_context({"font.family": _families()}):

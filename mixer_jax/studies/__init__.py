@@ -1,4 +1,4 @@
-"""Studies, which train several models (arms) under the same protocol, and comparisons of runs and published numbers."""
+"""Studies, which train several models (arms) under common protocols; comparisons of runs and published numbers."""
 
 from mixer_jax.studies.arms import PROTOCOLS, Arm
 from mixer_jax.studies.comparison import compare, require_free

@@ -63,7 +63,8 @@ class Job:
     def train(self, dataset: data.Dataset) -> None:
         """Train to the end.
 
-        If the training diverges, mark the run as diverged; if it had several seeds, train them again, one at a time.
+        If the training diverges, mark the run as diverged. If several seeds were trained at the same time, train all of
+        them again, one after the other.
         """
         try:
             self._train(dataset)
@@ -134,7 +135,8 @@ def train_missing(jobs: Sequence[Job]) -> None:
 
 
 def _check_data(jobs: Sequence[Job]) -> None:
-    """Raise `UserError` if a job was trained on other data. Data are loaded only if `data_dir` is not the run's."""
+    """Raise `UserError` if a job was trained on other data. Data are loaded only if `data_dir` differs from the
+    run's."""
     loaded: dict[str, dict[str, Any]] = {}
     for job in jobs:
         for run, config in job.run.runs(job.config):

@@ -19,7 +19,7 @@ def plot_curves(rows: Sequence[Row], path: Path, title: str) -> bool:
     """Plot the validation accuracy over the epochs as a PNG: means over seeds, with bands of one standard deviation.
 
     There is a panel for each dataset and each way to choose the best epoch. Published test accuracies are dotted lines.
-    With more than SEVERAL rows, those of a single seed are omitted, unless all have a single seed.
+    If there are more than SEVERAL rows, those with a single seed are omitted, unless all have a single seed.
 
     Return whether there was anything to plot; if not, no file is written.
     """

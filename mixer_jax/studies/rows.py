@@ -56,7 +56,7 @@ NOT_THE_RECIPE = {
 class Curve:
     """The learning curves of a run, with one value per epoch.
 
-    All but the accuracies are empty if a comparison.json of an older release lacks them.
+    Lists other than `val_accuracies` are empty if a comparison.json of an older release lacks them.
 
     Attributes:
       val_accuracies, val_losses: on validation, accuracies in percent.
@@ -127,7 +127,7 @@ class Row:
 
     @property
     def seconds(self) -> float | None:
-        """The training time of the fastest run in seconds, because other load can only add time; None if unknown."""
+        """The training time in seconds of the fastest run, which other load slowed down least; None if unknown."""
         return min((run.train_seconds for run in self.results), default=self.train_seconds)
 
     @property
@@ -137,10 +137,11 @@ class Row:
 
 
 def require_study(directory: Path, name: str, begun: bool = False) -> None:
-    """Require that a directory can be that of a study.
+    """Require that a directory is that of a study or, unless `begun`, can become one.
 
     Raises:
-      UserError: if it is a run directory, or that of a study with another name, or if `begun` and there is no study.
+      UserError: if it is a run directory, if it holds a study with another name, or, with `begun`, if it holds no
+        study.
     """
     file = directory / STUDY_FILE
     if RunDirectory(directory).exists:
@@ -296,9 +297,9 @@ def _unfinished(title: str, runs: Sequence[RunDirectory], num_seeds: int) -> Row
 
 
 def _recipe(config: ConfigDict, extended: Sequence[dict[str, Any]] = ()) -> str:
-    """Return a hash, of 16 hexadecimal digits, of what distinguishes recipes; see `NOT_THE_RECIPE`.
+    """Return a hash of the training recipe, 16 hexadecimal digits; `NOT_THE_RECIPE` lists what it leaves out.
 
-    The hash covers the config and, if `epochs` was changed during the run, its earlier values.
+    The hash covers the config and, if `epochs` was changed during the run, the earlier values of `epochs`.
     """
     fields = sorted((path, json.dumps(value)) for path, value in _settings(config).items())
     return hashlib.sha256(json.dumps(fields + list(extended)).encode()).hexdigest()[:16]
