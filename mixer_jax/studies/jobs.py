@@ -135,8 +135,7 @@ def train_missing(jobs: Sequence[Job]) -> None:
 
 
 def _check_data(jobs: Sequence[Job]) -> None:
-    """Raise `UserError` if a job was trained on other data. Data are loaded only if `data_dir` differs from the
-    run's."""
+    """Raise `UserError` if a job was trained on other data; load data only if `data_dir` differs from the run's."""
     loaded: dict[str, dict[str, Any]] = {}
     for job in jobs:
         for run, config in job.run.runs(job.config):
