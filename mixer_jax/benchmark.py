@@ -4,17 +4,17 @@ With --image_size, with or without a config, the images are random pixels:
 
     python -m mixer_jax.benchmark --image_size 224 --config.model.variant=B/16 --config.batch_size=256
 
-The workloads are the training step without augmentation, the same with augmentation, and the whole training loop; the
-augmentation alone; the forward pass; and a large matmul, which shows what the device can do. Their measurements are
-interleaved, so that other load on the machine affects all of them alike. `--against torch` adds the same model and
-weights in PyTorch, and needs an optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision`
-also adds the same augmentation in a PyTorch loader.
+The workloads are the training step, without and with augmentation; the whole training loop; the augmentation alone; the
+forward pass; and a large matmul, which shows what the device can do. Their measurements are interleaved, so that other
+load on the machine affects all of them alike. `--against torch` adds the same model and weights in PyTorch, and needs
+an optimiser that PyTorch has (`--config.optimizer.name=adamw`); `--against torchvision` also adds the same augmentation
+in a PyTorch loader.
 
 `--compile_for v5e:1x1` measures nothing. It compiles the config's programs for an accelerator you do not have, and
-reports whether they fit, how long they take to compile, and how many cycles XLA expects on a TPU (`pip install
-"jax[tpu]"`), or, on a GPU, how many bytes their kernels move (`--compile_for cuda:h100`, with `jax[cuda12]`). Here
-`--against paper` adds the model in plain Flax, as in the paper's code, and `--against plain` the training step without
-augmentation.
+reports whether they fit and how long they take to compile. For a TPU (which needs `pip install "jax[tpu]"`), it also
+reports how many cycles XLA expects; for a GPU (`--compile_for cuda:h100`, which needs `jax[cuda12]`), how many bytes
+the kernels move. With `--compile_for`, `--against paper` adds the model in plain Flax, as in the paper's code, and
+`--against plain` the training step without augmentation.
 
 `--reading 1000` measures how fast 1,000 of a dataset's images are read from their files, and with `--against
 torchvision` also how fast a PyTorch DataLoader with torchvision's transforms reads the same files.
@@ -197,8 +197,7 @@ def _dataset(config: ConfigDict, values: flags.FlagValues) -> data.Dataset:
 def _compiled_afresh() -> Iterator[None]:
     """Use a cache of compiled programs that is empty at first.
 
-    This way, each compilation is timed in full, and a program that is compiled again for its analysis is taken from the
-    cache.
+    This way, the first compilation of a program is timed in full; the second one, for its analysis, takes little time.
     """
     before = jax.config.jax_compilation_cache_dir
     with tempfile.TemporaryDirectory() as folder:

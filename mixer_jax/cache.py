@@ -77,9 +77,10 @@ def cores() -> int:
 
 
 def _processor_key() -> str:
-    """Return a key of the machine, because machines that share a home directory may not run each other's programs well.
+    """Return a key of the processor: machines that share a home directory may run each other's programs badly.
 
-    XLA divides a program's work among the cores available when it compiles, but its own cache key omits their number.
+    XLA divides a program's work among the cores available at compile time, but JAX's own cache key omits the number of
+    cores.
     """
     digest = hashlib.sha256(processor("flags|Features").encode()).hexdigest()
     return f"{platform.machine()}-{digest[:8]}-{cores()}"

@@ -1,4 +1,4 @@
-"""Claiming a run directory: by a new run, or by one that resumes and may differ only in certain fields."""
+"""Claiming a run directory, by a new run or by a resumed one, whose config may differ only in certain fields."""
 
 import json
 import os
@@ -97,8 +97,8 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
       run: the directory.
       config: the config, from which the error takes the name of the dataset and its folder.
       dataset: `Dataset.info` of the dataset.
-      finished: whether the run is finished. If it is, one dataset may be streamed and the other not; in that case, only
-        the class names, the image shape and the numbers of images are compared.
+      finished: whether the run is finished. For a finished run, one dataset may be streamed and the other not; the
+        class names, the image shape and the numbers of images are then all that is compared.
     """
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:
@@ -121,7 +121,7 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
 
 
 def _changes(run: RunDirectory, config: ConfigDict) -> dict[str, str]:
-    """Return a description of each field in which a config differs from the run's, by the field's name.
+    """Return, by field name, a description of each difference between a config and the run's.
 
     Empty for a run that has not begun, whose config may be replaced.
     """

@@ -5,14 +5,14 @@ and others), or from this command; the folder of such a file; its URL (https:// 
 Mixer, such as "B/16 imagenet21k" or timm/mixer_b16_224.goog_in21k_ft_in1k.
 
 TO is a .npz file (in the paper's layout), a .safetensors file (in timm's, unless --layout says otherwise), or a folder,
-in which model.safetensors is written. The other commands take files and folders of all these kinds as --workdir. The
-file keeps the class names and the preprocessing; with --layout=timm, a folder has them in a config.json too. From that,
-timm.create_model("local-dir:TO", pretrained=True) rebuilds models of timm's sizes; for others, the command prints the
-call.
+in which model.safetensors is written. The other commands take files and folders of all these kinds as --workdir. TO
+keeps the class names and the preprocessing; with --layout=timm, a folder also has them in a config.json, from which
+timm.create_model("local-dir:TO", pretrained=True) rebuilds a model of a size that timm has. For a model of another
+size, the command prints how to build it.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. If FROM does not record its
-image size, --image_size is assumed for FROM, too; if that does not fit FROM's number of patches, a square is assumed.
+image size, it is taken to be --image_size or, if that does not match FROM's number of patches, the square that does.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """

@@ -115,7 +115,7 @@ def build(workdir: str | Path, checkpoint: str = "best") -> Any:
 
 
 def _examples(workdir: str | Path) -> list[str]:
-    """Return the files of some test images of a run, in a temporary folder; none for weights or an older run."""
+    """Write some test images of a run to a temporary folder, and return their paths; none without predictions.npz."""
     file = RunDirectory(workdir).predictions_file
     if not file.exists():
         return []

@@ -15,7 +15,7 @@ class UserError(Exception):
 
 
 class Unreadable(UserError):
-    """A file that is damaged or incomplete, so that another copy of it may be readable."""
+    """A file is damaged or incomplete; another copy of it may be readable."""
 
 
 def printable(text: str | Path) -> str:

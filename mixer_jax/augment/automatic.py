@@ -1,8 +1,8 @@
 """RandAugment and AutoAugment, as in torchvision: the choice of the operations for each image.
 
-For each image, both draw what `operations.apply_all` takes: the indices of the operations, the bins of their
-magnitudes, and whether the magnitudes are negative, each (n,). The attribute `operations` of each class holds the names
-of the operations that it can draw.
+For each image, a policy draws n operations for `operations.apply_all`: their indices, the bins of their magnitudes, and
+whether the magnitudes are negative, each (n,). The attribute `operations` of each class holds the names of the
+operations that it can draw.
 """
 
 import dataclasses

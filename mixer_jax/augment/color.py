@@ -142,7 +142,7 @@ def equalize_table(counts: jax.Array) -> jax.Array:
 
 
 def _below(counts: jax.Array) -> jax.Array:
-    """Count the pixels darker than each level, by a cumulative sum in two stages of 16, as matrix products."""
+    """Count the pixels darker than each level, by cumulative sums within and over 16 groups of 16 levels."""
     exact = functools.partial(jnp.dot, precision=jax.lax.Precision.HIGHEST)
     sixteens = counts.reshape(-1, 16, 16).astype(jnp.float32)
     below = exact(sixteens, BELOW) + exact(sixteens.sum(2), BELOW)[:, :, None]

@@ -1,6 +1,6 @@
 """Random draws that call the generator once each.
 
-On a TPU, the time of every call adds up: XLA neither merges nor overlaps them.
+On a TPU, the times of all calls add up, because XLA neither merges nor overlaps the calls.
 """
 
 import jax

@@ -22,7 +22,7 @@ class RandomErasing:
       probability: the probability that an image is erased.
       area: the bounds of the fraction of the image that the box covers, which is drawn uniformly.
       aspect: the bounds of the box's height divided by its width, which is drawn log-uniformly.
-      fill: "zero", which is the mean pixel of the dataset if the normalisation subtracts that (torchvision; timm's
+      fill: "zero", which is the mean pixel of the dataset if the normalisation subtracts the mean (torchvision; timm's
         "const"); "color", one normally distributed colour per box (timm's "rand"); or "noise", normally distributed
         values for every pixel (timm's "pixel").
     """
@@ -46,7 +46,7 @@ class RandomErasing:
         return top, left, box_height, box_width
 
     def __call__(self, key: jax.Array, image: jax.Array) -> jax.Array:
-        """Return an image (height, width, channels) float with the box erased."""
+        """Return an image (height, width, channels) float with a random box erased, or unchanged if none is drawn."""
         box_key, fill_key = jax.random.split(key)
         height, width, channels = image.shape
         box = self.draw(box_key, height, width)

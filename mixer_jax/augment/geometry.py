@@ -42,7 +42,8 @@ def warp(pixels: jax.Array, coefficients: jax.Array, height: int, width: int) ->
 def sources(coefficients: jax.Array, height: int, width: int) -> tuple[jax.Array, jax.Array]:
     """Return the column and the row, each (height, width) int32, that a warp takes each pixel from.
 
-    For pixel (x, y), they are a x + b y + c and d x + e y + f, rounded down. They can be outside of the image.
+    For pixel (x, y) and coefficients a to f, they are a x + b y + c and d x + e y + f, rounded down. They can be
+    outside of the image.
     """
     a, b, c, d, e, f = coefficients
     x, y = jnp.arange(width)[None, :], jnp.arange(height)[:, None]
@@ -151,7 +152,7 @@ def resampling(old: int, new: int, start: jax.Array, length: jax.Array) -> jax.A
 
 
 def central_box(height: int, width: int, size: tuple[float, float], fraction: float) -> tuple[int, int, int, int]:
-    """Return the largest central box with the aspect ratio of `size`, with its sides shrunk to `fraction`.
+    """Return the largest central box with the aspect ratio of `size`, its sides then multiplied by `fraction`.
 
     Returns:
       (top, left, height, width) in pixels.

@@ -5,8 +5,8 @@ changes of the pixel values, and a blend; the parts that an operation does not u
 cost per image is one gather and a few passes over its pixels. Three operations need more: AutoContrast and Equalize
 need a histogram and a lookup, Sharpness needs a 3x3 mean. These are computed only for the images of a batch that need
 them, in groups of 8; the last group is filled up with other images, which stay unchanged (see `selection.only_where`).
-A TPU is slow at gathers, and at loops whose length depends on the data. There, these operations are computed for all
-images, by matrix products (see `products`).
+A TPU is slow at gathers, and at loops whose length depends on the data. On a TPU, the warp and these three operations
+are therefore computed for all images, by matrix products (see `products`).
 """
 
 import dataclasses
@@ -102,7 +102,7 @@ class Magnitudes:
 def _linspace(start: float, end: float, num: int, index: int) -> float:
     """Return `torch.linspace(start, end, num)[index]`, correct to the last bit.
 
-    The last bit decides which level a blend is rounded down to.
+    Blends are rounded down, so the last bit can change the resulting level.
     """
     start, end = np.float32(start), np.float32(end)
     step = float((end - start) / np.float32(num - 1))

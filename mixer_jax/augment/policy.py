@@ -1,4 +1,4 @@
-"""The augmentation policy of a config, for images and labels between the input pipeline and the model."""
+"""The augmentation policy of a config, which turns images and labels into the model's input and targets."""
 
 from collections.abc import Callable
 from typing import Any
@@ -102,8 +102,8 @@ class Augment:
           batch: `images` (batch, height, width, channels) uint8, `labels` (batch,), `indices` (batch,), the index of
             each example in the training split, and `epochs` (batch,), the epoch of each example.
           positions: (batch,) int, the position of each example in the global batch.
-          predecessors: a function that maps arrays (batch, ...) to arrays of the same shapes, which hold the entries of
-            each example's predecessor in the global batch; the default is for a single device.
+          predecessors: a function that replaces each example's entries in arrays (batch, ...) by those of the example
+            before it in the global batch; the default is for a single device.
 
         Returns:
           Images (batch, *input_shape) float32 and targets (batch, num_classes), probabilities.

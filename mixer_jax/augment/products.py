@@ -20,7 +20,7 @@ BLOCK = 2**20  # the most values per image that a warp holds at a time
 def warp(planes: jax.Array, coefficients: jax.Array, height: int, width: int) -> jax.Array:
     """Transform images as `geometry.warp` does, each with its coefficients (batch, 6).
 
-    A product with a one-hot matrix selects the column of every pixel, and a masked sum selects its row.
+    For each new pixel, a product with a one-hot matrix selects the old column, and a masked sum the old row.
     """
     channels, batch, _ = planes.shape
     images = planes.reshape(channels, batch, height, width).astype(jnp.bfloat16)

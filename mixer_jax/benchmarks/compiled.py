@@ -96,9 +96,9 @@ def compile_for(
       name: the config's name, for the report.
       chip, devices: from `targets.describe`.
       dataset: what `stand_in` returns.
-      against: "plain" adds the training step without augmentation. "paper" adds two training steps without randomness:
-        that of this library's model, and that of the model in plain Flax as in the paper's code. The latter computes
-        the whole batch at once, unless the config sets `accumulation_steps`. None adds nothing.
+      against: "plain" adds the training step without augmentation. "paper" adds two training steps without randomness,
+        one with this library's model and one with the paper's model in plain Flax. The second computes the whole batch
+        at once, unless the config sets `accumulation_steps`. None adds nothing.
 
     Returns:
       The report, serializable as JSON.

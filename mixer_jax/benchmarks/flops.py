@@ -26,8 +26,8 @@ def forward_flops(model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
 def training_flops(config: ConfigDict, model: MlpMixer, image_shape: tuple[int, int, int]) -> int:
     """Return the floating-point operations of the matrix products in a training step, for each image.
 
-    Each product of the forward pass has two in the backward pass. With a frozen trunk, the whole backward pass has only
-    one, for the gradient of the head's kernel. Sharpness-aware minimisation computes two gradients.
+    For each product of the forward pass, the backward pass computes two. With a frozen trunk, it computes only one in
+    all, for the gradient of the head's kernel. Sharpness-aware minimisation computes two gradients.
     """
     forward = forward_flops(model, image_shape)
     backward = 2 * model.hidden_dim * model.num_classes if config.frozen_trunk else 2 * forward

@@ -31,7 +31,7 @@ EPOCH = 100  # batches per loader epoch; batches that the loader prefetches betw
 
 
 def refuse(config: ConfigDict, fields: Sequence[str] = LACKS) -> None:
-    """Raise `UserError` if one of the fields, which the PyTorch side does not support, is not at its default."""
+    """Raise `UserError` if a field that the PyTorch side does not support is not at its default."""
     defaults = flat(default_config())
     for field, value in flat(config).items():
         if field in fields and value != defaults[field]:
@@ -54,8 +54,8 @@ class Theirs:
     """The PyTorch counterpart of a trainer's model, with the same weights.
 
     Attributes:
-      device: the torch device of the kind that JAX uses.
-      difference: the largest difference between the logits of both in float32, relative to the largest logit.
+      device: the torch device of the same kind as JAX's, a CPU or a GPU.
+      difference: the largest difference between the float32 logits of the two models, relative to the largest logit.
     """
 
     def __init__(self, ours: Ours):

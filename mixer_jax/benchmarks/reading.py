@@ -23,9 +23,9 @@ PIPELINE, DATA_LOADER = "the input pipeline", "torch's DataLoader"
 def measure_reading(config: ConfigDict, num_images: int, rounds: int, against_torch: bool) -> dict[str, Any]:
     """Measure alternately how fast the training images are read, scaled and laid out as batches.
 
-    In each round, each side reads the same `num_images` once, drawn at random, or all if there are fewer. PyTorch's
-    side is torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core; the processes are started
-    beforehand.
+    In each round, this library and PyTorch each read the same `num_images` random images once, or all images if there
+    are fewer. PyTorch's side is torchvision's `Resize` and `CenterCrop` in a DataLoader with a process per core; the
+    processes are started beforehand.
 
     Returns:
       The number of `images`, their `image_shape`, the `batch_size` and the number of `rounds`. Also, as median, minimum

@@ -50,7 +50,8 @@ class Ours:
     Attributes:
       trainer: the config's trainer.
       state: the current training state.
-      compile_seconds: time to compile the training step, in seconds; the caller has to keep compilation caches empty.
+      compile_seconds: time to compile the training step, in seconds; meaningful only if the caches of compiled programs
+        were empty.
     """
 
     def __init__(self, trainer: Trainer):

@@ -62,7 +62,7 @@ EXAMPLES = "v5e:1x1, v5e:2x4, v6e:1x1 or cuda:h100"
 def describe(target: str) -> tuple[Chip, Sequence[jax.Device]]:
     """Return the chip of a target and its devices, for which programs can be compiled but not run.
 
-    Call this before JAX looks for devices, because it keeps JAX from waiting for an absent TPU.
+    Call this before JAX first looks for devices; otherwise, JAX may wait for a TPU that does not exist.
 
     Raises:
       UserError: if the target is unknown, or the compiler for it is not installed.

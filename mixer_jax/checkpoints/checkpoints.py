@@ -6,7 +6,7 @@ checkpoints/1200/            the checkpoint of step 1200; it gets this name only
     progress.json            the epochs so far, the sums of the unfinished epoch, and the run's hardware and software
     manifest.json            size and SHA-256 of each file
 checkpoints/1100/            the checkpoint before, in case 1200 is damaged
-checkpoints/1200.1.partial/  being written; 1200.partial/ is being deleted. The next save removes what a crash left.
+checkpoints/1200.1.partial/  a checkpoint being written; 1200.partial/ is one being deleted. The next save deletes both.
 checkpoints/1000.damaged1/   a damaged checkpoint, set aside
 """
 

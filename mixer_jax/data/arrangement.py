@@ -3,14 +3,15 @@
 These arrangements are recognised, the most specific first:
 
   names          files whose names carry the class, by the regular expression `config.dataset.class_pattern`
-  tar files      each image beside a .cls or .json file with its class, as in WebDataset, or in the folder of its class;
-                 the split is named by a word of the tar file's name, by its folder, or by a folder in it
+  tar files      each image has its class in a .cls or .json file beside it, as in WebDataset, or is in a folder named
+                 after the class; the split is named by a word of the tar file's name, by the folder that holds the tar
+                 file, or by a folder inside the tar file
   a table        labels.csv, .tsv or .parquet, which names the file and the class of each image, and perhaps the split
   splits         a folder for each split (train, test, val and similar names, in upper or lower case), which holds a
                  folder for each class, or a table
   classes        a folder for each class, with or without a folder for each split in it
 
-Folders below that of a class belong to the class.
+Images in subfolders of a class's folder belong to that class.
 """
 
 import os
@@ -111,7 +112,7 @@ class Arrangement:
         return self._by_class()
 
     def _all_given(self, images: list[Image]) -> list[Image]:
-        """Return the images; raise `UserError` if a split that the config names has none."""
+        """Return the images; raise `UserError` if the config names a split that has no images."""
         for split in self.given:
             if not any(image.split == split for image in images):
                 raise self.missing(split)
@@ -304,7 +305,7 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders that are named like a split but are classes: the images inside have that name as label."""
+        """Return the folders named like a split that are classes: their name is the label of all images inside."""
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

@@ -143,7 +143,7 @@ class Dataset:
       mean, std: one number per channel, for pixels in [0, 1]. The model's input is these pixels minus `mean`,
         divided by `std`. By default they are the statistics of the training pixels.
       cautions: facts that make an accuracy less meaningful than it looks, one line each; printed as warnings.
-      bits: the number of bits that the levels of 16-bit image files use; as in `Fit`.
+      bits: how many of their 16 bits per level the 16-bit images really use, such as 12; as in `Fit`.
     """
 
     name: str
@@ -208,8 +208,8 @@ def decode(source: Source, title: str) -> Split:
     """Read all examples of a source into memory, with a progress bar.
 
     Raises:
-      UserError: if the source is empty, its images differ in shape, or a label is out of range; `title` names its
-        examples, as in the progress bar.
+      UserError: if the source is empty, its images differ in shape, or a label is out of range; the message and the
+        progress bar call the examples `title`.
     """
     split, n = stream(source, title), len(source)
     images, labels = np.empty((n, *split.image_shape), np.uint8), np.empty(n, np.int32)

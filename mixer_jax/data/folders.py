@@ -1,8 +1,8 @@
 """Image folders as found on disk: the images of each split and class, and what is left out and why.
 
-Without test images, the validation images are used for testing, or, if there are none, a fraction of each class. Files
-that cannot be read stop the program or are left out. If there are many images, only a sample is examined before
-training, unless damaged files are to be left out.
+Without test images, the validation images are used for testing; without these, too, a fraction of each class is set
+aside for it. Files that cannot be read stop the program or are left out. If there are many images, only a sample is
+examined before training, unless damaged files are to be left out.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class ImageFolder:
       layout: one line that says how the images are arranged.
       splits: the images of "train", "test" and "validation"; a split without images is not a key.
       label_names: the class names, sorted; by value if all are whole numbers.
-      bits: the number of bits that the levels of 16-bit images use; as in `Fit`.
+      bits: how many of their 16 bits per level the 16-bit images really use, such as 12; as in `Fit`.
       image_size: (height, width) to scale images to; () to leave them as they are.
     """
 
@@ -163,7 +163,7 @@ class ImageFolder:
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
-        """Examine the files; warn of damaged ones if they are left out, or if an error could not list them all."""
+        """Examine the files; warn of damaged ones that are left out, or that are too many to list in one error."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             images = images[:: max(len(images) // SAMPLE, 1)]
         examined = examine([image.path for image in images], self._listing.top, self._arrangement.store)

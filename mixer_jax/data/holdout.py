@@ -56,12 +56,12 @@ def by_class(order: np.ndarray, labels: np.ndarray, wanted: int) -> np.ndarray:
     of each class is not chosen.
 
     Args:
-      order: a permutation of the indices of the images, of which the first of each class are chosen.
+      order: a permutation of the indices of the images; within each class, those that come first in it are chosen.
       labels: the label of each image, (n,) int.
       wanted: the number of images to choose.
 
     Returns:
-      Their indices.
+      The indices of the chosen images.
     """
     counts = np.bincount(labels)
     shares = counts * (wanted / len(labels))

@@ -32,13 +32,14 @@ class Fit:
 
     Attributes:
       size: (height, width), or () to keep the size of each image.
-      resize: a key of `RESIZES`. "fit" crops the centre to the aspect ratio of `size`, then scales the crop. The others
-        name the filter: they scale the image to cover `size`, keeping the aspect ratio up to rounding to whole pixels,
-        then crop the centre, as torchvision and timm do. If a fraction follows the filter, as in "bicubic/0.875", the
-        image is scaled to cover `size` divided by that fraction.
-      draft: whether JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if that is at least `DRAFT_MARGIN` times
-        the size that they are scaled to. A photograph of 12 megapixels is decoded about ten times as fast.
-      bits: the number of bits that 16-bit levels use, 8 to 16; 2**bits - 1 is white.
+      resize: a key of `RESIZES`. "fit" crops the centre to the aspect ratio of `size`, then scales the crop. Every
+        other key names a resampling filter: the image is scaled to cover `size`, keeping its aspect ratio except for
+        rounding to whole pixels, and its centre is cropped, as in torchvision and timm. If a fraction follows the
+        filter, as in "bicubic/0.875", the image is scaled to cover `size` divided by that fraction.
+      draft: whether JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if the reduced size is still at least
+        `DRAFT_MARGIN` times the size that they are scaled to. This decodes a photograph of 12 megapixels about ten
+        times as fast.
+      bits: how many bits the levels of 16-bit images really use, 8 to 16; the level 2**bits - 1 is white.
     """
 
     size: tuple[int, ...] = ()

@@ -141,8 +141,8 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the file's path below the root, the last parts of that path, or a longer path whose last parts are that
-            path; with or without the file's suffix.
+          name: the file's path below the root, an end part of that path (b/c.png for a/b/c.png), or a longer path that
+            ends with the path or an end part; the suffix may be omitted.
         """
         parts = posixpath.normpath(name.replace("\\", "/")).split("/")
         for i in range(len(parts)):

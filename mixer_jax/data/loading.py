@@ -148,7 +148,7 @@ def open_split(config: ConfigDict, name: str, channels: int = 3) -> StreamedSpli
 
 
 def selected_on(config: ConfigDict) -> str:
-    """Return the split that the best epoch is chosen on: "test" if a `dataset` section names it for validation, too."""
+    """Return the split that chooses the best epoch: "test" if it is also the validation split, else "validation"."""
     return "test" if config.val_split == config.test_split else "validation"
 
 
@@ -175,7 +175,7 @@ def _resident(config: ConfigDict, sources: dict[str, Source]) -> dict[str, Split
 
 
 def _opened(config: ConfigDict) -> tuple[ConfigDict, Callable[[str], Source], ImageFolder | None]:
-    """Return the section (with the source's split names), an opener of splits, and the image folder or None."""
+    """Return the section (with the source's split names), a function that opens a split, and any image folder."""
     fit, size = checked_fit(config), given_size(config.image_size)
     prepared = config.name == "folder" and os.path.isfile(Path(os.path.expanduser(config.data_dir)) / PREPARED)
     if config.name == "folder" and not prepared:

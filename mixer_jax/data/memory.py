@@ -14,7 +14,7 @@ TPU_LANES = 128  # a TPU pads the last axis of an array (here the bytes of an im
 
 
 def budget(gib: float | None) -> float:
-    """Return the number of bytes that a dataset can take on a device, from a number of GiB or by default.
+    """Return how many bytes a dataset can take on a device: `gib` GiB, or the default if `gib` is None.
 
     The default is a quarter of the memory of the device or of the host, whichever has less. The host counts because the
     dataset is decoded there first. The processes on the host (`processes_here`) share its memory. CPU devices share it

@@ -33,7 +33,7 @@ GATHERED = 2**14  # the most values of an image that are gathered at a time
 
 @dataclasses.dataclass(frozen=True)
 class ProcessShard:
-    """The part of each global batch that belongs to this process: one of equal parts, in the order of the processes."""
+    """This process's part of each global batch: batches are cut into equal parts, one for each process, in order."""
 
     num_devices: int  # of this process
     process: int = 0

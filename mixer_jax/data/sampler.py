@@ -45,7 +45,7 @@ class TrainSampler:
 
 @functools.lru_cache(maxsize=64)
 def _orders(num_examples: int, seed: int) -> Callable[[int], np.ndarray]:
-    """Return the function from an epoch to its permutation. It caches two, because a batch can span two epochs."""
+    """Return a function that maps an epoch to its permutation and caches two of them: a batch can span two epochs."""
     return functools.lru_cache(maxsize=2)(lambda epoch: shuffled(num_examples, seed, epoch + 1))
 
 

@@ -1,4 +1,4 @@
-"""The size that the images of a dataset are scaled to if the config leaves it to the images."""
+"""The size that a dataset's images are scaled to: given by the config, or chosen from the images' own sizes."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ LARGEST, FEWEST, MOST = 128, 36, 144
 
 
 def given_size(image_size: Sequence[int]) -> tuple[int, ...] | None:
-    """Return `config.dataset.image_size` as (height, width); () if images keep theirs, None if it is to be chosen.
+    """Return `config.dataset.image_size` as (height, width); () to keep each image's size, None to choose one.
 
     Raises:
       UserError: if it is not a size.

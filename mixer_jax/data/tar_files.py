@@ -146,7 +146,7 @@ def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> bool:
 
 
 def _content(members: Mapping[str, tarfile.TarInfo], name: str) -> tarfile.TarInfo | None:
-    """Return the member with the content of a file: its own, or that of the file it links to; None if there is none."""
+    """Return the member that holds a file's content: the file's own or, for a link, its target's; None if none does."""
     for _ in members:  # a link may lead to another, or back to itself
         if (member := members.get(name)) is None:
             return None
