@@ -20,8 +20,8 @@ SECONDS = 2  # if training starts within this time, its program was in the cache
 class CompileAhead(Observer):
     """An observer that compiles programs in its own thread; the run then finds them in JAX's cache on disk.
 
-    XLA's compiler for CPUs uses little more than one core. Those for accelerators use all cores, so this does nothing
-    there. It also does nothing with several processes, which must all compile the same programs.
+    XLA's compiler for CPUs uses little more than one core. Those for accelerators use all cores, so on accelerators,
+    this observer does nothing. It also does nothing with several processes, which must all compile the same programs.
     """
 
     def __init__(self, trainer: Trainer):

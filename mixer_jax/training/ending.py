@@ -24,9 +24,9 @@ def check_epochs(trainer: Trainer) -> None:
 def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
-    There are two cases in which it cannot. The run has passed the last step that the config asks for. Or a fractional
-    `epochs` has ended the run in the middle of an epoch. That epoch counts as done, but the config now asks the run to
-    end at a later step of the same epoch.
+    There are two cases in which it cannot. The run has passed the last step that the config asks for. Or the run has
+    ended in the middle of an epoch, because `epochs` was fractional, and the config now asks for a later step of that
+    epoch, which counts as done.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = run.steps_done or 0

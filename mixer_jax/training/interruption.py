@@ -18,7 +18,7 @@ class Interrupted(BaseException):  # like KeyboardInterrupt, so that no handler 
 
     Attributes:
       signal: the number of the signal.
-      alone: whether only this process has stopped; others, if any, keep running.
+      alone: True if only this process has stopped, and others, if any, keep running.
     """
 
     def __init__(self, message: str, signal: int, alone: bool = False):

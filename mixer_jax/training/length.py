@@ -10,10 +10,10 @@ STEPS_PER_CLASS, ENOUGH = 80, 2000  # the minimum number of steps per class, and
 
 
 def with_epochs(config: ConfigDict, num_images: int, num_classes: int) -> ConfigDict:
-    """Return the config as it is if it gives the number of epochs, else a copy with a number that suits the data.
+    """Return the config unchanged if it sets the number of epochs, else a copy with a number that suits the data.
 
-    It is computed from the numbers of training images and classes. If it is more than EPOCHS, the patience of early
-    stopping is longer in the same proportion.
+    The number is computed from the numbers of training images and classes. If it exceeds EPOCHS, the patience of early
+    stopping grows in proportion.
     """
     if config.epochs != CHOSEN:
         return config

@@ -48,17 +48,18 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the optimiser of an `optimizer` section gives the same updates when arrays are concatenated."""
+    """Return whether the optimiser of an `optimizer` section gives the same updates if it gets arrays concatenated."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 
 def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.GradientTransformation:
     """Return the optimiser of an `optimizer` section, with clipping, weight decay of kernels and scaling by layer.
 
-    The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...),
-    except lars, decouple it from the gradient and multiply it by the learning rate. For the others (adam, sgd, ...),
-    weight decay is the L2 term of torch.optim, which is added to the gradient. Muon decays only the kernels that it
-    updates as matrices: see `matrices`. Finally, the updates are scaled by layer: see `layer_scales`.
+    The gradient is first clipped to `clip_norm`. Optimisers with a weight decay of their own (adamw, lion, lamb, ...)
+    apply it separately from the gradient, multiplied by the learning rate; only lars adds it to the gradient. For all
+    others (adam, sgd, ...), weight decay is an L2 term that is added to the gradient, as in torch.optim. Muon decays
+    only the kernels that it updates as matrices: see `matrices`. Finally, the updates are scaled by layer: see
+    `layer_scales`.
 
     Raises:
       UserError: if the optimiser is unknown, or a setting is given that it does not have.
@@ -85,14 +86,14 @@ def create_optimizer(config: ConfigDict, schedule: optax.Schedule) -> optax.Grad
 
 
 def stack_blocks(tree: Any) -> Any:
-    """Return a Mixer's parameters with those of all blocks under one name, each array with a leading axis of blocks."""
+    """Return a Mixer's parameters, with the arrays of all blocks stacked under one name along a new first axis."""
     names = sorted(name for name in tree if name.startswith("MixerBlock_"))
     rest = {name: layer for name, layer in tree.items() if name not in names}
     return rest | {BLOCKS: jax.tree.map(lambda *each: jnp.stack(each), *map(tree.get, names))} if names else rest
 
 
 def matrices(params: Any, stem_as_matrix: bool) -> Any:
-    """Return, for each array of `stack_blocks`, the axes of the matrices that Muon updates; None where Adam does.
+    """Return, for each array of `stack_blocks`, the axes of the matrices that Muon updates; None if Adam updates it.
 
     Muon updates the kernels of dense layers. If `stem_as_matrix` is set, it also updates the stem's kernel, as a matrix
     (values of a patch, channels of a token): as patches do not overlap, the stem is a dense layer on each of them.

@@ -28,7 +28,7 @@ class Packing:
         self._packed_names = {path[0] for path, shape in self._shapes.items() if len(shape) > 1} | {VECTORS}
 
     def pack(self, tree: Any) -> Any:
-        """Pack every tree of parameters in a tree, such as an optimiser's state or a `TrainState`."""
+        """Pack every tree of parameters inside `tree`, which may be an optimiser's state or a `TrainState`."""
         return self._map(self._packed, tree, self._names)
 
     def unpack(self, tree: Any) -> Any:

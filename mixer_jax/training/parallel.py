@@ -61,7 +61,7 @@ class DataParallel:
 
 
 def predecessors(tree: Any) -> Any:
-    """Return the predecessor of each example in the global batch; that of the first example is the last one.
+    """Return, for each example of the global batch, the one before it; the last example precedes the first.
 
     To be called inside a function compiled by `DataParallel`.
 
@@ -86,7 +86,7 @@ def has_bfloat16(device: jax.Device) -> bool:
 
 
 def microbatches(device_kind: str, num_images: int, widest: int) -> int:
-    """Return the number of microbatches with which a device is fastest: 1, unless `MICROBATCH_SIZES` has its kind.
+    """Return the number of microbatches with which a device is fastest: 1, unless its kind is in `MICROBATCH_SIZES`.
 
     Args:
       device_kind: the kind of the device.

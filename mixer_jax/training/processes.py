@@ -29,9 +29,9 @@ def join(distributed: bool, coordinator_address: str | None, num_processes: int 
     This also sets `data.memory.processes_here`, the number of processes on this machine.
 
     Args:
-      distributed: whether there are others; on Cloud TPU and Slurm, JAX finds them.
+      distributed: whether there are other processes; on Cloud TPU and Slurm, JAX finds them.
       coordinator_address, num_processes, process_id: HOST:PORT of the first process, the number of processes, and the
-        index of this one, from 0. Give all three, or none to let JAX find them.
+        index of this one, from 0. Give all three values, or none if JAX is to find them.
 
     Raises:
       UserError: if the arguments are inconsistent, or if the other processes cannot be reached.
@@ -103,8 +103,8 @@ def from_first(tree: Any) -> Any:
 def first_goes_first(function: Callable[[], Any]) -> Any:
     """Call a function on the first process, then on the others, and return its result on each.
 
-    This lets the other processes use files that the first one has written. A `UserError` of the first one is raised on
-    all of them.
+    This lets the other processes use files that the first one has written. If the first process raises a `UserError`,
+    all processes raise it.
     """
     result: list[Any] = []
     on_first(lambda: result.append(function()))
@@ -114,9 +114,9 @@ def first_goes_first(function: Callable[[], Any]) -> Any:
 class Agreement:
     """Decisions that all processes take together between two dispatches, without waiting for each other.
 
-    Each process sends a message with every dispatch, and receives the elementwise maximum of all messages with the
-    dispatch's metrics. All processes start dispatches and read their metrics in the same order, so all of them base
-    each decision on the same message.
+    Each process sends a message with every dispatch; with the metrics, it receives the elementwise maximum of all
+    messages. All processes start dispatches and read metrics in the same order, so they base each decision on the same
+    maximum.
 
     Attributes:
       message: int32 (3,), sent with the next dispatch; None for a single process.
@@ -135,9 +135,9 @@ class Agreement:
           length: the steps of the next dispatch; only the value of the first process counts.
 
         Returns:
-          The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they are
-          from the last message received; before the first one, they are 0, False and `length`. A message that says that
-          a checkpoint is due counts only once.
+          The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they come
+          from the last message received, or are 0, False and `length` if there is none yet. A message reports a
+          checkpoint as due only to the first call after it was received.
         """
         if self.message is None:
             return signal, time_is_up, length

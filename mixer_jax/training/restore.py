@@ -41,7 +41,8 @@ class Progress:
     def of(cls, checkpoint: Checkpoint, directory: Path, seed: int = 0) -> "Progress":
         """Return the progress of a checkpoint; errors name its directory.
 
-        An older release kept several seeds in one checkpoint; `seed` is the index of the one to return.
+        An older release kept several seeds in one checkpoint; `seed` is the index of the seed whose progress is
+        returned.
 
         Raises:
           UserError: if the checkpoint was not written by mixer_jax.
@@ -104,7 +105,7 @@ def split_checkpoints(
       warn: called with a line for each damaged checkpoint.
 
     Raises:
-      UserError: if the checkpoint of all seeds is damaged, or if those of the seeds cannot be written.
+      UserError: if the shared checkpoint is damaged, or if a seed's own checkpoint cannot be written.
     """
     if on_first(lambda: all(Checkpoints(run.checkpoints).saved_steps() for run in runs)):
         on_first(directory.drop_checkpoints)  # an earlier process may have died after splitting them and before this

@@ -36,7 +36,7 @@ def train(
     dataset: data.Dataset | None = None,
     show_progress: bool = True,
 ) -> Results:
-    """Train a model as a config says, in a run directory: from the start or the newest checkpoint to the results.
+    """Train a model as a config says, from the run's newest checkpoint if there is one, and return its results.
 
     At the end, JAX's caches are cleared, so that functions compiled by the caller compile again on their next call.
 
@@ -52,9 +52,9 @@ def train(
       The results, as in results.json. If the run is finished already, they are returned without training.
 
     Raises:
-      UserError: before anything is compiled, or written to the run directory, if config, data, devices and run
-        directory do not fit together; later, if no checkpoint is intact, an image of a streamed dataset cannot be
-        read, or a file cannot be written.
+      UserError: if config, data, devices and run directory do not fit together, which is found before anything is
+        compiled, or written to the run directory; or later, if no checkpoint is intact, an image of a streamed dataset
+        cannot be read, or a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
       KeyboardInterrupt: by a second Ctrl-C, before the state is saved.
@@ -148,7 +148,7 @@ def _begun(run: RunDirectory, config: ConfigDict) -> bool:
 
 
 def _shared(trainer: Trainer) -> dict[str, str]:
-    """Return what has to be equal on all processes; folders may have different names."""
+    """Return what has to be equal on all processes; the folders of data and weights may have different names."""
     config = trainer.config.copy_and_resolve_references()
     config.init_from = config.dataset.data_dir = ""
     return {

@@ -25,7 +25,7 @@ from mixer_jax.training.trainer import Trainer
 
 @dataclasses.dataclass
 class _Call:
-    """A call of a device program, with the arguments of a method of `DeviceFunctions`; it waits for the other seeds."""
+    """A seed's call of a method of `DeviceFunctions`, with its arguments, which waits for those of other seeds."""
 
     program: str
     arguments: tuple[Any, dict[str, Any], dict[str, Any], np.int32]
@@ -43,7 +43,7 @@ class _Turn(threading.Thread):
 
     Attributes:
       call: the call for whose result the thread waits, if any.
-      over: whether the function has ended.
+      over: whether the seed's function has ended.
       outcome: what the function returned or raised.
     """
 
@@ -73,7 +73,7 @@ class _Turn(threading.Thread):
         return call.answer.result()
 
     def run(self) -> None:
-        """Call the function."""
+        """Call the seed's function."""
         self.current.turn = self
         try:
             self.outcome = self._function()
@@ -186,7 +186,7 @@ class SideBySide:
 
 
 def _with_seed_axis(function: Callable, own_batches: bool) -> Callable:
-    """Return a method of `DeviceFunctions` for several seeds: from a tuple of states to a tuple of results."""
+    """Return a method of `DeviceFunctions` for several seeds, which maps a tuple of states to a tuple of results."""
 
     def program(states: tuple, resident: Any, chunk: Any, num_steps: jax.Array) -> tuple:
         together = jax.tree.map(lambda *each: jnp.stack(each), *states)

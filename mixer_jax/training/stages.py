@@ -78,9 +78,9 @@ def train_seeds(trainer: Trainer, run: RunDirectory, show: bool) -> Results:
 
 
 def _raise_errors(outcomes: Sequence[Any], seeds: Sequence[int]) -> None:
-    """Raise the worst of the exceptions that ended seeds.
+    """Raise the worst of the exceptions that ended the training of seeds.
 
-    A seed that diverges does not end the others. A request to stop outranks a divergence, because the diverged seed
+    A seed that diverges does not end the others. A request to stop outranks a divergence, which is not lost: the seed
     diverges again when the run resumes.
     """
     errors = [pair for pair in zip(seeds, outcomes, strict=True) if isinstance(pair[1], BaseException)]

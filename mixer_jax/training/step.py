@@ -206,7 +206,7 @@ class DeviceFunctions:
         return {"head": params["head"]} if self.frozen_trunk else params
 
     def _gradients(self, state: TrainState, trained: Any, batch: tuple[jax.Array, ...]) -> tuple[Arrays, Any]:
-        """Return the metrics and the gradient over the global batch, at the trained parameters `trained`."""
+        """Return the metrics and the gradient with respect to `trained`, both over the global batch."""
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(state.seed), 1), state.step)
 
         def loss_fn(trained, images, targets, positions):
@@ -233,7 +233,7 @@ class DeviceFunctions:
         return {"loss": loss, "correct": jax.lax.psum(correct, AXIS)}, gradients
 
     def _average(self, state: TrainState, params: Any) -> Any:
-        """Return the exponential moving average; its decay is smaller at first, as in TensorFlow with `num_updates`."""
+        """Return the new moving average; its decay is smaller in early steps, as in TensorFlow with `num_updates`."""
         if not self.ema_decay:
             return ()
         decay = jnp.minimum(self.ema_decay, (1 + state.step) / (10 + state.step))

@@ -26,7 +26,8 @@ def downloaded(url: str, largest: int, sha256: str = "", optional: bool = False)
     Google Cloud Storage and the Hugging Face Hub do, the result is compared with it.
 
     Args:
-      url: an https:// or gs:// URL; http:// only for this machine. "hf-hub:OWNER/NAME/FILE" is on the Hugging Face Hub.
+      url: an https:// or gs:// URL; http:// is allowed only for localhost. "hf-hub:OWNER/NAME/FILE" is on the Hugging
+        Face Hub.
       largest: the size limit in bytes.
       sha256: the checksum, or its first digits; "" if unknown.
       optional: return None if the server has no such file.

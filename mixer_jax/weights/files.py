@@ -136,7 +136,7 @@ READERS: dict[str, Callable[[Path], Arrays]] = {
 
 
 def write_file(path: Path, arrays: Arrays, description: dict[str, Any]) -> None:
-    """Write arrays and the description of their model to a .safetensors or .npz file, which appears once complete.
+    """Write arrays and the description of their model to a .safetensors or .npz file, atomically.
 
     The description goes into the metadata of a .safetensors file, or into NAME.json next to a .npz file.
     """

@@ -61,7 +61,8 @@ def from_layout(
       entry: a prefix, such as "state_dict", that selects one of several Mixers; "" for the averaged weights (EMA).
       image_size: (height, width) of the model's input; () if not known.
       perhaps: fallback for `image_size`, used if it gives the model's number of patches; otherwise a square is assumed.
-      patch_size, channels: of the images, for arrays that do not determine them; None if not known.
+      patch_size, channels: the size of a patch and the channels of the images, for arrays that do not determine these
+        numbers; None if not known.
 
     Returns:
       A tuple: the parameters, float32; a dict of fields of `config.model`, with `num_classes` and `image_shape`, for
@@ -146,7 +147,7 @@ def _parent(prefix: str) -> str:
 
 
 def _other_model(arrays: Iterable[str], models: Mapping[str, str]) -> str:
-    """Name the model by the names of its arrays; "" if it is not among `models`."""
+    """Return the name of the model that has arrays of these names; "" if it is not among `models`."""
     return next((model for pattern, model in models.items() if any(re.search(pattern, key) for key in arrays)), "")
 
 
@@ -191,7 +192,7 @@ def _require_plain(flat: Arrays, layout: Layout, source: str) -> None:
 
 
 def _patches(kernel: np.ndarray, source: str, patch_size: int | None, channels: int | None) -> np.ndarray:
-    """Return the stem's kernel, whose patches are flat, as (patch, patch, channels, hidden_dim)."""
+    """Return the stem's kernel as (patch, patch, channels, hidden_dim), from one with flattened patches."""
     size = kernel.shape[0]
     shapes = [(math.isqrt(size // depth), depth) for depth in ((channels,) if channels else (3, 1, 4))]
     shapes = [(side, depth) for side, depth in shapes if side * side * depth == size and patch_size in (None, side)]

@@ -46,7 +46,7 @@ class AnyValue(list):
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Read the tensors of a file that `torch.save` wrote.
 
-    Other objects are not created; the entries of those built like dicts are kept.
+    Objects of classes that PyTorch does not create itself are not created; if one may be a dict, its entries are kept.
 
     Returns:
       The tensors by name. The names of tensors in nested dicts are joined by dots.
