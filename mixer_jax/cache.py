@@ -77,8 +77,9 @@ def cores() -> int:
 
 
 def _processor_key() -> str:
-    """Return a key of the processor: machines that share a home directory may run each other's programs badly.
+    """Return a name for the cache of programs that tells processors apart.
 
+    A program compiled on one machine may run badly on another machine with the same home directory.
     XLA divides a program's work among the cores available at compile time, but JAX's own cache key omits the number of
     cores.
     """

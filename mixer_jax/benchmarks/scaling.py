@@ -43,8 +43,8 @@ def scaling(trainers: Mapping[int, Trainer], rounds: int, at_least: float) -> li
 
     Returns:
       A row per trainer: the `value`; the `milliseconds` of a step (median, minimum and maximum); the `bytes` of the
-      training program; and `time_of_line` and `bytes_of_line`: the median time and the bytes, each divided by its value
-      on a straight line fitted to all trainers. `bytes_of_line` is absent if the bytes are not known.
+      training program; and `time_of_line` and `bytes_of_line`: the median time and the bytes, each divided by what a
+      straight line fitted to all trainers predicts. `bytes_of_line` is absent if the bytes are not known.
     """
     ours = {value: Ours(trainer) for value, trainer in trainers.items()}
     seconds = measure({value: each.step() for value, each in ours.items()}, rounds, at_least)

@@ -143,7 +143,7 @@ class Dataset:
       mean, std: one number per channel, for pixels in [0, 1]. The model's input is these pixels minus `mean`,
         divided by `std`. By default they are the statistics of the training pixels.
       cautions: facts that make an accuracy less meaningful than it looks, one line each; printed as warnings.
-      bits: how many of their 16 bits per level the 16-bit images really use, such as 12; as in `Fit`.
+      bits: the number of bits that the levels of 16-bit images really use, such as 12; as in `Fit`.
     """
 
     name: str
@@ -194,7 +194,8 @@ def stream(source: Source, title: str) -> StreamedSplit:
     """Return the split of a source whose images all have the shape of the first one.
 
     Raises:
-      UserError: if the source is empty, or its first label is out of range. The message calls the examples `title`.
+      UserError: if the source is empty, or its first label is out of range. The error message refers to the examples by
+        `title`.
     """
     if not len(source):
         raise UserError(f"{title} has no examples")
@@ -208,8 +209,8 @@ def decode(source: Source, title: str) -> Split:
     """Read all examples of a source into memory, with a progress bar.
 
     Raises:
-      UserError: if the source is empty, its images differ in shape, or a label is out of range; the message and the
-        progress bar call the examples `title`.
+      UserError: if the source is empty, its images differ in shape, or a label is out of range. The error message and
+        the progress bar refer to the examples by `title`.
     """
     split, n = stream(source, title), len(source)
     images, labels = np.empty((n, *split.image_shape), np.uint8), np.empty(n, np.int32)

@@ -39,7 +39,7 @@ class ImageFolder:
       layout: one line that says how the images are arranged.
       splits: the images of "train", "test" and "validation"; a split without images is not a key.
       label_names: the class names, sorted; by value if all are whole numbers.
-      bits: how many of their 16 bits per level the 16-bit images really use, such as 12; as in `Fit`.
+      bits: the number of bits that the levels of 16-bit images really use, such as 12; as in `Fit`.
       image_size: (height, width) to scale images to; () to leave them as they are.
     """
 

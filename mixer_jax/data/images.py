@@ -39,7 +39,7 @@ class Fit:
       draft: whether JPEG files are decoded at 1/2, 1/4 or 1/8 of their size if the reduced size is still at least
         `DRAFT_MARGIN` times the size that they are scaled to. This decodes a photograph of 12 megapixels about ten
         times as fast.
-      bits: how many bits the levels of 16-bit images really use, 8 to 16; the level 2**bits - 1 is white.
+      bits: the number of bits that the levels of 16-bit images really use, 8 to 16; the level 2**bits - 1 is white.
     """
 
     size: tuple[int, ...] = ()

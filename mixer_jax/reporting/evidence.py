@@ -137,7 +137,7 @@ def _mistakes(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the indices of the first right answers in at most RIGHT classes, which are evenly spaced."""
+    """Return the index of the first correctly classified image of each class, for up to RIGHT of the classes."""
     answers = np.flatnonzero(logits.argmax(1) == labels)
     first = answers[np.unique(labels[answers], return_index=True)[1]]
     return first[np.linspace(0, len(first) - 1, min(RIGHT, len(first))).round().astype(int)] if len(first) else first

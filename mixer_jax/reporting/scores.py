@@ -107,8 +107,8 @@ def similarity_order(counts: np.ndarray) -> np.ndarray:
     """Return the classes in an order that places classes close together if they are confused with each other.
 
     The classes are clustered hierarchically by average linkage. The distance between two classes is 1 minus the mean of
-    two fractions: that of the first class which is predicted as the second, and that of the second class which is
-    predicted as the first. For up to 300 classes, the leaves of the tree are in optimal order.
+    two fractions: the fraction of the first class's images that are predicted as the second class, and vice versa. For
+      up to 300 classes, the leaves of the tree are in optimal order.
     """
     if len(counts) < 3:
         return np.arange(len(counts))

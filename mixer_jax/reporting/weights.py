@@ -15,7 +15,8 @@ def units_by_frequency(kernel: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """Return the weights of token-mixing units on the grid of patches, sorted as in the paper's figure 5.
 
     Units are sorted by their mean spatial frequency, weighted by the power at each frequency, lowest first. Then they
-    are paired: after the next unit in this order comes the remaining unit that is closest to its negative.
+    are paired: each unit, taken in this order, is followed by the remaining unit whose weights are closest to the
+    negative of its own weights.
 
     Args:
       kernel: (tokens, units), of the first layer of a token-mixing MLP.

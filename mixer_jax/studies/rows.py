@@ -84,8 +84,8 @@ class Row:
       published: accuracies in percent, "last" for the last epoch and "best" for the best epoch, where published.
       notes: footnotes.
       num_params, epochs, train_seconds, selected_on, of_dataset: of a published or unfinished row, if known.
-      diverged: the seeds of further runs, which have no results because their loss became infinite or NaN; a seed that
-        a comparison.json of an older release does not name is None.
+      diverged: the seeds of further runs that have no results because their loss became infinite or NaN. A seed is None
+        if it was not recorded, as in a comparison.json of an older release.
       unfinished: the seeds of further runs that are not finished.
       recipe: a hash of the training recipe; "" if unknown.
       settings: the fields of the recipe that are not at their defaults, by their dotted paths; None if unknown.

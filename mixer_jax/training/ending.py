@@ -25,8 +25,8 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
     """Raise `UserError` if the run in a directory cannot end as the config asks.
 
     There are two cases in which it cannot. The run has passed the last step that the config asks for. Or the run has
-    ended in the middle of an epoch, because `epochs` was fractional, and the config now asks for a later step of that
-    epoch, which counts as done.
+    ended in the middle of an epoch, because `epochs` was fractional. That epoch counts as done, so the run cannot
+    resume within it, as the config now asks.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = run.steps_done or 0

@@ -48,7 +48,7 @@ DECAY_MASKS = ("mask", "weight_decay_mask")
 
 
 def is_entrywise(config: ConfigDict) -> bool:
-    """Return whether the optimiser of an `optimizer` section gives the same updates if it gets arrays concatenated."""
+    """Return whether an `optimizer` section's optimiser updates concatenated arrays exactly as separate arrays."""
     return config.name not in NOT_ENTRYWISE and config.layer_decay == 1
 
 

@@ -25,7 +25,7 @@ from mixer_jax.training.trainer import Trainer
 
 @dataclasses.dataclass
 class _Call:
-    """A seed's call of a method of `DeviceFunctions`, with its arguments, which waits for those of other seeds."""
+    """A seed's call of a method of `DeviceFunctions`, with its arguments; it waits for the calls of the other seeds."""
 
     program: str
     arguments: tuple[Any, dict[str, Any], dict[str, Any], np.int32]

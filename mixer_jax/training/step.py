@@ -57,7 +57,7 @@ class DeviceFunctions:
     """The device programs of a run; each runs on every device under `DataParallel`.
 
     The number of steps is an argument, not a constant. So one compiled program serves dispatches of any length, and a
-    dispatch of no steps compiles without training.
+    dispatch with zero steps compiles the program without training.
 
     Attributes:
       model: maps images (batch, height, width, channels) to logits (batch, num_classes).

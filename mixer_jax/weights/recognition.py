@@ -152,7 +152,7 @@ def _other_model(arrays: Iterable[str], models: Mapping[str, str]) -> str:
 
 
 def _no_mixer(arrays: Iterable[str], source: str) -> UserError:
-    """Return the error for arrays that are not a Mixer's; it names the other model if their names reveal it."""
+    """Return the error for arrays that are not a Mixer's; it names their model if the arrays' names reveal it."""
     model = _other_model(arrays, OTHER_MODELS | WITHOUT_STEM)
     what = f"{model}, not a Mixer" if model else "not a Mixer"
     some = ", ".join(list(arrays)[:3]) or "none"
