@@ -2,8 +2,9 @@
 
 Prints, and writes as JSON, CSV and PNG: top-1, top-5 and balanced accuracy, loss, calibration and the confusion matrix;
 recall, precision and F1 of each class; and the prediction for each image. This needs the images of the split. --workdir
-is a run directory, or weights (a file, folder, URL or name) together with --dataset. Without test images, a folder of
-images (--dataset folder) is scored as in training: on its validation images, or else on a fraction chosen at random.
+is a run directory, or weights (a file, folder, URL or name) together with --dataset. A folder of images (--dataset
+folder) without test images is tested as at the end of training: on its validation images or, without these, on the same
+random fraction.
 """
 
 from pathlib import Path

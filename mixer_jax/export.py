@@ -6,13 +6,13 @@ logits. It includes the preprocessing.
 `stablehlo` is for JAX on CPU, GPU and TPU, without this package:
     jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read())).call(images)
 `onnx` is for onnxruntime and others, written by PyTorch's exporter. `onnx_int8` is the same after onnxruntime's dynamic
-quantisation: 8-bit weights, and activations that are quantised as it runs. Both need: pip install torch onnxscript
+quantisation: 8-bit weights, and activations quantised at run time. Both need: pip install torch onnxscript
 onnxruntime.
 
-The file is kept only if its logits differ from the model's by at most 1e-4 (relative to the largest logit, if above 1).
-They are compared on test images, or on random pixels if there are none. `onnx_int8` is kept if it loses at most half a
-percentage point of accuracy on test images; without test images, it is kept unchecked. --benchmark also measures the
-file's speed.
+A `stablehlo` or `onnx` file is kept only if its logits differ from the model's by at most 1e-4 (relative to the largest
+logit, if that is above 1). The logits are compared on test images, or on random pixels if there are none. `onnx_int8`
+is kept if it loses at most half a percentage point of accuracy on test images; without test images, it is kept
+unchecked. --benchmark also measures the file's speed.
 """
 
 import contextlib

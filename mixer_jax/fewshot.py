@@ -137,7 +137,7 @@ def _row(drawn: Sequence[tuple], held_out: Sequence[tuple], shots: int) -> dict[
 
 
 def _solve(features: np.ndarray, labels: np.ndarray, validation: tuple, test: tuple) -> tuple[float, float]:
-    """Return the regularisation that is best on validation, and its accuracy on test in percent."""
+    """Return the regularisation that is best on validation, and the test accuracy it gives, in percent."""
     from sklearn.linear_model import RidgeClassifier  # only here: scikit-learn is slow to import
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -1,9 +1,9 @@
 """Keep other processes out of a folder: those on this machine by a lock, those on other machines by a heartbeat.
 
-On a network drive, a lock may hold on one machine only. So the process that uses a folder also writes its name and the
-time to the lock file every BEAT_SECONDS. A process that finds a recent time from another machine waits: either a newer
-time appears, and the folder is in use, or the time becomes GONE_SECONDS old, and the folder is free. The clocks of the
-machines must agree to within GONE_SECONDS - BEAT_SECONDS.
+On a network drive, a lock may hold on one machine only. So the process that uses a folder also writes its number, its
+machine's name and the time to the lock file every BEAT_SECONDS. A process that finds a recent time from another machine
+waits: either a newer time appears, and the folder is in use, or the time becomes GONE_SECONDS old, and the folder is
+free. The clocks of the machines must agree to within GONE_SECONDS - BEAT_SECONDS.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
 """Classify images: python -m mixer_jax.predict --workdir runs/digits IMAGE_OR_FOLDER ... [--output FILE.csv]
 
 Images of any size and kind are converted to the size and channels of the model. A folder stands for all images in it
-and its subfolders, except hidden ones. Up to ten images get a table each; more get a line each. --output writes a CSV
-or JSON file instead. Files that cannot be read are named and skipped; the exit code is then 1.
+and its subfolders, except hidden ones. Each image gets a table if there are at most ten, else a line. --output writes a
+CSV or JSON file instead. Files that cannot be read are named and skipped; the exit code is then 1.
 """
 
 import contextlib

@@ -3,9 +3,9 @@
 report.html is one file that needs no network. It shows the results, curves by epoch and by step, the confusion matrix,
 the scores of every class, the most confident mistakes with the nearest training images, and what each token adds to the
 logits; also the weights of token mixing and patch embedding, calibration, config and environment. README.md is the
-model card. Both are written at the end of training; this command writes them again, or the report of an unfinished run,
-or the reports of several seeds. For weights (a file, folder, URL or name), it writes a page with pictures of their
-token mixing and patch embedding.
+model card. Both are written at the end of training. This command writes them again; it also writes the report of an
+unfinished run, or those of several seeds. For weights (a file, folder, URL or name), this command writes a page with
+pictures of the model's token mixing and patch embedding.
 """
 
 from pathlib import Path

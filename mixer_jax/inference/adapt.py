@@ -18,9 +18,9 @@ def at_image_size(
     Args:
       classifier: the Mixer.
       image_size: (height, width), multiples of the patch size.
-      tokens_mlp_dim: the hidden width of the new token mixing, which selects the method. If it is the old width, the
-        weights are interpolated, which is not from the paper. If it is the old width times K, where the new grid has K
-        times as many patches, the weights are repeated in tiles (paper, appendix C); the new grid must then be a
+      tokens_mlp_dim: the hidden width of the new token-mixing MLPs, which selects how the weights are adapted. With the
+        old width, they are interpolated, a method that is not from the paper. With K times the old width, where the new
+        grid has K times as many patches, they are repeated in tiles (paper, appendix C); the new grid must then be a
         multiple of the old one. None selects tiles if the grid allows them, else interpolation. If the grid does not
         change, this argument is ignored.
 

@@ -163,15 +163,15 @@ class Classifier:
         ]
 
     def traceable(self, images: jax.Array) -> jax.Array:
-        """Return the logits (n, classes) of images (n, *image_shape); tracing makes the parameters constants."""
+        """Return the logits (n, classes) of images (n, *image_shape); in a trace, the parameters are constants."""
         return self._apply(self.params, images)
 
     def scaling(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return two matrices (new, old), which scale the rows and the columns of an image to the model's input."""
+        """Return two matrices, each (new size, old size), that scale an image's rows and columns to the input size."""
         return self._augment.scaling()
 
     def seen(self, image: np.ndarray) -> np.ndarray:
-        """Return an image (height, width, channels) uint8 as the model sees it, `input_shape` uint8."""
+        """Return what the model sees of an image (height, width, channels) uint8, as uint8 of shape `input_shape`."""
         return np.asarray(self._seen(image[None]))[0]
 
     def token_maps(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -201,8 +201,8 @@ class Classifier:
           The files written, as `files` lists them. Earlier files of these names are replaced.
 
         Raises:
-          UserError: if the layout cannot store a part of the model, if its config.json would replace that of a run, or
-            if the file cannot be written.
+          UserError: if the layout cannot store a part of the model, if the config.json to be written would replace that
+            of a run, or if the file cannot be written.
         """
         path, *_ = written = self.files(path, layout)
         if layout != "paper" and (missing := self._unusual()):
@@ -245,7 +245,7 @@ class Classifier:
         }
 
     def computed_otherwise(self, layout: str, normalised: bool = False) -> list[str]:
-        """List how this model's computation differs from that of the project behind a layout, one line each.
+        """List what this model computes differently from the project that a layout comes from, one line each.
 
         Args:
           layout: a key of `mixer_jax.weights.LAYOUTS`.
@@ -316,7 +316,7 @@ class Classifier:
 
 
 def _after_block(module: nn.Module, method: str) -> bool:
-    """Return whether a method's output is the tokens after a block or after the LayerNorm before the head."""
+    """Return whether a module's method returns the tokens after a block, or after the LayerNorm before the head."""
     return method == "__call__" and (isinstance(module, MixerBlock) or module.name == "pre_head_layer_norm")
 
 

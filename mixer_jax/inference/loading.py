@@ -64,10 +64,11 @@ def load(source: str | Path, checkpoint: str = "best", known: Known = Known()) -
         timm or lucidrains (.safetensors, .pth and others), or its folder, as on the Hugging Face Hub; the https:// or
         gs:// URL of such a file; the name of a model that comes with the package, such as "cifar10", or of a published
         Mixer, a key of `mixer_jax.weights.PUBLISHED`; or "hf-hub:OWNER/NAME". What is downloaded stays in the user's
-        cache folder. The description that `Classifier.save` writes beside a .npz file is not downloaded with it.
+        cache folder. For the URL of a .npz file, the description that `Classifier.save` wrote beside the file is not
+        downloaded.
       checkpoint: for a run directory: "best" for the parameters of the best epoch, "latest", or a step. For a file with
         several sets of weights: the name of one; "best" for the averaged ones (EMA).
-      known: properties of the model that the file may not record.
+      known: properties of the model, in case the file does not record them.
 
     Raises:
       UserError: if the source cannot be read, is not a model, or has parameters that are NaN or infinite.

@@ -89,7 +89,8 @@ class Origin:
       num_test: the number of test images of the run; 0 for a file, or if a run of an older release did not record it.
       unfinished: the progress of an unfinished run, such as "epoch 12 of 100, not finished"; "" for a finished run.
       ran_on: the devices, dtype and versions of the run, as in results.json; empty for a file.
-      shape_assumed: whether the file does not record the height and width of the model's input.
+      shape_assumed: whether the height and width of the model's input are assumed, because the file does not record
+        them.
     """
 
     name: str = ""

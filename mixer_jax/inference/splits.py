@@ -24,8 +24,8 @@ def dataset_of(
 
     Args:
       classifier: the model.
-      name: the name of the dataset; None for the dataset of the model's run. Any other dataset has to have the splits
-        "train" and "test", and its images, except those of "digits", are scaled to the size of the model's images.
+      name: the name of the dataset; None for the dataset of the model's run. Any other dataset must have the splits
+        "train" and "test". Its images are scaled to the size of the model's images, except those of "digits".
       data_dir, on_error: fields of the section. None stands for the run's values if the dataset is the run's, and for
         the defaults otherwise.
 

@@ -103,7 +103,8 @@ class TorchMixer(nn.Module):
 def twin(model: models.Model, image_shape: tuple[int, int, int]) -> nn.Module:
     """Return the PyTorch counterpart of a Flax model for images of `image_shape` (height, width, channels).
 
-    It maps images (batch, channels, height, width) to logits (batch, num_classes), with PyTorch's initial values.
+    The counterpart maps images (batch, channels, height, width) to logits (batch, num_classes). Its parameters have
+    PyTorch's initial values.
     """
     kinds = {models.MlpMixer: TorchMixer, models.Mlp: TorchMlp, models.Cnn: TorchCnn}
     return kinds[type(model)](model, image_shape)

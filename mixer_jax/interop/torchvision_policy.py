@@ -37,7 +37,7 @@ def example_transform(
       mean, std: of each channel, for pixels from 0 to 1.
 
     Raises:
-      UserError: if torchvision lacks the automatic policy or the fill of the random erasing.
+      UserError: if torchvision has no counterpart of `automatic` or `erasing.fill`.
     """
     steps: list[Any] = []
     if config.crop == "inception":

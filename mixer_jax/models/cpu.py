@@ -11,7 +11,7 @@ Function = Callable[..., jax.Array]
 
 
 def with_cpu_gradient(backward: Callable[..., Any], flat: bool = False) -> Callable[[Function], Function]:
-    """Give a function of arrays its own backward pass when it is compiled for a CPU.
+    """Give a function of arrays a backward pass that is used only when the function is compiled for a CPU.
 
     Args:
       backward: `backward(arguments, gradient)` returns the gradient with respect to each argument, given the gradient

@@ -206,8 +206,8 @@ def dropout(
 ) -> jax.Array:
     """Set entries to zero with probability `rate`, apply an elementwise function, and divide by 1 - rate.
 
-    The function maps zero to zero, so the result is the same as if entries were zeroed after it. In this order, XLA can
-    fuse the mask into the preceding matrix product.
+    The function maps zero to zero, so zeroing entries before or after it gives the same result. Zeroing them before it
+    lets XLA fuse the mask into the preceding matrix product.
 
     Args:
       x: activations (places, batch, channels).
@@ -255,8 +255,8 @@ def mask(words: jax.Array, shape: tuple[int, int], rate: float, stored: bool = T
       words: (batch,) uint32, random.
       shape: (places, channels).
       rate: the probability of dropping an entry.
-      stored: whether an accelerator computes the mask once and stores it. If not, XLA may compute it again for each
-        use, which takes less time where it fuses the mask into large matrix products. A CPU always stores it.
+      stored: whether an accelerator computes the mask once and stores it. If not, XLA may recompute the mask for each
+        use; this is faster where XLA fuses it into large matrix products. A CPU always stores the mask.
 
     Returns:
       bool (places, batch, channels).

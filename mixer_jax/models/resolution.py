@@ -16,7 +16,8 @@ def tiled(params: Any, grid: Grid, copies: Grid) -> Any:
 
     Each tile has the size of the old grid and is mixed separately, as before. So the matrices become block-diagonal,
     and the hidden width grows by a factor of `copies[0] * copies[1]`. The paper orders the tokens tile by tile. Here,
-    the tokens stay in raster order, and the rows and columns of the matrices that belong to tokens are permuted.
+    the tokens stay in raster order, and those rows and columns of the matrices that stand for tokens are permuted to
+    match.
 
     Args:
       params: the parameters of an `MlpMixer`.

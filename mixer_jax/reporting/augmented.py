@@ -38,7 +38,8 @@ def augmented_batches(
 ) -> list[tuple[np.ndarray, list[str]]]:
     """Return the first `count` images of each of the first training batches, as the model sees them.
 
-    They are (count, height, width, channels) uint8, or fewer if the batches are smaller, with a caption for each.
+    For each batch, the images are (count, height, width, channels) uint8, or fewer if the batch is smaller, with a
+    caption for each image.
     """
     draw, sampler = augmentation(config, dataset), data.TrainSampler(len(dataset.train), config.batch_size, config.seed)
     # Each example is mixed with its predecessor, the first with the last.
