@@ -97,8 +97,8 @@ def require_same_data(run: RunDirectory, config: ConfigDict, dataset: dict[str, 
       run: the directory.
       config: the config, from which the error takes the name of the dataset and its folder.
       dataset: `Dataset.info` of the dataset.
-      finished: whether the run is finished. For a finished run, one dataset may be streamed and the other not; the
-        class names, the image shape and the numbers of images are then all that is compared.
+      finished: whether the run is finished. For a finished run, one dataset may be streamed and the other not; if so,
+        only the class names, the image shape and the numbers of images are compared.
     """
     there, here = run.dataset_info(), json.loads(json.dumps(dataset))
     if finished and there.get("streamed") != here["streamed"]:

@@ -1,8 +1,8 @@
 """Image folders as found on disk: the images of each split and class, and what is left out and why.
 
-Without test images, the validation images are used for testing; without these, too, a fraction of each class is set
-aside for it. Files that cannot be read stop the program or are left out. If there are many images, only a sample is
-examined before training, unless damaged files are to be left out.
+If there are no test images, the validation images are used for testing; if there are no validation images either, a
+fraction of each class is set aside for testing. Files that cannot be read stop the program or are left out. If there
+are many images, only a sample is examined before training, unless damaged files are to be left out.
 """
 
 import hashlib

@@ -141,8 +141,8 @@ class Files:
         """Return the files that a name could mean.
 
         Args:
-          name: the file's path relative to the root, or the last components of this path (b/c.png for a/b/c.png),
-            possibly with other folders in front; the suffix may be omitted.
+          name: the file's path relative to the root, or only the last components of this path (b/c.png for a/b/c.png).
+            Leading folders that do not exist below the root are ignored (x/b/c.png), and the suffix may be omitted.
         """
         parts = posixpath.normpath(name.replace("\\", "/")).split("/")
         for i in range(len(parts)):

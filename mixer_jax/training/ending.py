@@ -26,7 +26,7 @@ def check_ending(trainer: Trainer, run: RunDirectory) -> None:
 
     There are two cases in which it cannot. The run has passed the last step that the config asks for. Or the run has
     ended in the middle of an epoch, because `epochs` was fractional. That epoch counts as done, so the run cannot
-    resume within it, as the config now asks.
+    resume in the middle of it, although the config now asks for that.
     """
     config, total, history = trainer.config, trainer.total_steps, run.read_metrics()
     step = run.steps_done or 0

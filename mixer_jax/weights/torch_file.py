@@ -46,7 +46,8 @@ class AnyValue(list):
 def read_torch(path: Path) -> dict[str, np.ndarray]:
     """Read the tensors of a file that `torch.save` wrote.
 
-    Objects of classes that PyTorch does not create itself are not created; if one may be a dict, its entries are kept.
+    Only objects that PyTorch's safe loading (`weights_only=True`) allows are created. Any other object is replaced by a
+    stand-in, which keeps the object's entries if it may be a dict.
 
     Returns:
       The tensors by name. The names of tensors in nested dicts are joined by dots.
@@ -83,7 +84,7 @@ def read_torch(path: Path) -> dict[str, np.ndarray]:
 
 
 def _content(path: Path, names: Sequence[str], stand_in: type) -> Any:
-    """Return the content of a file, with stand-ins for the objects of all classes that PyTorch does not create itself.
+    """Return the content of a file, with a stand-in for each object that `weights_only=True` does not allow.
 
     Args:
       path: the file to read.
