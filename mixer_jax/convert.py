@@ -12,8 +12,8 @@ size, the command prints how to build it.
 
 --image_size is the size of the images that TO is for. At a multiple of the old resolution, token mixing is tiled as in
 the paper's appendix C; at any other resolution, or with --interpolate, it is interpolated. If FROM does not record the
-size of its images, --image_size is assumed for them, too; if that does not match FROM's number of patches, they are
-assumed to be square.
+size of its own images, --image_size is taken as that size as well; if it does not match FROM's number of patches,
+FROM's images are assumed to be square.
 
 python -m mixer_jax.convert "B/16 imagenet1k" mixer_b16
 """

@@ -160,7 +160,9 @@ class RunDirectory:
         return {field: value for field, value in BEFORE.items() if field not in known}
 
     def config(self) -> ConfigDict:
-        """Return the checked config of the run; missing fields come from `newer_fields`, all others from the defaults.
+        """Return the checked config of the run.
+
+        Fields that config.json lacks are taken from `newer_fields` or, if they are not there either, from the defaults.
 
         Raises:
           UserError: if config.json cannot be read or holds no valid config.

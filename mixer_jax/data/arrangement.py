@@ -305,7 +305,10 @@ class Arrangement:
         return ""
 
     def _class_folders(self, labels: Mapping[Path, str]) -> set[Path]:
-        """Return the folders named like a split that are classes: their name is the label of all images inside."""
+        """Return the class folders among those named like a split.
+
+        In a class folder, every image has the folder's name as its label.
+        """
         inside: dict[Path, set[str]] = {}
         for path, label in labels.items():
             for folder in path.parents:

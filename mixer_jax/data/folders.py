@@ -218,8 +218,9 @@ class ImageFolder:
     def _drawn(self, images: Sequence[Image], fraction: float) -> tuple[list[Image], list[Image]]:
         """Draw the given fraction of each class; return the images that remain, and those drawn.
 
-        In each class, the images with the lowest hashes are drawn. When images are added, the earlier ones therefore
-        mostly stay on the side where they were, unless the total now exceeds `MOST_EXAMINED`.
+        In each class, the images with the lowest hashes are drawn. When images are added later, those already in the
+        folder therefore mostly stay in the group they were in, drawn or not drawn, unless the total now exceeds
+        `MOST_EXAMINED`.
         """
         _, labels = np.unique([image.label for image in images], return_inverse=True)
         order = np.array(sorted(range(len(images)), key=lambda i: self._hash(images[i].path)))

@@ -182,7 +182,7 @@ class _BatchParts:
         return self._sampler.num_steps * self.per_step
 
     def nothing(self) -> Arrays:
-        """Return the arrays of a batch, with the same shapes and dtypes, except that the axis of steps has length 0."""
+        """Return empty arrays that are like those of a batch, except that the axis of steps has length 0."""
         batch = self._shard.of(self._sampler.batches(0, 0))
         images = np.empty((0, self.part, math.prod(self._split.image_shape)), np.uint8)
         return batch | {"images": images, "labels": np.empty((0, self.part), np.int32)}

@@ -65,7 +65,7 @@ class _Entry(NamedTuple):
 
 
 class TarFiles(Store):
-    """The images in tar files, each under the path of its tar file and its name there; see `Store`.
+    """The images in tar files: the path of an image is that of its tar file, then its name in that file; see `Store`.
 
     The lists of the images are kept in the user's cache folder, so that a tar file is read through only once.
     """

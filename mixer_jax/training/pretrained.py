@@ -68,7 +68,10 @@ def initial_params(source: str, model: Model, input_shape: tuple[int, int, int],
 
 
 def _require_one_shape(source: str, classifier: Classifier, input_shape: tuple[int, int, int]) -> None:
-    """Raise `UserError` if a file fits two image shapes with the same number of patches, and records neither."""
+    """Raise `UserError` if the file's weights suit two image shapes and the file does not record which one is right.
+
+    The two image shapes have the same number of patches.
+    """
     height, width = input_shape[:2]
     side = math.isqrt(height * width)
     same = classifier.origin.shape_assumed and classifier.input_shape[:2] == (height, width)

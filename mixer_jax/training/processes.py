@@ -136,8 +136,8 @@ class Agreement:
 
         Returns:
           The signal, whether a checkpoint is due, and the steps of the next dispatch. With several processes, they come
-          from the last message received, or are 0, False and `length` if there is none yet. A message reports a
-          checkpoint as due only to the first call after it was received.
+          from the last message received, or are 0, False and `length` if there is none yet. If a message says that a
+          checkpoint is due, only the first call after the message was received returns this; later calls return False.
         """
         if self.message is None:
             return signal, time_is_up, length
