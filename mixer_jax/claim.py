@@ -34,9 +34,9 @@ def require_usable(run: RunDirectory, config: ConfigDict, overwrite: bool = Fals
 
     Raises:
       UserError: if the run directory holds files but no run; if another process trains in it; if it cannot be written
-        to and its run is not finished. Without `overwrite`, also if the config of its run cannot be read, or differs in
-        fields outside MAY_CHANGE after the run has begun. With `overwrite`, also if the current directory is in the run
-        directory, which then cannot be moved aside.
+        to and its run is not finished. Without `overwrite`, also if the config of the existing run cannot be read, or
+        if that run has begun and its config differs from `config` in fields outside MAY_CHANGE. With `overwrite`, also
+        if the current directory is in the run directory, which then cannot be moved aside.
     """
     try:
         # A run that was killed before it wrote its config leaves only hidden files.

@@ -52,9 +52,9 @@ def train(
       The results, as in results.json. If the run is finished already, they are returned without training.
 
     Raises:
-      UserError: if config, data, devices and run directory do not fit together, which is found before anything is
-        compiled, or written to the run directory; or later, if no checkpoint is intact, an image of a streamed dataset
-        cannot be read, or a file cannot be written.
+      UserError: before anything is compiled or written to the run directory, if config, data, devices and run directory
+        do not fit together. Later, if no checkpoint is intact, if an image of a streamed dataset cannot be read, or if
+        a file cannot be written.
       Diverged: if the loss is not finite.
       Interrupted: by SIGTERM, SIGHUP or Ctrl-C; the same call resumes.
       KeyboardInterrupt: by a second Ctrl-C, before the state is saved.

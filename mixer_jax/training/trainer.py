@@ -145,7 +145,8 @@ class Trainer:
 
         Args:
           name: "train"; or "evaluate", on the validation split; or "predict", on the test split.
-          functions: replace the trainer's own, for example with another model of the same parameters.
+          functions: used instead of the trainer's own; they may, for example, have a different model with the same
+            parameters.
         """
         programs = self.compiled(functions) if functions else self.programs
         state, pipeline = self.state_shapes, self._pipeline
