@@ -163,8 +163,7 @@ class ImageFolder:
         )
 
     def _examine(self, images: Sequence[Image], on_error: str) -> dict[Path, Examined]:
-        """Examine the files; warn of damaged ones if they are left out, or if there are too many to list in one
-        error."""
+        """Examine the files; warn of damaged ones if they are left out, or if an error cannot list so many."""
         if len(images) > MOST_EXAMINED and on_error == "stop":
             images = images[:: max(len(images) // SAMPLE, 1)]
         examined = examine([image.path for image in images], self._listing.top, self._arrangement.store)

