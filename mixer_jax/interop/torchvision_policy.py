@@ -37,7 +37,7 @@ def example_transform(
       mean, std: of each channel, for pixels from 0 to 1.
 
     Raises:
-      UserError: if torchvision has no counterpart of `automatic` or `erasing.fill`.
+      UserError: if torchvision has no counterpart of `erasing.fill`.
     """
     steps: list[Any] = []
     if config.crop == "inception":
@@ -49,15 +49,11 @@ def example_transform(
         steps.append(functools.partial(_resize, size=size, box=(left, top, left + width, top + height)))
     if config.flip != "none":
         steps.append(transforms.RandomHorizontalFlip())
-    match config.automatic:
-        case "none":
-            pass
-        case "randaugment":
-            steps.append(transforms.RandAugment(config.rand_augment.num_ops, config.rand_augment.magnitude))
-        case "autoaugment_cifar10":
-            steps.append(transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10))
-        case other:
-            raise UserError(f"torchvision has no counterpart of config.augment.automatic={other}")
+    steps += {
+        "none": [],
+        "randaugment": [transforms.RandAugment(config.rand_augment.num_ops, config.rand_augment.magnitude)],
+        "autoaugment_cifar10": [transforms.AutoAugment(transforms.AutoAugmentPolicy.CIFAR10)],
+    }[config.automatic]
     steps += [transforms.ToTensor(), transforms.Normalize(mean, std)]
     if config.erasing.probability:
         fills = {"zero": 0, "noise": "random"}

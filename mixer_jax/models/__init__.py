@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from ml_collections import ConfigDict
 
 from mixer_jax.config import default_config
@@ -104,10 +103,11 @@ def create(
     if config.variant in BASELINES:
         if config.variant == "CNN" and min(height, width) < 2:
             raise UserError(f"image size {height}x{width} is too small for the CNN, which pools 2x2 pixels")
-        _require_fields(config, BASELINES[config.variant], f"the {config.variant}")
+        for key, default in default_config().model.items():
+            if key != "variant" and config[key] != default:
+                raise UserError(f"config.model.{key}={config[key]}: the {config.variant} does not have this setting")
         return BASELINES[config.variant](num_classes=num_classes, dtype=dtype)
-    _require_fields(config, MlpMixer, "a Mixer")
-    fields = {key: value for key, value in config.items() if key in MlpMixer.__dataclass_fields__ and value is not None}
+    fields = {key: value for key, value in config.to_dict().items() if key != "variant" and value is not None}
     if config.variant in SIZES:
         fields = variant(f"{config.variant}/{patch_size_for(height, width)}") | fields
     elif config.variant:
@@ -124,10 +124,3 @@ def create(
             "set config.model.patch_size or config.dataset.image_size"
         )
     return MlpMixer(num_classes=num_classes, dtype=dtype, **fields)
-
-
-def _require_fields(config: ConfigDict, kind: type[nn.Module], name: str) -> None:
-    """Raise `UserError` if a `model` section sets a field that a kind of model does not have."""
-    for key, default in default_config().model.items():
-        if key != "variant" and key not in kind.__dataclass_fields__ and config[key] != default:
-            raise UserError(f"config.model.{key}={config[key]}: {name} does not have this setting")
