@@ -221,7 +221,7 @@ class Checkpoints:
         """Delete old checkpoints, except the newest, until there is room for another.
 
         If that is not enough, raise OSError before Orbax writes: on a full disk, each of its threads would print a long
-          error.
+        error.
         """
         for step in self.saved_steps()[:-1]:
             if shutil.disk_usage(self.directory).free < needed:

@@ -131,8 +131,8 @@ def _entries(tar: Path, status: Status) -> list[_Entry]:
 def _require_whole(file: tarfile.TarFile, tar: Path, members: int) -> bool:
     """Raise `tarfile.ReadError` if data follow the last member that `tarfile` found.
 
-    `tarfile` mistakes a damaged header for the end of the file. Return whether the file has an end mark; if
-    not, a warning is given.
+    `tarfile` mistakes a damaged header for the end of the file. Return whether the file has an end mark; if not, a
+    warning is given.
     """
     assert file.fileobj
     if tar.stat().st_size == file.offset:

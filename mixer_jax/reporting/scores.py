@@ -108,7 +108,7 @@ def similarity_order(counts: np.ndarray) -> np.ndarray:
 
     The classes are clustered hierarchically by average linkage. The distance between two classes is 1 minus the mean of
     two fractions: the fraction of the first class's images that are predicted as the second class, and vice versa. For
-      up to 300 classes, the leaves of the tree are in optimal order.
+    up to 300 classes, the leaves of the tree are in optimal order.
     """
     if len(counts) < 3:
         return np.arange(len(counts))
